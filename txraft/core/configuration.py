@@ -1,0 +1,103 @@
+"""Who is a member: the configuration that an entry of the log asserts.
+
+A configuration always stands for the whole membership, never for a difference.
+It says nothing about whether it is committed; `ConfigurationHistory` does.
+
+Source: Raft dissertation §4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from txraft.errors import ConfigurationRefused
+
+
+class Suffrage(IntEnum):
+    """Whether a server votes; the numbers are those on the wire."""
+
+    VOTER = 0
+    NONVOTER = 1
+    STAGING = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A member: *address* is what others dial and how it is named on the wire.
+
+    *id* equals *address* below protocol version 3.
+    """
+
+    id: str
+    address: str
+    suffrage: Suffrage = Suffrage.VOTER
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """An immutable list of servers. Order has no meaning but is kept."""
+
+    servers: tuple[Server, ...] = ()
+
+    @classmethod
+    def of_voters(cls, addresses: Iterable[str]) -> Configuration:
+        """Make a configuration of voters whose id is their address."""
+        return cls(tuple(Server(address, address) for address in addresses))
+
+    @property
+    def voters(self) -> tuple[str, ...]:
+        """Addresses of the servers that vote."""
+        return tuple(s.address for s in self.servers if s.suffrage is Suffrage.VOTER)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Addresses of all servers."""
+        return tuple(s.address for s in self.servers)
+
+    def server(self, address: str) -> Server | None:
+        """Find a member by its address."""
+        return next((s for s in self.servers if s.address == address), None)
+
+    def is_voter(self, address: str) -> bool:
+        """Tell whether the server at *address* votes."""
+        server = self.server(address)
+        return server is not None and server.suffrage is Suffrage.VOTER
+
+    def with_server(self, server: Server) -> Configuration:
+        """Add *server*, or replace the one that has its id or its address."""
+        kept = self.without(server.address).servers
+        return Configuration((*(s for s in kept if s.id != server.id), server))
+
+    def without(self, address: str) -> Configuration:
+        """Remove the server at *address*, if it is there."""
+        return Configuration(tuple(s for s in self.servers if s.address != address))
+
+    def check(self) -> None:
+        """Refuse a membership that no cluster can run with.
+
+        Raises: ConfigurationRefused
+        Source: hashicorp/raft `checkConfiguration`.
+        """
+        ids = [s.id for s in self.servers]
+        addresses = [s.address for s in self.servers]
+        if not self.voters:
+            raise ConfigurationRefused("a configuration needs at least one voter")
+        if "" in ids or "" in addresses:
+            raise ConfigurationRefused("a server has an empty id or address")
+        if len(set(ids)) < len(ids) or len(set(addresses)) < len(addresses):
+            raise ConfigurationRefused("two servers share an id or an address")
+
+    def check_step_to(self, new: Configuration) -> None:
+        """Refuse *new* unless quorums of both overlap: one voter more or less.
+
+        Raises: ConfigurationRefused
+        Source: Raft dissertation §4.1.
+        """
+        new.check()
+        changed = set(self.voters) ^ set(new.voters)
+        if len(changed) > 1:
+            raise ConfigurationRefused(
+                f"more than one voter changes: {', '.join(sorted(changed))}"
+            )

@@ -1,0 +1,177 @@
+"""The requests and responses that servers exchange, free of their encoding.
+
+Field for field the seed's RPC records, in snake_case, plus the two that later
+versions of the protocol added. Addresses are text; the wire turns them into bytes
+and back without loss. A response means nothing without the request it answers: the
+wire has no request numbers, so whoever delivers a response hands in its request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from txraft.core.configuration import Configuration
+from txraft.core.entry import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Who sent a message, and in which protocol version.
+
+    None stands for a key that is absent on the wire: version 0 sends none of them,
+    versions 1 to 3 send *protocol_version*, newer Go peers all three. *cluster* is
+    an extra key of ours, which Go peers skip.
+    """
+
+    protocol_version: int | None = None
+    id: str | None = None
+    address: str | None = None
+    cluster: bytes | None = None
+
+
+NO_HEADER = Header()
+
+
+@dataclass(frozen=True, slots=True)
+class AppendEntriesRequest:
+    """Replicate *entries* after (*prev_log_index*, *prev_log_term*).
+
+    Source: Raft paper, figure 2.
+    """
+
+    term: int
+    leader: str
+    prev_log_index: int = 0
+    prev_log_term: int = 0
+    entries: Sequence[Entry] = ()
+    leader_commit: int = 0
+    header: Header = NO_HEADER
+
+    @property
+    def is_heartbeat(self) -> bool:
+        """Tell whether this has the exact shape that peers treat as a heartbeat."""
+        return not (
+            self.prev_log_index
+            or self.prev_log_term
+            or self.entries
+            or self.leader_commit
+        ) and bool(self.term and self.leader)
+
+
+@dataclass(frozen=True, slots=True)
+class AppendEntriesResponse:
+    """Answer to AppendEntries; *last_log* is the follower's last index before it.
+
+    *no_retry_backoff* says that the previous entry did not match: try older ones at
+    once.
+    """
+
+    term: int
+    last_log: int
+    success: bool
+    no_retry_backoff: bool = False
+    header: Header = NO_HEADER
+
+
+@dataclass(frozen=True, slots=True)
+class RequestVoteRequest:
+    """Ask for a vote in *term*; *leadership_transfer* overrides a known leader."""
+
+    term: int
+    candidate: str
+    last_log_index: int
+    last_log_term: int
+    leadership_transfer: bool = False
+    header: Header = NO_HEADER
+
+
+@dataclass(frozen=True, slots=True)
+class RequestVoteResponse:
+    """Answer to RequestVote; *peers* are the voter's peers (protocol 0 and 1)."""
+
+    term: int
+    granted: bool
+    peers: tuple[str, ...] | None = None
+    header: Header = NO_HEADER
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPreVoteRequest:
+    """Ask whether a vote would be granted in *term*, which nobody adopts.
+
+    The wire names the candidate only in its header.
+    """
+
+    term: int
+    candidate: str
+    last_log_index: int
+    last_log_term: int
+    header: Header = NO_HEADER
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPreVoteResponse:
+    """Answer to RequestPreVote."""
+
+    term: int
+    granted: bool
+    header: Header = NO_HEADER
+
+
+@dataclass(frozen=True, slots=True)
+class InstallSnapshotRequest:
+    """Announce a snapshot of *size* bytes that follow it on the connection.
+
+    *snapshot_version* 0 carries the membership in *peers*, 1 in *configuration*.
+    """
+
+    term: int
+    leader: str
+    last_log_index: int
+    last_log_term: int
+    size: int
+    configuration: Configuration
+    configuration_index: int
+    peers: tuple[str, ...] = ()
+    snapshot_version: int = 1
+    header: Header = NO_HEADER
+
+
+@dataclass(frozen=True, slots=True)
+class InstallSnapshotResponse:
+    """Answer to InstallSnapshot, sent once the snapshot is durable and restored."""
+
+    term: int
+    success: bool
+    header: Header = NO_HEADER
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutNowRequest:
+    """Tell the target of a leadership transfer to campaign at once."""
+
+    header: Header = NO_HEADER
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutNowResponse:
+    """Answer to TimeoutNow, sent before the election starts."""
+
+    header: Header = NO_HEADER
+
+
+Request = (
+    AppendEntriesRequest
+    | RequestVoteRequest
+    | RequestPreVoteRequest
+    | InstallSnapshotRequest
+    | TimeoutNowRequest
+)
+Response = (
+    AppendEntriesResponse
+    | RequestVoteResponse
+    | RequestPreVoteResponse
+    | InstallSnapshotResponse
+    | TimeoutNowResponse
+)

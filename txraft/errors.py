@@ -1,0 +1,193 @@
+"""Every error that txraft raises or fails a Deferred with: one class per error.
+
+Names are the seed's without `Err`. An error that ends an `apply` says through
+`outcome` whether the entry can still commit, because a caller builds retries on
+that difference.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+Outcome = Literal["not-applied", "unknown"]
+
+
+class RaftError(Exception):
+    """The base of every error of this package.
+
+    `outcome` tells a caller of `apply` what became of the entry: `not-applied`
+    (it is in no log and never will be) or `unknown` (it may yet commit).
+    """
+
+    outcome: ClassVar[Outcome] = "not-applied"
+
+
+class ConfigError(RaftError):
+    """A configuration is refused; `problems` holds one sentence for each fault."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class NotLeader(RaftError):
+    """This node is not the leader; `leader` is the address of who is, if known."""
+
+    def __init__(self, leader: str | None = None) -> None:
+        hint = f"the leader is {leader}" if leader else "no leader is known"
+        super().__init__(f"node is not the leader; {hint}")
+        self.leader = leader
+
+
+class NodeIsLeader(RaftError):
+    """The operation is refused because this node is the leader."""
+
+
+class LeadershipLost(RaftError):
+    """Leadership ended while an entry was being committed: it may still commit."""
+
+    outcome: ClassVar[Outcome] = "unknown"
+
+    def __init__(self, leader: str | None = None) -> None:
+        super().__init__("leadership lost while committing log")
+        self.leader = leader
+
+
+class RaftShutdown(RaftError):
+    """The node was already shut down when the call was made: nothing was done."""
+
+    def __init__(self, reason: str = "") -> None:
+        suffix = f": {reason}" if reason else ""
+        super().__init__(f"raft is already shutdown{suffix}")
+
+
+class ShutdownWhileCommitting(LeadershipLost):
+    """The node shut down while an entry was being committed: it may still commit."""
+
+
+class EnqueueTimeout(RaftError):
+    """The entry waited too long to be accepted; it was never appended."""
+
+    def __init__(self) -> None:
+        super().__init__("timed out enqueuing operation")
+
+
+class QueueFull(RaftError):
+    """Too many bytes or entries wait to be appended; this one was not."""
+
+
+class KnownPeer(RaftError):
+    """The peer to add is a member already."""
+
+
+class UnknownPeer(RaftError):
+    """The peer to remove is not a member."""
+
+
+class ConfigurationRefused(RaftError):
+    """A membership change is not a legal single step from the one in force."""
+
+
+class TransferInProgress(RaftError):
+    """Leadership is being handed over: nothing is accepted until that ends."""
+
+
+class TransferFailed(RaftError):
+    """Leadership was not handed over; the error says why."""
+
+
+class NothingNewToSnapshot(RaftError):
+    """No command or barrier was applied since the newest snapshot."""
+
+    def __init__(self) -> None:
+        super().__init__("nothing new to snapshot")
+
+
+class SnapshotFailed(RaftError):
+    """A snapshot was not taken; the node goes on without it."""
+
+
+class ApplicationError(RaftError):
+    """Raised by an FSM to refuse a command, deterministically, on every replica.
+
+    It reaches the caller of `apply` on the leader and nobody else. The command is
+    part of the log, so the outcome is known: it was applied and refused.
+    """
+
+
+class NodeFailed(RaftShutdown):
+    """The node stopped itself; the message says what failed and what to do."""
+
+
+class LogNotFound(RaftError):
+    """The log holds no entry at this index."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"log not found: no entry at index {index}")
+        self.index = index
+
+
+class StorageError(RaftError):
+    """What is on disk cannot be used; the message names file and offset."""
+
+
+class DataCorrupted(StorageError):
+    """Damage on disk that is not a torn last write: the start is refused."""
+
+
+class FormatTooNew(StorageError):
+    """A file was written in a format this version does not know."""
+
+
+class WrongNode(StorageError):
+    """A file belongs to another node."""
+
+
+class DirectoryLocked(StorageError):
+    """Another process uses the data directory."""
+
+
+class TransportError(RaftError):
+    """A remote call failed before an answer to it was read."""
+
+
+class TransportShutdown(TransportError):
+    """The transport is closed."""
+
+    def __init__(self) -> None:
+        super().__init__("transport shutdown")
+
+
+class PipelineShutdown(TransportError):
+    """The append pipeline is closed; requests in flight on it got no answer."""
+
+    def __init__(self) -> None:
+        super().__init__("append pipeline closed")
+
+
+class PipelineReplicationNotSupported(TransportError):
+    """The transport has no pipelines; single requests are used instead."""
+
+
+class ConnectionFailed(TransportError):
+    """The peer could not be reached."""
+
+
+class ConnectionClosedByPeer(TransportError):
+    """The peer closed the connection instead of answering."""
+
+
+class CallTimedOut(TransportError):
+    """The peer did not answer in time."""
+
+
+class RemoteError(TransportError):
+    """The peer answered with an error text: data from outside, never a format."""
+
+
+class ProtocolError(TransportError):
+    """Bytes from a peer break the protocol or a limit; the connection is closed."""
+
+
+class NotAdvertisable(TransportError):
+    """The address to listen on cannot be dialled by others: advertise another."""

@@ -1,0 +1,369 @@
+"""The plug points: what a node needs from its surroundings, under the seed's names.
+
+Stores are plain blocking interfaces, called only from the node's own threads, so
+that an implementation stays simple; each method says which thread calls it.
+Transports live on the reactor thread and answer with Deferreds.
+
+Source: hashicorp/raft, the interfaces of the same names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol, runtime_checkable
+
+from twisted.internet.defer import Deferred
+
+from txraft.core.configuration import Configuration
+from txraft.core.entry import Entry
+from txraft.core.messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    Request,
+    RequestPreVoteRequest,
+    RequestPreVoteResponse,
+    RequestVoteRequest,
+    RequestVoteResponse,
+    Response,
+    TimeoutNowRequest,
+    TimeoutNowResponse,
+)
+
+# State machine ------------------------------------------------------------------
+
+
+class FSM(Protocol):
+    """The application's state machine: the same entries make the same state."""
+
+    def apply(self, log: Entry) -> object:
+        """Apply one committed command; entries come in index order, one at a time.
+
+        Returns: the response for the caller of `Raft.apply`, or a Deferred of it;
+            the next entry waits for that Deferred.
+        Raises: ApplicationError to refuse the command deterministically. Any other
+            exception halts this replica, because it may differ from its peers.
+        Thread: reactor.
+        """
+
+    def snapshot(self) -> FSMSnapshot:
+        """Capture the state as it is now, cheaply; `persist` does the writing.
+
+        Thread: reactor.
+        """
+
+    def restore(self, source: BinaryIO) -> None:
+        """Replace the whole state by the one read from *source*.
+
+        Thread: snapshot. Nothing else is called while this runs. The state as seen
+        from the reactor thread must change in one step, at the end.
+        """
+
+
+@runtime_checkable
+class BatchingFSM(Protocol):
+    """An FSM that takes several commands in one call, for speed."""
+
+    def apply_batch(self, logs: Sequence[Entry]) -> Sequence[object]:
+        """Apply committed commands in order.
+
+        Returns: one response for each; an ApplicationError in the list is that
+            command's refusal.
+        Thread: reactor.
+        """
+
+
+class FSMSnapshot(Protocol):
+    """A captured state, written out while the FSM goes on applying."""
+
+    def persist(self, sink: SnapshotSink) -> None:
+        """Write the state to *sink* in pieces of at most 1 MiB; do not close it.
+
+        Thread: snapshot.
+        """
+
+    def release(self) -> None:
+        """Let go of what the capture holds; called once, whatever happened.
+
+        Thread: reactor.
+        """
+
+
+# Stores -------------------------------------------------------------------------
+
+
+class LogStore(Protocol):
+    """A durable log. Index 0 means "none"; ranges are inclusive."""
+
+    def first_index(self) -> int:
+        """Return the index of the oldest entry, 0 when empty. Thread: any."""
+
+    def last_index(self) -> int:
+        """Return the index of the newest entry, 0 when empty. Thread: any."""
+
+    def get_log(self, index: int) -> Entry:
+        """Read one entry.
+
+        Raises: LogNotFound
+        Thread: reader, beside writes.
+        """
+
+    def store_log(self, entry: Entry) -> None:
+        """Store one entry; as `store_logs`. Thread: writer."""
+
+    def store_logs(self, entries: Sequence[Entry]) -> None:
+        """Append consecutive entries, as one write.
+
+        An entry at an index that is in the log replaces it and all after it.
+        Thread: writer.
+        Durable: every entry, when this returns. When it raises, nothing is known.
+        """
+
+    def delete_range(self, first: int, last: int) -> None:
+        """Delete a prefix or a suffix of the log.
+
+        Thread: writer.
+        Durable: the deletion, when this returns.
+        """
+
+
+@runtime_checkable
+class RangeLogStore(Protocol):
+    """A log store that reads many entries in one call."""
+
+    def get_logs(self, first: int, last: int, max_bytes: int) -> list[Entry]:
+        """Read entries *first* to *last*, stopping after *max_bytes* of encoding.
+
+        At least one entry is returned.
+        Raises: LogNotFound for *first*.
+        Thread: reader, beside writes.
+        """
+
+
+class StableStore(Protocol):
+    """A small durable map, for term and vote. Thread: writer."""
+
+    def set(self, key: bytes, value: bytes) -> None:
+        """Store *value*. Durable: when this returns."""
+
+    def get(self, key: bytes) -> bytes:
+        """Return the value of *key*, b"" when there is none."""
+
+    def set_uint64(self, key: bytes, value: int) -> None:
+        """Store an unsigned 64-bit integer. Durable: when this returns."""
+
+    def get_uint64(self, key: bytes) -> int:
+        """Return the integer at *key*, 0 when there is none."""
+
+    def set_many(self, values: Mapping[bytes, bytes]) -> None:
+        """Store several keys in one atomic write. Durable: when this returns."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotMeta:
+    """What a snapshot covers: the log up to (*index*, *term*), and the membership.
+
+    *size* is in bytes; *version* 0 is the seed's form, without configuration.
+    """
+
+    id: str
+    index: int
+    term: int
+    configuration: Configuration
+    configuration_index: int
+    size: int
+    version: int = 1
+
+
+class SnapshotSink(Protocol):
+    """A snapshot being written. `close` or `cancel` ends it; the first one wins."""
+
+    def write(self, data: bytes) -> int:
+        """Append *data*; return its length. Thread: snapshot."""
+
+    def close(self) -> None:
+        """Finish the snapshot. Durable: all of it, when this returns."""
+
+    def cancel(self) -> None:
+        """Abandon the snapshot and remove what was written."""
+
+    @property
+    def id(self) -> str:
+        """The snapshot's id."""
+
+
+class SnapshotStore(Protocol):
+    """Durable snapshots, newest first. Thread: snapshot."""
+
+    def create(
+        self,
+        index: int,
+        term: int,
+        configuration: Configuration,
+        configuration_index: int,
+    ) -> SnapshotSink:
+        """Begin a snapshot of the log up to (*index*, *term*)."""
+
+    def list(self) -> list[SnapshotMeta]:
+        """List finished snapshots, newest first."""
+
+    def open(self, id: str) -> tuple[SnapshotMeta, BinaryIO]:
+        """Open a snapshot whose checksum has been verified.
+
+        Raises: DataCorrupted, StorageError
+        """
+
+
+class PeerStore(Protocol):
+    """The membership for bootstrap, and for humans to read. Thread: writer."""
+
+    def peers(self) -> list[str]:
+        """Return the addresses of all members, this node included."""
+
+    def set_peers(self, peers: Sequence[str]) -> None:
+        """Replace the list. Durable: when this returns."""
+
+
+# Transport ----------------------------------------------------------------------
+
+
+class SnapshotBody(Protocol):
+    """The bytes of a snapshot as they arrive behind an InstallSnapshot request."""
+
+    size: int
+
+    def deliver_to(
+        self, consume: Callable[[bytes], Deferred[None] | None]
+    ) -> Deferred[None]:
+        """Hand each piece to *consume*, pausing the connection while it waits.
+
+        Returns: a Deferred that fires after exactly `size` bytes. It fails with
+            ConnectionClosedByPeer when the connection ends before, and with
+            *consume*'s own failure; the rest of the body is then dropped.
+        """
+
+    def drain(self) -> None:
+        """Drop the body, so that the connection stays in step."""
+
+
+class IncomingRPC(Protocol):
+    """A request from a peer, answered exactly once with `respond` or `fail`."""
+
+    command: Request
+    body: SnapshotBody | None
+    connection: object
+
+    def respond(self, response: Response) -> None:
+        """Send *response*, after the answers to all earlier requests."""
+
+    def fail(self, error: str) -> None:
+        """Send an error text and no response."""
+
+
+class RPCHandler(Protocol):
+    """What a transport delivers to."""
+
+    def rpc_received(self, rpc: IncomingRPC) -> None:
+        """Take a request. Thread: reactor."""
+
+    def connection_closed(self, connection: object) -> None:
+        """Learn that an inbound connection ended; its rpcs carried this token."""
+
+
+class SnapshotSource(Protocol):
+    """The bytes of a snapshot to send."""
+
+    def read(self, size: int) -> Deferred[bytes]:
+        """Read up to *size* bytes; b"" at the end."""
+
+
+class Transport(Protocol):
+    """Requests to peers, and requests from them. Thread: reactor.
+
+    Every Deferred fails with a subclass of TransportError: ConnectionFailed when
+    nothing was sent, ConnectionClosedByPeer when the connection ended instead of an
+    answer, CallTimedOut, RemoteError for an answered error text, TransportShutdown.
+    """
+
+    def set_handler(self, handler: RPCHandler) -> None:
+        """Deliver requests to *handler* from now on."""
+
+    def local_addr(self) -> str:
+        """Return this node's address as peers know it."""
+
+    def append_entries(
+        self, target: str, request: AppendEntriesRequest
+    ) -> Deferred[AppendEntriesResponse]:
+        """Send one request on a connection of its own."""
+
+    def append_entries_pipeline(self, target: str) -> Deferred[AppendPipeline]:
+        """Open a pipeline to *target*.
+
+        Raises: PipelineReplicationNotSupported, through the Deferred.
+        """
+
+    def request_vote(
+        self, target: str, request: RequestVoteRequest
+    ) -> Deferred[RequestVoteResponse]:
+        """Ask for a vote."""
+
+    def request_pre_vote(
+        self, target: str, request: RequestPreVoteRequest
+    ) -> Deferred[RequestPreVoteResponse]:
+        """Ask for a pre-vote; a peer that does not know it answers or closes."""
+
+    def install_snapshot(
+        self, target: str, request: InstallSnapshotRequest, data: SnapshotSource
+    ) -> Deferred[InstallSnapshotResponse]:
+        """Send a snapshot and its bytes on a connection that is closed after it."""
+
+    def timeout_now(
+        self, target: str, request: TimeoutNowRequest
+    ) -> Deferred[TimeoutNowResponse]:
+        """Tell *target* to campaign at once."""
+
+    def encode_peer(self, address: str) -> bytes:
+        """Turn an address into the bytes that name it on the wire."""
+
+    def decode_peer(self, data: bytes) -> str:
+        """Turn the bytes on the wire into an address."""
+
+
+class AppendPipeline(Protocol):
+    """AppendEntries requests to one peer, answered in order."""
+
+    def append_entries(
+        self, request: AppendEntriesRequest
+    ) -> Deferred[AppendEntriesResponse]:
+        """Send *request* without waiting for the answers to earlier ones."""
+
+    def close(self) -> None:
+        """Close the connection; requests in flight fail with PipelineShutdown."""
+
+
+@runtime_checkable
+class WithClose(Protocol):
+    """A transport that holds something to close."""
+
+    def close(self) -> Deferred[None]:
+        """Stop listening and close every connection; idempotent."""
+
+
+@runtime_checkable
+class WithPeers(Protocol):
+    """A transport whose routes are made by hand."""
+
+    def connect(self, peer: str, transport: Transport) -> None:
+        """Route *peer* to *transport*."""
+
+    def disconnect(self, peer: str) -> None:
+        """Drop the route to *peer* and its connections."""
+
+    def disconnect_all(self) -> None:
+        """Drop every route and connection."""
+
+
+class LoopbackTransport(Transport, WithPeers, Protocol):
+    """A transport inside one process."""
