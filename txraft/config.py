@@ -94,8 +94,9 @@ class Config:
     apply_slice: float = _option(
         0.005, "Seconds the FSM applies entries before other work has its turn."
     )
-    notify: Callable[[bool], object] | None = _option(
-        None, "Called with True on gaining and False on losing leadership."
+    notify: Callable[[bool], object] | None = field(
+        default=None,
+        metadata={"doc": "Called with True on gaining, False on losing leadership."},
     )
 
 
