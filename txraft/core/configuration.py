@@ -101,3 +101,48 @@ class Configuration:
             raise ConfigurationRefused(
                 f"more than one voter changes: {', '.join(sorted(changed))}"
             )
+
+
+class ConfigurationHistory:
+    """The configurations of the log, by the index of the entry that made each.
+
+    The latest one is in force, committed or not; truncation brings back the one
+    before it. The first always stands, so that there is something to fall back on.
+    """
+
+    def __init__(self, index: int = 0, configuration: Configuration | None = None):
+        self._made: list[tuple[int, Configuration]] = [
+            (index, configuration or Configuration())
+        ]
+
+    @property
+    def latest(self) -> Configuration:
+        """The configuration in force."""
+        return self._made[-1][1]
+
+    @property
+    def latest_index(self) -> int:
+        """The index of the entry that made the configuration in force."""
+        return self._made[-1][0]
+
+    def append(self, index: int, configuration: Configuration) -> None:
+        """Take the configuration of the entry at *index*, newer than all others."""
+        assert index > self.latest_index, "configurations come in log order"
+        self._made.append((index, configuration))
+
+    def truncate_from(self, index: int) -> None:
+        """Roll back configurations of entries at *index* and after."""
+        while len(self._made) > 1 and self._made[-1][0] >= index:
+            self._made.pop()
+
+    def at(self, index: int) -> tuple[int, Configuration]:
+        """Return what was in force at *index*, and the index that made it."""
+        for made, configuration in reversed(self._made):
+            if made <= index:
+                return made, configuration
+        return self._made[0]
+
+    def forget_before(self, index: int) -> None:
+        """Drop what is not needed to answer `at` for *index* or later."""
+        while len(self._made) > 1 and self._made[1][0] <= index:
+            del self._made[0]

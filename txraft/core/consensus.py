@@ -1,0 +1,512 @@
+"""One server's consensus: its inputs, the rules for all servers, the transitions.
+
+It never sees bytes, clocks or sockets. Inputs change state and return nothing;
+`ready` hands out all that follows from them. Time is counted in ticks.
+
+        times out          wins pre-votes       wins votes
+    FOLLOWER ───> PRE-CANDIDATE ───> CANDIDATE ───> LEADER
+       ^  │             │ ^              │ │            │
+       │  └─────────────┼─┼── told to ──>┘ │            │
+       │                │ └── times out ───┘            │
+       └────────────────┴──── a leader, a newer term, no quorum
+
+Source: Raft dissertation, figure 3.1; sections are named where a rule is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import assert_never
+
+from txraft.core.candidate import Candidate, PreCandidate
+from txraft.core.configuration import Configuration, ConfigurationHistory
+from txraft.core.entry import Entry
+from txraft.core.follower import Follower
+from txraft.core.leader import Leader
+from txraft.core.log import Log
+from txraft.core.messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    Request,
+    RequestPreVoteRequest,
+    RequestPreVoteResponse,
+    RequestVoteRequest,
+    RequestVoteResponse,
+    Response,
+    TimeoutNowRequest,
+    TimeoutNowResponse,
+)
+from txraft.core.ready import (
+    HardState,
+    Install,
+    Options,
+    Outgoing,
+    OutgoingRequest,
+    Ready,
+    Refusal,
+    ResetLog,
+    SnapshotMark,
+)
+from txraft.core.voting import grants_pre_vote, grants_vote, is_tied_to_other_leader
+
+Role = Follower | PreCandidate | Candidate | Leader
+
+MAX_TERM_JUMP = 1 << 32
+"""A term further ahead than this is refused: it would use up the terms there are."""
+
+
+class Consensus:
+    """The Raft state of the server at *address*, as figure 3.1 lists it.
+
+    *hard_state*, *log*, *configurations* and *snapshot* are what was found on disk.
+    *fit* tells how many entries from *first* to *last* go into one message; it is
+    asked only about entries from `resident_from` on, which are in memory.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        random: Random,
+        options: Options | None = None,
+        hard_state: HardState | None = None,
+        log: Log | None = None,
+        configurations: ConfigurationHistory | None = None,
+        snapshot: SnapshotMark | None = None,
+        fit: Callable[[int, int], int] = lambda first, last: last,
+    ) -> None:
+        self.address = address
+        self.random = random
+        self.options = options or Options()
+        self.log = log or Log()
+        self.configurations = configurations or ConfigurationHistory()
+        self.snapshot = snapshot or SnapshotMark()
+        self.fit = fit
+        self.resident_from = self.log.last_index + 1
+        state = hard_state or HardState()
+        self.term = state.term
+        self.voted_for = state.voted_for
+        self.cluster = state.cluster
+        self.commit_index = self.snapshot.index
+        self.now = 0
+        self.installing = False
+        self.cluster_proposals: dict[int, bytes] = {}
+        self._durable_state = self._issued_state = state
+        self._writes: deque[tuple[int, int, int, HardState]] = deque()
+        self._last_write = 0
+        self._hard_state_changed = False
+        self._ready = Ready()
+        self.role: Role = Follower(self, leader=None)
+
+    # Inputs ---------------------------------------------------------------------
+
+    def tick(self, count: int = 1) -> None:
+        """Let *count* ticks pass."""
+        self.now += count
+        self.role.tick(count)
+
+    def propose(self, entries: Sequence[Entry]) -> None:
+        """Append *entries* if this server leads and accepts them.
+
+        Those that are accepted get their index and term; the others keep index 0.
+        """
+        if isinstance(self.role, Leader):
+            self.role.propose(entries)
+
+    def change_configuration(self, entry: Entry) -> None:
+        """Append the membership *entry* if `may_change_configuration` allows it.
+
+        Raises: ConfigurationRefused, if it is not a single legal step.
+        """
+        assert entry.configuration is not None, "a membership entry asserts one"
+        self.configurations.latest.check_step_to(entry.configuration)
+        if isinstance(self.role, Leader) and self.role.may_change_configuration:
+            self.role.propose([entry])
+
+    def verify(self, token: object) -> None:
+        """Have a quorum confirm this leader, by messages sent after this call.
+
+        Answered in `Ready.verified`; never, if leadership ends before.
+        Source: Raft dissertation §6.4.
+        """
+        if isinstance(self.role, Leader):
+            self.role.verify(token)
+
+    def transfer(self, target: str) -> None:
+        """Hand leadership to the voter at *target*, or give up after a while.
+
+        Source: Raft dissertation §3.10.
+        """
+        if isinstance(self.role, Leader):
+            self.role.transfer(target)
+
+    def request(self, message: Request, reply_to: object) -> None:
+        """Take a request from a peer; the answer goes to *reply_to*."""
+        refusal = self._refuses(message)
+        if refusal is not None:
+            self.send(reply_to, Refusal(refusal))
+            return
+        match message:
+            case AppendEntriesRequest():
+                self._append_entries(message, reply_to)
+            case RequestVoteRequest():
+                self._request_vote(message, reply_to)
+            case RequestPreVoteRequest():
+                self._request_pre_vote(message, reply_to)
+            case InstallSnapshotRequest():
+                self._install_snapshot(message, reply_to)
+            case TimeoutNowRequest():
+                self._timeout_now(reply_to)
+            case _:
+                assert_never(message)
+
+    def response(self, peer: str, request: OutgoingRequest, response: Response) -> None:
+        """Take the answer of *peer* to *request*, which this server sent."""
+        if self._is_newer_term(response):
+            self.become_follower(response_term(response), None)
+        else:
+            self.role.response(peer, request, response)
+
+    def unreachable(
+        self, peer: str, request: OutgoingRequest, closed: bool = False
+    ) -> None:
+        """Learn that *request* got no answer; *closed*: the peer hung up on it."""
+        self.role.unreachable(peer, request, closed)
+
+    def unsupported(self, peer: str, request: OutgoingRequest) -> None:
+        """Learn that *peer* does not know this kind of request."""
+        self.role.unsupported(peer, request)
+
+    def disconnected(self, peer: str) -> None:
+        """Learn that the last connection from *peer* to this server is gone."""
+        self.role.disconnected(peer)
+
+    def synced(self, write_number: int) -> None:
+        """Learn that all writes up to *write_number* are durable.
+
+        Writes are known by number, not by index: an index may have been written
+        twice, and only one of the two is on disk.
+        """
+        synced_index = 0
+        while self._writes and self._writes[0][0] <= write_number:
+            _, _, synced_index, self._durable_state = self._writes.popleft()
+        self.role.synced(synced_index)
+
+    def compacted(self, index: int) -> None:
+        """Learn that the entries up to *index* are about to leave the log."""
+        self.log.compact_to(index)
+
+    def snapshotted(self, mark: SnapshotMark) -> None:
+        """Learn that a snapshot up to *mark* is durable."""
+        if mark.index > self.snapshot.index:
+            self.snapshot = mark
+            self.configurations.forget_before(mark.index)
+
+    def installed(self, install: Install, mark: SnapshotMark | None = None) -> None:
+        """Learn that the snapshot of *install* is durable and restored.
+
+        *mark* is None when it failed; the sender is then told so.
+        """
+        self.installing = False
+        if mark is not None:
+            self._restart_at(mark)
+        answer = InstallSnapshotResponse(self.term, mark is not None)
+        self.send_after_sync(install.reply_to, answer)
+
+    def ready(self) -> Ready:
+        """Hand out what follows from all inputs since the last call."""
+        self.role.flush()
+        ready, self._ready = self._ready, Ready()
+        ready.commit_index = self.commit_index
+        state = HardState(self.term, self.voted_for, self.cluster)
+        if state != self._issued_state:
+            ready.hard_state = self._issued_state = state
+        ready.has_write = bool(
+            ready.hard_state
+            or ready.append
+            or ready.reset_log
+            or ready.truncate_from is not None
+        )
+        if ready.has_write:
+            self._last_write += 1
+            self._writes.append(
+                (self._last_write, self.now, self.log.last_index, state)
+            )
+        ready.write_number = self._last_write
+        return ready
+
+    # What the shell may ask -------------------------------------------------------
+
+    @property
+    def leader(self) -> str | None:
+        """The address of the leader as far as this server knows."""
+        return self.role.leader
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this server leads in its term."""
+        return isinstance(self.role, Leader)
+
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration in force: the latest in the log, committed or not."""
+        return self.configurations.latest
+
+    @property
+    def may_change_configuration(self) -> bool:
+        """Whether a membership change may be appended now.
+
+        One at a time, and none before an entry of this term is committed.
+        Source: Raft dissertation §4.1; Ongaro, raft-dev, 10 July 2015.
+        """
+        return isinstance(self.role, Leader) and self.role.may_change_configuration
+
+    @property
+    def may_campaign(self) -> bool:
+        """Whether this server is a voter, or was until an uncommitted change.
+
+        Source: Raft dissertation §4.2.2.
+        """
+        _, committed = self.configurations.at(self.commit_index)
+        return self.configuration.is_voter(self.address) or committed.is_voter(
+            self.address
+        )
+
+    @property
+    def state_is_durable(self) -> bool:
+        """Whether the term and vote now in force are on disk."""
+        return self._durable_state == HardState(self.term, self.voted_for, self.cluster)
+
+    @property
+    def oldest_write_age(self) -> int:
+        """Ticks that the oldest unfinished write has waited."""
+        return self.now - self._writes[0][1] if self._writes else 0
+
+    # What roles use ---------------------------------------------------------------
+
+    def send(self, to: object, message: OutgoingRequest | Response | Refusal) -> None:
+        """Let *message* leave at once."""
+        self._ready.send.append((to, message))
+
+    def send_after_sync(self, to: object, message: OutgoingRequest | Response) -> None:
+        """Let *message* leave when all that was written so far is durable."""
+        self._ready.after_sync.append((to, message))
+
+    def verified(self, token: object, index: int) -> None:
+        """Answer a `verify`."""
+        self._ready.verified.append((token, index))
+
+    def append(self, entry: Entry) -> None:
+        """Append *entry*, which has its index and term, to the log."""
+        assert entry.index == self.log.last_index + 1, "the log has no gaps"
+        self.log.append(entry.term)
+        self._ready.append.append(entry)
+        if entry.configuration is not None:
+            self.configurations.append(entry.index, entry.configuration)
+            self.role.configuration_changed()
+        if entry.cluster is not None:
+            self.cluster_proposals[entry.index] = entry.cluster
+
+    def truncate_from(self, index: int) -> None:
+        """Drop the entry at *index* and all after it: another leader's never were."""
+        assert index > self.commit_index, "what is committed is never truncated"
+        self.log.truncate_from(index)
+        self.configurations.truncate_from(index)
+        for proposed in [i for i in self.cluster_proposals if i >= index]:
+            del self.cluster_proposals[proposed]
+        ready = self._ready
+        ready.append = [entry for entry in ready.append if entry.index < index]
+        if ready.truncate_from is None or index < ready.truncate_from:
+            ready.truncate_from = index
+
+    def commit(self, index: int) -> None:
+        """Raise the commit index; it never falls."""
+        assert index <= self.log.last_index, "only what is in the log is committed"
+        if index <= self.commit_index:
+            return
+        self.commit_index = index
+        for proposed in sorted(self.cluster_proposals):
+            if proposed <= index:
+                cluster = self.cluster_proposals.pop(proposed)
+                self.cluster = self.cluster or cluster
+
+    def draw_election_timeout(self, least: int) -> int:
+        """Draw a timeout between once and twice *least* ticks."""
+        return self.random.randint(least, 2 * least - 1) if least > 1 else 1
+
+    # Transitions: the only places that assign the role ----------------------------
+
+    def become_follower(self, term: int, leader: str | None) -> None:
+        """Follow *leader*, if it is known, in *term*."""
+        assert term >= self.term, "a term never falls"
+        if term > self.term:
+            self.term = term
+            self.voted_for = None
+        self.role = Follower(self, leader)
+
+    def become_pre_candidate(self, by_timer: bool) -> None:
+        """Ask whether an election could be won, without a new term.
+
+        Source: Raft dissertation §9.6.
+        """
+        assert not isinstance(self.role, Leader), "a leader does not campaign"
+        self.role = PreCandidate(self, by_timer)
+        self.role.campaign()
+
+    def become_candidate(self, is_transfer: bool = False) -> None:
+        """Campaign in a new term.
+
+        Source: Raft dissertation §3.4.
+        """
+        assert not isinstance(self.role, Leader), "a leader does not campaign"
+        self.term += 1
+        self.voted_for = self.address
+        self.role = Candidate(self, is_transfer)
+        self.role.campaign()
+
+    def become_leader(self) -> None:
+        """Lead the term that a quorum of votes was won in."""
+        assert isinstance(self.role, Candidate), "only a candidate becomes leader"
+        self.role = Leader(self)
+        self.role.open()
+
+    # Rules for all servers --------------------------------------------------------
+
+    def _refuses(self, message: Request) -> str | None:
+        """Say why *message* is not even looked at, if so."""
+        cluster = message.header.cluster
+        if cluster is not None and self.cluster not in (None, cluster):
+            return self._foreign()
+        if not isinstance(message, TimeoutNowRequest):
+            if message.term > self.term + MAX_TERM_JUMP:
+                return f"term {message.term} is too far ahead of {self.term}"
+        return None
+
+    def _foreign(self) -> str:
+        return (
+            f"{self.address} has committed entries in another cluster; to move it "
+            "here, stop it, take its data directory away and start it with "
+            "join: true"
+        )
+
+    def _is_newer_term(self, response: Response) -> bool:
+        """Tell whether *response* speaks of a term that ends this server's role.
+
+        A granted pre-vote names the term it is for, which nobody is in yet.
+        """
+        term = response_term(response)
+        if isinstance(response, RequestPreVoteResponse) and response.granted:
+            return False
+        return self.term < term <= self.term + MAX_TERM_JUMP
+
+    def _append_entries(self, request: AppendEntriesRequest, reply_to: object) -> None:
+        if request.term < self.term:
+            self.send(reply_to, self._rejection())
+            return
+        follower = self._follow(request.term, request.leader)
+        if follower is None:
+            self.send(reply_to, Refusal(f"two leaders in term {self.term}"))
+            return
+        if request.header.cluster is not None and self.cluster is None:
+            self.cluster = request.header.cluster
+        if request.is_heartbeat:
+            self._answer_heartbeat(reply_to)
+        elif self.installing:
+            self.send(reply_to, self._rejection())
+        else:
+            follower.append_entries(request, reply_to)
+
+    def _follow(self, term: int, leader: str) -> Follower | None:
+        """Follow the leader of *term*; None if that is this server itself."""
+        if term == self.term and isinstance(self.role, Leader):
+            return None
+        if term > self.term or not isinstance(self.role, Follower):
+            self.become_follower(term, leader)
+        role = self.role
+        assert isinstance(role, Follower)
+        role.heard_from(leader)
+        return role
+
+    def _answer_heartbeat(self, reply_to: object) -> None:
+        answer = AppendEntriesResponse(self.term, self.log.last_index, True)
+        if self.state_is_durable:
+            self.send(reply_to, answer)
+        else:
+            self.send_after_sync(reply_to, answer)
+
+    def _rejection(self) -> AppendEntriesResponse:
+        return AppendEntriesResponse(self.term, self.log.last_index, False)
+
+    def contradicted_by(self, leader: str, reply_to: object) -> None:
+        """Refuse a leader whose log denies what is committed here."""
+        self._ready.contradiction = leader
+        self.send(reply_to, Refusal(self._foreign()))
+
+    def _request_vote(self, request: RequestVoteRequest, reply_to: object) -> None:
+        voters = self.configuration.voters
+        if is_tied_to_other_leader(self, request) or request.term < self.term:
+            self.send(reply_to, RequestVoteResponse(self.term, False, voters))
+            return
+        if request.term > self.term:
+            self.become_follower(request.term, None)
+        if not grants_vote(self, request):
+            self.send(reply_to, RequestVoteResponse(self.term, False, voters))
+            return
+        self.voted_for = request.candidate
+        self.role.granted_vote()
+        answer = RequestVoteResponse(self.term, True, voters)
+        self.send_after_sync(reply_to, answer)
+
+    def _request_pre_vote(
+        self, request: RequestPreVoteRequest, reply_to: object
+    ) -> None:
+        granted = grants_pre_vote(self, request)
+        term = request.term if granted else self.term
+        self.send(reply_to, RequestPreVoteResponse(term, granted))
+
+    def _install_snapshot(
+        self, request: InstallSnapshotRequest, reply_to: object
+    ) -> None:
+        if request.term < self.term:
+            self.send(reply_to, InstallSnapshotResponse(self.term, False))
+            return
+        if self._follow(request.term, request.leader) is None:
+            self.send(reply_to, Refusal(f"two leaders in term {self.term}"))
+        elif request.last_log_index <= self.commit_index:
+            self.send_after_sync(reply_to, InstallSnapshotResponse(self.term, True))
+        elif self.installing:
+            self.send(reply_to, Refusal("another snapshot is being installed"))
+        else:
+            self.installing = True
+            self._ready.install = Install(request, reply_to)
+
+    def _restart_at(self, mark: SnapshotMark) -> None:
+        """Take the state of a snapshot for the log up to *mark*."""
+        if mark.index <= self.commit_index:
+            return
+        kept = self.log.restart_at(mark.index, mark.term)
+        if not kept:
+            self.configurations = ConfigurationHistory(
+                mark.configuration_index, mark.configuration
+            )
+            self.cluster_proposals.clear()
+        self._ready.append = [e for e in self._ready.append if e.index > mark.index]
+        self._ready.reset_log = ResetLog(mark.index, kept)
+        self.snapshotted(mark)
+        self.commit(mark.index)
+
+    def _timeout_now(self, reply_to: object) -> None:
+        self.send(reply_to, TimeoutNowResponse())
+        if self.may_campaign and isinstance(self.role, Follower):
+            self.become_candidate(is_transfer=True)
+
+
+def response_term(response: Response) -> int:
+    """Return the term that *response* names, 0 if its kind names none."""
+    return 0 if isinstance(response, TimeoutNowResponse) else response.term
+
+
+__all__ = ["Consensus", "Outgoing", "Role", "response_term"]

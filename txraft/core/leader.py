@@ -1,0 +1,459 @@
+"""A leader: replicates its log, commits what a quorum has, and proves it still leads.
+
+Everything here lives and dies with one term's leadership.
+
+Source: Raft dissertation §3.5, §3.6.2, §4, §6.2, §6.4, §10.2.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from txraft.core.entry import Entry, LogType
+from txraft.core.messages import (
+    AppendEntriesResponse,
+    InstallSnapshotResponse,
+    Response,
+    TimeoutNowRequest,
+)
+from txraft.core.progress import Mode, Progress
+from txraft.core.quorum import agreed_value
+from txraft.core.ready import Heartbeat, OutgoingRequest, Replicate, SendSnapshot
+from txraft.core.role import BaseRole
+
+if TYPE_CHECKING:
+    from txraft.core.consensus import Consensus
+
+
+class Leader(BaseRole):
+    """Leads one term.
+
+    *followers* are all other servers that get entries, removed ones too until they
+    have been told. *transferee* is the server that leadership is being handed to.
+    """
+
+    hears_leader = True
+
+    def __init__(self, consensus: Consensus) -> None:
+        super().__init__(consensus)
+        self.leader = consensus.address
+        self.followers: dict[str, Progress] = {}
+        self.transferee: str | None = None
+        self._transfer_until = 0
+        self._told_transferee = False
+        self._own_match = consensus.log.last_index
+        self._first_index = consensus.log.last_index + 1
+        self._round = 0
+        self._lives = 0
+        self._verifying: list[tuple[object, int]] = []
+        self._follow_configuration()
+
+    def open(self) -> None:
+        """Append the entry that opens a leadership, and say who leads.
+
+        Source: Raft dissertation §6.4, step 1.
+        """
+        consensus = self.consensus
+        cluster = None
+        if consensus.options.tags_cluster and consensus.cluster is None:
+            cluster = consensus.random.getrandbits(128).to_bytes(16, "big")
+        if consensus.options.opening_entry_lists_members:
+            members = consensus.configuration
+            self._append(Entry(0, 0, LogType.ADD_PEER, configuration=members))
+        else:
+            self._append(Entry(0, 0, LogType.NOOP, cluster=cluster))
+        self._round += 1
+
+    # Entries ----------------------------------------------------------------------
+
+    def propose(self, entries: Sequence[Entry]) -> None:
+        """Append *entries*, unless leadership is being handed over."""
+        if self.transferee is None:
+            for entry in entries:
+                self._append(entry)
+
+    def _append(self, entry: Entry) -> None:
+        entry.index = self.consensus.log.last_index + 1
+        entry.term = self.consensus.term
+        self.consensus.append(entry)
+
+    @property
+    def may_change_configuration(self) -> bool:
+        """Whether the configuration in force, and an entry of this term, committed."""
+        consensus = self.consensus
+        return (
+            consensus.configurations.latest_index <= consensus.commit_index
+            and consensus.commit_index >= self._first_index
+            and self.transferee is None
+        )
+
+    def configuration_changed(self) -> None:
+        """Send to new servers; keep telling removed ones until they know."""
+        self._follow_configuration()
+
+    def _follow_configuration(self) -> None:
+        consensus = self.consensus
+        members = set(consensus.configuration.addresses)
+        for address in consensus.configuration.addresses:
+            known = self.followers.get(address)
+            if address != consensus.address and (known is None or known.leaving):
+                self.followers[address] = self._new_progress()
+        for address, progress in self.followers.items():
+            if address not in members and progress.leaving is None:
+                progress.leaving = consensus.configurations.latest_index
+
+    def _new_progress(self) -> Progress:
+        return Progress(
+            next=self.consensus.log.last_index + 1,
+            life=self._new_life(),
+            contact=self.consensus.now,
+        )
+
+    def _new_life(self) -> int:
+        self._lives += 1
+        return self._lives
+
+    def synced(self, index: int) -> None:
+        """Count this server's own copy, now that it is on disk."""
+        self._own_match = max(self._own_match, index)
+        self._commit_what_a_quorum_has()
+
+    def _match_of(self, address: str) -> int:
+        if address == self.consensus.address:
+            return self._own_match
+        return self.followers[address].match
+
+    def _commit_what_a_quorum_has(self) -> None:
+        """Commit by counting copies, but only entries of this leader's own term.
+
+        Source: Raft dissertation §3.6.2.
+        """
+        consensus = self.consensus
+        voters = consensus.configuration.voters
+        agreed = agreed_value(self._match_of(address) for address in voters)
+        if agreed <= consensus.commit_index or agreed < self._first_index:
+            return
+        consensus.commit(agreed)
+        self._settle_verifications()
+
+    # Time -------------------------------------------------------------------------
+
+    def tick(self, count: int) -> None:
+        """Give up leadership that a quorum no longer confirms; keep others informed."""
+        consensus = self.consensus
+        self._give_up_transfer_in_time()
+        if self._must_step_down():
+            consensus.become_follower(consensus.term, None)
+            return
+        self._forget_the_removed()
+        if any(p.heartbeat_due <= consensus.now for p in self.followers.values()):
+            self._round += 1
+
+    def _must_step_down(self) -> bool:
+        consensus = self.consensus
+        voters = consensus.configuration.voters
+        others = [address for address in voters if address != consensus.address]
+        if not others or not consensus.options.check_quorum:
+            return False
+        if consensus.oldest_write_age > consensus.options.election_timeout_ticks:
+            return True
+        contacts = [
+            consensus.now
+            if address == consensus.address
+            else self.followers[address].contact
+            for address in voters
+        ]
+        return consensus.now - agreed_value(contacts) > consensus.options.lease_ticks
+
+    def _forget_the_removed(self) -> None:
+        """Stop sending to removed servers that know it, or that do not answer."""
+        consensus = self.consensus
+        for address, progress in list(self.followers.items()):
+            removal = progress.leaving
+            if removal is None or consensus.commit_index < removal:
+                continue
+            if progress.leaving_until is None:
+                wait = 2 * consensus.options.election_timeout_ticks
+                progress.leaving_until = consensus.now + wait
+            if progress.commit_known >= removal or (
+                consensus.now >= progress.leaving_until
+            ):
+                del self.followers[address]
+
+    def flush(self) -> None:
+        """Send heartbeats and entries that are due, and step down if removed."""
+        consensus = self.consensus
+        for address, progress in self.followers.items():
+            self._send_heartbeat(address, progress)
+            self._replicate(address, progress)
+        self._tell_transferee()
+        if self._removal_is_committed():
+            consensus.become_follower(consensus.term, None)
+
+    def _removal_is_committed(self) -> bool:
+        consensus = self.consensus
+        return (
+            consensus.configuration.server(consensus.address) is None
+            and consensus.configurations.latest_index <= consensus.commit_index
+            and not any(
+                p.mode is Mode.REPLICATE and p.commit_sent < consensus.commit_index
+                for p in self.followers.values()
+                if p.match >= consensus.commit_index
+            )
+        )
+
+    # Sending ----------------------------------------------------------------------
+
+    def _send_heartbeat(self, address: str, progress: Progress) -> None:
+        """Send a heartbeat when its time or a verification asks for one.
+
+        One at a time: an answer proves only what was sent before it.
+        """
+        consensus = self.consensus
+        due = progress.heartbeat_due <= consensus.now
+        wanted = progress.round_sent < self._round and bool(self._verifying)
+        waits = progress.heartbeat_failures and not due
+        if progress.heartbeat_inflight or waits or not (due or wanted):
+            return
+        progress.heartbeat_inflight = True
+        progress.heartbeat_due = (
+            consensus.now + consensus.options.heartbeat_interval_ticks
+        )
+        progress.round_sent = self._round
+        consensus.send(
+            address,
+            Heartbeat(consensus.term, self._round, consensus.now, progress.life),
+        )
+
+    def _replicate(self, address: str, progress: Progress) -> None:
+        """Send as many requests as the follower's mode allows."""
+        while True:
+            if progress.mode is Mode.SNAPSHOT or self._is_paused(progress):
+                return
+            prev_term = self.consensus.log.term_at(progress.next - 1)
+            if prev_term is None:
+                self._send_snapshot(address, progress)
+                return
+            if not self._send_entries(address, progress, prev_term):
+                return
+
+    def _is_paused(self, progress: Progress) -> bool:
+        limit = 1
+        if progress.mode is Mode.REPLICATE:
+            if progress.next >= self.consensus.resident_from:
+                limit = self.consensus.options.max_inflight_requests
+        return progress.inflight >= limit or progress.wait_until > self.consensus.now
+
+    def _send_entries(self, address: str, progress: Progress, prev_term: int) -> bool:
+        """Send one request if there is something to say; tell whether there was."""
+        consensus = self.consensus
+        last = self._last_to_send(progress)
+        prev = progress.next - 1
+        commit = min(consensus.commit_index, last)
+        if last == prev and not self._has_news(progress, commit):
+            return False
+        resident = progress.next >= consensus.resident_from
+        request = Replicate(
+            term=consensus.term,
+            prev_index=prev,
+            prev_term=prev_term,
+            last=last,
+            commit=commit,
+            sent=consensus.now,
+            life=progress.life,
+            may_shorten=not resident,
+        )
+        progress.inflight += 1
+        progress.commit_sent = commit
+        progress.commit_due = consensus.now + consensus.options.commit_interval_ticks
+        if resident and progress.mode is Mode.REPLICATE:
+            progress.next = last + 1
+        consensus.send(address, request)
+        return True
+
+    def _last_to_send(self, progress: Progress) -> int:
+        consensus = self.consensus
+        last = consensus.log.last_index
+        if progress.leaving is not None:
+            last = min(last, progress.leaving)
+        most = progress.next + consensus.options.max_append_entries - 1
+        last = min(last, most)
+        if progress.next <= last and progress.next >= consensus.resident_from:
+            return consensus.fit(progress.next, last)
+        return max(last, progress.next - 1)
+
+    def _has_news(self, progress: Progress, commit: int) -> bool:
+        """Tell whether a request without entries has something to say."""
+        if progress.mode is Mode.PROBE:
+            return True
+        return (
+            progress.commit_sent < commit
+            and progress.inflight == 0
+            and progress.commit_due <= self.consensus.now
+        )
+
+    def _send_snapshot(self, address: str, progress: Progress) -> None:
+        consensus = self.consensus
+        progress.mode = Mode.SNAPSHOT
+        index = consensus.snapshot.index
+        assert index >= consensus.log.base_index, "what is compacted is in a snapshot"
+        consensus.send(
+            address,
+            SendSnapshot(consensus.term, index, consensus.now, progress.life),
+        )
+
+    # Answers ----------------------------------------------------------------------
+
+    def response(self, peer: str, request: OutgoingRequest, response: Response) -> None:
+        """Take an answer to a request of this term."""
+        progress = self.followers.get(peer)
+        if progress is None or not isinstance(
+            request, Heartbeat | Replicate | SendSnapshot
+        ):
+            return
+        if request.term != self.consensus.term:
+            return
+        match request, response:
+            case Heartbeat(), AppendEntriesResponse():
+                self._heartbeat_answered(progress, request, response)
+            case Replicate(), AppendEntriesResponse():
+                self._entries_answered(progress, request, response)
+            case SendSnapshot(), InstallSnapshotResponse():
+                self._snapshot_answered(progress, request, response)
+
+    def _heartbeat_answered(
+        self, progress: Progress, request: Heartbeat, answer: AppendEntriesResponse
+    ) -> None:
+        if request.round <= progress.round_answered:
+            return
+        progress.heartbeat_inflight = False
+        progress.heartbeat_failures = 0
+        progress.contact = max(progress.contact, request.sent)
+        if answer.success:
+            progress.round_answered = request.round
+            self._settle_verifications()
+
+    def _entries_answered(
+        self, progress: Progress, request: Replicate, answer: AppendEntriesResponse
+    ) -> None:
+        progress.contact = max(progress.contact, request.sent)
+        if request.life != progress.life:
+            return
+        progress.inflight = max(0, progress.inflight - 1)
+        if answer.success:
+            self._entries_accepted(progress, request)
+        else:
+            progress.life = self._new_life()
+            progress.inflight = 0
+            progress.next = min(progress.next, request.prev_index + 1)
+            progress.refused(answer.last_log)
+            if not answer.no_retry_backoff:
+                progress.failed(self.consensus.now, self._longest_wait)
+
+    def _entries_accepted(self, progress: Progress, request: Replicate) -> None:
+        """Count what the request carried; an empty one proves nothing durable."""
+        if request.last > request.prev_index:
+            progress.accepted(request.last)
+        else:
+            progress.mode = Mode.REPLICATE
+            progress.failures, progress.step = 0, 1
+        progress.commit_known = max(progress.commit_known, request.commit)
+        self._commit_what_a_quorum_has()
+
+    def _snapshot_answered(
+        self,
+        progress: Progress,
+        request: SendSnapshot,
+        answer: InstallSnapshotResponse,
+    ) -> None:
+        progress.contact = max(progress.contact, request.sent)
+        if request.life != progress.life or progress.mode is not Mode.SNAPSHOT:
+            return
+        progress.mode = Mode.PROBE
+        if answer.success:
+            progress.match = max(progress.match, request.index)
+            progress.next = progress.match + 1
+            progress.failures = 0
+            self._commit_what_a_quorum_has()
+        else:
+            progress.failed(self.consensus.now, self._longest_wait)
+
+    @property
+    def _longest_wait(self) -> int:
+        return max(1, self.consensus.options.heartbeat_timeout_ticks // 2)
+
+    def unreachable(self, peer: str, request: OutgoingRequest, closed: bool) -> None:
+        """Wait a little, then begin again after what is known to have arrived."""
+        progress = self.followers.get(peer)
+        if progress is None:
+            return
+        now, consensus = self.consensus.now, self.consensus
+        match request:
+            case Heartbeat() if request.term == consensus.term:
+                if progress.round_sent == request.round:
+                    progress.heartbeat_inflight = False
+                    progress.heartbeat_failures += 1
+            case Replicate() if request.life == progress.life:
+                progress.restart(self._new_life(), request.prev_index + 1)
+                progress.failed(now, self._longest_wait)
+            case SendSnapshot() if request.life == progress.life:
+                progress.mode = Mode.PROBE
+                progress.failed(now, self._longest_wait)
+            case TimeoutNowRequest():
+                self._end_transfer()
+
+    def unsupported(self, peer: str, request: OutgoingRequest) -> None:
+        """Treat a peer that does not know a request as one that did not answer."""
+        self.unreachable(peer, request, closed=False)
+
+    # Verification -------------------------------------------------------------------
+
+    def verify(self, token: object) -> None:
+        """Begin a round of heartbeats for *token*, or join the one about to begin."""
+        self._round += 1
+        self._verifying.append((token, self._round))
+        self._settle_verifications()
+
+    def _settle_verifications(self) -> None:
+        """Answer what a quorum has confirmed, once an entry of this term committed."""
+        consensus = self.consensus
+        if not self._verifying or consensus.commit_index < self._first_index:
+            return
+        confirmed = agreed_value(
+            self._round
+            if address == consensus.address
+            else self.followers[address].round_answered
+            for address in consensus.configuration.voters
+        )
+        for token, round_ in self._verifying:
+            if round_ <= confirmed:
+                consensus.verified(token, consensus.commit_index)
+        self._verifying = [v for v in self._verifying if v[1] > confirmed]
+
+    # Transfer -----------------------------------------------------------------------
+
+    def transfer(self, target: str) -> None:
+        """Stop taking entries until *target* has all of them, then let it campaign."""
+        if self.transferee is None and target in self.followers:
+            self.transferee = target
+            self._told_transferee = False
+            self._transfer_until = (
+                self.consensus.now + self.consensus.options.election_timeout_ticks
+            )
+
+    def _tell_transferee(self) -> None:
+        target = self.transferee
+        if target is None or self._told_transferee:
+            return
+        progress = self.followers.get(target)
+        if progress is not None and progress.match == self.consensus.log.last_index:
+            self._told_transferee = True
+            self.consensus.send(target, TimeoutNowRequest())
+
+    def _give_up_transfer_in_time(self) -> None:
+        if self.transferee is not None and self.consensus.now >= self._transfer_until:
+            self._end_transfer()
+
+    def _end_transfer(self) -> None:
+        self.transferee = None
