@@ -1,0 +1,164 @@
+"""Log entries as the maps that travel and that the file log holds.
+
+An entry is encoded once, by whoever made it, and the same bytes go to the file and
+to every follower. Decoding keeps the sender's form, so a follower that becomes
+leader passes on what it was given, down to the keys of newer Go peers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from txraft.core.configuration import Configuration
+from txraft.core.entry import Entry, LogType
+from txraft.errors import ProtocolError
+from txraft.wire.membership import (
+    decode_configuration,
+    decode_peers,
+    encode_configuration,
+    encode_peers,
+)
+
+CLUSTER_PREFIX = b"txraft-cluster:"
+CLUSTER_BYTES = 16
+
+_MAX_UINT64 = 2**64 - 1
+_APPENDED_AT_BYTES = 15
+_SHAPES = frozenset(
+    {
+        (b"Data", b"Index", b"Term", b"Type"),
+        (b"Data", b"Extensions", b"Index", b"Term", b"Type"),
+        (b"AppendedAt", b"Data", b"Extensions", b"Index", b"Term", b"Type"),
+    }
+)
+_TYPES = tuple(LogType)
+
+# Threads share it: `pack` runs no Python code, so nothing can come in between.
+_PACK = msgpack.Packer(use_bin_type=False).pack
+
+
+def encode_entry(entry: Entry, version: int = 1) -> bytes:
+    """Encode *entry* as a Go peer of protocol *version* writes it.
+
+    Data of a membership entry is made from its configuration where there is none
+    yet, and extensions from its cluster. Version 0 leaves `Extensions` out unless
+    there is something in it, which peers of that version skip.
+    """
+    data = entry.data
+    extensions = entry.extensions
+    if data is None and entry.configuration is not None:
+        data = membership_data(entry.type, entry.configuration)
+    if extensions is None and entry.cluster is not None:
+        extensions = CLUSTER_PREFIX + entry.cluster
+    if version == 0 and extensions is None:
+        return _pack_short(entry, data)
+    packed: bytes = _PACK(
+        {
+            b"Data": data,
+            b"Extensions": extensions,
+            b"Index": entry.index,
+            b"Term": entry.term,
+            b"Type": entry.type,
+        }
+    )
+    return packed
+
+
+def encode_new(entry: Entry, version: int = 1) -> None:
+    """Fill in *data*, *extensions* and *encoded* of an entry that a leader made."""
+    if entry.data is None and entry.configuration is not None:
+        entry.data = membership_data(entry.type, entry.configuration)
+    if entry.extensions is None and entry.cluster is not None:
+        entry.extensions = CLUSTER_PREFIX + entry.cluster
+    entry.encoded = encode_entry(entry, version)
+
+
+def membership_data(type: LogType, configuration: Configuration) -> bytes:
+    """Encode *configuration* as the data of an entry of *type*: 2, 3 or 5."""
+    if type is LogType.CONFIGURATION:
+        return encode_configuration(configuration)
+    assert type in (LogType.ADD_PEER, LogType.REMOVE_PEER), "a membership type"
+    return encode_peers(configuration.voters)
+
+
+def decode_entry(raw: bytes) -> Entry:
+    """Decode one encoded entry.
+
+    Raises: ProtocolError, as `entry_from_map`, or when *raw* is not one map.
+    """
+    try:
+        fields = msgpack.unpackb(raw, raw=True, strict_map_key=False)
+    except (ValueError, TypeError) as error:
+        raise ProtocolError(f"an entry is not msgpack: {error!r}") from error
+    return entry_from_map(fields)
+
+
+def entry_from_map(fields: Any) -> Entry:
+    """Make an entry of a decoded map, with `encoded` in the sender's own form.
+
+    A form that no Go peer writes is replaced by the canonical one.
+    Raises: ProtocolError for anything that must never be appended: a field missing
+        or of an odd type, an unknown entry type, a membership that does not decode.
+    """
+    if type(fields) is not dict:
+        raise ProtocolError("an entry is not a map")
+    get = fields.get
+    index, term, number = get(b"Index"), get(b"Term"), get(b"Type")
+    data, extensions = get(b"Data"), get(b"Extensions")
+    if not (type(index) is int and 0 <= index <= _MAX_UINT64):
+        raise ProtocolError(f"an entry has no valid index: {index!r:.40}")
+    if not (type(term) is int and 0 <= term <= _MAX_UINT64):
+        raise ProtocolError(f"entry {index} has no valid term: {term!r:.40}")
+    if not (type(number) is int and 0 <= number < len(_TYPES)):
+        raise ProtocolError(f"entry {index} is of an unknown type: {number!r:.40}")
+    if not (data is None or type(data) is bytes):
+        raise ProtocolError(f"entry {index} has data that are not a byte string")
+    if not (extensions is None or type(extensions) is bytes):
+        raise ProtocolError(f"entry {index} has extensions that are not bytes")
+    entry = Entry(index, term, _TYPES[number], data, extensions)
+    if number in (2, 3, 5):
+        entry.configuration = _decode_membership(number, data, index)
+    if extensions is not None:
+        entry.cluster = _cluster_in(extensions)
+    if tuple(fields) in _SHAPES and _has_go_time(fields):
+        entry.encoded = _PACK(fields)
+    else:
+        entry.encoded = encode_entry(entry)
+    return entry
+
+
+def _pack_short(entry: Entry, data: bytes | None) -> bytes:
+    fields = {
+        b"Data": data,
+        b"Index": entry.index,
+        b"Term": entry.term,
+        b"Type": entry.type,
+    }
+    packed: bytes = _PACK(fields)
+    return packed
+
+
+def _decode_membership(number: int, data: bytes | None, index: int) -> Configuration:
+    try:
+        if number == LogType.CONFIGURATION:
+            return decode_configuration(data or b"")
+        return Configuration.of_voters(decode_peers(data or b""))
+    except ProtocolError as error:
+        raise ProtocolError(f"entry {index}: {error}") from error
+
+
+def _cluster_in(extensions: bytes) -> bytes | None:
+    if len(extensions) != len(CLUSTER_PREFIX) + CLUSTER_BYTES:
+        return None
+    if not extensions.startswith(CLUSTER_PREFIX):
+        return None
+    return extensions[len(CLUSTER_PREFIX) :]
+
+
+def _has_go_time(fields: dict[bytes, object]) -> bool:
+    if len(fields) < 6:
+        return True
+    appended = fields[b"AppendedAt"]
+    return type(appended) is bytes and len(appended) == _APPENDED_AT_BYTES
