@@ -93,9 +93,9 @@ class PreCandidate(_Campaign):
 
     def response(self, peer: str, request: OutgoingRequest, response: Response) -> None:
         """Count a pre-vote for this round."""
-        if self._is_current(request) and isinstance(response, RequestPreVoteResponse):
-            if response.granted:
-                self._grant(peer)
+        granted = isinstance(response, RequestPreVoteResponse) and response.granted
+        if granted and self._is_current(request):
+            self._grant(peer)
 
     def unreachable(self, peer: str, request: OutgoingRequest, closed: bool) -> None:
         """Take a peer that hung up on the request for one that does not know it.
@@ -143,7 +143,6 @@ class Candidate(_Campaign):
         """Count a vote for this term."""
         if not isinstance(request, RequestVoteRequest):
             return
-        is_current = request.term == self.consensus.term
-        if is_current and isinstance(response, RequestVoteResponse):
-            if response.granted:
-                self._grant(peer)
+        granted = isinstance(response, RequestVoteResponse) and response.granted
+        if granted and request.term == self.consensus.term:
+            self._grant(peer)

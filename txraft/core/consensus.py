@@ -380,9 +380,10 @@ class Consensus:
         cluster = message.header.cluster
         if cluster is not None and self.cluster not in (None, cluster):
             return self._foreign()
-        if not isinstance(message, TimeoutNowRequest):
-            if message.term > self.term + MAX_TERM_JUMP:
-                return f"term {message.term} is too far ahead of {self.term}"
+        if isinstance(message, TimeoutNowRequest):
+            return None
+        if message.term > self.term + MAX_TERM_JUMP:
+            return f"term {message.term} is too far ahead of {self.term}"
         return None
 
     def _foreign(self) -> str:

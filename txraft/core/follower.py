@@ -5,6 +5,7 @@ Source: Raft dissertation §3.4, §3.5.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from txraft.core.entry import Entry
@@ -118,7 +119,7 @@ class Follower(BaseRole):
         log, prev = self.consensus.log, request.prev_log_index
         return prev < log.base_index or log.term_at(prev) == request.prev_log_term
 
-    def _unknown_suffix(self, entries: list[Entry] | tuple[Entry, ...]) -> list[Entry]:
+    def _unknown_suffix(self, entries: Sequence[Entry]) -> list[Entry]:
         """Return *entries* from the first that is not in the log, by index and term."""
         log = self.consensus.log
         if entries and entries[0].index == log.last_index + 1:

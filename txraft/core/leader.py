@@ -42,6 +42,7 @@ class Leader(BaseRole):
         self.transferee: str | None = None
         self._transfer_until = 0
         self._told_transferee = False
+        self._leave_by: int | None = None
         self._own_match = consensus.log.last_index
         self._first_index = consensus.log.last_index + 1
         self._round = 0
@@ -68,8 +69,9 @@ class Leader(BaseRole):
     # Entries ----------------------------------------------------------------------
 
     def propose(self, entries: Sequence[Entry]) -> None:
-        """Append *entries*, unless leadership is being handed over."""
-        if self.transferee is None:
+        """Append *entries*, unless this leader is about to go."""
+        is_member = self.consensus.configuration.server(self.consensus.address)
+        if self.transferee is None and is_member:
             for entry in entries:
                 self._append(entry)
 
@@ -192,15 +194,21 @@ class Leader(BaseRole):
             consensus.become_follower(consensus.term, None)
 
     def _removal_is_committed(self) -> bool:
+        """Tell whether this leader has removed itself, and has said so for a while.
+
+        Source: Raft dissertation §4.2.2.
+        """
         consensus = self.consensus
-        return (
-            consensus.configuration.server(consensus.address) is None
-            and consensus.configurations.latest_index <= consensus.commit_index
-            and not any(
-                p.mode is Mode.REPLICATE and p.commit_sent < consensus.commit_index
-                for p in self.followers.values()
-                if p.match >= consensus.commit_index
-            )
+        history = consensus.configurations
+        if history.latest.server(consensus.address) is not None:
+            return False
+        if history.latest_index > consensus.commit_index:
+            return False
+        if self._leave_by is None:
+            self._leave_by = consensus.now + consensus.options.heartbeat_timeout_ticks
+        return consensus.now >= self._leave_by or all(
+            progress.commit_known >= history.latest_index
+            for progress in self.followers.values()
         )
 
     # Sending ----------------------------------------------------------------------
@@ -239,10 +247,9 @@ class Leader(BaseRole):
                 return
 
     def _is_paused(self, progress: Progress) -> bool:
-        limit = 1
-        if progress.mode is Mode.REPLICATE:
-            if progress.next >= self.consensus.resident_from:
-                limit = self.consensus.options.max_inflight_requests
+        resident = progress.next >= self.consensus.resident_from
+        pipelined = resident and progress.mode is Mode.REPLICATE
+        limit = self.consensus.options.max_inflight_requests if pipelined else 1
         return progress.inflight >= limit or progress.wait_until > self.consensus.now
 
     def _send_entries(self, address: str, progress: Progress, prev_term: int) -> bool:
