@@ -270,6 +270,8 @@ class Consensus:
 
         Source: Raft dissertation §4.2.2.
         """
+        if self.installing:
+            return False
         _, committed = self.configurations.at(self.commit_index)
         return self.configuration.is_voter(self.address) or committed.is_voter(
             self.address

@@ -71,7 +71,7 @@ class Follower(BaseRole):
         self._elapsed += min(count, LONGEST_STALL_TICKS)
         if self._elapsed < self._timeout:
             return
-        if not self.consensus.may_campaign or self.consensus.installing:
+        if not self.consensus.may_campaign:
             self.leader = None
             self._rest()
         elif self.consensus.options.pre_vote:
