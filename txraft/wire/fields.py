@@ -1,0 +1,124 @@
+"""Typed fields of a decoded map, with Go's rules: what is missing or nil is zero.
+
+Every key and byte string is `bytes` here. A value of another type than its field's
+raises ProtocolError, as it makes a Go peer close the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgpack
+
+from txraft.core.messages import NO_HEADER, Header
+from txraft.errors import ProtocolError
+from txraft.wire.membership import address_from_bytes, address_to_bytes
+
+Fields = Mapping[bytes, Any]
+
+_MAX_UINT64 = 2**64 - 1
+_MIN_INT64 = -(2**63)
+_HEADER_KEYS = frozenset({b"Addr", b"Cluster", b"ID", b"ProtocolVersion"})
+
+# Threads share it: `pack` runs no Python code, so nothing can come in between.
+_PACK = msgpack.Packer(use_bin_type=False).pack
+
+
+def pack(value: object) -> bytes:
+    """Pack one value in the old raw family, the only one that all Go peers read."""
+    packed: bytes = _PACK(value)
+    return packed
+
+
+def pack_sorted(fields: dict[bytes, object]) -> bytes:
+    """Pack a message: a map with its keys in ascending byte order."""
+    return pack(dict(sorted(fields.items())))
+
+
+def text_or_nil(text: str) -> bytes | None:
+    """Turn text into what Go writes for it: nil when it is empty."""
+    return address_to_bytes(text) or None
+
+
+def header_fields(header: Header) -> dict[bytes, object]:
+    """List the header keys that *header* holds."""
+    fields: dict[bytes, object] = {}
+    if header.protocol_version is not None:
+        fields[b"ProtocolVersion"] = header.protocol_version
+    if header.address is not None:
+        fields[b"Addr"] = text_or_nil(header.address)
+    if header.id is not None:
+        fields[b"ID"] = text_or_nil(header.id)
+    if header.cluster is not None:
+        fields[b"Cluster"] = header.cluster
+    return fields
+
+
+def zero_header_fields(header: Header) -> dict[bytes, object]:
+    """List the same keys left zero, as two of the answers have them."""
+    fields = header_fields(header)
+    zero = dict[bytes, object](dict.fromkeys(fields.keys() - {b"Cluster"}))
+    if b"ProtocolVersion" in zero:
+        zero[b"ProtocolVersion"] = 0
+    return {**fields, **zero}
+
+
+def header_in(fields: Fields) -> Header:
+    """Read the header; a key that is absent stays None."""
+    if _HEADER_KEYS.isdisjoint(fields):
+        return NO_HEADER
+    return Header(
+        integer(fields, b"ProtocolVersion") if b"ProtocolVersion" in fields else None,
+        text(fields, b"ID") if b"ID" in fields else None,
+        text(fields, b"Addr") if b"Addr" in fields else None,
+        raw(fields, b"Cluster"),
+    )
+
+
+def unsigned(fields: Fields, key: bytes) -> int:
+    """Read an integer of 0 to 2**64 - 1."""
+    value = fields.get(key)
+    if value is None:
+        return 0
+    if type(value) is int and 0 <= value <= _MAX_UINT64:
+        return value
+    raise odd_value(key, value)
+
+
+def integer(fields: Fields, key: bytes) -> int:
+    """Read an integer of either sign."""
+    value = fields.get(key)
+    if value is None:
+        return 0
+    if type(value) is int and _MIN_INT64 <= value <= _MAX_UINT64:
+        return value
+    raise odd_value(key, value)
+
+
+def boolean(fields: Fields, key: bytes) -> bool:
+    """Read a boolean, which may also be 0 or 1."""
+    value = fields.get(key)
+    if value is None:
+        return False
+    if type(value) is bool or (type(value) is int and value in (0, 1)):
+        return bool(value)
+    raise odd_value(key, value)
+
+
+def raw(fields: Fields, key: bytes) -> bytes | None:
+    """Read a byte string; nil and missing are None."""
+    value = fields.get(key)
+    if value is None or type(value) is bytes:
+        return value
+    raise odd_value(key, value)
+
+
+def text(fields: Fields, key: bytes) -> str:
+    """Read an address or id; nil and missing are empty."""
+    return address_from_bytes(raw(fields, key) or b"")
+
+
+def odd_value(key: bytes, value: object) -> ProtocolError:
+    """Describe a value that its field cannot hold."""
+    return ProtocolError(f"{key.decode('ascii')} has an odd value: {value!r:.60}")

@@ -1,0 +1,282 @@
+"""Requests: a type byte and a map.
+
+The body of a snapshot follows its request as raw bytes and is no part of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import assert_never
+
+from txraft.core.configuration import Configuration
+from txraft.core.entry import Entry
+from txraft.core.messages import (
+    AppendEntriesRequest,
+    Header,
+    InstallSnapshotRequest,
+    Request,
+    RequestPreVoteRequest,
+    RequestVoteRequest,
+    TimeoutNowRequest,
+)
+from txraft.errors import ProtocolError
+from txraft.wire.entries import encode_entry, entry_from_map
+from txraft.wire.fields import (
+    Fields,
+    boolean,
+    header_fields,
+    header_in,
+    integer,
+    odd_value,
+    pack,
+    pack_sorted,
+    raw,
+    text,
+    text_or_nil,
+    unsigned,
+)
+from txraft.wire.membership import (
+    decode_configuration,
+    decode_peers,
+    encode_configuration,
+    encode_peers,
+)
+
+APPEND_ENTRIES = 0
+REQUEST_VOTE = 1
+INSTALL_SNAPSHOT = 2
+TIMEOUT_NOW = 3
+REQUEST_PRE_VOTE = 4
+
+_MAX_INT64 = 2**63 - 1
+_CACHED_FRAMES = 256
+
+
+def request_kind(request: Request) -> int:
+    """Return the type byte of *request*."""
+    return _KINDS[type(request)]
+
+
+def encode_request(request: Request) -> bytes:
+    """Encode *request*, type byte first; entries go out as they were encoded."""
+    match request:
+        case AppendEntriesRequest():
+            return _append_entries(request)
+        case RequestVoteRequest():
+            return b"\x01" + pack_sorted(_request_vote_fields(request))
+        case InstallSnapshotRequest():
+            return b"\x02" + pack_sorted(_install_snapshot_fields(request))
+        case TimeoutNowRequest():
+            return b"\x03" + pack_sorted(header_fields(request.header))
+        case RequestPreVoteRequest():
+            return b"\x04" + pack_sorted(_request_pre_vote_fields(request))
+        case _:
+            assert_never(request)
+
+
+def decode_request(kind: int, fields: Fields) -> Request:
+    """Make a request of the map behind type byte *kind*.
+
+    Raises: ProtocolError for what a Go peer would refuse, for an entry that must not
+        be appended, and for entries that do not follow each other.
+    """
+    return _DECODERS[kind](fields)
+
+
+def _append_entries(request: AppendEntriesRequest) -> bytes:
+    start, middle, end = _frame(request.header, request.leader)
+    if request.entries:
+        version = request.header.protocol_version or 0
+        encoded = [e.encoded or encode_entry(e, version) for e in request.entries]
+        entries = [_array_header(len(encoded)), *encoded]
+    else:
+        entries = [b"\xc0" if request.is_heartbeat else b"\x90"]
+    return b"".join(
+        [
+            start,
+            *entries,
+            middle,
+            pack(request.leader_commit),
+            b"\xacPrevLogEntry",
+            pack(request.prev_log_index),
+            b"\xabPrevLogTerm",
+            pack(request.prev_log_term),
+            end,
+            pack(request.term),
+        ]
+    )
+
+
+@lru_cache(maxsize=_CACHED_FRAMES)
+def _frame(header: Header, leader: str) -> tuple[bytes, bytes, bytes]:
+    """Encode what all AppendEntries of one leadership share, in three pieces.
+
+    Between them stand the entries, then the commit index and what was before them.
+    """
+    fields = header_fields(header)
+    start = bytes([0, 0x80 | (len(fields) + 6)])
+    for key in (b"Addr", b"Cluster"):
+        if key in fields:
+            start += pack(key) + pack(fields[key])
+    middle = pack(b"ID") + pack(fields[b"ID"]) if b"ID" in fields else b""
+    middle += pack(b"Leader") + pack(text_or_nil(leader)) + pack(b"LeaderCommitIndex")
+    end = b""
+    if b"ProtocolVersion" in fields:
+        end = pack(b"ProtocolVersion") + pack(fields[b"ProtocolVersion"])
+    return start + pack(b"Entries"), middle, end + pack(b"Term")
+
+
+def _array_header(length: int) -> bytes:
+    if length < 16:
+        return bytes([0x90 | length])
+    if length < 1 << 16:
+        return b"\xdc" + length.to_bytes(2, "big")
+    return b"\xdd" + length.to_bytes(4, "big")
+
+
+def _request_vote_fields(request: RequestVoteRequest) -> dict[bytes, object]:
+    return {
+        **header_fields(request.header),
+        b"Candidate": text_or_nil(request.candidate),
+        b"LastLogIndex": request.last_log_index,
+        b"LastLogTerm": request.last_log_term,
+        **_transfer_field(request),
+        b"Term": request.term,
+    }
+
+
+def _transfer_field(request: RequestVoteRequest) -> dict[bytes, object]:
+    """Write the flag as versioned peers do; version 0 has it only when it is set."""
+    if request.header.protocol_version is None and not request.leadership_transfer:
+        return {}
+    return {b"LeadershipTransfer": request.leadership_transfer}
+
+
+def _request_pre_vote_fields(request: RequestPreVoteRequest) -> dict[bytes, object]:
+    address = text_or_nil(request.header.address or request.candidate)
+    return {
+        b"Addr": address,
+        b"ID": address,
+        b"ProtocolVersion": 0,
+        **header_fields(request.header),
+        b"LastLogIndex": request.last_log_index,
+        b"LastLogTerm": request.last_log_term,
+        b"Term": request.term,
+    }
+
+
+def _install_snapshot_fields(request: InstallSnapshotRequest) -> dict[bytes, object]:
+    fields: dict[bytes, object] = {
+        **header_fields(request.header),
+        b"LastLogIndex": request.last_log_index,
+        b"LastLogTerm": request.last_log_term,
+        b"Leader": text_or_nil(request.leader),
+        b"Peers": encode_peers(request.peers or request.configuration.voters),
+        b"Size": request.size,
+        b"Term": request.term,
+    }
+    if request.snapshot_version > 0:
+        fields[b"Configuration"] = encode_configuration(request.configuration)
+        fields[b"ConfigurationIndex"] = request.configuration_index
+        fields[b"SnapshotVersion"] = request.snapshot_version
+    return fields
+
+
+def _decode_append_entries(fields: Fields) -> AppendEntriesRequest:
+    header = header_in(fields)
+    previous = unsigned(fields, b"PrevLogEntry")
+    return AppendEntriesRequest(
+        unsigned(fields, b"Term"),
+        text(fields, b"Leader") or header.address or "",
+        previous,
+        unsigned(fields, b"PrevLogTerm"),
+        _entries_in(fields, previous),
+        unsigned(fields, b"LeaderCommitIndex"),
+        header,
+    )
+
+
+def _entries_in(fields: Fields, previous: int) -> Sequence[Entry]:
+    listed = fields.get(b"Entries")
+    if not listed and (listed is None or type(listed) is list):
+        return ()
+    if type(listed) is not list:
+        raise odd_value(b"Entries", listed)
+    entries = [entry_from_map(item) for item in listed]
+    for entry in entries:
+        previous += 1
+        if entry.index != previous:
+            raise ProtocolError(f"entry {entry.index} stands where {previous} belongs")
+    return entries
+
+
+def _decode_request_vote(fields: Fields) -> RequestVoteRequest:
+    header = header_in(fields)
+    return RequestVoteRequest(
+        unsigned(fields, b"Term"),
+        text(fields, b"Candidate") or header.address or "",
+        unsigned(fields, b"LastLogIndex"),
+        unsigned(fields, b"LastLogTerm"),
+        boolean(fields, b"LeadershipTransfer"),
+        header,
+    )
+
+
+def _decode_request_pre_vote(fields: Fields) -> RequestPreVoteRequest:
+    header = header_in(fields)
+    return RequestPreVoteRequest(
+        unsigned(fields, b"Term"),
+        header.address or "",
+        unsigned(fields, b"LastLogIndex"),
+        unsigned(fields, b"LastLogTerm"),
+        header,
+    )
+
+
+def _decode_install_snapshot(fields: Fields) -> InstallSnapshotRequest:
+    size = integer(fields, b"Size")
+    if not 0 <= size <= _MAX_INT64:
+        raise odd_value(b"Size", size)
+    version = integer(fields, b"SnapshotVersion")
+    encoded_peers = raw(fields, b"Peers")
+    peers = decode_peers(encoded_peers) if encoded_peers else ()
+    if version == 0:
+        configuration = Configuration.of_voters(peers)
+        made_by = unsigned(fields, b"LastLogIndex")
+    else:
+        configuration = decode_configuration(raw(fields, b"Configuration") or b"")
+        made_by = unsigned(fields, b"ConfigurationIndex")
+    return InstallSnapshotRequest(
+        unsigned(fields, b"Term"),
+        text(fields, b"Leader"),
+        unsigned(fields, b"LastLogIndex"),
+        unsigned(fields, b"LastLogTerm"),
+        size,
+        configuration,
+        made_by,
+        peers,
+        version,
+        header_in(fields),
+    )
+
+
+def _decode_timeout_now(fields: Fields) -> TimeoutNowRequest:
+    return TimeoutNowRequest(header_in(fields))
+
+
+_KINDS: dict[type[Request], int] = {
+    AppendEntriesRequest: APPEND_ENTRIES,
+    RequestVoteRequest: REQUEST_VOTE,
+    InstallSnapshotRequest: INSTALL_SNAPSHOT,
+    TimeoutNowRequest: TIMEOUT_NOW,
+    RequestPreVoteRequest: REQUEST_PRE_VOTE,
+}
+_DECODERS: tuple[Callable[[Fields], Request], ...] = (
+    _decode_append_entries,
+    _decode_request_vote,
+    _decode_install_snapshot,
+    _decode_timeout_now,
+    _decode_request_pre_vote,
+)
+REQUEST_KINDS = len(_DECODERS)

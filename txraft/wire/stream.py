@@ -1,0 +1,232 @@
+"""Incremental readers of the two directions of a connection.
+
+A `RequestReader` reads what a dialler sends, a `ResponseReader` what a listener
+answers. Bytes may arrive in any pieces: a half-parsed message is resumed where it
+stopped, so the work is linear in the bytes. Everything that a peer can make grow is
+bounded by `Limits`, and a reader that has raised is of no further use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from txraft.core.messages import InstallSnapshotRequest, Request, Response
+from txraft.errors import ProtocolError
+from txraft.wire.membership import address_from_bytes
+from txraft.wire.requests import REQUEST_KINDS, decode_request
+from txraft.wire.responses import decode_response
+
+_HTTP_FIRST_BYTES = frozenset(b"CDGHOPT")
+_TLS_FIRST_BYTES = frozenset((0x15, 0x16))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one message from a peer may be at most; exceeding it ends the connection.
+
+    *max_message_bytes* counts a request from its type byte to the end of its map,
+    without a snapshot's body. *max_response_bytes* is the same for an answer.
+    *max_string_bytes* bounds one byte string in it, an entry's data for example.
+    *max_entries* bounds the entries of one request and every other list.
+    *max_keys* bounds the keys of one map. *max_lists* bounds the lists of one
+    message, so that small bytes cannot become large objects.
+    *max_snapshot_bytes* bounds the body that a snapshot may announce.
+    *max_ahead_bytes* is what may wait unparsed behind a message.
+    """
+
+    max_message_bytes: int = 64 << 20
+    max_response_bytes: int = 1 << 20
+    max_string_bytes: int = 64 << 20
+    max_entries: int = 16384
+    max_keys: int = 64
+    max_lists: int = 64
+    max_snapshot_bytes: int = 1 << 44
+    max_ahead_bytes: int = 16 << 20
+
+
+class _Reader:
+    """What both directions share: the unpacker, its limits, and the accounts."""
+
+    def __init__(self, limits: Limits, max_bytes: int, peer: str) -> None:
+        self._limits = limits
+        self._max_bytes = max_bytes
+        self._peer = peer
+        self._fed = 0
+        self._start = 0
+        self._maps = self._lists = 0
+        self._max_maps = limits.max_entries + limits.max_lists
+        unpacker = msgpack.Unpacker(
+            raw=True,
+            strict_map_key=False,
+            object_hook=self._count_map,
+            list_hook=self._count_list,
+            max_buffer_size=max_bytes + limits.max_ahead_bytes,
+            max_str_len=limits.max_string_bytes,
+            max_bin_len=limits.max_string_bytes,
+            max_ext_len=limits.max_string_bytes,
+            max_array_len=limits.max_entries,
+            max_map_len=limits.max_keys,
+        )
+        self._unpacker = unpacker
+        self._unpack: Callable[[], Any] = unpacker.unpack
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes taken in and not yet part of a message that was read."""
+        return self._fed - self._start
+
+    def feed(self, data: bytes) -> None:
+        """Take in what has arrived.
+
+        Raises: ProtocolError when more waits unparsed than the limits allow.
+        """
+        self._fed += len(data)
+        try:
+            self._unpacker.feed(data)
+        except msgpack.BufferFull:
+            raise self._too_large() from None
+
+    def _next_object(self) -> Any:
+        """Parse one object; OutOfData when the rest of it has not arrived."""
+        try:
+            value = self._unpack()
+        except msgpack.OutOfData:
+            if self._fed - self._start > self._max_bytes:
+                raise self._too_large() from None
+            raise
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise ProtocolError(f"not a message of {self._peer}: {error!r}") from error
+        if self._unpacker.tell() - self._start > self._max_bytes:
+            raise self._too_large()
+        return value
+
+    def _message_ended(self) -> None:
+        self._start = self._unpacker.tell()
+        self._maps = self._lists = 0
+
+    def _count_map(self, value: dict[Any, Any]) -> dict[Any, Any]:
+        self._maps += 1
+        if self._maps > self._max_maps:
+            raise ProtocolError(f"more than {self._max_maps} maps in a message")
+        return value
+
+    def _count_list(self, value: list[Any]) -> list[Any]:
+        self._lists += 1
+        if self._lists > self._limits.max_lists:
+            raise ProtocolError(f"over {self._limits.max_lists} lists in a message")
+        return value
+
+    def _too_large(self) -> ProtocolError:
+        return ProtocolError(f"a message is larger than {self._max_bytes} bytes")
+
+
+class RequestReader(_Reader):
+    """Requests in the order they arrive, with the bodies of snapshots between."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        limits = limits or Limits()
+        super().__init__(limits, limits.max_message_bytes, "a Raft peer")
+        self._kind: int | None = None
+        self.body_left = 0
+
+    def read(self) -> Request | None:
+        """Return the next whole request, or None until more has arrived.
+
+        After an InstallSnapshotRequest `body_left` bytes follow, to be taken with
+        `read_body` before the next request can be read.
+        Raises: ProtocolError; the connection cannot be read any further.
+        """
+        assert self.body_left == 0, "the body of a snapshot comes first"
+        if self._kind is None:
+            byte = self._unpacker.read_bytes(1)
+            if not byte:
+                return None
+            self._kind = self._checked_kind(byte[0])
+        try:
+            fields = self._next_object()
+        except msgpack.OutOfData:
+            return None
+        request = decode_request(self._kind, _map_or_nil(fields))
+        self._kind = None
+        self._message_ended()
+        if type(request) is InstallSnapshotRequest:
+            self._expect_body(request.size)
+        return request
+
+    def read_body(self, max_bytes: int) -> bytes:
+        """Return the next piece of a snapshot's body, b"" until more has arrived."""
+        piece: bytes = self._unpacker.read_bytes(min(max_bytes, self.body_left))
+        self.body_left -= len(piece)
+        self._start += len(piece)
+        return piece
+
+    def _expect_body(self, size: int) -> None:
+        if size > self._limits.max_snapshot_bytes:
+            raise ProtocolError(
+                f"a snapshot of {size} bytes is larger than the limit of "
+                f"{self._limits.max_snapshot_bytes}"
+            )
+        self.body_left = size
+
+    def _checked_kind(self, byte: int) -> int:
+        if byte < REQUEST_KINDS:
+            return byte
+        if self._start == 0:
+            _refuse_other_protocols(byte)
+        raise ProtocolError(f"unknown request type {byte}")
+
+
+class ResponseReader(_Reader):
+    """Answers in the order they arrive; the caller knows what each one answers."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        limits = limits or Limits()
+        super().__init__(limits, limits.max_response_bytes, "a Raft peer")
+        self._error: str | None = None
+
+    def read(self, kind: int) -> tuple[str, Response | None] | None:
+        """Return the next answer, or None until more has arrived.
+
+        *kind* is the type byte of the request that it answers. An answer is an error
+        text, "" for none, and a response, None when the peer sent nil.
+        Raises: ProtocolError; the connection cannot be read any further.
+        """
+        try:
+            if self._error is None:
+                self._error = self._checked_error(self._next_object())
+            fields = self._next_object()
+        except msgpack.OutOfData:
+            return None
+        error, self._error = self._error, None
+        self._message_ended()
+        if fields is None and error:
+            return error, None
+        return error, decode_response(kind, _map_or_nil(fields))
+
+    def _checked_error(self, value: object) -> str:
+        if value is None:
+            return ""
+        if type(value) is bytes:
+            return address_from_bytes(value)
+        if self._start == 0 and type(value) is int:
+            _refuse_other_protocols(value)
+        raise ProtocolError("an answer does not begin with an error string")
+
+
+def _map_or_nil(fields: object) -> dict[bytes, Any]:
+    if type(fields) is dict:
+        return fields
+    if fields is None:
+        return {}
+    raise ProtocolError(f"a message is no map but {type(fields).__name__}")
+
+
+def _refuse_other_protocols(byte: int) -> None:
+    if byte in _HTTP_FIRST_BYTES:
+        raise ProtocolError("this looks like HTTP, not like a Raft peer")
+    if byte in _TLS_FIRST_BYTES:
+        raise ProtocolError("this looks like TLS, but peers are expected without it")
