@@ -1,0 +1,422 @@
+"""The settings of a node: `node.yaml` and command line flags, checked as a whole.
+
+Everything wrong is reported at once, each fault with its file and line and with what
+would be right, before anything is opened. Nothing here opens a port or creates a
+file; a data directory is only looked at.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from collections.abc import Mapping as MappingType
+from dataclasses import dataclass, field, fields
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from txraft.addresses import is_loopback, is_wildcard, parse_address, parse_listen
+from txraft.config import Config, validate_config
+from txraft.document import (
+    Faults,
+    Mapping,
+    Place,
+    Scalar,
+    Section,
+    Sequence,
+    Value,
+    boolean,
+    duration,
+    integer,
+    read_document,
+    text,
+)
+from txraft.errors import ConfigError
+
+DEFAULT_DATA_DIR = "./txraft-data"
+DEFAULT_LISTEN = "tcp:8300:interface=127.0.0.1"
+DEFAULT_HTTP_LISTEN = "tcp:8500:interface=127.0.0.1"
+LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
+
+_REFUSED = {
+    "tls": "is not available in this version: leave it out, and listen on loopback "
+    "or, with insecure_peers: true, in a network that you trust",
+    "limits": "is not available in this version: leave it out",
+}
+_READERS: dict[str, Callable[[Scalar], Any]] = {
+    "float": duration,
+    "int": integer,
+    "bool": boolean,
+}
+
+
+def _setting(default: str, doc: str) -> Any:
+    return field(metadata={"default": default, "doc": doc})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HTTPSettings:
+    """Where the HTTP API listens, and where other nodes reach it."""
+
+    listen: str = _setting(
+        DEFAULT_HTTP_LISTEN,
+        "Twisted server endpoint (``tcp:`` or ``tcp6:``). ``null`` turns HTTP off.",
+    )
+    advertise: str = _setting(
+        "from ``http.listen``",
+        "URL at which other nodes reach this one, to forward requests to it. "
+        "Needed when ``http.listen`` covers every interface.",
+    )
+    insecure: bool = _setting(
+        "false",
+        "Whether HTTP may listen beyond loopback. Nothing authenticates a request: "
+        "whoever reaches the port reads and writes everything.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All that a node is started with, complete and consistent."""
+
+    data_dir: str = _setting(
+        DEFAULT_DATA_DIR,
+        "Directory of the log, the snapshots, term and vote; created with mode 0700. "
+        "One process at a time uses it.",
+    )
+    id: str | None = _setting(
+        "the address", "The server's id, at ``raft.protocol_version`` 3 only."
+    )
+    store: str = _setting(
+        "file", "Kind of the log store; ``file`` is the only one in this version."
+    )
+    log_level: str = _setting(
+        "info",
+        "Least level that is logged: debug, info, warn, error or critical. "
+        "``twistd --logger`` takes precedence.",
+    )
+    listen: str = _setting(
+        DEFAULT_LISTEN, "Twisted server endpoint (``tcp:`` or ``tcp6:``) for peers."
+    )
+    advertise: str = _setting(
+        "from ``listen``",
+        "This node's address, ``host:port``, as peers dial it. Needed when ``listen`` "
+        "covers every interface. It names the node and cannot change later.",
+    )
+    peers: tuple[str, ...] = _setting(
+        "this node alone",
+        "Addresses of the first members, this node included. They count at the first "
+        "start; from then on the log holds the membership.",
+    )
+    join: bool = _setting(
+        "false",
+        "Instead of ``peers``: start empty, never campaign, wait to be added.",
+    )
+    http: HTTPSettings | None = field(
+        metadata={"default": "see below", "doc": "The HTTP API."}
+    )
+    raft: Config = field(
+        metadata={"default": "see below", "doc": "The tunables of consensus."}
+    )
+    insecure_peers: bool = _setting(
+        "false",
+        "Whether peers may connect beyond loopback although nothing authenticates or "
+        "encrypts them. The node warns of it at each start.",
+    )
+
+
+def load_settings(
+    path: str | None = None,
+    flags: MappingType[str, str] | None = None,
+    directory: str = ".",
+) -> Settings:
+    """Read the file *path*, let *flags* override it, and check the whole.
+
+    *flags* maps names of flags, such as `data-dir`, to their text. Relative paths in
+    flags, and the defaults when there is no file, start at *directory*; those in a
+    file start at the file.
+    Raises: ConfigError, whose `problems` name each place and what would be right.
+    """
+    faults = Faults()
+    if path is None:
+        document, base = Mapping({}, Place(0, "settings")), directory
+    else:
+        document, base = read_document(path, faults), os.path.dirname(path)
+    document.entries.setdefault(
+        "data_dir", Scalar("text", DEFAULT_DATA_DIR, document.place)
+    )
+    _override(document.entries, flags or {}, os.path.abspath(directory))
+    settings = _settings(Section(document, faults), os.path.abspath(base))
+    faults.check()
+    return settings
+
+
+def effective(settings: Settings) -> str:
+    """Write *settings* as YAML that reads back as the same settings."""
+    document: dict[str, object] = {
+        f.name: getattr(settings, f.name) for f in fields(Settings)
+    }
+    if settings.id is None:
+        del document["id"]
+    if settings.join:
+        del document["peers"]
+    else:
+        document["peers"] = list(settings.peers)
+    http = settings.http
+    document["http"] = (
+        {f.name: getattr(http, f.name) for f in fields(http)}
+        if http
+        else {"listen": None}
+    )
+    document["raft"] = {name: getattr(settings.raft, name) for name in raft_settings()}
+    dumped: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    return dumped
+
+
+def raft_settings() -> dict[str, str]:
+    """Map the names of the fields of `Config` that a file can set to their types."""
+    types = {f.name: str(f.type) for f in fields(Config)}
+    return {name: kind for name, kind in types.items() if kind in _READERS}
+
+
+def field_documentation(
+    kind: type[Settings] | type[HTTPSettings],
+) -> list[tuple[str, str, str]]:
+    """List each field's name, default and sentence, for the manual."""
+    return [(f.name, f.metadata["default"], f.metadata["doc"]) for f in fields(kind)]
+
+
+# Flags --------------------------------------------------------------------------
+
+
+def _override(
+    entries: dict[str, Value], flags: MappingType[str, str], directory: str
+) -> None:
+    for flag, written in flags.items():
+        place = Place(0, f"--{flag}")
+        section, key = entries, flag.replace("-", "_")
+        if flag.startswith("http-"):
+            section, key = _http_entries(entries, place), flag.removeprefix("http-")
+        section[key] = _flag_value(flag, written, directory, place)
+    for flag, other in (("join", "peers"), ("peers", "join")):
+        if flag in flags and other not in flags:
+            entries.pop(other, None)
+
+
+def _http_entries(entries: dict[str, Value], place: Place) -> dict[str, Value]:
+    http = entries.get("http")
+    if not isinstance(http, Mapping):
+        http = entries["http"] = Mapping({}, place)
+    return http.entries
+
+
+def _flag_value(flag: str, written: str, directory: str, place: Place) -> Value:
+    if flag == "peers":
+        items = (Scalar("text", item.strip(), place) for item in written.split(","))
+        return Sequence(tuple(items), place)
+    if flag == "join":
+        return Scalar("boolean", written, place)
+    if flag == "data-dir" and written:
+        written = os.path.join(directory, written)
+    return Scalar("null" if written == "null" else "text", written, place)
+
+
+# The schema ---------------------------------------------------------------------
+
+
+def _settings(top: Section, base: str) -> Settings:
+    names = [f.name for f in fields(Settings)]
+    for key, problem in _REFUSED.items():
+        if top.given(key):
+            top.fault(key, problem)
+    top.known([*names, *_REFUSED], {name: f"raft.{name}" for name in raft_settings()})
+    insecure = top.read("insecure_peers", False, boolean)
+    listen = _listen(top, DEFAULT_LISTEN, insecure, "insecure_peers: true")
+    advertise = _advertise(top, listen)
+    join = top.read("join", False, boolean)
+    raft = _raft(top.section("raft"), {name: name for name in names})
+    return Settings(
+        data_dir=top.read("data_dir", "", lambda value: _directory(value, base)),
+        id=_id(top, raft),
+        store=top.read("store", "file", _store),
+        log_level=top.read("log_level", "info", _log_level),
+        listen=listen,
+        advertise=advertise,
+        peers=_peers(top, advertise, join),
+        join=join,
+        http=_http(top.section("http")),
+        raft=raft,
+        insecure_peers=insecure,
+    )
+
+
+def _listen(section: Section, default: str, insecure: bool, permission: str) -> str:
+    listen = section.read("listen", default, _endpoint)
+    if not insecure and not is_loopback(parse_listen(listen).host):
+        section.fault(
+            "listen",
+            f"is {listen!r}, which is reached from other machines, with nothing to "
+            f"authenticate them: add interface=127.0.0.1, or permit it with "
+            f"{permission}",
+        )
+    return listen
+
+
+def _advertise(top: Section, listen: str) -> str:
+    default = parse_listen(listen).address
+    if default is None and not top.given("advertise"):
+        top.fault(
+            "advertise",
+            "is missing, it must be this node's host:port as peers dial it, because "
+            "listen covers every interface",
+            top.place("listen"),
+        )
+    return top.read("advertise", default or "", _address)
+
+
+def _peers(top: Section, advertise: str, join: bool) -> tuple[str, ...]:
+    if join:
+        if top.given("peers"):
+            top.fault(
+                "peers", "is given together with join: true; leave one of them out"
+            )
+        return ()
+    if not top.given("peers"):
+        return (advertise,)
+    seen: dict[tuple[str, int], Place] = {}
+    peers = top.read_all("peers", _address)
+    for peer, place in peers:
+        host, port = parse_address(peer)
+        first = seen.setdefault((host.lower(), port), place)
+        if first is not place:
+            top.fault("peers", f"names {peer} twice, first at {first}", place)
+    members = tuple(peer for peer, _ in peers)
+    if top.sound("peers", "advertise", "listen") and advertise not in members:
+        top.fault(
+            "peers",
+            f"does not include this node: add {advertise}, or correct advertise, or "
+            "write join: true instead of peers",
+        )
+    return members
+
+
+def _id(top: Section, raft: Config) -> str | None:
+    identity = top.read("id", None, text)
+    if identity is not None and raft.protocol_version < 3:
+        top.fault(
+            "id",
+            "needs raft.protocol_version: 3; below that the address is the id, so "
+            "leave it out",
+        )
+    return identity
+
+
+def _http(http: Section) -> HTTPSettings | None:
+    http.known([f.name for f in fields(HTTPSettings)], {"tls": "tls"})
+    if http.null("listen"):
+        if http.given("advertise"):
+            http.fault("advertise", "is given although http.listen turns HTTP off")
+        return None
+    insecure = http.read("insecure", False, boolean)
+    listen = _listen(http, DEFAULT_HTTP_LISTEN, insecure, "insecure: true under http")
+    address = parse_listen(listen).address
+    if address is None and not http.given("advertise"):
+        http.fault(
+            "advertise",
+            "is missing, it must be this node's URL as other nodes reach it, because "
+            "http.listen covers every interface",
+            http.place("listen"),
+        )
+    return HTTPSettings(
+        listen=listen,
+        advertise=http.read("advertise", f"http://{address}", _url),
+        insecure=insecure,
+    )
+
+
+def _raft(section: Section, elsewhere: dict[str, str]) -> Config:
+    types = raft_settings()
+    section.known(types, elsewhere)
+    defaults = Config()
+    config = Config(
+        **{
+            name: section.read(name, getattr(defaults, name), _READERS[kind])
+            for name, kind in types.items()
+        }
+    )
+    if section.sound(*types):
+        _check_config(section, config, types)
+    return config
+
+
+def _check_config(section: Section, config: Config, names: Iterable[str]) -> None:
+    try:
+        validate_config(config)
+    except ConfigError as error:
+        for problem in error.problems:
+            subject, _, rest = problem.partition(" ")
+            mentioned = [name for name in names if name in problem]
+            given = [name for name in mentioned if section.given(name)]
+            section.fault(subject, rest, section.place((given or mentioned)[0]))
+
+
+# Values -------------------------------------------------------------------------
+
+
+def _endpoint(value: Scalar) -> str:
+    try:
+        parse_listen(text(value))
+    except ValueError as error:
+        raise ValueError(
+            f"a Twisted endpoint such as {DEFAULT_LISTEN} ({error})"
+        ) from error
+    return value.text
+
+
+def _address(value: Scalar) -> str:
+    try:
+        host, _ = parse_address(text(value))
+        if is_wildcard(host):
+            raise ValueError("nobody can dial a wildcard")
+    except ValueError as error:
+        raise ValueError(f"host:port, such as 127.0.0.1:8300 ({error})") from error
+    return value.text
+
+
+def _url(value: Scalar) -> str:
+    url = text(value)
+    try:
+        parts = urlsplit(url)
+        host, _ = parse_address(parts.netloc if parts.port else f"{parts.netloc}:80")
+        plain = f"http://{parts.netloc}" == url.rstrip("/")
+    except ValueError:
+        plain, host = False, ""
+    if not plain or is_wildcard(host):
+        raise ValueError("a URL of this node, such as http://127.0.0.1:8500")
+    return url.rstrip("/")
+
+
+def _directory(value: Scalar, base: str) -> str:
+    path = os.path.normpath(os.path.join(base, text(value)))
+    nearest = path
+    while not os.path.lexists(nearest):
+        nearest = os.path.dirname(nearest)
+    if not os.path.isdir(nearest):
+        raise ValueError(f"a directory, but {nearest} is none")
+    if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
+        raise ValueError(f"a directory of ours, but {nearest} cannot be written")
+    return path
+
+
+def _store(value: Scalar) -> str:
+    if value.text == "lmdb":
+        raise ValueError("file: lmdb is not available in this version")
+    if value.text != "file":
+        raise ValueError("file")
+    return value.text
+
+
+def _log_level(value: Scalar) -> str:
+    if value.text not in LOG_LEVELS:
+        raise ValueError(f"one of {', '.join(LOG_LEVELS)}")
+    return value.text
