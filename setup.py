@@ -1,0 +1,56 @@
+"""Packaging of txraft, with the twistd plugin beside the package."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+TEST = ["pytest>=8", "hypothesis>=6.100"]
+DOCS = ["sphinx>=8,<9"]
+
+setup(
+    name="txraft",
+    version="0.1.0",
+    description="Raft consensus for Twisted, wire-compatible with hashicorp/raft",
+    long_description=Path(__file__).with_name("README.rst").read_text(),
+    long_description_content_type="text/x-rst",
+    license="MIT",
+    packages=[
+        *find_packages(include=["txraft", "txraft.*"]),
+        "twisted.plugins",
+    ],
+    package_data={"txraft": ["py.typed"]},
+    zip_safe=False,
+    python_requires=">=3.11",
+    install_requires=[
+        "twisted>=24.10",
+        "msgpack>=1.0.8",
+        "treq>=24.9.1",
+        "pyopenssl>=24.1",
+        "service-identity>=24.1",
+        "pyyaml>=6.0.1",
+        "fastcrc>=0.3.2",
+    ],
+    extras_require={
+        "test": TEST,
+        "docs": DOCS,
+        "dev": [
+            *TEST,
+            *DOCS,
+            "ruff==0.17.6",
+            "mypy==2.4.1",
+            "mypy-zope==1.0.17",
+            "types-PyYAML>=6.0.12",
+        ],
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Framework :: Twisted",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Database",
+        "Topic :: System :: Distributed Computing",
+        "Typing :: Typed",
+    ],
+)

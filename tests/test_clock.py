@@ -1,0 +1,110 @@
+"""Timers of the process do not follow the wall clock."""
+
+from __future__ import annotations
+
+from twisted.internet.base import ReactorBase
+from twisted.internet.task import Clock, LoopingCall
+from twisted.trial.unittest import SynchronousTestCase
+
+from txraft.clock import use_monotonic_time
+
+
+class TimersOnly(ReactorBase):
+    """A reactor of timers without sockets; its time is a wall clock set by hand."""
+
+    def __init__(self) -> None:
+        self.wall = 1_800_000_000.0
+        self.steady = 50.0
+        super().__init__()
+
+    def seconds(self) -> float:
+        return self.wall
+
+    def installWaker(self) -> None:
+        pass
+
+    def pass_time(self, seconds: float) -> None:
+        """Let *seconds* go by, then run what is due."""
+        self.wall += seconds
+        self.steady += seconds
+        self.runUntilCurrent()
+
+
+class MonotonicTime(SynchronousTestCase):
+    """What `use_monotonic_time` promises."""
+
+    def setUp(self) -> None:
+        self.reactor = TimersOnly()
+        self.calls: list[str] = []
+
+    def use_monotonic_time(self) -> None:
+        use_monotonic_time(self.reactor, lambda: self.reactor.steady)
+
+    def test_wall_clock_set_back(self) -> None:
+        """A ticking call ticks on when the wall clock is set back by an hour."""
+        self.use_monotonic_time()
+        ticks = LoopingCall(self.calls.append, "tick")
+        ticks.clock = self.reactor
+        ticks.start(0.1, now=False)
+        self.reactor.pass_time(0.11)
+
+        self.reactor.wall -= 3600
+        self.reactor.pass_time(0.1)
+
+        self.assertEqual(self.calls, ["tick", "tick"])
+
+    def test_wall_clock_set_forward(self) -> None:
+        """No timer is early when the wall clock jumps ahead."""
+        self.use_monotonic_time()
+        self.reactor.callLater(10, self.calls.append, "late")
+
+        self.reactor.wall += 3600
+        self.reactor.pass_time(9.5)
+
+        self.assertEqual(self.calls, [])
+        self.reactor.pass_time(0.6)
+        self.assertEqual(self.calls, ["late"])
+
+    def test_reset_after_wall_clock_set_back(self) -> None:
+        """A timer that was pending before the change is reset by the new time."""
+        call = self.reactor.callLater(5, self.calls.append, "reset")
+        self.use_monotonic_time()
+
+        self.reactor.wall -= 3600
+        call.reset(2)
+        self.reactor.pass_time(1.9)
+        self.assertEqual(self.calls, [])
+        self.reactor.pass_time(0.2)
+
+        self.assertEqual(self.calls, ["reset"])
+
+    def test_pending_calls_keep_their_time(self) -> None:
+        """Timers made before are due after the time they had left, in order."""
+        self.reactor.callLater(2, self.calls.append, "second")
+        self.reactor.callLater(1, self.calls.append, "first")
+        self.reactor.pass_time(0.5)
+
+        self.use_monotonic_time()
+
+        self.reactor.pass_time(0.4)
+        self.assertEqual(self.calls, [])
+        self.reactor.pass_time(0.2)
+        self.assertEqual(self.calls, ["first"])
+        self.reactor.pass_time(1.0)
+        self.assertEqual(self.calls, ["first", "second"])
+
+    def test_timeout_of_poll(self) -> None:
+        """The reactor sleeps until the next timer, not until the wall clock says."""
+        self.use_monotonic_time()
+        self.reactor.callLater(3, self.calls.append, "call")
+
+        self.reactor.wall -= 3600
+
+        self.assertEqual(self.reactor.timeout(), 3)
+
+    def test_other_clocks_are_left_alone(self) -> None:
+        clock = Clock()
+
+        use_monotonic_time(clock, lambda: 7.0)
+
+        self.assertEqual(clock.seconds(), 0.0)
