@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -24,8 +26,8 @@ class SettingsTestCase(SynchronousTestCase):
     """Loads settings from a file in a directory of the test's own."""
 
     def setUp(self) -> None:
-        self.directory = Path(self.mktemp()).absolute()
-        self.directory.mkdir(parents=True)
+        self.directory = Path(mkdtemp())
+        self.addCleanup(rmtree, self.directory)
         self.path = self.directory / "node.yaml"
 
     def load(self, text: str, **flags: str) -> Settings:

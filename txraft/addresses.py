@@ -78,7 +78,7 @@ def parse_listen(text: str) -> Listen:
     notes = _Notes()
     try:
         reactor = cast(IReactorCore, notes)
-        endpoint = serverFromString(reactor, text)  # type: ignore[no-untyped-call]
+        endpoint = serverFromString(reactor, text)
     except TypeError as error:
         raise ValueError("its options are not understood") from error
     endpoint.listen(Factory())

@@ -1,0 +1,329 @@
+"""`twistd raft`: its options, and what a process does when its node ends."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+
+from twisted.application.service import Application
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublisher
+from twisted.python import usage
+from twisted.scripts.twistd import ServerOptions
+from twisted.trial.unittest import SynchronousTestCase
+
+from txraft.errors import DirectoryLocked, NodeFailed, RaftError
+from txraft.service import (
+    STOP_TIMEOUT,
+    NodeService,
+    Options,
+    ProcessEnd,
+    RaftService,
+    StartFailed,
+)
+from txraft.settings import load_settings
+
+
+class OptionsTestCase(SynchronousTestCase):
+    """Has a directory for settings files, and what was printed."""
+
+    def setUp(self) -> None:
+        self.directory = Path(mkdtemp())
+        self.addCleanup(rmtree, self.directory)
+        self.config = self.directory / "node.yaml"
+        self.printed = io.StringIO()
+        self.patch(sys, "stdout", self.printed)
+
+
+class CommandLine(OptionsTestCase):
+    """Options are checked as a whole, before anything is opened."""
+
+    def test_no_options(self) -> None:
+        """Without options the settings are the defaults."""
+        options = Options()
+
+        options.parseOptions([])
+
+        self.assertEqual(options.settings, load_settings())
+
+    def test_every_flag(self) -> None:
+        """Each flag overrides the file."""
+        self.config.write_text("log_level: error\nhttp: {listen: null}\n")
+        options = Options()
+
+        options.parseOptions(
+            [
+                *("--config", str(self.config)),
+                *("--data-dir", str(self.directory / "d")),
+                *("--listen", "tcp:2:interface=127.0.0.1"),
+                *("--advertise", "n1:2"),
+                *("--peers", "n1:2,n2:2"),
+                *("--http-listen", "tcp:3:interface=127.0.0.1"),
+                *("--http-advertise", "http://n1:3"),
+                *("--log-level", "debug"),
+            ]
+        )
+
+        settings, http = options.settings, options.settings.http
+        assert http is not None
+        self.assertEqual(settings.data_dir, str(self.directory / "d"))
+        self.assertEqual(settings.listen, "tcp:2:interface=127.0.0.1")
+        self.assertEqual(settings.advertise, "n1:2")
+        self.assertEqual(settings.peers, ("n1:2", "n2:2"))
+        self.assertEqual(http.listen, "tcp:3:interface=127.0.0.1")
+        self.assertEqual(http.advertise, "http://n1:3")
+        self.assertEqual(settings.log_level, "debug")
+
+    def test_join(self) -> None:
+        options = Options()
+
+        options.parseOptions(["--join"])
+
+        self.assertTrue(options.settings.join)
+
+    def test_paths_start_at_rundir(self) -> None:
+        """`twistd --rundir` is where the process will be."""
+        server = ServerOptions()
+
+        server.parseOptions(["--rundir", str(self.directory), "raft"])
+
+        self.assertEqual(
+            server.subOptions.settings.data_dir, str(self.directory / "txraft-data")
+        )
+
+    def test_check_config(self) -> None:
+        """The effective settings are printed, and can be used as a file."""
+        options = Options()
+
+        ending = self.assertRaises(
+            SystemExit,
+            options.parseOptions,
+            ["--check-config", "--listen", "tcp:2:interface=127.0.0.1"],
+        )
+
+        assert ending is not None
+        self.assertEqual(ending.code, 0)
+        self.config.write_text(self.printed.getvalue())
+        self.assertEqual(load_settings(str(self.config)), options.settings)
+
+    def test_faults(self) -> None:
+        """All faults are one message, and no page of options hides it."""
+        self.config.write_text("perrs: []\nstore: x\n")
+        server = ServerOptions()
+
+        error = self.assertRaises(
+            usage.UsageError,
+            server.parseOptions,
+            ["raft", "--check-config", "--config", str(self.config)],
+        )
+
+        lines = str(error).splitlines()
+        self.assertEqual(
+            [line.split(": ")[0] for line in lines],
+            [f"{self.config}:1", f"{self.config}:2"],
+        )
+        self.assertNotIn("--data-dir", str(server))
+        self.assertEqual(self.printed.getvalue(), "")
+
+    def test_unknown_flag(self) -> None:
+        """A mistake on the command line itself is answered with the options."""
+        server = ServerOptions()
+
+        self.assertRaises(usage.UsageError, server.parseOptions, ["raft", "--perrs"])
+
+        self.assertIn("--data-dir", str(server))
+
+
+class LogLevels(OptionsTestCase):
+    """`log_level` holds for the whole process."""
+
+    def levels(self, *flags: str) -> list[str]:
+        """Return the levels that the process would log."""
+        server = ServerOptions()
+        server.parseOptions(["--nodaemon", "raft", *flags])
+        application = Application("raft")
+        RaftService(server.subOptions).setServiceParent(application)
+        observer = ILogObserver(application)
+        for level in LogLevel.iterconstants():
+            observer(
+                {
+                    "log_format": level.name,
+                    "log_level": level,
+                    "log_time": 0.0,
+                    "log_namespace": "n",
+                }
+            )
+        logged = self.printed.getvalue().splitlines()
+        return [line.rpartition(" ")[2] for line in logged]
+
+    def test_default(self) -> None:
+        self.assertEqual(self.levels(), ["info", "warn", "error", "critical"])
+
+    def test_error(self) -> None:
+        self.assertEqual(self.levels("--log-level", "error"), ["error", "critical"])
+
+    def test_debug(self) -> None:
+        self.assertEqual(
+            self.levels("--log-level", "debug"),
+            ["debug", "info", "warn", "error", "critical"],
+        )
+
+
+class ScriptedNode:
+    """A node whose start, end and stop happen when a test says so."""
+
+    def __init__(self) -> None:
+        self.started: Deferred[None] = Deferred()
+        self.ended: Deferred[RaftError | None] = Deferred()
+        self.stopped: Deferred[None] = Deferred()
+        self.calls: list[str] = []
+
+    def start(self) -> Deferred[None]:
+        self.calls.append("start")
+        return self.started
+
+    def when_stopped(self) -> Deferred[RaftError | None]:
+        self.calls.append("when_stopped")
+        return self.ended
+
+    def stop(self) -> Deferred[None]:
+        self.calls.append("stop")
+        return self.stopped
+
+
+class NodeServiceTests(SynchronousTestCase):
+    """The process lives as long as the node, and says why when it ends."""
+
+    def setUp(self) -> None:
+        self.node = ScriptedNode()
+        self.clock = Clock()
+        self.statuses: list[int] = []
+        self.service = NodeService(self.node, self.clock, self.statuses.append)
+        self.criticals: list[str] = []
+        globalLogPublisher.addObserver(self.observe)
+        self.addCleanup(globalLogPublisher.removeObserver, self.observe)
+
+    def observe(self, event: dict[str, object]) -> None:
+        if event["log_level"] is LogLevel.critical:
+            self.criticals.append(formatEvent(event))
+
+    def test_start_and_stop(self) -> None:
+        self.service.startService()
+        self.node.started.callback(None)
+
+        stopping = self.service.stopService()
+
+        self.assertNoResult(stopping)
+        self.node.stopped.callback(None)
+        self.successResultOf(stopping)
+        self.assertEqual(self.node.calls, ["start", "when_stopped", "stop"])
+        self.assertEqual(self.statuses, [])
+
+    def test_start_refused_at_once(self) -> None:
+        """What is found wrong at once fails the start, so that twistd reports it."""
+        self.node.started.errback(DirectoryLocked("/d is in use by process 7"))
+
+        error = self.assertRaises(StartFailed, self.service.startService)
+
+        assert error is not None
+        self.assertEqual(str(error), "/d is in use by process 7")
+        self.assertEqual(error.code, 1)
+        self.assertEqual(
+            self.criticals, ["The node cannot start: /d is in use by process 7"]
+        )
+
+    def test_start_refused_later(self) -> None:
+        """What is found wrong later ends the process, with one message."""
+        self.service.startService()
+
+        self.node.started.errback(
+            CannotListenError("127.0.0.1", 8300, OSError(98, "Address already in use"))
+        )
+
+        self.assertEqual(self.statuses, [1])
+        self.assertEqual(len(self.criticals), 1)
+        self.assertIn("Address already in use", self.criticals[0])
+
+    def test_start_failed_by_a_defect(self) -> None:
+        """A fault of the program itself is logged with its traceback."""
+        self.node.started.errback(ZeroDivisionError("x"))
+
+        self.assertRaises(StartFailed, self.service.startService)
+
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_node_stops_itself(self) -> None:
+        """A failed disk ends the process with a status other than 0."""
+        self.service.startService()
+        self.node.started.callback(None)
+
+        self.node.ended.callback(NodeFailed("fsync of /d/log failed"))
+
+        self.assertEqual(self.statuses, [1])
+        self.assertEqual(len(self.criticals), 1)
+        self.assertIn("fsync of /d/log failed", self.criticals[0])
+
+    def test_node_removed(self) -> None:
+        """A node that was removed from its cluster ends its process in order."""
+        self.service.startService()
+        self.node.started.callback(None)
+
+        self.node.ended.callback(None)
+
+        self.assertEqual((self.statuses, self.criticals), ([0], []))
+
+    def test_stop_ends_node_silently(self) -> None:
+        """The end of the node is no news when the service was asked to stop."""
+        self.service.startService()
+        self.node.started.callback(None)
+
+        stopping = self.service.stopService()
+        self.node.ended.callback(None)
+        self.node.stopped.callback(None)
+
+        self.successResultOf(stopping)
+        self.assertEqual(self.statuses, [])
+
+    def test_stop_while_starting(self) -> None:
+        """A start that is cut short by a stop is not reported."""
+        self.service.startService()
+
+        stopping = self.service.stopService()
+        self.node.started.errback(NodeFailed("shut down"))
+        self.node.stopped.callback(None)
+
+        self.successResultOf(stopping)
+        self.assertEqual((self.statuses, self.criticals), ([], []))
+
+    def test_stop_is_bounded(self) -> None:
+        """A disk that hangs holds the process up for `STOP_TIMEOUT` only."""
+        self.service.startService()
+        self.node.started.callback(None)
+        stopping = self.service.stopService()
+
+        self.clock.advance(STOP_TIMEOUT - 0.1)
+        self.assertNoResult(stopping)
+        self.clock.advance(0.2)
+
+        self.successResultOf(stopping)
+        self.assertEqual(len(self.criticals), 1)
+        self.assertIn("did not stop in order", self.criticals[0])
+
+
+class StoppedReactor:
+    """A reactor that is being stopped already."""
+
+    def stop(self) -> None:
+        raise ReactorNotRunning
+
+
+class ProcessEndTests(SynchronousTestCase):
+    """Ending a process that is ending is no fault."""
+
+    def test_reactor_stopped_before(self) -> None:
+        ProcessEnd(StoppedReactor())(0)  # type: ignore[arg-type]

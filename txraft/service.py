@@ -1,0 +1,251 @@
+"""`twistd raft`: command line options, and the service that a process runs.
+
+    twistd -n raft                            a single node on loopback
+    twistd -n raft --config node.yaml         a member of a cluster
+
+The configuration is checked before anything is opened. What then prevents a start - a
+port in use, a locked directory, a damaged log - is logged in one sentence, and the
+process ends with status 1. So it does when the node stops itself later on.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from contextlib import suppress
+from typing import Any, Protocol, cast
+
+from twisted.application.service import IServiceCollection, MultiService, Service
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.internet.interfaces import IReactorCore, IReactorTime
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    LegacyLogObserverWrapper,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+)
+from twisted.python import usage
+from twisted.python.components import Componentized
+from twisted.python.failure import Failure
+from twisted.scripts._twistd_unix import UnixApplicationRunner
+
+from txraft.clock import use_monotonic_time
+from txraft.errors import ConfigError, RaftError
+from txraft.settings import Settings, effective, load_settings
+
+STOP_TIMEOUT = 4.0
+
+_FLAGS = (
+    ("data-dir", "Directory of the log and the snapshots."),
+    ("listen", "Twisted endpoint for peers, such as tcp:8300:interface=127.0.0.1."),
+    ("advertise", "This node's host:port as its peers dial it."),
+    ("peers", "First members, separated by commas, this node included."),
+    ("http-listen", "Twisted endpoint for HTTP; null turns HTTP off."),
+    ("http-advertise", "URL at which other nodes reach this node's HTTP."),
+    ("log-level", "Least level to log: debug, info, warn, error or critical."),
+)
+
+
+class Options(usage.Options):
+    """The options of `twistd raft`; `settings` holds the outcome."""
+
+    synopsis = "[--config node.yaml] [options]"
+    longdesc = (
+        "Run a node of a durable, replicated key-value store. Without options it is "
+        "a single node on loopback with its data in ./txraft-data. Flags override "
+        "the settings file."
+    )
+    optParameters = [  # noqa: RUF012 - the form that usage.Options wants
+        ["config", "c", None, "Settings file (YAML)."],
+        *([flag, None, None, doc] for flag, doc in _FLAGS),
+    ]
+    optFlags = [  # noqa: RUF012 - likewise
+        ["join", None, "Start empty and wait to be added, instead of --peers."],
+        ["check-config", None, "Print the effective settings and exit."],
+    ]
+
+    settings: Settings
+    _refused = False
+
+    def postOptions(self) -> None:
+        """Check everything that was asked for, before anything is opened.
+
+        Raises: usage.UsageError with every fault; SystemExit for `--check-config`.
+        """
+        flags = {flag: self[flag] for flag, _ in _FLAGS if self[flag] is not None}
+        if self["join"]:
+            flags["join"] = "true"
+        directory = self.parent["rundir"] if self.parent else "."
+        try:
+            self.settings = load_settings(self["config"], flags, directory)
+        except ConfigError as error:
+            self._refused = True
+            raise usage.UsageError("\n".join(error.problems)) from error
+        if self["check-config"]:
+            sys.stdout.write(effective(self.settings))
+            raise SystemExit(0)
+
+    def getUsage(self, width: int | None = None) -> str:
+        """Describe the options; not after a fault, whose message says enough."""
+        return "" if self._refused else str(super().getUsage(width))
+
+
+class Node(Protocol):
+    """What a `NodeService` runs."""
+
+    def start(self) -> Deferred[None]:
+        """Open everything and take part; fails with what prevented it."""
+
+    def when_stopped(self) -> Deferred[RaftError | None]:
+        """Fire when the node has stopped: with why, if it stopped itself."""
+
+    def stop(self) -> Deferred[None]:
+        """Close everything that `start` opened, as far as it came."""
+
+
+class StartFailed(SystemExit, Exception):
+    """The node cannot start; the log says why and the process ends with status 1.
+
+    It is a SystemExit, for which the interpreter prints no traceback, and an
+    Exception, for which twistd tells whoever started a daemon and removes its pid
+    file.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.code = 1
+
+
+class ProcessEnd:
+    """Ends the process through its reactor, with an exit status."""
+
+    def __init__(self, reactor: IReactorCore) -> None:
+        self._reactor = reactor
+        self._status = 0
+        atexit.register(self._leave)
+
+    def __call__(self, status: int) -> None:
+        """Stop the reactor; the process then ends with *status*."""
+        self._status = status
+        with suppress(ReactorNotRunning):  # it is being stopped already
+            self._reactor.stop()
+
+    def _leave(self) -> None:
+        # twistd returns 0 whenever its reactor was stopped, and has no way to be told
+        # otherwise; this is the last that runs, after pid file and log are closed.
+        if self._status:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self._status)
+
+
+class NodeService(Service):
+    """Runs a node as long as the process, and the process as long as the node."""
+
+    _log = Logger()
+
+    def __init__(self, node: Node, clock: IReactorTime, end: Any) -> None:
+        self._node = node
+        self._clock = clock
+        self._end = end
+        self._entered = False
+        self._refusal: str | None = None
+
+    def startService(self) -> None:
+        """Start the node.
+
+        Raises: StartFailed for what is found wrong at once. What is found later
+            is logged and ends the process.
+        """
+        Service.startService(self)
+        self._node.start().addCallbacks(self._started, self._not_started)
+        self._entered = True
+        if self._refusal is not None:
+            raise StartFailed(self._refusal)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop the node, within `STOP_TIMEOUT` seconds.
+
+        Returns: a Deferred that always fires.
+        """
+        Service.stopService(self)
+        stopping = self._node.stop()
+        stopping.addTimeout(STOP_TIMEOUT, self._clock)
+        stopping.addErrback(self._not_stopped)
+        return stopping
+
+    def _started(self, _: None) -> None:
+        self._node.when_stopped().addCallback(self._stopped)
+
+    def _not_started(self, failure: Failure) -> None:
+        if not self.running:
+            return
+        reason = failure.getErrorMessage()
+        if failure.check(RaftError, OSError, CannotListenError):
+            self._log.critical("The node cannot start: {reason}", reason=reason)
+        else:
+            self._log.failure("The node cannot start", failure)
+        if self._entered:
+            self._end(1)
+        else:
+            self._refusal = reason
+
+    def _stopped(self, error: RaftError | None) -> None:
+        if not self.running:
+            return
+        if error is None:
+            self._log.info("The node has left the cluster and shut down")
+        else:
+            self._log.critical("The node stopped itself: {reason}", reason=str(error))
+        self._end(0 if error is None else 1)
+
+    def _not_stopped(self, failure: Failure) -> None:
+        self._log.critical(
+            "The node did not stop in order: {reason}. What was acknowledged is on "
+            "disk; the next start recovers it",
+            reason=failure.getErrorMessage() or f"{STOP_TIMEOUT} s were not enough",
+        )
+
+
+class RaftService(MultiService):
+    """The services of `twistd raft`; it also sets the log level of the process."""
+
+    def __init__(self, options: Options) -> None:
+        MultiService.__init__(self)
+        self._options = options
+
+    def setServiceParent(self, parent: IServiceCollection) -> None:
+        """Join *parent*; an application gets a log observer with our level.
+
+        `twistd` asks its application for an observer once all services are made.
+        """
+        if isinstance(parent, Componentized) and self._options.parent:
+            Componentized.setComponent(parent, ILogObserver, self._observer())
+        MultiService.setServiceParent(self, parent)
+
+    def _observer(self) -> ILogObserver:
+        logger = UnixApplicationRunner.loggerFactory(self._options.parent)
+        observer = logger._getLogObserver()
+        if not ILogObserver.providedBy(observer):
+            observer = LegacyLogObserverWrapper(observer)
+        level = LogLevel.levelWithName(self._options.settings.log_level)
+        return FilteringLogObserver(observer, [LogLevelFilterPredicate(level)])
+
+
+def makeService(options: Options) -> MultiService:
+    """Make the service that `twistd raft` runs."""
+    from twisted.internet import reactor
+
+    from txraft.kvnode import KVNode
+
+    use_monotonic_time(cast(IReactorTime, reactor))
+    root = RaftService(options)
+    node = KVNode(reactor, options.settings)
+    end = ProcessEnd(cast(IReactorCore, reactor))
+    service = NodeService(node, cast(IReactorTime, reactor), end)
+    Service.setServiceParent(service, root)
+    return root
