@@ -76,6 +76,10 @@ class QueueFull(RaftError):
     """Too many bytes or entries wait to be appended; this one was not."""
 
 
+class EntryTooLarge(RaftError):
+    """The entry's data exceed `max_entry_bytes`; it was not appended."""
+
+
 class KnownPeer(RaftError):
     """The peer to add is a member already."""
 

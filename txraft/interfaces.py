@@ -217,7 +217,7 @@ class SnapshotStore(Protocol):
 
 
 class PeerStore(Protocol):
-    """The membership for bootstrap, and for humans to read. Thread: writer."""
+    """The membership for bootstrap, and for humans to read. Thread: reader."""
 
     def peers(self) -> list[str]:
         """Return the addresses of all members, this node included."""

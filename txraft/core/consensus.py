@@ -238,6 +238,15 @@ class Consensus:
         ready.write_number = self._last_write
         return ready
 
+    @property
+    def log_changes(self) -> Ready:
+        """The coming Ready, of which only the changes to the log may be read.
+
+        They are complete before `ready` is called, so that the shell can make room
+        for entries before it is asked how many of them fit into a message.
+        """
+        return self._ready
+
     # What the shell may ask -------------------------------------------------------
 
     @property
@@ -249,6 +258,15 @@ class Consensus:
     def is_leader(self) -> bool:
         """Whether this server leads in its term."""
         return isinstance(self.role, Leader)
+
+    def best_successor(self) -> str | None:
+        """Return the other voter that has most of this leader's log, if any."""
+        return self.role.best_successor() if isinstance(self.role, Leader) else None
+
+    @property
+    def is_transferring(self) -> bool:
+        """Whether this leader is handing its leadership over."""
+        return isinstance(self.role, Leader) and self.role.transferee is not None
 
     @property
     def configuration(self) -> Configuration:

@@ -449,6 +449,12 @@ class Leader(BaseRole):
                 self.consensus.now + self.consensus.options.election_timeout_ticks
             )
 
+    def best_successor(self) -> str | None:
+        """Return the other voter that has most of the log, if there is one."""
+        voters = self.consensus.configuration.voters
+        others = [voter for voter in voters if voter in self.followers]
+        return max(others, key=lambda voter: self.followers[voter].match, default=None)
+
     def _tell_transferee(self) -> None:
         target = self.transferee
         if target is None or self._told_transferee:

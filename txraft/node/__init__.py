@@ -1,0 +1,1 @@
+"""The Twisted shell around one `Consensus`: threads, transports, Deferreds."""

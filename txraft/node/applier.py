@@ -1,0 +1,218 @@
+"""Feeds committed entries to the FSM: in order, in short slices, one at a time.
+
+Between slices the reactor has its turn, so heartbeats live. A response may be a
+Deferred; the next entry waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from txraft.core.entry import Entry, LogType
+from txraft.errors import ApplicationError
+from txraft.interfaces import FSM, BatchingFSM
+
+LARGEST_SLICE_ENTRIES = 256
+
+Fetch = Callable[[int, int], list[Entry] | Deferred[list[Entry]]]
+
+
+class Applier:
+    """Applies entries up to the commit index.
+
+    *fetch* returns entries *first* to at most *last*, or a Deferred of them.
+    *settled* is told each entry and its response; *failed* is told the exception
+    that makes this replica stop.
+    """
+
+    def __init__(
+        self,
+        fsm: FSM,
+        clock: IReactorTime,
+        slice_seconds: float,
+        fetch: Fetch,
+        settled: Callable[[Entry, object], None],
+        failed: Callable[[Failure], None],
+        applied_index: int,
+    ) -> None:
+        self._fsm = fsm
+        self._clock = clock
+        self._slice_seconds = slice_seconds
+        self._fetch = fetch
+        self._settled = settled
+        self._failed = failed
+        self._target = applied_index
+        self._busy = False
+        self._paused = False
+        self._stopped = False
+        self._idle: list[Deferred[None]] = []
+        self._waiting: list[tuple[int, Callable[[int], None]]] = []
+        self.applied_index = applied_index
+        self.last_command_index = 0
+        batching = isinstance(fsm, BatchingFSM)
+        self._apply_commands = self._apply_batch if batching else self._apply_each
+
+    @property
+    def backlog(self) -> int:
+        """How many committed entries wait to be applied."""
+        return self._target - self.applied_index
+
+    def advance(self, commit_index: int) -> None:
+        """Apply entries up to *commit_index*, now or soon."""
+        if commit_index > self._target:
+            self._target = commit_index
+            self._run()
+
+    def call_when_applied(self, index: int, call: Callable[[int], None]) -> None:
+        """Call *call* with the applied index once *index* is applied."""
+        if self.applied_index >= index:
+            call(self.applied_index)
+        else:
+            self._waiting.append((index, call))
+
+    def pause(self) -> Deferred[None]:
+        """Stop between two entries; fires when the FSM is left alone."""
+        self._paused = True
+        idle: Deferred[None] = Deferred()
+        if self._busy:
+            self._idle.append(idle)
+        else:
+            idle.callback(None)
+        return idle
+
+    def resume(self, applied_index: int | None = None) -> None:
+        """Go on, after *applied_index* if the FSM was restored to it."""
+        self._paused = False
+        if applied_index is not None:
+            self.applied_index = applied_index
+            self._target = max(self._target, applied_index)
+            self._tell_waiting()
+        self._run()
+
+    def stop(self) -> None:
+        """Apply nothing any more."""
+        self._stopped = True
+
+    def _run(self) -> None:
+        if self._busy or self._stopped:
+            return
+        until = self._clock.seconds() + self._slice_seconds
+        while self.applied_index < self._target and not self._paused:
+            first = self.applied_index + 1
+            last = min(self._target, first + LARGEST_SLICE_ENTRIES - 1)
+            entries = self._fetch(first, last)
+            if isinstance(entries, Deferred):
+                self._busy = True
+                entries.addCallbacks(self._fetched, self._fail)
+                return
+            if not self._apply(entries):
+                return
+            if self._clock.seconds() >= until:
+                self._busy = True
+                self._clock.callLater(0, self._continue)
+                return
+
+    def _fetched(self, entries: list[Entry]) -> None:
+        self._busy = False
+        if not self._stopped and self._apply(entries):
+            self._continue()
+
+    def _continue(self) -> None:
+        self._busy = False
+        if self._paused:
+            idle, self._idle = self._idle, []
+            for waiter in idle:
+                waiter.callback(None)
+        else:
+            self._run()
+
+    def _apply(self, entries: Sequence[Entry]) -> bool:
+        """Apply *entries*; tell whether to go on at once."""
+        position = 0
+        while position < len(entries):
+            entry = entries[position]
+            if entry.type is LogType.COMMAND:
+                end = _end_of_commands(entries, position)
+                if not self._apply_commands(entries, position, end):
+                    return False
+                position = end
+            else:
+                self._settle(entry, None)
+                position += 1
+        self._tell_waiting()
+        return True
+
+    def _apply_batch(self, entries: Sequence[Entry], first: int, end: int) -> bool:
+        batch = entries[first:end]
+        assert isinstance(self._fsm, BatchingFSM)
+        try:
+            responses = self._fsm.apply_batch(batch)
+        except Exception:
+            self._fail(Failure())
+            return False
+        for entry, response in zip(batch, responses, strict=True):
+            self._settle(entry, response)
+        return not self._stopped
+
+    def _apply_each(self, entries: Sequence[Entry], first: int, end: int) -> bool:
+        for position in range(first, end):
+            entry = entries[position]
+            try:
+                response = self._fsm.apply(entry)
+            except ApplicationError as refusal:
+                response = refusal
+            except Exception:
+                self._fail(Failure())
+                return False
+            if isinstance(response, Deferred):
+                self._busy = True
+                response.addBoth(self._responded, entry, entries[position + 1 :])
+                return False
+            self._settle(entry, response)
+            if self._stopped:
+                return False
+        return True
+
+    def _responded(self, response: object, entry: Entry, rest: Sequence[Entry]) -> None:
+        """Take the response that an FSM gave through a Deferred, and go on."""
+        self._busy = False
+        if self._stopped:
+            return
+        if isinstance(response, Failure):
+            if not response.check(ApplicationError):
+                self._fail(response)
+                return
+            response = response.value
+        self._settle(entry, response)
+        if self._paused or self._apply(rest):
+            self._continue()
+
+    def _settle(self, entry: Entry, response: object) -> None:
+        self.applied_index = entry.index
+        if entry.type in (LogType.COMMAND, LogType.BARRIER):
+            self.last_command_index = entry.index
+        self._settled(entry, response)
+
+    def _tell_waiting(self) -> None:
+        if not self._waiting:
+            return
+        due = [w for w in self._waiting if w[0] <= self.applied_index]
+        self._waiting = [w for w in self._waiting if w[0] > self.applied_index]
+        for _, call in due:
+            call(self.applied_index)
+
+    def _fail(self, failure: Failure) -> None:
+        self._stopped = True
+        self._failed(failure)
+
+
+def _end_of_commands(entries: Sequence[Entry], position: int) -> int:
+    """Return where the run of commands that begins at *position* ends."""
+    end = position + 1
+    while end < len(entries) and entries[end].type is LogType.COMMAND:
+        end += 1
+    return end

@@ -1,0 +1,266 @@
+"""From what is on disk to the state that consensus starts with.
+
+Log and snapshot hold the truth about membership; the list of peers counts only
+while neither holds any. What does not fit together is refused, never mended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from txraft.core.configuration import Configuration, ConfigurationHistory
+from txraft.core.entry import Entry, LogType
+from txraft.core.log import Log
+from txraft.core.ready import HardState, SnapshotMark
+from txraft.errors import DataCorrupted, StorageError
+from txraft.interfaces import (
+    FSM,
+    LogStore,
+    RangeLogStore,
+    SnapshotMeta,
+    SnapshotStore,
+    StableStore,
+)
+from txraft.node.writer import (
+    CLUSTER,
+    CURRENT_TERM,
+    LAST_VOTE_CANDIDATE,
+    LAST_VOTE_TERM,
+    stored_state,
+)
+
+SCAN_BYTES = 4 << 20
+FOUNDING_TERM = 1
+
+
+@runtime_checkable
+class IndexedLogStore(Protocol):
+    """A log store that knows the terms of its entries without reading them again."""
+
+    def term_runs(self) -> list[tuple[int, int]]:
+        """Return the runs of equal terms, as (first index, term)."""
+
+    def special_entries(self) -> list[Entry]:
+        """Return the entries that assert a membership or name a cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What consensus starts with, and what is worth a warning."""
+
+    hard_state: HardState
+    log: Log
+    configurations: ConfigurationHistory
+    snapshot: SnapshotMark
+    cluster_proposals: dict[int, bytes]
+    warnings: list[str]
+
+
+def read_hard_state(store: StableStore) -> HardState:
+    """Read term, vote and cluster. Thread: writer."""
+    term = store.get_uint64(CURRENT_TERM)
+    candidate = store.get(LAST_VOTE_CANDIDATE).decode("utf-8", "surrogateescape")
+    voted = bool(candidate) and store.get_uint64(LAST_VOTE_TERM) == term
+    return HardState(term, candidate if voted else None, store.get(CLUSTER) or None)
+
+
+def restore_newest(
+    snapshots: SnapshotStore, fsm: FSM
+) -> tuple[SnapshotMeta | None, list[str]]:
+    """Restore *fsm* from the newest snapshot that is whole.
+
+    Returns: its description, None if there is no snapshot; and warnings.
+    Raises: DataCorrupted, if there are snapshots and none is whole.
+    Thread: snapshot.
+    """
+    found = snapshots.list()
+    warnings = []
+    for meta in found:
+        try:
+            _, file = snapshots.open(meta.id)
+        except StorageError as error:
+            warnings.append(f"snapshot {meta.id} is passed over: {error}")
+            continue
+        with file:
+            fsm.restore(file)
+        return meta, warnings
+    if found:
+        raise DataCorrupted("none of the snapshots can be used: " + "; ".join(warnings))
+    return None, warnings
+
+
+def recover(
+    log_store: LogStore,
+    stable_store: StableStore,
+    snapshot: SnapshotMeta | None,
+    founders: Configuration,
+    protocol_version: int,
+    encode: Callable[[Entry], None],
+) -> Recovered:
+    """Make the state that consensus starts with; found a cluster if there is none.
+
+    *founders* is the membership to begin with, empty for a server that waits to be
+    added. *encode* fills in the bytes of a new entry.
+    Raises: DataCorrupted
+    Thread: writer.
+    """
+    mark = _mark_of(snapshot)
+    state = read_hard_state(stable_store)
+    is_empty = not log_store.last_index() and snapshot is None
+    if not is_empty and state.term == 0:
+        raise DataCorrupted(
+            "there is a log or a snapshot but no term and vote beside it: a server "
+            "that forgets its vote can elect two leaders. Restore the file `state`, "
+            "or remove this member from the cluster, take its data directory away "
+            "and add it again with join: true"
+        )
+    if is_empty and state.term <= FOUNDING_TERM and founders.servers:
+        state = _found(log_store, stable_store, founders, protocol_version, encode)
+    warnings = _reconcile(log_store, mark)
+    return _recovered(log_store, state, mark, founders, warnings)
+
+
+def _mark_of(snapshot: SnapshotMeta | None) -> SnapshotMark:
+    if snapshot is None:
+        return SnapshotMark()
+    return SnapshotMark(
+        snapshot.index,
+        snapshot.term,
+        snapshot.configuration,
+        snapshot.configuration_index,
+    )
+
+
+def _found(
+    log_store: LogStore,
+    stable_store: StableStore,
+    founders: Configuration,
+    protocol_version: int,
+    encode: Callable[[Entry], None],
+) -> HardState:
+    """Store the founding term and, from version 1 on, the founding entry.
+
+    The term first: a term without an entry is founded again, an entry without a
+    term would be refused.
+    """
+    founding = HardState(FOUNDING_TERM)
+    stable_store.set_many(stored_state(founding))
+    if protocol_version:
+        kind = LogType.ADD_PEER if protocol_version == 1 else LogType.CONFIGURATION
+        entry = Entry(1, FOUNDING_TERM, kind, configuration=founders)
+        encode(entry)
+        log_store.store_logs([entry])
+    return founding
+
+
+def _reconcile(log_store: LogStore, mark: SnapshotMark) -> list[str]:
+    """Drop a log that the snapshot has outrun; refuse a gap between the two."""
+    first, last = log_store.first_index(), log_store.last_index()
+    if not last:
+        return []
+    if first > mark.index + 1:
+        raise DataCorrupted(
+            f"the log begins at index {first} but the newest usable snapshot ends at "
+            f"{mark.index}: entries are missing in between. Restore the snapshot, or "
+            "remove this member, take its data directory away and add it again with "
+            "join: true"
+        )
+    if last >= mark.index > 0 and mark.index >= first:
+        if log_store.get_log(mark.index).term == mark.term:
+            return []
+        problem = "disagrees with"
+    elif last < mark.index:
+        problem = "ends before"
+    else:
+        return []
+    log_store.delete_range(first, last)
+    return [
+        f"the log {first} to {last} {problem} the snapshot at {mark.index}: dropped"
+    ]
+
+
+def _recovered(
+    log_store: LogStore,
+    state: HardState,
+    mark: SnapshotMark,
+    founders: Configuration,
+    warnings: list[str],
+) -> Recovered:
+    runs, special = _scan(log_store)
+    base_index, base_term = _base(runs, mark)
+    log = Log(
+        _runs_after(runs, base_index), log_store.last_index(), base_index, base_term
+    )
+    configurations, proposals = _history(special, mark, founders)
+    return Recovered(state, log, configurations, mark, proposals, warnings)
+
+
+def _base(runs: Sequence[tuple[int, int]], mark: SnapshotMark) -> tuple[int, int]:
+    """Return where the log's entries begin to count.
+
+    The term before the first entry is known only from the snapshot. Where the log
+    reaches further back, its first entry stands for it.
+    """
+    if not runs or runs[0][0] == mark.index + 1:
+        return mark.index, mark.term
+    return runs[0]
+
+
+def _runs_after(runs: Sequence[tuple[int, int]], base: int) -> list[tuple[int, int]]:
+    kept = []
+    for position, (first, term) in enumerate(runs):
+        following = runs[position + 1][0] if position + 1 < len(runs) else None
+        if following is None or following > base + 1:
+            kept.append((max(first, base + 1), term))
+    return kept
+
+
+def _history(
+    special: Sequence[Entry], mark: SnapshotMark, founders: Configuration
+) -> tuple[ConfigurationHistory, dict[int, bytes]]:
+    nothing_known = not mark.index and not any(e.configuration for e in special)
+    first = founders if nothing_known else mark.configuration
+    history = ConfigurationHistory(mark.configuration_index, first)
+    proposals = {}
+    for entry in special:
+        newer = entry.index > max(mark.index, history.latest_index)
+        if entry.configuration is not None and newer:
+            history.append(entry.index, entry.configuration)
+        if entry.cluster is not None and entry.index > mark.index:
+            proposals[entry.index] = entry.cluster
+    return history, proposals
+
+
+def _scan(log_store: LogStore) -> tuple[list[tuple[int, int]], list[Entry]]:
+    if isinstance(log_store, IndexedLogStore):
+        return log_store.term_runs(), log_store.special_entries()
+    runs: list[tuple[int, int]] = []
+    special = []
+    index, last = log_store.first_index(), log_store.last_index()
+    while 0 < index <= last:
+        for entry in read_range(log_store, index, last, SCAN_BYTES):
+            if not runs or runs[-1][1] != entry.term:
+                runs.append((entry.index, entry.term))
+            if entry.configuration is not None or entry.cluster is not None:
+                special.append(entry)
+            index = entry.index + 1
+    return runs, special
+
+
+def read_range(
+    log_store: LogStore, first: int, last: int, max_bytes: int
+) -> list[Entry]:
+    """Read entries from *first* to at most *last*, about *max_bytes* of them."""
+    if isinstance(log_store, RangeLogStore):
+        return log_store.get_logs(first, last, max_bytes)
+    entries = []
+    size = 0
+    for index in range(first, last + 1):
+        entry = log_store.get_log(index)
+        entries.append(entry)
+        size += len(entry.encoded)
+        if size >= max_bytes:
+            break
+    return entries

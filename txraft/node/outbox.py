@@ -1,0 +1,337 @@
+"""The way to the peers: turns what consensus sends into calls of the transport.
+
+Each request that leaves comes back exactly once, as an answer, as unreachable, or
+as unsupported. Nothing here decides anything about consensus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, assert_never
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from txraft.core.entry import Entry
+from txraft.core.messages import (
+    AppendEntriesRequest,
+    Header,
+    RequestPreVoteRequest,
+    RequestVoteRequest,
+    Response,
+    TimeoutNowRequest,
+)
+from txraft.core.ready import Heartbeat, OutgoingRequest, Replicate, SendSnapshot
+from txraft.errors import (
+    ConnectionClosedByPeer,
+    PipelineReplicationNotSupported,
+    RemoteError,
+)
+from txraft.interfaces import AppendPipeline, Transport
+
+UNEXPECTED_COMMAND = "unexpected command"
+"""What a peer answers to a request that it knows but does not serve."""
+
+
+class Inbox(Protocol):
+    """Where the fate of a request is reported."""
+
+    def answered(self, peer: str, request: OutgoingRequest, answer: Response) -> None:
+        """Report an answer."""
+
+    def lost(self, peer: str, request: OutgoingRequest, closed: bool) -> None:
+        """Report that no answer comes; *closed*: the peer hung up on it."""
+
+    def unsupported(self, peer: str, request: OutgoingRequest) -> None:
+        """Report that the peer does not know this kind of request."""
+
+
+@dataclass(slots=True)
+class _Pipeline:
+    """The pipeline to one peer: being opened, or open."""
+
+    opening: Deferred[AppendPipeline] | None = None
+    open: AppendPipeline | None = None
+    supported: bool = True
+    waiting: list[tuple[Replicate, AppendEntriesRequest]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Call:
+    """A single call that must be answered within a number of ticks."""
+
+    peer: str
+    request: OutgoingRequest
+    deferred: Deferred[Any]
+    deadline: int
+
+
+class Outbox:
+    """Sends requests of the server at *address*.
+
+    *fetch* returns the entries from *first* to at most *last*. *patience_ticks*
+    bounds the wait for the answer to a heartbeat or a request for a vote: later,
+    it proves nothing any more.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        transport: Transport,
+        inbox: Inbox,
+        fetch: Callable[[int, int], list[Entry] | Deferred[list[Entry]]],
+        send_snapshot: Callable[[str, SendSnapshot], None],
+        patience_ticks: int,
+        header: Header,
+    ) -> None:
+        self._address = address
+        self._transport = transport
+        self._inbox = inbox
+        self._fetch = fetch
+        self._send_snapshot = send_snapshot
+        self._patience_ticks = patience_ticks
+        self._pipelines: dict[str, _Pipeline] = {}
+        self._calls: list[_Call] = []
+        self._now = 0
+        self._stopped = False
+        self.header = header
+
+    def send(self, peer: str, message: OutgoingRequest) -> None:
+        """Send *message* to *peer*."""
+        match message:
+            case Heartbeat():
+                wire = AppendEntriesRequest(
+                    message.term, self._address, header=self.header
+                )
+                self._call(peer, message, self._transport.append_entries(peer, wire))
+            case Replicate():
+                self._replicate(peer, message)
+            case SendSnapshot():
+                self._send_snapshot(peer, message)
+            case RequestVoteRequest():
+                vote = RequestVoteRequest(
+                    message.term,
+                    message.candidate,
+                    message.last_log_index,
+                    message.last_log_term,
+                    message.leadership_transfer,
+                    self.header,
+                )
+                self._call(peer, message, self._transport.request_vote(peer, vote))
+            case RequestPreVoteRequest():
+                self._request_pre_vote(peer, message)
+            case TimeoutNowRequest():
+                now = TimeoutNowRequest(self.header)
+                self._call(peer, message, self._transport.timeout_now(peer, now))
+            case _:
+                assert_never(message)
+
+    def tick(self, count: int) -> None:
+        """Give up calls that were not answered in time."""
+        self._now += count
+        late = [call for call in self._calls if call.deadline <= self._now]
+        for call in late:
+            call.deferred.cancel()
+            if isinstance(call.request, Heartbeat):
+                self._drop_pipeline(call.peer)
+
+    def stop(self) -> None:
+        """Close every pipeline and report nothing more."""
+        self._stopped = True
+        for peer in list(self._pipelines):
+            self._drop_pipeline(peer)
+        for call in list(self._calls):
+            call.deferred.cancel()
+
+    # Single calls
+
+    def _request_pre_vote(self, peer: str, message: RequestPreVoteRequest) -> None:
+        header = Header(
+            self.header.protocol_version,
+            id=self.header.id or self._address,
+            address=self._address,
+            cluster=self.header.cluster,
+        )
+        wire = RequestPreVoteRequest(
+            message.term,
+            message.candidate,
+            message.last_log_index,
+            message.last_log_term,
+            header,
+        )
+        self._call(peer, message, self._transport.request_pre_vote(peer, wire))
+
+    def _call(
+        self, peer: str, request: OutgoingRequest, deferred: Deferred[Any]
+    ) -> None:
+        call = _Call(peer, request, deferred, self._now + self._patience_ticks)
+        self._calls.append(call)
+        deferred.addCallbacks(
+            self._answered,
+            self._not_answered,
+            callbackArgs=(call,),
+            errbackArgs=(call,),
+        )
+
+    def _answered(self, answer: Response, call: _Call) -> None:
+        self._calls.remove(call)
+        if not self._stopped:
+            self._inbox.answered(call.peer, call.request, answer)
+
+    def _not_answered(self, failure: Failure, call: _Call) -> None:
+        if call in self._calls:
+            self._calls.remove(call)
+        self._report(failure, call.peer, call.request)
+
+    def _report(self, failure: Failure, peer: str, request: OutgoingRequest) -> None:
+        if self._stopped:
+            return
+        if failure.check(RemoteError) and UNEXPECTED_COMMAND in str(failure.value):
+            self._inbox.unsupported(peer, request)
+        else:
+            closed = failure.check(ConnectionClosedByPeer) is not None
+            self._inbox.lost(peer, request, closed)
+
+    # Entries
+
+    def _replicate(self, peer: str, message: Replicate) -> None:
+        if message.last == message.prev_index:
+            self._entries_fetched([], peer, message)
+            return
+        entries = self._fetch(message.prev_index + 1, message.last)
+        if isinstance(entries, Deferred):
+            entries.addCallbacks(
+                self._entries_fetched,
+                self._report,
+                callbackArgs=(peer, message),
+                errbackArgs=(peer, message),
+            )
+        else:
+            self._entries_fetched(entries, peer, message)
+
+    def _entries_fetched(
+        self, entries: list[Entry], peer: str, message: Replicate
+    ) -> None:
+        if self._stopped:
+            return
+        message, commit = _as_sent(message, len(entries))
+        wire = AppendEntriesRequest(
+            message.term,
+            self._address,
+            message.prev_index,
+            message.prev_term,
+            entries,
+            commit,
+            self.header,
+        )
+        pipeline = self._pipelines.get(peer)
+        if pipeline is None:
+            pipeline = self._open_pipeline(peer)
+        if pipeline.open is not None:
+            self._append(pipeline.open, peer, message, wire)
+        elif not pipeline.supported:
+            self._call(peer, message, self._transport.append_entries(peer, wire))
+        else:
+            pipeline.waiting.append((message, wire))
+
+    def _append(
+        self,
+        pipeline: AppendPipeline,
+        peer: str,
+        message: Replicate,
+        wire: AppendEntriesRequest,
+    ) -> None:
+        pipeline.append_entries(wire).addCallbacks(
+            self._entries_answered,
+            self._entries_not_answered,
+            callbackArgs=(peer, message),
+            errbackArgs=(peer, message, pipeline),
+        )
+
+    def _entries_answered(
+        self, answer: Response, peer: str, message: Replicate
+    ) -> None:
+        if not self._stopped:
+            self._inbox.answered(peer, message, answer)
+
+    def _entries_not_answered(
+        self,
+        failure: Failure,
+        peer: str,
+        message: Replicate,
+        pipeline: AppendPipeline,
+    ) -> None:
+        held = self._pipelines.get(peer)
+        if held is not None and held.open is pipeline:
+            self._drop_pipeline(peer)
+        self._report(failure, peer, message)
+
+    def _open_pipeline(self, peer: str) -> _Pipeline:
+        pipeline = self._pipelines[peer] = _Pipeline()
+        pipeline.opening = self._transport.append_entries_pipeline(peer)
+        pipeline.opening.addCallbacks(
+            self._pipeline_opened,
+            self._pipeline_not_opened,
+            callbackArgs=(peer, pipeline),
+            errbackArgs=(peer, pipeline),
+        )
+        return pipeline
+
+    def _pipeline_opened(
+        self, opened: AppendPipeline, peer: str, pipeline: _Pipeline
+    ) -> None:
+        if self._pipelines.get(peer) is not pipeline:
+            opened.close()
+            return
+        pipeline.opening, pipeline.open = None, opened
+        waiting, pipeline.waiting = pipeline.waiting, []
+        for message, wire in waiting:
+            self._append(opened, peer, message, wire)
+
+    def _pipeline_not_opened(
+        self, failure: Failure, peer: str, pipeline: _Pipeline
+    ) -> None:
+        waiting, pipeline.waiting = pipeline.waiting, []
+        if failure.check(PipelineReplicationNotSupported):
+            pipeline.supported = False
+            for message, wire in waiting:
+                self._call(peer, message, self._transport.append_entries(peer, wire))
+            return
+        if self._pipelines.get(peer) is pipeline:
+            del self._pipelines[peer]
+        for message, _ in waiting:
+            self._report(failure, peer, message)
+
+    def _drop_pipeline(self, peer: str) -> None:
+        """Close the pipeline to *peer*; what is in flight on it is reported lost."""
+        pipeline = self._pipelines.pop(peer, None)
+        if pipeline is None:
+            return
+        if pipeline.open is not None:
+            pipeline.open.close()
+        elif pipeline.opening is not None:
+            pipeline.opening.cancel()
+
+
+def _as_sent(message: Replicate, count: int) -> tuple[Replicate, int]:
+    """Return *message* as it is with *count* entries, and its commit index.
+
+    No commit index above the last entry sent: Go followers would commit a stale
+    tail of their own.
+    """
+    last = message.prev_index + count
+    if last == message.last:
+        return message, message.commit
+    commit = min(message.commit, last)
+    sent = Replicate(
+        message.term,
+        message.prev_index,
+        message.prev_term,
+        last,
+        commit,
+        message.sent,
+        message.life,
+        message.may_shorten,
+    )
+    return sent, commit

@@ -1,0 +1,143 @@
+"""Who waits for an outcome: proposals not yet appended, and entries not yet applied.
+
+Every Deferred that is handed out here fires exactly once, with the truth: *not
+applied* before an entry is appended, *unknown* from then until it is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from txraft.core.entry import Entry
+from txraft.errors import EnqueueTimeout, QueueFull, RaftError
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyResult:
+    """The outcome of `Raft.apply`: where the entry stands, and the FSM's response."""
+
+    index: int
+    term: int
+    response: object
+
+
+class Proposal:
+    """An entry that somebody waits for; *deadline* bounds the wait to be appended.
+
+    Cancelling before that withdraws it, cancelling later only detaches the waiter:
+    the entry may still commit.
+    """
+
+    __slots__ = ("deadline", "deferred", "entry", "withdrawn")
+
+    def __init__(self, entry: Entry, deadline: float | None) -> None:
+        self.entry = entry
+        self.deadline = deadline
+        self.withdrawn = False
+        self.deferred: Deferred[ApplyResult] = Deferred(self._cancelled)
+
+    def _cancelled(self, _: Deferred[ApplyResult]) -> None:
+        self.withdrawn = True
+
+    def succeed(self, response: object) -> None:
+        """Answer with the FSM's *response*, or fail with it if it is an error."""
+        if self.withdrawn:
+            return
+        if isinstance(response, RaftError | Failure):
+            self.deferred.errback(response)
+        else:
+            entry = self.entry
+            self.deferred.callback(ApplyResult(entry.index, entry.term, response))
+
+    def fail(self, error: RaftError) -> None:
+        """Answer with *error*."""
+        if not self.withdrawn:
+            self.deferred.errback(error)
+
+
+class Pending:
+    """The proposals of one node, bounded in number and bytes."""
+
+    def __init__(self, max_entries: int, max_bytes: int) -> None:
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._queued: list[Proposal] = []
+        self._appended: dict[int, Proposal] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._queued) + len(self._appended)
+
+    @property
+    def has_queued(self) -> bool:
+        """Whether anything waits to be appended."""
+        return bool(self._queued)
+
+    def queue(self, entry: Entry, deadline: float | None) -> Proposal:
+        """Queue *entry* to be appended at the next turn.
+
+        Raises: QueueFull, if too much waits for an outcome already.
+        """
+        size = len(entry.data or b"")
+        if len(self) >= self._max_entries or self._bytes + size > self._max_bytes:
+            raise QueueFull(
+                f"{len(self)} entries of {self._bytes} bytes wait for an outcome"
+            )
+        self._bytes += size
+        proposal = Proposal(entry, deadline)
+        self._queued.append(proposal)
+        return proposal
+
+    def take(self, now: float) -> list[Proposal]:
+        """Take all that is queued, but what was withdrawn or has waited too long."""
+        queued, self._queued = self._queued, []
+        late = [p for p in queued if p.deadline is not None and p.deadline < now]
+        for proposal in late:
+            self._forget(proposal)
+            proposal.fail(EnqueueTimeout())
+        taken = []
+        for proposal in queued:
+            if proposal.withdrawn:
+                self._forget(proposal)
+            elif proposal.deadline is None or proposal.deadline >= now:
+                taken.append(proposal)
+        return taken
+
+    def appended(self, proposals: Iterable[Proposal]) -> list[Proposal]:
+        """Keep those whose entry got an index; return the others, refused."""
+        refused = []
+        for proposal in proposals:
+            if proposal.entry.index:
+                self._appended[proposal.entry.index] = proposal
+            else:
+                self._forget(proposal)
+                refused.append(proposal)
+        return refused
+
+    def applied(self, entry: Entry, response: object) -> None:
+        """Answer whoever waits for *entry*."""
+        proposal = self._appended.pop(entry.index, None)
+        if proposal is not None:
+            self._forget(proposal)
+            proposal.succeed(response)
+
+    def fail_appended_after(self, index: int, error: RaftError) -> None:
+        """Fail all that is appended but may not be committed: above *index*."""
+        for position in [i for i in self._appended if i > index]:
+            proposal = self._appended.pop(position)
+            self._forget(proposal)
+            proposal.fail(error)
+
+    def fail_queued(self, error: RaftError) -> None:
+        """Fail all that is not appended."""
+        queued, self._queued = self._queued, []
+        for proposal in queued:
+            self._forget(proposal)
+            proposal.fail(error)
+
+    def _forget(self, proposal: Proposal) -> None:
+        self._bytes -= len(proposal.entry.data or b"")

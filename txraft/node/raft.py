@@ -1,0 +1,651 @@
+"""`Raft`: one node of a cluster, as an application holds it.
+
+Source: hashicorp/raft `Raft`; the names are its own, in snake_case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import SystemRandom
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txraft.config import Config, validate_config
+from txraft.core.configuration import Configuration, Server, Suffrage
+from txraft.core.consensus import Consensus
+from txraft.core.entry import Entry, LogType
+from txraft.core.follower import Follower
+from txraft.core.messages import RequestVoteRequest
+from txraft.errors import (
+    ConfigurationRefused,
+    EntryTooLarge,
+    KnownPeer,
+    NodeFailed,
+    NothingNewToSnapshot,
+    NotLeader,
+    RaftError,
+    RaftShutdown,
+    ShutdownWhileCommitting,
+    TransferFailed,
+    UnknownPeer,
+)
+from txraft.interfaces import (
+    FSM,
+    LogStore,
+    PeerStore,
+    SnapshotMeta,
+    SnapshotStore,
+    StableStore,
+    Transport,
+    WithClose,
+)
+from txraft.node.boot import Recovered, recover, restore_newest
+from txraft.node.membership import added, removed
+from txraft.node.observers import LeaderObservation, Observation, Observer, Observers
+from txraft.node.pending import ApplyResult, Proposal
+from txraft.node.shell import Change, Parts, Shell, Verification
+from txraft.node.state import RaftState
+from txraft.node.timing import tick_seconds
+from txraft.node.worker import Workers
+from txraft.wire.entries import encode_new
+
+if TYPE_CHECKING:
+    from random import Random
+
+
+class Raft:
+    """One node: a member of a cluster that keeps *fsm* equal on all of them.
+
+    Nothing happens before `start`. *local_addr* is this node's address as its peers
+    know it, by default that of *transport*. *clock* has `seconds`, monotonic, and
+    `callLater`; *workers* run what blocks. *random* draws election timeouts.
+    *server_id* counts at protocol version 3 only; it is the address by default.
+
+    Every Deferred that a method returns fires: with a result, with the error that
+    its docstring names, or with RaftShutdown when the node has stopped before.
+
+    Source: hashicorp/raft `NewRaft`.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        config: Config,
+        fsm: FSM,
+        log_store: LogStore,
+        stable_store: StableStore,
+        snapshots: SnapshotStore,
+        peer_store: PeerStore,
+        local_addr: str | None,
+        transport: Transport,
+        *,
+        clock: IReactorTime,
+        workers: Workers,
+        random: Random | None = None,
+        server_id: str | None = None,
+    ) -> None:
+        validate_config(config)
+        address = local_addr or transport.local_addr()
+        self._parts = Parts(
+            config,
+            fsm,
+            log_store,
+            stable_store,
+            snapshots,
+            peer_store,
+            address,
+            server_id or address,
+            transport,
+            clock,
+            random or SystemRandom(),
+            workers,
+        )
+        self._shell: Shell | None = None
+        self._ticker: LoopingCall | None = None
+        self._observers = Observers()
+        self._state = RaftState.FOLLOWER
+        self._leader: str | None = None
+        self._started = False
+        self._shutdown_error: RaftShutdown | None = None
+        self._stopping: list[Deferred[RaftError | None]] = []
+        self._has_stopped = False
+        self._last_contact: float | None = None
+        self._told_membership = 0
+        self._was_member = False
+        self._removed_at: float | None = None
+        self._next_snapshot_check = 0.0
+        self._snapshot_index = 0
+
+    def __repr__(self) -> str:
+        return f"Node at {self._parts.address} [{self._state}]"
+
+    # Life
+
+    def start(self) -> Deferred[None]:
+        """Recover what is on disk and take part in the cluster.
+
+        A node with nothing on disk founds a cluster with the peers of its peer
+        store; with no peers there it waits until a leader adds it.
+
+        Returns: a Deferred that fires when the node takes part. It fails with
+            DataCorrupted, or whatever the stores raise, and nothing has changed.
+        """
+        assert not self._started, "a node starts once"
+        self._started = True
+        workers, parts = self._parts.workers, self._parts
+        restored = workers.snapshot.run(
+            lambda: restore_newest(parts.snapshots, parts.fsm)
+        )
+        return restored.addCallback(self._recover).addCallback(self._take_part)
+
+    def _recover(
+        self, restored: tuple[SnapshotMeta | None, list[str]]
+    ) -> Deferred[Recovered]:
+        parts = self._parts
+        snapshot, warnings = restored
+        for warning in warnings:
+            self.log.warn("{node}: {warning}", node=parts.address, warning=warning)
+        version = parts.config.protocol_version
+
+        def read() -> Recovered:
+            founders = _founders(parts)
+            return recover(
+                parts.log_store,
+                parts.stable_store,
+                snapshot,
+                founders,
+                version,
+                lambda entry: encode_new(entry, version),
+            )
+
+        return parts.workers.writer.run(read)
+
+    def _take_part(self, recovered: Recovered) -> None:
+        parts = self._parts
+        if self._shutdown_error is not None:
+            raise self._shutdown_error
+        for warning in recovered.warnings:
+            self.log.warn("{node}: {warning}", node=parts.address, warning=warning)
+        self._snapshot_index = recovered.snapshot.index
+        self._was_member = parts.address in recovered.configurations.latest.addresses
+        self._told_membership = recovered.configurations.latest_index
+        self._shell = shell = Shell(parts, recovered, self)
+        self._schedule_snapshot_check()
+        parts.transport.set_handler(shell)
+        self._ticker = LoopingCall.withCount(self._tick)
+        self._ticker.clock = parts.clock
+        ticking = self._ticker.start(tick_seconds(parts.config), now=False)
+        ticking.addErrback(lambda f: self.stop_because("a timer failed", f))
+        shell.schedule()
+
+    def shutdown(self) -> Deferred[None]:
+        """Leave at once, without handing leadership over; idempotent.
+
+        What was not appended fails with RaftShutdown, what may still commit with
+        ShutdownWhileCommitting.
+
+        Returns: a Deferred that fires when all that was written is durable, and
+            threads and transport are closed; every call gets one.
+        """
+        stopped: Deferred[None] = Deferred()
+        self.when_stopped().addCallback(lambda _: stopped.callback(None))
+        self._stop(RaftShutdown())
+        return stopped
+
+    def when_stopped(self) -> Deferred[RaftError | None]:
+        """Return a Deferred that fires when the node has stopped.
+
+        It fires with None after `shutdown`, and with a NodeFailed that says why
+        when the node stopped by itself: a failed write, a failed FSM.
+        """
+        waiter: Deferred[RaftError | None] = Deferred()
+        if self._has_stopped:
+            waiter.callback(self._why_stopped)
+        else:
+            self._stopping.append(waiter)
+        return waiter
+
+    @property
+    def _why_stopped(self) -> RaftError | None:
+        error = self._shutdown_error
+        return error if isinstance(error, NodeFailed) else None
+
+    def stop_because(self, reason: str, failure: Failure) -> None:
+        """Stop this node: it cannot go on without a risk to what is committed."""
+        self.log.failure(
+            "{node} stops: {reason}",
+            failure=failure,
+            node=self._parts.address,
+            reason=reason,
+        )
+        self._stop(NodeFailed(f"{reason}: {failure.getErrorMessage()}"))
+
+    def _stop(self, error: RaftShutdown) -> None:
+        if self._shutdown_error is not None:
+            return
+        self._shutdown_error = error
+        if self._ticker is not None and self._ticker.running:
+            self._ticker.stop()
+        shell = self._shell
+        flushed: Deferred[None] = succeed(None)
+        if shell is not None:
+            shell.stop(error, ShutdownWhileCommitting())
+            if not isinstance(error, NodeFailed):
+                flushed = shell.when_synced()
+        self._changed(RaftState.SHUTDOWN, None)
+        done = flushed.addCallback(lambda _: self._parts.workers.stop())
+        done.addCallback(lambda _: self._close_transport())
+        done.addErrback(lambda f: self.log.failure("a node did not close", failure=f))
+        done.addCallback(lambda _: self._stopped())
+
+    def _close_transport(self) -> Deferred[None]:
+        transport = self._parts.transport
+        return transport.close() if isinstance(transport, WithClose) else succeed(None)
+
+    def _stopped(self) -> None:
+        self._has_stopped = True
+        stopping, self._stopping = self._stopping, []
+        for waiter in stopping:
+            waiter.callback(self._why_stopped)
+
+    # Commands
+
+    def apply(self, data: bytes, timeout: float | None = None) -> Deferred[ApplyResult]:
+        """Replicate the command *data* and apply it to the FSM of every member.
+
+        *timeout*, in seconds, bounds the wait to be appended, not to be committed;
+        for that, use `addTimeout`. Cancelling before the command is appended
+        withdraws it; later it only detaches the waiter, and the command may commit.
+
+        Returns: a Deferred of an ApplyResult, once the command is committed and
+            applied here. It fails, never appended, with NotLeader, EnqueueTimeout,
+            QueueFull, EntryTooLarge, TransferInProgress or RaftShutdown; with
+            LeadershipLost when it may still commit; and with the ApplicationError
+            that the FSM refused it with.
+        """
+        if len(data) > self._parts.config.max_entry_bytes:
+            largest = self._parts.config.max_entry_bytes
+            return fail(EntryTooLarge(f"{len(data)} bytes; at most {largest} may be"))
+        return self._propose(LogType.COMMAND, data, timeout)
+
+    def barrier(self, timeout: float | None = None) -> Deferred[int]:
+        """Commit an entry that does nothing, and wait until the FSM has reached it.
+
+        Returns: a Deferred of its index; it fails as `apply` does.
+        """
+        return self._propose(LogType.BARRIER, None, timeout).addCallback(
+            lambda result: result.index
+        )
+
+    def _propose(
+        self, kind: LogType, data: bytes | None, timeout: float | None
+    ) -> Deferred[ApplyResult]:
+        try:
+            shell = self._leading()
+            deadline = None
+            if timeout is not None:
+                deadline = self._parts.clock.seconds() + timeout
+            proposal = shell.pending.queue(Entry(0, 0, kind, data), deadline)
+        except RaftError as error:
+            return fail(error)
+        shell.schedule()
+        return proposal.deferred
+
+    def _running(self) -> Shell:
+        if self._shutdown_error is not None:
+            raise self._shutdown_error
+        if self._shell is None:
+            raise NotLeader(None)
+        return self._shell
+
+    def _leading(self) -> Shell:
+        shell = self._running()
+        if not shell.consensus.is_leader:
+            raise NotLeader(shell.consensus.leader)
+        return shell
+
+    # Reads
+
+    def verify_leader(self) -> Deferred[None]:
+        """Have a quorum confirm, by messages sent after this call, that this leads.
+
+        Returns: a Deferred that fires when it has; it fails with NotLeader.
+        """
+        return self._verify(applied=False).addCallback(lambda _: None)
+
+    def linearizable(self) -> Deferred[int]:
+        """Wait until a read of the FSM here sees all that was committed before now.
+
+        Returns: a Deferred of the applied index; read as soon as it fires. It fails
+            with NotLeader.
+        Source: Raft dissertation §6.4.
+        """
+        return self._verify(applied=True)
+
+    def _verify(self, applied: bool) -> Deferred[int]:
+        try:
+            shell = self._leading()
+        except RaftError as error:
+            return fail(error)
+        verification = Verification(
+            Deferred(lambda _: shell.withdraw(verification)), applied
+        )
+        shell.verify(verification)
+        return verification.deferred
+
+    # Membership
+
+    def add_peer(self, address: str) -> Deferred[int]:
+        """Make the server at *address* a voter. It starts with `join`, or empty.
+
+        Returns: a Deferred of the index of the change, once it is committed. It
+            fails with NotLeader, KnownPeer, ConfigurationRefused or LeadershipLost.
+        """
+        return self.add_voter(address, address)
+
+    def remove_peer(self, address: str) -> Deferred[int]:
+        """Remove the member at *address*, which may be this one.
+
+        Returns: a Deferred of the index of the change, once it is committed. It
+            fails with NotLeader, UnknownPeer, ConfigurationRefused or
+            LeadershipLost.
+        """
+        version = self._parts.config.protocol_version
+
+        def make(configuration: Configuration) -> Entry:
+            if configuration.server(address) is None:
+                raise UnknownPeer(f"{address} is not a member")
+            return removed(configuration, address, version)
+
+        return self._change(make)
+
+    def add_voter(self, id: str, address: str) -> Deferred[int]:
+        """Make the server *id* at *address* a voter; as `add_peer`."""
+        version = self._parts.config.protocol_version
+        server = Server(id, address, Suffrage.VOTER)
+
+        def make(configuration: Configuration) -> Entry:
+            if configuration.is_voter(address):
+                raise KnownPeer(f"{address} is a member already")
+            return added(configuration, server, version)
+
+        return self._change(make)
+
+    def _change(self, make: Callable[[Configuration], Entry]) -> Deferred[int]:
+        try:
+            shell = self._leading()
+        except RaftError as error:
+            return fail(error)
+        proposal = Proposal(Entry(0, 0, LogType.CONFIGURATION), None)
+        shell.change(Change(make, proposal))
+        return proposal.deferred.addCallback(lambda result: result.index)
+
+    def peers(self) -> list[str]:
+        """Return the addresses of all members, this node included, sorted."""
+        if self._shell is None:
+            return []
+        return sorted(self._shell.consensus.configuration.addresses)
+
+    def transfer_leadership(self, target: str | None = None) -> Deferred[None]:
+        """Hand leadership to the voter at *target*, by default the most complete.
+
+        No command is accepted meanwhile.
+        Returns: a Deferred that fires when this node no longer leads. It fails with
+            NotLeader or TransferFailed.
+        """
+        try:
+            shell = self._leading()
+            chosen = target or shell.consensus.best_successor()
+            if chosen is None or chosen == self._parts.address:
+                raise TransferFailed("there is no other voter to hand leadership to")
+            if not shell.consensus.configuration.is_voter(chosen):
+                raise TransferFailed(f"{chosen} is not a voter")
+        except RaftError as error:
+            return fail(error)
+        shell.transfer(chosen)
+        return self._handed_over(chosen)
+
+    def _handed_over(self, target: str) -> Deferred[None]:
+        """Wait until this node does not lead any more, for one election timeout."""
+        done: Deferred[None] = Deferred()
+
+        def observe(observation: Observation) -> None:
+            if isinstance(observation.data, RaftState):
+                self.deregister_observer(observer)
+                if not done.called:
+                    done.callback(None)
+
+        def give_up() -> None:
+            self.deregister_observer(observer)
+            if not done.called:
+                done.errback(TransferFailed(f"{target} did not take over in time"))
+
+        observer = Observer(observe)
+        self.register_observer(observer)
+        wait = 2 * self._parts.config.election_timeout
+        self._parts.clock.callLater(wait, give_up)
+        return done
+
+    # Snapshots
+
+    def snapshot(self) -> Deferred[SnapshotMeta]:
+        """Take a snapshot now, and cut the log behind it.
+
+        Returns: a Deferred of its description, once it is durable. It fails with
+            NothingNewToSnapshot, SnapshotFailed or RaftShutdown.
+        """
+        try:
+            shell = self._running()
+        except RaftError as error:
+            return fail(error)
+        if shell.applier.last_command_index <= self._snapshot_index:
+            return fail(NothingNewToSnapshot())
+        return shell.snapshots.take().addCallback(self._snapshot_taken)
+
+    def _snapshot_taken(self, meta: SnapshotMeta) -> SnapshotMeta:
+        self._snapshot_index = max(self._snapshot_index, meta.index)
+        return meta
+
+    def _schedule_snapshot_check(self) -> None:
+        interval = self._parts.config.snapshot_interval
+        wait = interval * (1 + self._parts.random.random())
+        self._next_snapshot_check = self._parts.clock.seconds() + wait
+
+    def _snapshot_if_due(self, shell: Shell) -> None:
+        if self._parts.clock.seconds() < self._next_snapshot_check:
+            return
+        self._schedule_snapshot_check()
+        grown = shell.applier.applied_index - shell.consensus.snapshot.index
+        if grown >= self._parts.config.snapshot_threshold and not shell.snapshots.busy:
+            self.snapshot().addErrback(lambda f: f.trap(RaftError))
+
+    # What it is doing
+
+    @property
+    def address(self) -> str:
+        """This node's address as its peers know it."""
+        return self._parts.address
+
+    @property
+    def state(self) -> RaftState:
+        """What this node is doing."""
+        return self._state
+
+    @property
+    def leader(self) -> str | None:
+        """The address of the leader, None if none is known."""
+        return self._leader
+
+    @property
+    def term(self) -> int:
+        """The current term."""
+        return self._shell.consensus.term if self._shell else 0
+
+    @property
+    def last_index(self) -> int:
+        """The index of the newest entry in the log or snapshot."""
+        return self._shell.consensus.log.last_index if self._shell else 0
+
+    @property
+    def commit_index(self) -> int:
+        """The index up to which entries are known to be committed."""
+        return self._shell.consensus.commit_index if self._shell else 0
+
+    @property
+    def applied_index(self) -> int:
+        """The index up to which entries were applied to the FSM."""
+        return self._shell.applier.applied_index if self._shell else 0
+
+    @property
+    def last_contact(self) -> float | None:
+        """When a leader was last heard, in the clock's seconds; None if never."""
+        return self._last_contact
+
+    def stats(self) -> dict[str, str]:
+        """Return figures for an operator, under the seed's keys."""
+        shell = self._shell
+        if shell is None:
+            return {"state": str(self._state)}
+        consensus = shell.consensus
+        return {
+            "state": str(self._state),
+            "term": str(consensus.term),
+            "last_log_index": str(consensus.log.last_index),
+            "last_log_term": str(consensus.log.last_term),
+            "commit_index": str(consensus.commit_index),
+            "applied_index": str(shell.applier.applied_index),
+            "fsm_pending": str(shell.applier.backlog),
+            "last_snapshot_index": str(consensus.snapshot.index),
+            "last_snapshot_term": str(consensus.snapshot.term),
+            "num_peers": str(max(0, len(self.peers()) - 1)),
+            "last_contact": self._last_contact_text(),
+        }
+
+    def _last_contact_text(self) -> str:
+        if self._last_contact is None:
+            return "never"
+        if self._state is RaftState.LEADER:
+            return "0"
+        return f"{self._parts.clock.seconds() - self._last_contact:.6f}s"
+
+    def register_observer(self, observer: Observer) -> None:
+        """Tell *observer* of changes of role and leader from now on."""
+        self._observers.register(observer)
+
+    def deregister_observer(self, observer: Observer) -> None:
+        """Tell *observer* no more; idempotent."""
+        self._observers.deregister(observer)
+
+    # What a turn brought about
+
+    def _tick(self, count: int) -> None:
+        shell = self._shell
+        assert shell is not None, "ticks begin when the node takes part"
+        shell.tick(count)
+        self._snapshot_if_due(shell)
+
+    def vote_requested(self, request: RequestVoteRequest) -> None:
+        """Tell observers that a candidate asks for a vote."""
+        self._observers.tell(Observation(self, request))
+
+    def turned(self) -> None:
+        """Tell of changes of role, leader and membership."""
+        shell = self._shell
+        assert shell is not None, "turns begin when the node takes part"
+        consensus = shell.consensus
+        self._changed(_state_of(consensus), consensus.leader)
+        if consensus.commit_index >= consensus.configurations.latest_index:
+            self._membership_committed(shell)
+
+    def _changed(self, state: RaftState, leader: str | None) -> None:
+        before = self._state
+        if state is not before:
+            self._change_leader(None)
+            self._state = state
+            self.log.info(
+                "{node} became {role} in term {term}",
+                node=self._parts.address,
+                role=state,
+                term=self.term,
+            )
+            self._observers.tell(Observation(self, state))
+            if RaftState.LEADER in (state, before):
+                self._leadership_changed(state is RaftState.LEADER)
+        self._change_leader(leader)
+
+    def _change_leader(self, leader: str | None) -> None:
+        if leader != self._leader:
+            self._leader = leader
+            self._observers.tell(Observation(self, LeaderObservation(leader)))
+
+    def _leadership_changed(self, gained: bool) -> None:
+        shell, notify = self._shell, self._parts.config.notify
+        if not gained and shell is not None:
+            shell.leadership_lost()
+        if notify is not None:
+            notify(gained)
+
+    def _membership_committed(self, shell: Shell) -> None:
+        history = shell.consensus.configurations
+        addresses = history.latest.addresses
+        if history.latest_index != self._told_membership:
+            self._told_membership = history.latest_index
+            self._write_peers(sorted(addresses))
+        if self._parts.address in addresses:
+            self._was_member, self._removed_at = True, None
+        elif self._was_member:
+            self._leave_if_removed()
+
+    def _write_peers(self, addresses: list[str]) -> None:
+        """Keep the list for humans up to date; it decides nothing."""
+        store = self._parts.peer_store
+        self.log.info(
+            "{node} has members {members}",
+            node=self._parts.address,
+            members=", ".join(addresses),
+        )
+        written = self._parts.workers.reader.run(lambda: store.set_peers(addresses))
+        written.addErrback(
+            lambda f: self.log.failure("the list of peers was not written", failure=f)
+        )
+
+    def _leave_if_removed(self) -> None:
+        """Shut down a while after this node's removal has committed.
+
+        The while is for a member that replays how it was removed and added again.
+        """
+        now = self._parts.clock.seconds()
+        if self._removed_at is None:
+            self._removed_at = now
+            self.log.info("{node} was removed", node=self._parts.address)
+        if not self._parts.config.shutdown_on_remove:
+            return
+        if now - self._removed_at >= self._parts.config.heartbeat_timeout:
+            self._stop(RaftShutdown("this node was removed from the cluster"))
+
+
+def _state_of(consensus: Consensus) -> RaftState:
+    if consensus.is_leader:
+        return RaftState.LEADER
+    is_follower = isinstance(consensus.role, Follower)
+    return RaftState.FOLLOWER if is_follower else RaftState.CANDIDATE
+
+
+def _founders(parts: Parts) -> Configuration:
+    """Return the membership that a node with nothing on disk begins with."""
+    addresses = sorted(set(parts.peer_store.peers()))
+    if addresses and parts.address not in addresses:
+        raise ConfigurationRefused(
+            f"{parts.address} is not among its peers: {', '.join(addresses)}"
+        )
+    return Configuration(
+        tuple(
+            Server(parts.server_id if a == parts.address else a, a) for a in addresses
+        )
+    )

@@ -1,0 +1,121 @@
+"""Answers to peers, in the form that this node's protocol version has.
+
+Source: hashicorp/raft, protocol versions 0 to 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import assert_never
+
+from txraft.core.consensus import Consensus
+from txraft.core.messages import (
+    NO_HEADER,
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    Header,
+    InstallSnapshotResponse,
+    Request,
+    RequestPreVoteResponse,
+    RequestVoteResponse,
+    Response,
+    TimeoutNowResponse,
+)
+from txraft.core.ready import Install, Outgoing, Refusal
+from txraft.interfaces import IncomingRPC
+
+NEWEST_VERSION = 3
+VERSION_REFUSED = "operation not supported with current protocol version"
+SHUT_DOWN = "raft is already shutdown"
+
+
+class Replies:
+    """Answers requests for the server *server_id* at *address*."""
+
+    def __init__(self, version: int, server_id: str, address: str) -> None:
+        self._version = version
+        self._header = Header(version) if version else NO_HEADER
+        self._zero_header = Header(0) if version else NO_HEADER
+        self._named_header = Header(version or None, server_id, address)
+        self._address = address
+        self._taken: IncomingRPC | None = None
+
+    def request_header(self, cluster: bytes | None) -> Header:
+        """Return the header of requests that this node sends."""
+        if not self._version:
+            return NO_HEADER
+        return Header(self._version, cluster=cluster)
+
+    def refuses(self, request: Request) -> str | None:
+        """Say why *request* is not served by this version, if so.
+
+        Heartbeats are never checked: Go peers do not either.
+        """
+        if isinstance(request, AppendEntriesRequest) and request.is_heartbeat:
+            return None
+        version = request.header.protocol_version or 0
+        if 0 <= version <= NEWEST_VERSION and version >= self._version - 1:
+            return None
+        return VERSION_REFUSED
+
+    def taking(self, install: Install) -> IncomingRPC:
+        """Return the request whose snapshot is now taken, so not dropped."""
+        rpc = install.reply_to
+        self._taken = rpc  # type: ignore[assignment]
+        return rpc  # type: ignore[return-value]
+
+    def refuse(self, rpc: IncomingRPC, error: str) -> None:
+        """Answer with an error text."""
+        self._drain(rpc)
+        rpc.fail(error)
+
+    def send(
+        self, rpc: IncomingRPC, message: Response | Refusal, consensus: Consensus
+    ) -> None:
+        """Answer *rpc* with *message*."""
+        if isinstance(message, Refusal):
+            self.refuse(rpc, message.error)
+            return
+        self._drain(rpc)
+        rpc.respond(self._dressed(message, consensus))
+
+    def abandon(self, waiting: Iterable[tuple[int, list[Outgoing]]]) -> None:
+        """Refuse what was to be answered when a write is durable, but never will."""
+        for _, outgoing in waiting:
+            for to, message in outgoing:
+                if not isinstance(to, str) and not isinstance(message, Refusal):
+                    self.refuse(to, SHUT_DOWN)  # type: ignore[arg-type]
+
+    def _drain(self, rpc: IncomingRPC) -> None:
+        if rpc is self._taken:
+            self._taken = None
+        elif rpc.body is not None:
+            rpc.body.drain()
+
+    def _dressed(self, message: Response, consensus: Consensus) -> Response:
+        match message:
+            case AppendEntriesResponse():
+                return AppendEntriesResponse(
+                    message.term,
+                    message.last_log,
+                    message.success,
+                    message.no_retry_backoff,
+                    self._header,
+                )
+            case RequestVoteResponse():
+                peers = self._peers(consensus)
+                return replace(message, peers=peers, header=self._header)
+            case RequestPreVoteResponse():
+                return replace(message, header=self._named_header)
+            case InstallSnapshotResponse() | TimeoutNowResponse():
+                return replace(message, header=self._zero_header)
+            case _:
+                assert_never(message)
+
+    def _peers(self, consensus: Consensus) -> tuple[str, ...] | None:
+        """Return what a vote answer lists; version 0 leaves the voter itself out."""
+        voters = consensus.configuration.voters
+        if self._version == 0:
+            return tuple(voter for voter in voters if voter != self._address)
+        return voters if self._version == 1 else None

@@ -1,0 +1,474 @@
+"""The turn: what arrived since the last one goes through consensus in one go.
+
+Protocols, timers, threads and public methods only queue inputs here, and the first
+of them schedules a turn. The turn lets consensus digest them all, then acts on one
+`Ready`: remember new entries, send, write, apply, tell observers, settle answers.
+So all requests that one reactor iteration read, from all connections, share one
+write, one sync and one round of messages; and consensus is never entered while it
+is on the stack, whatever a user's callback does.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txraft.config import Config
+from txraft.core.configuration import Configuration
+from txraft.core.consensus import Consensus
+from txraft.core.entry import Entry
+from txraft.core.messages import (
+    AppendEntriesRequest,
+    RequestVoteRequest,
+    Response,
+)
+from txraft.core.ready import (
+    Install,
+    Outgoing,
+    OutgoingRequest,
+    Ready,
+    SendSnapshot,
+    SnapshotMark,
+)
+from txraft.errors import (
+    LeadershipLost,
+    NotLeader,
+    RaftError,
+    TransferInProgress,
+)
+from txraft.interfaces import (
+    FSM,
+    IncomingRPC,
+    LogStore,
+    PeerStore,
+    SnapshotStore,
+    StableStore,
+    Transport,
+)
+from txraft.node.applier import Applier
+from txraft.node.boot import Recovered, read_range
+from txraft.node.outbox import Outbox
+from txraft.node.pending import Pending, Proposal
+from txraft.node.replies import Replies
+from txraft.node.snapshots import Snapshots
+from txraft.node.tail import Tail
+from txraft.node.timing import core_options
+from txraft.node.worker import Workers
+from txraft.node.writer import Writer
+from txraft.wire.entries import encode_new
+
+READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a node is made of: the plug points, and where it runs."""
+
+    config: Config
+    fsm: FSM
+    log_store: LogStore
+    stable_store: StableStore
+    snapshots: SnapshotStore
+    peer_store: PeerStore
+    address: str
+    server_id: str
+    transport: Transport
+    clock: IReactorTime
+    random: Random
+    workers: Workers
+
+
+class Owner(Protocol):
+    """Who is told what a turn brought about."""
+
+    def turned(self) -> None:
+        """Look at role, leader and membership: they may have changed."""
+
+    def vote_requested(self, request: RequestVoteRequest) -> None:
+        """Learn that a candidate asks for a vote."""
+
+    def stop_because(self, reason: str, failure: Failure) -> None:
+        """Stop the node: it cannot go on."""
+
+
+@dataclass(slots=True, eq=False)
+class Verification:
+    """A `verify` that somebody waits for; *applied*: until its index is applied."""
+
+    deferred: Deferred[int]
+    applied: bool
+
+
+@dataclass(slots=True, eq=False)
+class Change:
+    """A membership change that waits for its turn; *make* builds its entry."""
+
+    make: Callable[[Configuration], Entry]
+    proposal: Proposal
+
+
+class Shell:
+    """One running node: its `Consensus` and what carries out its wishes."""
+
+    log = Logger()
+
+    def __init__(self, parts: Parts, recovered: Recovered, owner: Owner) -> None:
+        config = parts.config
+        self._parts = parts
+        self._owner = owner
+        self._inputs: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._scheduled = False
+        self._stopped = False
+        self._after_sync: deque[tuple[int, list[Outgoing]]] = deque()
+        self._changes: deque[Change] = deque()
+        self._verifications: dict[Verification, None] = {}
+        self._leader_connections: dict[object, str] = {}
+        self._synced_index = recovered.log.last_index
+        self._contradicted_by: str | None = None
+        self.pending = Pending(config.max_pending_entries, config.max_pending_bytes)
+        self.tail = Tail(
+            recovered.log.last_index, config.max_tail_bytes, config.max_append_bytes
+        )
+        self.consensus = Consensus(
+            parts.address,
+            parts.random,
+            core_options(config),
+            recovered.hard_state,
+            recovered.log,
+            recovered.configurations,
+            recovered.snapshot,
+            self.tail.fit,
+        )
+        self.consensus.cluster_proposals.update(recovered.cluster_proposals)
+        self.writer = Writer(
+            parts.workers.writer,
+            parts.log_store,
+            parts.stable_store,
+            self._synced,
+            self._write_failed,
+            recovered.log.last_index,
+        )
+        self.applier = Applier(
+            parts.fsm,
+            parts.clock,
+            config.apply_slice,
+            self._fetch,
+            self.pending.applied,
+            self._apply_failed,
+            recovered.snapshot.index,
+        )
+        self.replies = Replies(config.protocol_version, parts.server_id, parts.address)
+        self.outbox = Outbox(
+            parts.address,
+            parts.transport,
+            self,
+            self._fetch,
+            self._send_snapshot,
+            self.consensus.options.heartbeat_timeout_ticks,
+            self.replies.request_header(self.consensus.cluster),
+        )
+        self.snapshots = Snapshots(
+            parts.address,
+            config.protocol_version,
+            parts.fsm,
+            parts.snapshots,
+            parts.workers.snapshot,
+            parts.transport,
+            self.applier,
+            self,
+            lambda: self.outbox.header,
+        )
+
+    # Inputs
+
+    def _input(self, function: Callable[..., None], *arguments: object) -> None:
+        self._inputs.append((function, arguments))
+        self.schedule()
+
+    def schedule(self) -> None:
+        """Have a turn soon."""
+        if not self._scheduled and not self._stopped:
+            self._scheduled = True
+            self._parts.clock.callLater(0, self._turn)
+
+    def tick(self, count: int) -> None:
+        """Let *count* ticks pass."""
+        if self._stopped:
+            return
+        self.outbox.tick(count)
+        self._input(self.consensus.tick, count)
+
+    def rpc_received(self, rpc: IncomingRPC) -> None:
+        """Take a request from a peer."""
+        command = rpc.command
+        refusal = self.replies.refuses(command)
+        if self._stopped or refusal:
+            self.replies.refuse(rpc, refusal or "raft is shut down")
+            return
+        if isinstance(command, AppendEntriesRequest):
+            self._leader_connections[rpc.connection] = command.leader
+        elif isinstance(command, RequestVoteRequest):
+            self._owner.vote_requested(command)
+        self._input(self.consensus.request, command, rpc)
+
+    def connection_closed(self, connection: object) -> None:
+        """Learn that an inbound connection ended."""
+        leader = self._leader_connections.pop(connection, None)
+        if leader is not None and leader not in self._leader_connections.values():
+            self._input(self.consensus.disconnected, leader)
+
+    def answered(self, peer: str, request: OutgoingRequest, answer: Response) -> None:
+        """Take a peer's answer."""
+        self._input(self.consensus.response, peer, request, answer)
+
+    def lost(self, peer: str, request: OutgoingRequest, closed: bool) -> None:
+        """Learn that no answer comes."""
+        self._input(self.consensus.unreachable, peer, request, closed)
+
+    def unsupported(self, peer: str, request: OutgoingRequest) -> None:
+        """Learn that the peer does not know a request."""
+        self._input(self.consensus.unsupported, peer, request)
+
+    def verify(self, verification: Verification) -> None:
+        """Have a quorum confirm leadership."""
+        self._verifications[verification] = None
+        self._input(self.consensus.verify, verification)
+
+    def change(self, change: Change) -> None:
+        """Change the membership when it is allowed."""
+        self._changes.append(change)
+        self.schedule()
+
+    def transfer(self, target: str) -> None:
+        """Hand leadership to *target*."""
+        self._input(self.consensus.transfer, target)
+
+    def _synced(self, number: int, last_index: int) -> None:
+        self._synced_index = last_index
+        self._input(self.consensus.synced, number)
+
+    # The turn
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self._stopped:
+            return
+        try:
+            self._digest()
+            self._remember(self.consensus.log_changes)
+            self._act(self.consensus.ready())
+        except Exception:
+            self._owner.stop_because("an invariant of consensus broke", Failure())
+
+    def _digest(self) -> None:
+        inputs, self._inputs = self._inputs, []
+        for function, arguments in inputs:
+            function(*arguments)
+        if self.pending.has_queued:
+            self._propose()
+        if self._changes:
+            self._change_configuration()
+
+    def _propose(self) -> None:
+        proposals = self.pending.take(self._parts.clock.seconds())
+        self.consensus.propose([proposal.entry for proposal in proposals])
+        for refused in self.pending.appended(proposals):
+            refused.fail(self._why_refused())
+
+    def _why_refused(self) -> RaftError:
+        if self.consensus.is_leader and self.consensus.is_transferring:
+            return TransferInProgress("leadership is being handed over")
+        return NotLeader(self.consensus.leader)
+
+    def _change_configuration(self) -> None:
+        while self._changes and self.consensus.may_change_configuration:
+            change = self._changes.popleft()
+            proposal = change.proposal
+            try:
+                proposal.entry = change.make(self.consensus.configuration)
+                self.consensus.change_configuration(proposal.entry)
+            except RaftError as error:
+                proposal.fail(error)
+            else:
+                for refused in self.pending.appended([proposal]):
+                    refused.fail(self._why_refused())
+        if not self.consensus.is_leader:
+            self._fail_changes(NotLeader(self.consensus.leader))
+
+    def _fail_changes(self, error: RaftError) -> None:
+        changes, self._changes = self._changes, deque()
+        for change in changes:
+            change.proposal.fail(error)
+
+    def _remember(self, changes: Ready) -> None:
+        """Keep new entries in memory, in the bytes that file and followers get."""
+        if changes.reset_log is not None and not changes.reset_log.keep_suffix:
+            self.tail.restart_at(changes.reset_log.index)
+        if changes.truncate_from is not None:
+            self.tail.truncate_from(changes.truncate_from)
+        if changes.append:
+            for entry in changes.append:
+                if not entry.encoded:
+                    encode_new(entry, self._parts.config.protocol_version)
+            self.tail.append(changes.append)
+        self.consensus.resident_from = self.tail.first
+
+    def _act(self, ready: Ready) -> None:
+        self._dispatch(ready.send)
+        if ready.has_write:
+            self.writer.write(ready)
+        self._release(ready)
+        self._owner.turned()
+        if self._stopped:
+            return
+        self.applier.advance(ready.commit_index)
+        for token, index in ready.verified:
+            self._verified(token, index)
+        if ready.install is not None:
+            self.snapshots.install(ready.install, self.replies.taking(ready.install))
+        if ready.contradiction is not None:
+            self._contradicted(ready.contradiction)
+        self.tail.trim(min(self._synced_index, self.applier.applied_index))
+        if self.consensus.cluster != self.outbox.header.cluster:
+            self.outbox.header = self.replies.request_header(self.consensus.cluster)
+
+    def _release(self, ready: Ready) -> None:
+        """Let go what waited for writes that are durable now."""
+        if ready.after_sync:
+            self._after_sync.append((ready.write_number, ready.after_sync))
+        synced = self.writer.synced_number
+        while self._after_sync and self._after_sync[0][0] <= synced:
+            self._dispatch(self._after_sync.popleft()[1])
+
+    def _dispatch(self, outgoing: list[Outgoing]) -> None:
+        for to, message in outgoing:
+            if isinstance(to, str):
+                self.outbox.send(to, message)  # type: ignore[arg-type]
+            else:
+                self.replies.send(to, message, self.consensus)  # type: ignore[arg-type]
+
+    def _verified(self, token: object, index: int) -> None:
+        assert isinstance(token, Verification), "only these are handed in"
+        if self._verifications.pop(token, self) is self:
+            return
+        if token.applied:
+            self.applier.call_when_applied(index, token.deferred.callback)
+        else:
+            token.deferred.callback(index)
+
+    def _contradicted(self, leader: str) -> None:
+        if leader == self._contradicted_by:
+            return
+        self._contradicted_by = leader
+        self.log.critical(
+            "{node} refuses entries of {leader}: they contradict what is committed "
+            "here, so it is in another cluster. To move {node} there, stop it, take "
+            "its data directory away and start it with join: true",
+            node=self._parts.address,
+            leader=leader,
+        )
+
+    # What the node waits for
+
+    def leadership_lost(self) -> None:
+        """Fail what only a leader can finish; entries may still commit."""
+        leader = self.consensus.leader
+        self.pending.fail_appended_after(
+            self.consensus.commit_index, LeadershipLost(leader)
+        )
+        self.pending.fail_queued(NotLeader(leader))
+        self._fail_changes(NotLeader(leader))
+        self._fail_verifications(NotLeader(leader))
+
+    def _fail_verifications(self, error: RaftError) -> None:
+        verifications, self._verifications = self._verifications, {}
+        for verification in verifications:
+            verification.deferred.errback(error)
+
+    def withdraw(self, verification: Verification) -> None:
+        """Forget a verification that nobody waits for any more."""
+        self._verifications.pop(verification, None)
+
+    def stop(self, error: RaftError, unknown: RaftError) -> None:
+        """Take no part any more; fail what waits with *error*, or *unknown* if it
+        may still commit."""
+        self._stopped = True
+        self.outbox.stop()
+        self.applier.stop()
+        self.snapshots.stop()
+        self.pending.fail_queued(error)
+        self.pending.fail_appended_after(0, unknown)
+        self._fail_changes(error)
+        self._fail_verifications(error)
+        self.replies.abandon(self._after_sync)
+
+    # Snapshots
+
+    def _send_snapshot(self, peer: str, request: SendSnapshot) -> None:
+        self.snapshots.send(peer, request)
+
+    def snapshot_position(self) -> SnapshotMark:
+        """Return where a snapshot of the FSM as it is now would end."""
+        index = self.applier.applied_index
+        term = self.consensus.log.term_at(index)
+        assert term is not None, "what is applied is in the log"
+        made, configuration = self.consensus.configurations.at(index)
+        return SnapshotMark(index, term, configuration, made)
+
+    def when_synced(self) -> Deferred[None]:
+        """Return a Deferred that fires when all that was written is durable."""
+        return self.writer.when_synced()
+
+    def snapshot_taken(self, mark: SnapshotMark) -> None:
+        """Cut the log for a snapshot of this node's own, which is durable."""
+        self._input(self._compact, mark)
+
+    def _compact(self, mark: SnapshotMark) -> None:
+        consensus = self.consensus
+        consensus.snapshotted(mark)
+        keep = self._parts.config.trailing_logs
+        index = min(mark.index, consensus.log.last_index - keep)
+        if index > consensus.log.base_index:
+            consensus.compacted(index)
+            self.writer.delete_up_to(index)
+
+    def snapshot_installed(self, install: Install, mark: SnapshotMark | None) -> None:
+        """Take the place in the log of a leader's snapshot, or say it failed."""
+        self._input(self._installed, install, mark)
+
+    def _installed(self, install: Install, mark: SnapshotMark | None) -> None:
+        self.consensus.installed(install, mark)
+        if mark is not None:
+            self.applier.resume(mark.index)
+
+    def stop_because(self, reason: str, failure: Failure) -> None:
+        """Stop the node: it cannot go on."""
+        self._owner.stop_because(reason, failure)
+
+    def _write_failed(self, failure: Failure) -> None:
+        self._owner.stop_because("the log, term or vote could not be written", failure)
+
+    def _apply_failed(self, failure: Failure) -> None:
+        reason = "the state machine failed, so this replica may differ from its peers"
+        self._owner.stop_because(reason, failure)
+
+    # Entries
+
+    def _fetch(self, first: int, last: int) -> list[Entry] | Deferred[list[Entry]]:
+        """Return entries from memory, or else as many as one read brings."""
+        entries = self.tail.slice(first, last)
+        if entries is not None:
+            return entries
+        last = min(last, self.tail.first - 1)
+        store = self._parts.log_store
+        return self._parts.workers.reader.run(
+            lambda: read_range(store, first, last, READ_BYTES)
+        )

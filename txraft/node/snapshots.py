@@ -1,0 +1,337 @@
+"""Snapshots of one node: taking them, sending them, installing a leader's.
+
+Source: Raft dissertation §5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import BinaryIO, Protocol
+
+from twisted.internet.defer import Deferred, fail
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txraft.core.messages import Header, InstallSnapshotRequest
+from txraft.core.ready import Install, SendSnapshot, SnapshotMark
+from txraft.errors import SnapshotFailed
+from txraft.interfaces import (
+    FSM,
+    FSMSnapshot,
+    IncomingRPC,
+    SnapshotBody,
+    SnapshotMeta,
+    SnapshotSink,
+    SnapshotStore,
+    Transport,
+)
+from txraft.node.applier import Applier
+from txraft.node.outbox import Inbox
+from txraft.node.worker import Worker
+
+
+class Host(Inbox, Protocol):
+    """What the snapshots of a node need from it."""
+
+    def snapshot_position(self) -> SnapshotMark:
+        """Return where a snapshot of the FSM as it is now would end."""
+
+    def when_synced(self) -> Deferred[None]:
+        """Return a Deferred that fires when all that was written is durable."""
+
+    def snapshot_taken(self, mark: SnapshotMark) -> None:
+        """Learn that a snapshot of this node's own is durable."""
+
+    def snapshot_installed(self, install: Install, mark: SnapshotMark | None) -> None:
+        """Learn that a leader's snapshot is durable and restored, or not taken."""
+
+    def stop_because(self, reason: str, failure: Failure) -> None:
+        """Stop the node: it cannot go on."""
+
+
+class _FileSource:
+    """Reads a snapshot's file on the snapshot thread."""
+
+    def __init__(self, file: BinaryIO, worker: Worker) -> None:
+        self._file = file
+        self._worker = worker
+
+    def read(self, size: int) -> Deferred[bytes]:
+        """Read up to *size* bytes."""
+        return self._worker.run(lambda: self._file.read(size))
+
+
+class Snapshots:
+    """Takes, sends and installs snapshots; at most one is taken or installed at once.
+
+    *address* is this server's, *protocol_version* decides the form that is sent.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        address: str,
+        protocol_version: int,
+        fsm: FSM,
+        store: SnapshotStore,
+        worker: Worker,
+        transport: Transport,
+        applier: Applier,
+        host: Host,
+        header: Callable[[], Header],
+    ) -> None:
+        self._address = address
+        self._version = protocol_version
+        self._fsm = fsm
+        self._store = store
+        self._worker = worker
+        self._transport = transport
+        self._applier = applier
+        self._host = host
+        self._header = header
+        self._stopped = False
+        self.busy = False
+
+    def stop(self) -> None:
+        """Report nothing any more."""
+        self._stopped = True
+
+    # Taking
+
+    def take(self) -> Deferred[SnapshotMeta]:
+        """Take a snapshot of the FSM as it is now.
+
+        Fires with its description once it is durable; fails with SnapshotFailed.
+        It covers only what is durable in the log here, so that the two never have
+        a gap between them.
+        """
+        if self.busy:
+            return fail(SnapshotFailed("another snapshot is being taken or installed"))
+        mark = self._host.snapshot_position()
+        try:
+            captured = self._fsm.snapshot()
+        except Exception as error:
+            self.log.failure("the state machine gave no snapshot")
+            return fail(SnapshotFailed(f"failed to start snapshot: {error}"))
+        self.busy = True
+        done = self._host.when_synced().addCallback(
+            lambda _: self._worker.run(lambda: self._persist(captured, mark))
+        )
+        return done.addBoth(self._persisted, captured, mark)
+
+    def _persist(self, captured: FSMSnapshot, mark: SnapshotMark) -> SnapshotMeta:
+        sink = self._store.create(
+            mark.index, mark.term, mark.configuration, mark.configuration_index
+        )
+        try:
+            captured.persist(sink)
+            sink.close()
+        except BaseException:
+            sink.cancel()
+            raise
+        return next(meta for meta in self._store.list() if meta.id == sink.id)
+
+    def _persisted(
+        self,
+        outcome: SnapshotMeta | Failure,
+        captured: FSMSnapshot,
+        mark: SnapshotMark,
+    ) -> SnapshotMeta | Failure:
+        self.busy = False
+        captured.release()
+        if isinstance(outcome, Failure):
+            self.log.failure("a snapshot was not taken", failure=outcome)
+            reason = f"failed to persist snapshot: {outcome.getErrorMessage()}"
+            return Failure(SnapshotFailed(reason))
+        if not self._stopped:
+            self.log.info(
+                "{node} took snapshot {id} of {size} bytes up to index {index}",
+                node=self._address,
+                id=outcome.id,
+                size=outcome.size,
+                index=mark.index,
+            )
+            self._host.snapshot_taken(mark)
+        return outcome
+
+    # Sending
+
+    def send(self, peer: str, request: SendSnapshot) -> None:
+        """Send the newest snapshot to *peer* and report its fate."""
+        self._worker.run(self._open_newest).addCallback(
+            self._send_opened, peer, request
+        ).addErrback(self._not_sent, peer, request)
+
+    def _open_newest(self) -> tuple[SnapshotMeta, BinaryIO]:
+        newest = self._store.list()[0]
+        return self._store.open(newest.id)
+
+    def _send_opened(
+        self, opened: tuple[SnapshotMeta, BinaryIO], peer: str, request: SendSnapshot
+    ) -> Deferred[None]:
+        meta, file = opened
+        self.log.info(
+            "{node} sends snapshot {id} of {size} bytes to {peer}",
+            node=self._address,
+            id=meta.id,
+            size=meta.size,
+            peer=peer,
+        )
+        wire = InstallSnapshotRequest(
+            term=request.term,
+            leader=self._address,
+            last_log_index=meta.index,
+            last_log_term=meta.term,
+            size=meta.size,
+            configuration=meta.configuration,
+            configuration_index=meta.configuration_index,
+            peers=meta.configuration.voters,
+            snapshot_version=1 if self._version else 0,
+            header=self._header(),
+        )
+        source = _FileSource(file, self._worker)
+        answered = self._transport.install_snapshot(peer, wire, source)
+        sent = replace(request, index=meta.index)
+
+        def close(outcome: object) -> object:
+            self._worker.run(file.close)
+            return outcome
+
+        answered.addBoth(close)
+        return answered.addCallback(
+            lambda answer: self._host.answered(peer, sent, answer)
+        )
+
+    def _not_sent(self, failure: Failure, peer: str, request: SendSnapshot) -> None:
+        if self._stopped:
+            return
+        self.log.warn(
+            "{node} could not send a snapshot to {peer}: {reason}",
+            node=self._address,
+            peer=peer,
+            reason=failure.getErrorMessage(),
+        )
+        self._host.lost(peer, request, closed=False)
+
+    # Installing
+
+    def install(self, install: Install, rpc: IncomingRPC) -> None:
+        """Take the snapshot that follows *install*: store it, then restore the FSM.
+
+        It is durable before the FSM changes, and the log is cut only after both.
+        """
+        request, body = install.request, rpc.body
+        if self.busy or body is None:
+            if body is not None:
+                body.drain()
+            self._host.snapshot_installed(install, None)
+            return
+        self.busy = True
+        self.log.info(
+            "{node} installs a snapshot of {size} bytes up to index {index} "
+            "from {leader}",
+            node=self._address,
+            size=request.size,
+            index=request.last_log_index,
+            leader=request.leader,
+        )
+        mark = SnapshotMark(
+            request.last_log_index,
+            request.last_log_term,
+            request.configuration,
+            request.configuration_index,
+        )
+        receiving = _Receiving(self._store, self._worker, mark)
+        stored = receiving.take(body)
+        stored.addCallbacks(
+            self._stored,
+            self._not_stored,
+            callbackArgs=(install, mark),
+            errbackArgs=(install,),
+        )
+
+    def _not_stored(self, failure: Failure, install: Install) -> None:
+        self.busy = False
+        if self._stopped:
+            return
+        self.log.warn(
+            "{node} did not get a snapshot from {leader}: {reason}",
+            node=self._address,
+            leader=install.request.leader,
+            reason=failure.getErrorMessage(),
+        )
+        self._host.snapshot_installed(install, None)
+
+    def _stored(self, id: str, install: Install, mark: SnapshotMark) -> None:
+        restored = self._applier.pause()
+        restored.addCallback(lambda _: self._worker.run(lambda: self._restore(id)))
+        restored.addCallbacks(
+            self._restored,
+            self._not_restored,
+            callbackArgs=(install, mark),
+        )
+
+    def _restore(self, id: str) -> None:
+        _, file = self._store.open(id)
+        with file:
+            self._fsm.restore(file)
+
+    def _restored(self, _: None, install: Install, mark: SnapshotMark) -> None:
+        self.busy = False
+        if self._stopped:
+            return
+        self._host.snapshot_installed(install, mark)
+
+    def _not_restored(self, failure: Failure) -> None:
+        self.busy = False
+        if not self._stopped:
+            reason = "the state machine did not restore a snapshot"
+            self._host.stop_because(reason, failure)
+
+
+class _Receiving:
+    """Writes a body to a sink on the snapshot thread, piece by piece."""
+
+    def __init__(
+        self, store: SnapshotStore, worker: Worker, mark: SnapshotMark
+    ) -> None:
+        self._store = store
+        self._worker = worker
+        self._mark = mark
+        self._sink: SnapshotSink | None = None
+
+    def take(self, body: SnapshotBody) -> Deferred[str]:
+        """Store all of *body*; fires with the snapshot's id once it is durable."""
+        stored = body.deliver_to(self._write).addCallback(
+            lambda _: self._worker.run(self._finish)
+        )
+        return stored.addErrback(self._abandon)
+
+    def _open(self) -> SnapshotSink:
+        if self._sink is None:
+            mark = self._mark
+            self._sink = self._store.create(
+                mark.index, mark.term, mark.configuration, mark.configuration_index
+            )
+        return self._sink
+
+    def _write(self, piece: bytes) -> Deferred[None]:
+        def write() -> None:
+            self._open().write(piece)
+
+        return self._worker.run(write)
+
+    def _finish(self) -> str:
+        sink = self._open()
+        sink.close()
+        return sink.id
+
+    def _abandon(self, failure: Failure) -> Deferred[str]:
+        def cancel() -> None:
+            if self._sink is not None:
+                self._sink.cancel()
+
+        cancelled = self._worker.run(cancel)
+        return cancelled.addCallback(lambda _: failure)

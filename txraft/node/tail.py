@@ -1,0 +1,86 @@
+"""The newest entries, in memory: for followers that keep up and for the FSM.
+
+What is older is read from the log store. Entries that are not synced are always
+here, because no store could give them back.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from txraft.core.entry import Entry
+
+ENTRY_OVERHEAD_BYTES = 300
+"""What an entry costs beside its bytes, about."""
+
+
+class Tail:
+    """Consecutive entries from `first` to `last`, bounded by *max_bytes* on trimming.
+
+    *max_append_bytes* bounds what `fit` puts into one message.
+    """
+
+    def __init__(self, last_index: int, max_bytes: int, max_append_bytes: int) -> None:
+        self._first = last_index + 1
+        self._entries: list[Entry] = []
+        self._ends: list[int] = []
+        self._trimmed_bytes = 0
+        self._max_bytes = max_bytes
+        self._max_append_bytes = max_append_bytes
+
+    @property
+    def first(self) -> int:
+        """The index of the oldest entry here, or of the next one to come."""
+        return self._first
+
+    @property
+    def last(self) -> int:
+        """The index of the newest entry here, or `first` - 1."""
+        return self._first + len(self._entries) - 1
+
+    def append(self, entries: list[Entry]) -> None:
+        """Add *entries*, which follow on the last one."""
+        end = self._ends[-1] if self._ends else self._trimmed_bytes
+        for entry in entries:
+            end += len(entry.encoded)
+            self._ends.append(end)
+        self._entries += entries
+
+    def truncate_from(self, index: int) -> None:
+        """Drop the entry at *index* and all after it."""
+        keep = max(0, index - self._first)
+        del self._entries[keep:], self._ends[keep:]
+        if index < self._first:
+            self._first = index
+
+    def restart_at(self, index: int) -> None:
+        """Drop everything; the next entry comes after *index*."""
+        self._entries.clear()
+        self._ends.clear()
+        self._first = index + 1
+
+    def slice(self, first: int, last: int) -> list[Entry] | None:
+        """Return entries *first* to *last*, or None if they are not all here."""
+        if first < self._first:
+            return None
+        return self._entries[first - self._first : last - self._first + 1]
+
+    def fit(self, first: int, last: int) -> int:
+        """Return the last index up to *last* that one message from *first* holds."""
+        position = first - self._first
+        before = self._ends[position - 1] if position else self._trimmed_bytes
+        most = bisect_right(self._ends, before + self._max_append_bytes, lo=position)
+        return min(last, max(first, self._first + most - 1))
+
+    def trim(self, synced: int) -> None:
+        """Forget the oldest synced entries while there is more than is allowed."""
+        held = (self._ends[-1] if self._ends else 0) - self._trimmed_bytes
+        cost = 2 * held + ENTRY_OVERHEAD_BYTES * len(self._entries)
+        if cost <= self._max_bytes:
+            return
+        share = 1 - self._max_bytes / (2 * cost)
+        drop = min(int(len(self._entries) * share), synced - self._first + 1)
+        if drop > 0:
+            self._trimmed_bytes = self._ends[drop - 1]
+            del self._entries[:drop], self._ends[:drop]
+            self._first += drop

@@ -1,0 +1,174 @@
+"""One-thread pools: blocking work off the reactor thread, in the order it was given.
+
+`Worker.run` is the only seam between the reactor and blocking code. `ThreadWorker`
+is the real one; `MemoryWorker` does the work when a test says so.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred, fail, gatherResults
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.python.failure import Failure
+
+from txraft.errors import RaftShutdown
+
+T = TypeVar("T")
+
+
+class Worker(Protocol):
+    """Runs functions one after the other, elsewhere."""
+
+    def run(self, function: Callable[[], T]) -> Deferred[T]:
+        """Run *function* after all that were given before.
+
+        Returns: a Deferred of its result, fired on the reactor thread. It fails
+            with what the function raised, or with RaftShutdown after `stop`.
+        """
+
+    def stop(self) -> Deferred[None]:
+        """Finish what was given, then end; idempotent."""
+
+
+class ThreadWorker:
+    """A worker with a thread of its own, which lives until `stop`."""
+
+    def __init__(self, reactor: IReactorFromThreads, name: str) -> None:
+        self._call_from_thread = reactor.callFromThread
+        self._name = name
+        self._queue: SimpleQueue[tuple[Callable[[], Any], Deferred[Any]] | None] = (
+            SimpleQueue()
+        )
+        self._started = False
+        self._stopped: Deferred[None] | None = None
+        self._waiting: list[Deferred[None]] = []
+        self._has_stopped = False
+
+    def run(self, function: Callable[[], T]) -> Deferred[T]:
+        """Run *function* on the thread, which the first call starts."""
+        if self._stopped is not None:
+            return fail(RaftShutdown())
+        if not self._started:
+            self._started = True
+            Thread(target=self._work, name=self._name, daemon=True).start()
+        result: Deferred[T] = Deferred()
+        self._queue.put((function, result))
+        return result
+
+    def stop(self) -> Deferred[None]:
+        """End the thread after what was given; every call fires when it has."""
+        waiter: Deferred[None] = Deferred()
+        if self._stopped is None:
+            self._stopped = Deferred()
+            if self._started:
+                self._queue.put(None)
+            else:
+                self._has_stopped = True
+        if self._has_stopped:
+            waiter.callback(None)
+        else:
+            self._waiting.append(waiter)
+        return waiter
+
+    def _work(self) -> None:
+        while (job := self._queue.get()) is not None:
+            function, result = job
+            outcome: Any
+            try:
+                outcome = function()
+            except BaseException:
+                outcome = Failure()
+            self._call_from_thread(result.callback, outcome)
+            del job, function, result, outcome
+        self._call_from_thread(self._ended)
+
+    def _ended(self) -> None:
+        self._has_stopped = True
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.callback(None)
+
+
+class MemoryWorker:
+    """A worker that does its work in `perform`, for tests.
+
+    With *at_once*, work is done as soon as it is given and its result is delivered
+    by *later* (a `callLater(0, ...)`), so that order is as with a thread.
+    """
+
+    def __init__(self, later: Callable[[Callable[[], bool]], object] | None = None):
+        self._later = later
+        self._jobs: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
+        self._stopped = False
+
+    def run(self, function: Callable[[], T]) -> Deferred[T]:
+        """Queue *function* for `perform`."""
+        if self._stopped:
+            return fail(RaftShutdown())
+        result: Deferred[T] = Deferred()
+        self._jobs.append((function, result))
+        if self._later is not None:
+            self._later(self.perform)
+        return result
+
+    def perform(self) -> bool:
+        """Do the oldest piece of work; tell whether there was one."""
+        if not self._jobs:
+            return False
+        function, result = self._jobs.popleft()
+        outcome: Any
+        try:
+            outcome = function()
+        except Exception:
+            outcome = Failure()
+        result.callback(outcome)
+        return True
+
+    def discard(self) -> None:
+        """Forget all work that was not done, as a crash does."""
+        self._jobs.clear()
+        self._stopped = True
+
+    def stop(self) -> Deferred[None]:
+        """Do what is left, then refuse more."""
+        while self.perform():
+            pass
+        self._stopped = True
+        stopped: Deferred[None] = Deferred()
+        stopped.callback(None)
+        return stopped
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """The three workers of a node.
+
+    *writer* does all that changes log, term and vote, so disk order is consensus
+    order; *reader* fetches old entries beside it; *snapshot* runs the FSM's
+    `persist` and `restore`.
+    """
+
+    writer: Worker
+    reader: Worker
+    snapshot: Worker
+
+    @classmethod
+    def threaded(cls, reactor: IReactorFromThreads) -> Workers:
+        """Make the workers of a real node: three threads."""
+        return cls(
+            ThreadWorker(reactor, "txraft-writer"),
+            ThreadWorker(reactor, "txraft-reader"),
+            ThreadWorker(reactor, "txraft-snapshot"),
+        )
+
+    def stop(self) -> Deferred[list[None]]:
+        """Finish all work and end."""
+        return gatherResults(
+            [self.writer.stop(), self.reader.stop(), self.snapshot.stop()]
+        )

@@ -1,0 +1,168 @@
+"""The way to the disk: one queue of writes, in consensus order, one at a time.
+
+All that waits when the disk is free goes to it together, so entries per sync equal
+what arrived during the sync before. There is no other batching.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+
+from txraft.core.entry import Entry
+from txraft.core.ready import HardState, Ready
+from txraft.interfaces import LogStore, StableStore
+from txraft.node.worker import Worker
+
+CURRENT_TERM = b"CurrentTerm"
+LAST_VOTE_TERM = b"LastVoteTerm"
+LAST_VOTE_CANDIDATE = b"LastVoteCand"
+CLUSTER = b"Cluster"
+
+Operation = Callable[[], None]
+
+
+def stored_state(state: HardState) -> dict[bytes, bytes]:
+    """Encode *state* under the keys that the seed uses, and one of ours."""
+    term = state.term.to_bytes(8, "big")
+    candidate = (state.voted_for or "").encode("utf-8", "surrogateescape")
+    return {
+        CURRENT_TERM: term,
+        LAST_VOTE_TERM: term if state.voted_for else bytes(8),
+        LAST_VOTE_CANDIDATE: candidate,
+        CLUSTER: state.cluster or b"",
+    }
+
+
+class Writer:
+    """Writes what consensus wants durable.
+
+    *synced* is told the number of the last durable write, and the last index that
+    it left in the log, which held *last_index* at the start. *failed* is told the
+    first failure; nothing is written after it, because what a failed sync left
+    behind is unknown.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        log_store: LogStore,
+        stable_store: StableStore,
+        synced: Callable[[int, int], None],
+        failed: Callable[[Failure], None],
+        last_index: int,
+    ) -> None:
+        self._worker = worker
+        self._log_store = log_store
+        self._stable_store = stable_store
+        self._synced = synced
+        self._failed = failed
+        self._operations: list[Operation] = []
+        self._appending: list[Entry] | None = None
+        self._number = 0
+        self._last_index = last_index
+        self._waiting: deque[tuple[int, Deferred[None]]] = deque()
+        self._busy = False
+        self._broken = False
+        self.synced_number = 0
+
+    def write(self, ready: Ready) -> None:
+        """Queue the write of *ready*, in the order that `Ready` documents."""
+        if ready.reset_log is not None:
+            index, keep = ready.reset_log.index, ready.reset_log.keep_suffix
+            self._queue(lambda: self._reset_log(index, keep))
+            self._last_index = self._last_index if keep else index
+        if ready.hard_state is not None:
+            values = stored_state(ready.hard_state)
+            self._queue(lambda: self._stable_store.set_many(values))
+        if ready.truncate_from is not None:
+            first = ready.truncate_from
+            self._queue(lambda: self._truncate_from(first))
+            self._last_index = first - 1
+        if ready.append:
+            self._append(ready.append)
+        self._number = ready.write_number
+        self._start()
+
+    def delete_up_to(self, index: int) -> None:
+        """Queue the deletion of the log's prefix up to *index*."""
+        self._queue(lambda: self._delete_up_to(index))
+        self._start()
+
+    def run(self, operation: Operation) -> None:
+        """Queue any other blocking *operation* that must keep its place."""
+        self._queue(operation)
+        self._start()
+
+    def when_synced(self) -> Deferred[None]:
+        """Return a Deferred that fires when all writes queued so far are durable.
+
+        It never fires when a write fails; the node stops then.
+        """
+        if self.synced_number >= self._number:
+            return succeed(None)
+        waiter: Deferred[None] = Deferred()
+        self._waiting.append((self._number, waiter))
+        return waiter
+
+    def _queue(self, operation: Operation) -> None:
+        self._appending = None
+        self._operations.append(operation)
+
+    def _append(self, entries: list[Entry]) -> None:
+        """Let entries of several turns that wait together be one write."""
+        if self._appending is None:
+            batch = list(entries)
+            self._queue(lambda: self._log_store.store_logs(batch))
+            self._appending = batch
+        else:
+            self._appending += entries
+        self._last_index = entries[-1].index
+
+    def _start(self) -> None:
+        if self._busy or self._broken or not self._operations:
+            return
+        operations, self._operations = self._operations, []
+        self._appending = None
+        self._busy = True
+        number, last_index = self._number, self._last_index
+
+        def perform() -> None:
+            for operation in operations:
+                operation()
+
+        done = self._worker.run(perform)
+        done.addCallbacks(self._done, self._broke, callbackArgs=(number, last_index))
+
+    def _done(self, _: None, number: int, last_index: int) -> None:
+        self._busy = False
+        self.synced_number = number
+        self._synced(number, last_index)
+        while self._waiting and self._waiting[0][0] <= number:
+            self._waiting.popleft()[1].callback(None)
+        self._start()
+
+    def _broke(self, failure: Failure) -> None:
+        self._broken = True
+        self._failed(failure)
+
+    def _reset_log(self, index: int, keep_suffix: bool) -> None:
+        first, last = self._log_store.first_index(), self._log_store.last_index()
+        end = min(index, last) if keep_suffix else last
+        if first and first <= end:
+            self._log_store.delete_range(first, end)
+
+    def _truncate_from(self, index: int) -> None:
+        last = self._log_store.last_index()
+        if index <= last:
+            self._log_store.delete_range(index, last)
+
+    def _delete_up_to(self, index: int) -> None:
+        first = self._log_store.first_index()
+        if first and first <= index:
+            self._log_store.delete_range(
+                first, min(index, self._log_store.last_index())
+            )
