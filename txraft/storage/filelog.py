@@ -1,0 +1,340 @@
+"""The log in append-only files.
+
+Every change is one frame at the end of the newest segment: entries, a truncation, a
+new first index. Nothing is overwritten, so each is there after a crash or is not,
+and a frame is synced before the next is begun. Old segments are removed once a
+synced frame says that the log begins behind them.
+
+Reads run beside writes. What has been written is never changed, and a reader sees
+an entry in the index only after the bytes it stands for are durable; it opens the
+file for itself, so that the writer can remove a segment under it, which the reader
+then takes for the deletion it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from txraft.core.entry import Entry
+from txraft.errors import LogNotFound, ProtocolError, StorageError
+from txraft.storage.filesystem import (
+    TEMPORARY_SUFFIX,
+    FileSystem,
+    OsFileSystem,
+    make_directories,
+)
+from txraft.storage.logindex import View, place_in, position_of
+from txraft.storage.preamble import damaged
+from txraft.storage.recovery import Decode, Recovered, is_special, recover
+from txraft.storage.segment import (
+    LENGTH_BYTES,
+    MAX_ENTRY_BYTES,
+    MAX_FRAME_BYTES,
+    MAX_SEGMENT_BYTES,
+    SALT_BYTES,
+    FrameKind,
+    SegmentHeader,
+    entry_at,
+    pack_entries,
+    segment_name,
+    sequence_in,
+)
+from txraft.storage.tail import RandomBytes, Tail
+from txraft.wire.entries import decode_entry
+
+DEFAULT_SEGMENT_BYTES = 16 << 20
+MAX_READ_BYTES = 4 << 20
+MAX_SKIPPED_BYTES = 16 << 10
+
+
+class FileLog:
+    """A `LogStore` and `RangeLogStore` in segment files in the directory *path*.
+
+    Entries are stored as their `encoded` bytes, a msgpack map, and read back with
+    *decode*. *warnings* tells what recovery has cut off. *fresh* is whether nothing
+    had ever been written when it was opened. A failed write or sync is final: every
+    later write raises the same error.
+    Raises: DataCorrupted, FormatTooNew, WrongNode; nothing has been changed then.
+    Durable: everything that can be read, as soon as this is constructed.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        node_name: str,
+        fs: FileSystem | None = None,
+        *,
+        segment_bytes: int = DEFAULT_SEGMENT_BYTES,
+        decode: Decode = decode_entry,
+        random_bytes: RandomBytes = os.urandom,
+    ) -> None:
+        if not 1 <= segment_bytes <= MAX_SEGMENT_BYTES:
+            raise ValueError(f"segment_bytes must be 1 to {MAX_SEGMENT_BYTES}")
+        self._directory = Path(path)
+        self._node_name = node_name
+        self._fs = fs or OsFileSystem()
+        self._segment_bytes = segment_bytes
+        self._decode = decode
+        self._random_bytes = random_bytes
+        self._failure: Exception | None = None
+        make_directories(self._fs, self._directory)
+        recovered = recover(self._fs, self._directory, node_name, decode)
+        self.warnings = recovered.warnings
+        self._index = recovered.index
+        self._tail = self._begin(recovered)
+        self._oldest = recovered.oldest or self._tail.sequence
+        self._remove_old_segments()
+
+    def _begin(self, recovered: Recovered) -> Tail:
+        for name in self._fs.list(self._directory):
+            whole = name.removesuffix(TEMPORARY_SUFFIX)
+            if whole != name and sequence_in(whole) is not None:
+                self._fs.unlink(self._directory / name)
+        scanned = recovered.tail
+        self.fresh = scanned is None or recovered.chain == 0
+        if scanned is None:
+            return self._new_segment(sequence=1, chain=0)
+        self._fs.sync_directory(self._directory)
+        return Tail.reopen(self._fs, self._directory, scanned, recovered.chain)
+
+    # Reading -------------------------------------------------------------------
+
+    def first_index(self) -> int:
+        """Return the index of the oldest entry, 0 when empty. Thread: any."""
+        return self._index.bounds[0]
+
+    def last_index(self) -> int:
+        """Return the index of the newest entry, 0 when empty. Thread: any."""
+        return self._index.bounds[1]
+
+    def term_runs(self) -> list[tuple[int, int]]:
+        """List runs of entries of one term, as (first index, term).
+
+        Thread: writer.
+        """
+        return list(self._index.runs)
+
+    def special_entries(self) -> list[Entry]:
+        """List the entries of a membership type or with a cluster's identity.
+
+        Thread: writer.
+        """
+        return list(self._index.special)
+
+    def get_log(self, index: int) -> Entry:
+        """Read one entry.
+
+        Raises: LogNotFound, DataCorrupted
+        Thread: reader, beside writes.
+        """
+        return self.get_logs(index, index, 0)[0]
+
+    def get_logs(self, first: int, last: int, max_bytes: int) -> list[Entry]:
+        """Read entries *first* to *last*, stopping after *max_bytes* of encoding.
+
+        At least one entry is returned. Each must have the length that was found
+        when its checksum was verified, at open or by writing it.
+        Raises: LogNotFound for *first*; DataCorrupted
+        Thread: reader, beside writes.
+        """
+        view = self._index.view
+        if not view.start <= first <= view.last:
+            raise LogNotFound(first)
+        wanted = _within(view, first, min(last, view.last), max_bytes)
+        entries: list[Entry] = []
+        try:
+            for begin, end in _stretches(view, first, wanted):
+                entries += self._read_stretch(view, begin, end)
+        except FileNotFoundError as error:
+            if self._index.view.start <= first:
+                raise
+            raise LogNotFound(first) from error
+        return entries
+
+    def _read_stretch(self, view: View, begin: int, end: int) -> list[Entry]:
+        sequence, offset = place_in(view.positions[begin - view.start])
+        path = self._directory / segment_name(sequence)
+        base = view.positions[begin - view.start]
+        number = end - view.start
+        size = view.positions[number] - base + LENGTH_BYTES + view.lengths[number]
+        file = self._fs.open(path)
+        try:
+            data = file.read_at(size, offset)
+        finally:
+            file.close()
+        entries = []
+        for number in range(begin - view.start, end - view.start + 1):
+            at = view.positions[number] - base
+            raw = entry_at(data, at, view.lengths[number])
+            entries.append(self._decode_at(raw, path, offset + at, view.start + number))
+        return entries
+
+    def _decode_at(
+        self, raw: bytes | None, path: Path, offset: int, index: int
+    ) -> Entry:
+        if raw is None:
+            raise damaged(path, offset, f"entry {index} has changed its length")
+        try:
+            entry = self._decode(raw)
+        except ProtocolError as error:
+            raise damaged(path, offset, f"entry {index}: {error}") from error
+        if entry.index != index:
+            raise damaged(path, offset, f"entry {entry.index} stands for {index}")
+        return entry
+
+    # Writing -------------------------------------------------------------------
+
+    def store_log(self, entry: Entry) -> None:
+        """Store one entry; as `store_logs`. Thread: writer."""
+        self.store_logs([entry])
+
+    def store_logs(self, entries: Sequence[Entry]) -> None:
+        """Append consecutive entries, as one write of at most MAX_FRAME_BYTES.
+
+        More than that is several writes, in order. An entry at an index that is in
+        the log replaces it and all after it.
+        Raises: ValueError for entries that leave a gap, are not encoded or exceed
+            MAX_ENTRY_BYTES, and nothing is done; OSError, and the log is closed to
+            writes.
+        Thread: writer.
+        Durable: every entry, when this returns. When it raises, nothing is known.
+        """
+        if not entries:
+            return
+        self._check_entries(entries)
+        with self._final_failure():
+            for batch in _batches(entries):
+                self._write_entries(batch)
+
+    def delete_range(self, first: int, last: int) -> None:
+        """Delete a prefix or a suffix of the log.
+
+        Raises: ValueError for a range that leaves entries on both sides; OSError,
+            and the log is closed to writes.
+        Thread: writer.
+        Durable: the deletion, when this returns.
+        """
+        low, high = self._index.bounds
+        first, last = max(first, low), min(last, high)
+        if low == 0 or first > last:
+            return
+        if low < first and last < high:
+            raise ValueError(f"entries {first} to {last} are within {low} to {high}")
+        with self._final_failure():
+            if first == low:
+                self._room_in_tail().write(FrameKind.FIRST_INDEX, last + 1)
+                self._index.advance(last + 1)
+                self._remove_old_segments()
+            else:
+                self._room_in_tail().write(FrameKind.TRUNCATE, first)
+                self._index.truncate(first)
+
+    def close(self) -> None:
+        """Release the file; later writes raise StorageError. Idempotent."""
+        if self._failure is None:
+            self._failure = StorageError(f"{self._directory}: the log is closed")
+        self._tail.close()
+
+    def _check_entries(self, entries: Sequence[Entry]) -> None:
+        expected = entries[0].index
+        for entry in entries:
+            if entry.index != expected:
+                raise ValueError(f"entry {entry.index} follows {expected - 1}")
+            if not 0 < len(entry.encoded) <= MAX_ENTRY_BYTES:
+                size = len(entry.encoded)
+                raise ValueError(f"entry {entry.index} is encoded in {size} bytes")
+            expected += 1
+        low, high = self._index.bounds
+        index = entries[0].index
+        if index < 1 or (low and not low <= index <= high + 1):
+            raise ValueError(f"entry {index} leaves a gap to entries {low} to {high}")
+
+    def _write_entries(self, entries: Sequence[Entry]) -> None:
+        first = entries[0].index
+        payload, places, lengths = pack_entries(entries)
+        tail = self._room_in_tail()
+        start = tail.write(FrameKind.ENTRIES, first, len(entries), payload)
+        index = self._index
+        if not index.is_empty and first <= index.view.last:
+            index.truncate(first)
+        for entry in entries:
+            index.note_term(entry.index, entry.term)
+            if is_special(entry):
+                index.special.append(entry)
+        base = position_of(tail.sequence, start)
+        index.append(first, [base + place for place in places], lengths)
+
+    def _room_in_tail(self) -> Tail:
+        if self._tail.size >= self._segment_bytes:
+            full = self._tail
+            self._tail = self._new_segment(full.sequence + 1, full.chain)
+            full.close()
+        return self._tail
+
+    def _new_segment(self, sequence: int, chain: int) -> Tail:
+        salt = self._random_bytes(SALT_BYTES)
+        header = SegmentHeader(salt, sequence, chain, *self._index.bounds)
+        return Tail.create(self._fs, self._directory, header, self._node_name)
+
+    def _remove_old_segments(self) -> None:
+        # Oldest first, and each removal durable before the next: otherwise a crash
+        # could leave a gap, which would be taken for a lost file.
+        keep = self._index.oldest_segment() or self._tail.sequence
+        while self._oldest < keep:
+            self._fs.unlink(self._directory / segment_name(self._oldest))
+            self._fs.sync_directory(self._directory)
+            self._oldest += 1
+
+    @contextmanager
+    def _final_failure(self) -> Iterator[None]:
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
+        try:
+            yield
+        except Exception as error:
+            self._failure = error
+            raise
+
+
+def _batches(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    """Split *entries* where a frame would get longer than MAX_FRAME_BYTES."""
+    begin = size = 0
+    for number, entry in enumerate(entries):
+        size += LENGTH_BYTES + len(entry.encoded)
+        if size > MAX_FRAME_BYTES and number > begin:
+            yield entries[begin:number]
+            begin, size = number, LENGTH_BYTES + len(entry.encoded)
+    yield entries[begin:] if begin else entries
+
+
+def _within(view: View, first: int, last: int, max_bytes: int) -> int:
+    """Return the last entry from *first* on that *max_bytes* have room for."""
+    total = view.lengths[first - view.start]
+    for index in range(first + 1, last + 1):
+        total += view.lengths[index - view.start]
+        if total > max_bytes:
+            return index - 1
+    return max(first, last)
+
+
+def _stretches(view: View, first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Split entries *first* to *last* into those that one read can fetch.
+
+    Between neighbours in one segment there may be frame headers, and entries that
+    were replaced; a little of that is cheaper to read than to step over.
+    """
+    positions, lengths, start = view.positions, view.lengths, view.start
+    begin = first
+    for index in range(first + 1, last + 1):
+        number = index - start
+        end = positions[number - 1] + LENGTH_BYTES + lengths[number - 1]
+        skipped = positions[number] - end
+        size = positions[number] + lengths[number] - positions[begin - start]
+        # The segment is in the upper bits: another one is a very long way off.
+        if skipped > MAX_SKIPPED_BYTES or size > MAX_READ_BYTES:
+            yield begin, index - 1
+            begin = index
+    yield begin, last

@@ -1,0 +1,279 @@
+"""The few file operations that all storage is made of, behind one seam.
+
+Everything in this package reaches the disk through a `FileSystem`, so that a twin
+of it can lose, tear, fail and delay. `OsFileSystem` is the real one: it follows no
+symbolic link in the last part of a path, writes everything it is given, and makes
+files for their owner alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+FILE_MODE = 0o600
+DIRECTORY_MODE = 0o700
+TEMPORARY_SUFFIX = ".tmp"
+
+_SYNC_DATA: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+
+
+class File(Protocol):
+    """An open file. Every method raises OSError when the disk does."""
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        """Read *size* bytes at *offset*; fewer only at the end of the file."""
+
+    def write_at(self, data: bytes, offset: int) -> None:
+        """Write all of *data* at *offset*."""
+
+    def truncate(self, size: int) -> None:
+        """Cut the file to *size* bytes."""
+
+    def sync_data(self) -> None:
+        """Make the content durable, and the size needed to read it."""
+
+    def sync(self) -> None:
+        """Make content and attributes durable."""
+
+    def size(self) -> int:
+        """Return the size in bytes."""
+
+    def close(self) -> None:
+        """Release the file, and its lock if it has one; idempotent."""
+
+
+class FileSystem(Protocol):
+    """What storage asks of a file system. Names are durable only once their
+    directory is synced."""
+
+    def open(self, path: Path, *, writable: bool = False) -> File:
+        """Open an existing file. Raises: FileNotFoundError"""
+
+    def create(self, path: Path) -> File:
+        """Create and open a new file. Raises: FileExistsError"""
+
+    def lock(self, path: Path) -> File:
+        """Open or create a file and lock it for as long as it is open.
+
+        Raises: BlockingIOError at once, when another holds the lock.
+        """
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file or directory another name, replacing a file of that name."""
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file."""
+
+    def make_directory(self, path: Path) -> None:
+        """Create one directory. Raises: FileExistsError"""
+
+    def remove_directory(self, path: Path) -> None:
+        """Remove an empty directory."""
+
+    def list(self, path: Path) -> list[str]:
+        """List the names in a directory, sorted."""
+
+    def sync_directory(self, path: Path) -> None:
+        """Make the names in a directory durable."""
+
+    def is_directory(self, path: Path) -> bool:
+        """Tell whether *path* is a directory itself, not a link to one."""
+
+    def is_symlink(self, path: Path) -> bool:
+        """Tell whether *path* is a symbolic link."""
+
+    def exists(self, path: Path) -> bool:
+        """Tell whether there is anything at *path*, be it a dangling link."""
+
+
+class OsFile:
+    """A file of the operating system."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        """Read *size* bytes at *offset*; fewer only at the end of the file."""
+        data = os.pread(self._descriptor, size, offset)
+        if len(data) == size or not data:
+            return data
+        pieces = [data]
+        read = len(data)
+        while read < size:
+            data = os.pread(self._descriptor, size - read, offset + read)
+            if not data:
+                break
+            pieces.append(data)
+            read += len(data)
+        return b"".join(pieces)
+
+    def write_at(self, data: bytes, offset: int) -> None:
+        """Write all of *data* at *offset*."""
+        written = os.pwrite(self._descriptor, data, offset)
+        if written < len(data):
+            write_rest(self._write, memoryview(data)[written:], offset + written)
+
+    def _write(self, data: memoryview, offset: int) -> int:
+        return os.pwrite(self._descriptor, data, offset)
+
+    def truncate(self, size: int) -> None:
+        """Cut the file to *size* bytes."""
+        os.ftruncate(self._descriptor, size)
+
+    def sync_data(self) -> None:
+        """Make the content durable, and the size needed to read it."""
+        _SYNC_DATA(self._descriptor)
+
+    def sync(self) -> None:
+        """Make content and attributes durable."""
+        os.fsync(self._descriptor)
+
+    def size(self) -> int:
+        """Return the size in bytes."""
+        return os.fstat(self._descriptor).st_size
+
+    def close(self) -> None:
+        """Release the file, and its lock if it has one; idempotent."""
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+
+
+class OsFileSystem:
+    """The file system of the operating system."""
+
+    def open(self, path: Path, *, writable: bool = False) -> OsFile:
+        """Open an existing regular file, not through a link."""
+        # Without O_NONBLOCK a named pipe would hold the opener for ever.
+        flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_NONBLOCK
+        return _open_regular(path, flags)
+
+    def create(self, path: Path) -> OsFile:
+        """Create and open a new file."""
+        return _open_regular(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+
+    def lock(self, path: Path) -> OsFile:
+        """Open or create a file and lock it for as long as it is open."""
+        file = _open_regular(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
+        try:
+            fcntl.flock(file._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise
+        return file
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file or directory another name, replacing a file of that name."""
+        os.rename(source, target)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file."""
+        os.unlink(path)
+
+    def make_directory(self, path: Path) -> None:
+        """Create one directory, for its owner alone."""
+        os.mkdir(path, DIRECTORY_MODE)
+
+    def remove_directory(self, path: Path) -> None:
+        """Remove an empty directory."""
+        os.rmdir(path)
+
+    def list(self, path: Path) -> list[str]:
+        """List the names in a directory, sorted."""
+        return sorted(os.listdir(path))
+
+    def sync_directory(self, path: Path) -> None:
+        """Make the names in a directory durable."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def is_directory(self, path: Path) -> bool:
+        """Tell whether *path* is a directory itself, not a link to one."""
+        return path.is_dir() and not path.is_symlink()
+
+    def is_symlink(self, path: Path) -> bool:
+        """Tell whether *path* is a symbolic link."""
+        return path.is_symlink()
+
+    def exists(self, path: Path) -> bool:
+        """Tell whether there is anything at *path*, be it a dangling link."""
+        return os.path.lexists(path)
+
+
+def write_rest(
+    write: Callable[[memoryview, int], int], data: memoryview, offset: int
+) -> None:
+    """Call *write* until all of *data* is written at *offset*.
+
+    Raises: OSError ENOSPC when a call takes nothing at all.
+    """
+    while data:
+        written = write(data, offset)
+        if written <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        data = data[written:]
+        offset += written
+
+
+def temporary(path: Path) -> Path:
+    """Return the name under which *path* is written before it is complete."""
+    return path.with_name(path.name + TEMPORARY_SUFFIX)
+
+
+def create_whole(fs: FileSystem, path: Path, data: bytes) -> None:
+    """Put a file of *data* in place of *path*, in one step.
+
+    Durable: all of *data* under that name, when this returns. After a crash there
+    is the old file or the new one.
+    """
+    unfinished = temporary(path)
+    if fs.exists(unfinished):
+        fs.unlink(unfinished)
+    file = fs.create(unfinished)
+    try:
+        file.write_at(data, 0)
+        file.sync()
+    finally:
+        file.close()
+    fs.rename(unfinished, path)
+    fs.sync_directory(path.parent)
+
+
+def read_whole(fs: FileSystem, path: Path, limit: int) -> bytes:
+    """Read a file, up to one byte more than *limit*."""
+    file = fs.open(path)
+    try:
+        return file.read_at(min(file.size(), limit + 1), 0)
+    finally:
+        file.close()
+
+
+def make_directories(fs: FileSystem, path: Path) -> None:
+    """Create *path* and what is missing above it.
+
+    Durable: their names, when this returns.
+    """
+    if fs.exists(path):
+        return
+    make_directories(fs, path.parent)
+    fs.make_directory(path)
+    fs.sync_directory(path.parent)
+
+
+def _open_regular(path: Path, flags: int) -> OsFile:
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return OsFile(descriptor)

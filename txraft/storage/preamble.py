@@ -1,0 +1,68 @@
+"""The first bytes of every file of ours: what it is and in which format.
+
+They keep their own checksum and their place in all formats to come, so that a
+newer file is known for certain and never mistaken for a damaged one.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+from txraft.errors import DataCorrupted, FormatTooNew, WrongNode
+
+MAX_NODE_NAME_BYTES = 1024
+WAY_OUT = (
+    "restore the data directory from a backup, or remove this server from the "
+    "cluster and add it again with an empty data directory"
+)
+
+_LAYOUT = struct.Struct(">8sII")
+PREAMBLE_BYTES = _LAYOUT.size
+
+
+def encode_preamble(magic: bytes, version: int) -> bytes:
+    """Make the preamble of a file of format *version*."""
+    checked = _LAYOUT.pack(magic, version, 0)[:-4]
+    return checked + struct.pack(">I", zlib.crc32(checked))
+
+
+def check_preamble(data: bytes, magic: bytes, version: int, path: Path) -> None:
+    """Refuse a file that does not begin as one of ours in a format we know.
+
+    Raises: DataCorrupted, FormatTooNew
+    """
+    if len(data) < PREAMBLE_BYTES:
+        raise damaged(path, len(data), "the file ends in its header")
+    found, number, checksum = _LAYOUT.unpack_from(data)
+    if zlib.crc32(data[: PREAMBLE_BYTES - 4]) != checksum or found != magic:
+        raise damaged(path, 0, "the file does not begin with a valid header")
+    if number > version:
+        raise FormatTooNew(
+            f"{path}: the file has format {number}, this version reads formats up "
+            f"to {version}; start the version that wrote it, or a later one"
+        )
+
+
+def encode_node_name(name: str) -> bytes:
+    """Encode a node's name for a header. Raises: ValueError when it is too long."""
+    data = name.encode("utf-8", "surrogateescape")
+    if len(data) > MAX_NODE_NAME_BYTES:
+        raise ValueError(f"a node name has at most {MAX_NODE_NAME_BYTES} bytes")
+    return data
+
+
+def check_node_name(found: bytes, name: str, path: Path) -> None:
+    """Refuse a file of another node. Raises: WrongNode"""
+    if found != encode_node_name(name):
+        owner = found.decode("utf-8", "backslashreplace")
+        raise WrongNode(
+            f"{path}: the file belongs to node {owner!r} and this is node {name!r}; "
+            "point data_dir at this node's own directory"
+        )
+
+
+def damaged(path: Path, offset: int, what: str) -> DataCorrupted:
+    """Make the error for damage at byte *offset* of *path*."""
+    return DataCorrupted(f"{path}: damaged at byte {offset}: {what}; {WAY_OUT}")

@@ -1,0 +1,236 @@
+"""Reading a whole log back when it is opened, and telling a torn write from damage.
+
+Every frame was synced before the next one was written, so only the very last write
+can be torn. A frame that is broken and has a whole frame anywhere behind it, or a
+later segment, is therefore damage, and the log is refused; a broken frame with
+nothing behind it is the write that a crash interrupted. Nothing is changed here:
+`Recovered` says what is to be cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import msgpack
+
+from txraft.core.entry import MEMBERSHIP_TYPES, Entry
+from txraft.errors import DataCorrupted, ProtocolError
+from txraft.storage.filesystem import File, FileSystem
+from txraft.storage.logindex import LogIndex, position_of
+from txraft.storage.preamble import WAY_OUT, damaged
+from txraft.storage.segment import (
+    LENGTH_BYTES,
+    MAX_HEADER_BYTES,
+    Frame,
+    FrameKind,
+    Seal,
+    SegmentHeader,
+    decode_header,
+    segment_name,
+    sequence_in,
+    unpack_lengths,
+)
+
+WINDOW_BYTES = 1 << 20
+
+Decode = Callable[[bytes], Entry]
+
+
+@dataclass(slots=True)
+class Scanned:
+    """The last segment: *end* is where its last whole frame ends, *last_frame* where
+    that begins, *size* that of the file; *end* < *size* after a torn write."""
+
+    header: SegmentHeader
+    end: int
+    last_frame: int | None
+    size: int
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What the segments of a directory hold."""
+
+    index: LogIndex = field(default_factory=LogIndex)
+    warnings: list[str] = field(default_factory=list)
+    oldest: int = 0
+    chain: int = 0
+    tail: Scanned | None = None
+
+
+def is_special(entry: Entry) -> bool:
+    """Tell whether boot wants to see *entry*: membership or a cluster's identity."""
+    return entry.type in MEMBERSHIP_TYPES or entry.cluster is not None
+
+
+def recover(
+    fs: FileSystem, directory: Path, node_name: str, decode: Decode
+) -> Recovered:
+    """Read every segment in *directory*.
+
+    Raises: DataCorrupted, FormatTooNew, WrongNode; nothing has been changed.
+    """
+    recovered = Recovered()
+    sequences = _sequences(fs, directory)
+    for sequence in sequences:
+        path = directory / segment_name(sequence)
+        file = fs.open(path)
+        try:
+            scan = _Scan(recovered, file, path, node_name, decode)
+            recovered.tail = scan.run(sequence, is_last=sequence == sequences[-1])
+        finally:
+            file.close()
+    if sequences:
+        recovered.oldest = sequences[0]
+    _refuse_missing(recovered, directory)
+    return recovered
+
+
+def _sequences(fs: FileSystem, directory: Path) -> list[int]:
+    numbers = (sequence_in(name) for name in fs.list(directory))
+    sequences = sorted(number for number in numbers if number is not None)
+    for before, after in pairwise(sequences):
+        if after != before + 1:
+            raise DataCorrupted(
+                f"{directory / segment_name(before + 1)}: the file is missing, later "
+                f"ones are there; {WAY_OUT}"
+            )
+    return sequences
+
+
+def _refuse_missing(recovered: Recovered, directory: Path) -> None:
+    missing = recovered.index.missing
+    if missing:
+        raise DataCorrupted(
+            f"{directory / segment_name(recovered.oldest - 1)}: the file is missing, "
+            f"the log needs it for entries {missing[0]} to {missing[1]}; {WAY_OUT}"
+        )
+
+
+class _Scan:
+    """The reading of one segment, through a window that moves along the file."""
+
+    def __init__(
+        self,
+        recovered: Recovered,
+        file: File,
+        path: Path,
+        node_name: str,
+        decode: Decode,
+    ) -> None:
+        self._recovered = recovered
+        self._index = recovered.index
+        self._file = file
+        self._size = file.size()
+        self._path = path
+        self._decode = decode
+        head = file.read_at(MAX_HEADER_BYTES, 0)
+        self._header, self._at = decode_header(head, node_name, path)
+        self._seal = Seal(self._header.salt)
+        self._window = memoryview(b"")
+        self._window_at = self._at
+
+    def run(self, sequence: int, *, is_last: bool) -> Scanned:
+        self._continue_from(self._header, sequence)
+        last_frame = None
+        while self._at < self._size:
+            frame = self._frame_here()
+            if frame is None:
+                self._accept_torn_write(is_last)
+                break
+            self._take(frame)
+            last_frame = self._at
+            self._at = frame.start + len(frame.payload)
+        return Scanned(self._header, self._at, last_frame, self._size)
+
+    def _continue_from(self, header: SegmentHeader, sequence: int) -> None:
+        if header.sequence != sequence:
+            raise damaged(self._path, 0, f"this is segment {header.sequence}, renamed")
+        if self._recovered.tail is None:
+            self._index.begin_behind(header.first, header.last)
+            self._recovered.chain = header.chain
+        elif header.chain != self._recovered.chain:
+            raise damaged(self._path, 0, "it does not follow the segment before it")
+        elif (header.first, header.last) != self._index.known_bounds:
+            raise damaged(self._path, 0, "the segment before it holds another log")
+
+    def _frame_here(self) -> Frame | None:
+        frame = self._seal.parse(self._window[self._at - self._window_at :], self._at)
+        if frame is not None:
+            return frame
+        self._move_window(WINDOW_BYTES)
+        length = self._seal.payload_length(self._window, self._at)
+        if length is None or length > self._size - self._at:
+            return None
+        frame = self._seal.parse(self._window, self._at)
+        if frame is None and length > len(self._window) // 2:
+            self._move_window(length + WINDOW_BYTES)
+            frame = self._seal.parse(self._window, self._at)
+        return frame
+
+    def _move_window(self, size: int) -> None:
+        self._window = memoryview(self._file.read_at(size, self._at))
+        self._window_at = self._at
+
+    def _accept_torn_write(self, is_last: bool) -> None:
+        broken = self._size - self._at
+        if not is_last:
+            raise damaged(self._path, self._at, "a later segment follows")
+        rest = self._file.read_at(broken, self._at)
+        follows = self._seal.find(rest[1:], self._at + 1)
+        if follows is not None:
+            what = f"a whole write follows at byte {follows}"
+            raise damaged(self._path, self._at, what)
+        self._recovered.warnings.append(
+            f"{self._path}: the last write was torn; its {broken} bytes from byte "
+            f"{self._at} on were never acknowledged and are cut off"
+        )
+
+    def _take(self, frame: Frame) -> None:
+        if frame.previous != self._recovered.chain:
+            raise damaged(self._path, self._at, "it does not follow the write before")
+        self._recovered.chain = frame.checksum
+        index = self._index
+        first, last = index.known_bounds
+        inside = first <= frame.first <= last
+        if frame.kind == FrameKind.ENTRIES and frame.count > 0:
+            if not (inside or index.is_empty or frame.first == last + 1):
+                raise damaged(self._path, self._at, "entries leave a gap")
+            if inside:
+                index.truncate(frame.first)
+            self._take_entries(frame)
+        elif frame.kind == FrameKind.TRUNCATE and inside:
+            index.truncate(frame.first)
+        elif frame.kind == FrameKind.FIRST_INDEX and first < frame.first <= last + 1:
+            index.advance(frame.first)
+        else:
+            raise damaged(self._path, self._at, "a write that makes no sense")
+
+    def _take_entries(self, frame: Frame) -> None:
+        try:
+            places, lengths = unpack_lengths(frame.payload, frame.count)
+        except ValueError as error:
+            raise damaged(self._path, self._at, str(error)) from error
+        base = position_of(self._header.sequence, frame.start)
+        for number, place in enumerate(places):
+            at = place + LENGTH_BYTES
+            raw = frame.payload[at : at + lengths[number]]
+            try:
+                self._note(raw, frame.first + number)
+            except (ValueError, TypeError, KeyError, ProtocolError) as error:
+                what = f"no entry can be read here: {error!r}"
+                raise damaged(self._path, frame.start + place, what) from error
+        self._index.append(frame.first, [base + place for place in places], lengths)
+
+    def _note(self, raw: memoryview, index: int) -> None:
+        fields = msgpack.unpackb(raw, raw=True, strict_map_key=False)
+        if fields[b"Index"] != index:
+            raise ValueError(f"entry {fields[b'Index']} in the place of {index}")
+        self._index.note_term(index, fields[b"Term"])
+        if fields[b"Type"] in MEMBERSHIP_TYPES or fields.get(b"Extensions"):
+            entry = self._decode(bytes(raw))
+            if is_special(entry):
+                self._index.special.append(entry)

@@ -1,0 +1,246 @@
+"""Segment files: how a piece of the log looks on disk, byte by byte.
+
+A segment is a header and then frames; a frame is what one write and one sync put
+there. This module turns both into bytes and back and decides whether bytes are a
+frame. It touches no file: `filelog` writes, `recovery` reads. The layout is
+written down in docs/log-format.rst.
+
+A frame's checksums begin with the salt of its segment and its own place in it. So
+a frame is known for one wherever it is found, and a copy of it in another place, in
+a client's data or left behind in another file, is not.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import accumulate
+from pathlib import Path
+
+from fastcrc.crc64 import xz
+
+from txraft.core.entry import Entry
+from txraft.storage.preamble import (
+    PREAMBLE_BYTES,
+    check_node_name,
+    check_preamble,
+    damaged,
+    encode_node_name,
+    encode_preamble,
+)
+
+MAGIC = b"txraft-L"
+VERSION = 1
+SALT_BYTES = 16
+MAX_FRAME_BYTES = 8 << 20
+MAX_ENTRY_BYTES = 64 << 20
+MAX_SEGMENT_BYTES = 1 << 30
+
+FRAME_MAGIC = b"TXRf"
+LENGTH_BYTES = 4
+
+_HEADER = struct.Struct(">16sQQQQH")
+_CHECK = struct.Struct(">Q")
+_FIELDS = struct.Struct(">4sBxxxIIQQ")
+_CHECKS = struct.Struct(">QQ")
+_LENGTH = struct.Struct(">I")
+_PLACE = struct.Struct(">Q")
+FRAME_HEADER_BYTES = _FIELDS.size + _CHECKS.size
+MAX_HEADER_BYTES = PREAMBLE_BYTES + _HEADER.size + 1024 + _CHECK.size
+
+_NAME = re.compile(r"(\d{16})\.seg\Z")
+
+
+class FrameKind(IntEnum):
+    """What a frame does to the log; the numbers are those on disk."""
+
+    ENTRIES = 1
+    TRUNCATE = 2
+    FIRST_INDEX = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentHeader:
+    """What a segment says of itself and of the log before it.
+
+    *chain* is the checksum of the last frame before this segment, 0 in the first
+    one. *first* and *last* are the log's bounds when it was made, both 0 when the
+    log was empty.
+    """
+
+    salt: bytes
+    sequence: int
+    chain: int
+    first: int
+    last: int
+
+    def encode(self, node_name: str) -> bytes:
+        """Make the bytes that begin the file."""
+        name = encode_node_name(node_name)
+        fields = _HEADER.pack(
+            self.salt, self.sequence, self.chain, self.first, self.last, len(name)
+        )
+        checked = encode_preamble(MAGIC, VERSION) + fields + name
+        return checked + _CHECK.pack(xz(checked))
+
+
+def decode_header(data: bytes, node_name: str, path: Path) -> tuple[SegmentHeader, int]:
+    """Read the header of the segment at *path*.
+
+    A header is complete before its file has its name, so a broken one is never a
+    torn write.
+    Returns: the header, and where the first frame begins.
+    Raises: DataCorrupted, FormatTooNew, WrongNode
+    """
+    check_preamble(data, MAGIC, VERSION, path)
+    fixed = PREAMBLE_BYTES + _HEADER.size
+    if len(data) < fixed:
+        raise damaged(path, len(data), "the file ends in its header")
+    *fields, name_length = _HEADER.unpack_from(data, PREAMBLE_BYTES)
+    end = fixed + name_length
+    if len(data) < end + _CHECK.size:
+        raise damaged(path, len(data), "the file ends in its header")
+    if _CHECK.pack(xz(data[:end])) != data[end : end + _CHECK.size]:
+        raise damaged(path, 0, "the checksum of the header does not match")
+    check_node_name(data[fixed:end], node_name, path)
+    return SegmentHeader(*fields), end + _CHECK.size
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A whole frame, as found; *start* is where its payload begins in the file."""
+
+    kind: int
+    count: int
+    first: int
+    previous: int
+    checksum: int
+    start: int
+    payload: memoryview
+
+
+class Seal:
+    """Makes and checks the frames of one segment."""
+
+    __slots__ = ("_salted",)
+
+    def __init__(self, salt: bytes) -> None:
+        self._salted = xz(salt)
+
+    def make(
+        self,
+        offset: int,
+        kind: FrameKind,
+        count: int,
+        first: int,
+        payload: bytes,
+        previous: int,
+    ) -> tuple[bytes, int]:
+        """Make the frame that belongs at *offset*, and its checksum."""
+        fields = _FIELDS.pack(FRAME_MAGIC, kind, count, len(payload), first, previous)
+        header_check = xz(_PLACE.pack(offset) + fields, self._salted)
+        checksum = xz(payload, header_check) if payload else header_check
+        return fields + _CHECKS.pack(header_check, checksum) + payload, checksum
+
+    def payload_length(self, data: memoryview, offset: int) -> int | None:
+        """Read the payload's length from the frame header at the start of *data*.
+
+        Returns: None when *data* does not begin with a frame header of *offset*.
+        """
+        if len(data) < FRAME_HEADER_BYTES or data[:4] != FRAME_MAGIC:
+            return None
+        (found,) = _CHECK.unpack_from(data, _FIELDS.size)
+        covered = _PLACE.pack(offset) + data[: _FIELDS.size]
+        if xz(covered, self._salted) != found:
+            return None
+        (length,) = _LENGTH.unpack_from(data, 12)
+        return int(length)
+
+    def parse(self, data: memoryview, offset: int) -> Frame | None:
+        """Read the frame at the start of *data*, which is at *offset* of the file.
+
+        Returns: None when there is no whole, undamaged frame of this place.
+        """
+        length = self.payload_length(data, offset)
+        if length is None or len(data) < FRAME_HEADER_BYTES + length:
+            return None
+        _, kind, count, _, first, previous = _FIELDS.unpack_from(data)
+        header_check, checksum = _CHECKS.unpack_from(data, _FIELDS.size)
+        payload = data[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + length]
+        if (xz(payload, header_check) if length else header_check) != checksum:
+            return None
+        start = offset + FRAME_HEADER_BYTES
+        return Frame(kind, count, first, previous, checksum, start, payload)
+
+    def find(self, data: bytes, offset: int) -> int | None:
+        """Search *data*, which is at *offset* of the file, for a whole frame.
+
+        Returns: where in the file the first one begins, None when there is none.
+        """
+        view = memoryview(data)
+        at = data.find(FRAME_MAGIC)
+        while at >= 0:
+            if self.parse(view[at:], offset + at) is not None:
+                return offset + at
+            at = data.find(FRAME_MAGIC, at + 1)
+        return None
+
+
+def pack_entries(entries: Sequence[Entry]) -> tuple[bytes, list[int], list[int]]:
+    """Make the payload of a frame of entries.
+
+    Returns: the payload, and each entry's place in it (that of its length) and
+        length.
+    """
+    lengths = [len(entry.encoded) for entry in entries]
+    pieces = []
+    for entry, length in zip(entries, lengths, strict=True):
+        pieces.append(_LENGTH.pack(length))
+        pieces.append(entry.encoded)
+    steps = accumulate((LENGTH_BYTES + length for length in lengths), initial=0)
+    return b"".join(pieces), list(steps)[:-1], lengths
+
+
+def unpack_lengths(payload: memoryview, count: int) -> tuple[list[int], list[int]]:
+    """Find the entries in the payload of a frame.
+
+    Returns: each entry's place in it (that of its length) and length.
+    Raises: ValueError when the lengths do not add up to the payload.
+    """
+    places, lengths = [], []
+    at, end = 0, len(payload)
+    for _ in range(count):
+        if at + LENGTH_BYTES > end:
+            raise ValueError(f"entry data end at byte {at} of the payload")
+        (length,) = _LENGTH.unpack_from(payload, at)
+        places.append(at)
+        lengths.append(length)
+        at += LENGTH_BYTES + length
+    if at != end:
+        raise ValueError(f"entries take {at} bytes of a payload of {end}")
+    return places, lengths
+
+
+def entry_at(data: bytes, at: int, length: int) -> bytes | None:
+    """Take the entry of *length* whose own length stands at *at* of *data*.
+
+    Returns: None when another length stands there, or the data end before.
+    """
+    end = at + LENGTH_BYTES + length
+    if len(data) < end or _LENGTH.unpack_from(data, at)[0] != length:
+        return None
+    return data[at + LENGTH_BYTES : end]
+
+
+def segment_name(sequence: int) -> str:
+    """Name the file of a segment."""
+    return f"{sequence:016d}.seg"
+
+
+def sequence_in(name: str) -> int | None:
+    """Return the sequence number in a file name, None if it is not a segment's."""
+    match = _NAME.match(name)
+    return int(match[1]) if match else None

@@ -1,0 +1,90 @@
+"""The segment that is being written: the only file of a log that ever changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from txraft.storage.filesystem import File, FileSystem, create_whole
+from txraft.storage.recovery import Scanned
+from txraft.storage.segment import (
+    FRAME_HEADER_BYTES,
+    FrameKind,
+    Seal,
+    SegmentHeader,
+    segment_name,
+)
+
+RandomBytes = Callable[[int], bytes]
+
+
+class Tail:
+    """Appends frames, each with one write and one sync.
+
+    *chain* is the checksum of the newest frame of the log. After an error nothing
+    may be written any more: what the file holds is known only by reading it back.
+    """
+
+    def __init__(
+        self, file: File, header: SegmentHeader, size: int, chain: int
+    ) -> None:
+        self.sequence = header.sequence
+        self.size = size
+        self.chain = chain
+        self._file = file
+        self._seal = Seal(header.salt)
+
+    @classmethod
+    def create(
+        cls, fs: FileSystem, directory: Path, header: SegmentHeader, node_name: str
+    ) -> Tail:
+        """Make a new segment.
+
+        Durable: the file under its name, when this returns.
+        """
+        path = directory / segment_name(header.sequence)
+        data = header.encode(node_name)
+        create_whole(fs, path, data)
+        return cls(fs.open(path, writable=True), header, len(data), header.chain)
+
+    @classmethod
+    def reopen(
+        cls, fs: FileSystem, directory: Path, scanned: Scanned, chain: int
+    ) -> Tail:
+        """Go on in a segment that was scanned, without its torn write.
+
+        The newest frame is written once more: a sync that failed in an earlier life
+        of this node may have left it in memory only, and marked as written.
+        Durable: all that was found whole, when this returns.
+        """
+        header = scanned.header
+        file = fs.open(directory / segment_name(header.sequence), writable=True)
+        if scanned.end < scanned.size:
+            file.truncate(scanned.end)
+        if scanned.last_frame is not None:
+            size = scanned.end - scanned.last_frame
+            file.write_at(file.read_at(size, scanned.last_frame), scanned.last_frame)
+        file.sync()
+        return cls(file, header, scanned.end, chain)
+
+    def write(
+        self, kind: FrameKind, first: int, count: int = 0, payload: bytes = b""
+    ) -> int:
+        """Append a frame.
+
+        Returns: where its payload begins in the file.
+        Durable: the frame, when this returns.
+        """
+        offset = self.size
+        frame, checksum = self._seal.make(
+            offset, kind, count, first, payload, self.chain
+        )
+        self._file.write_at(frame, offset)
+        self._file.sync_data()
+        self.size = offset + len(frame)
+        self.chain = checksum
+        return offset + FRAME_HEADER_BYTES
+
+    def close(self) -> None:
+        """Release the file."""
+        self._file.close()
