@@ -1,0 +1,112 @@
+"""What both ends of a connection share: options, back-pressure, an abrupt end."""
+
+from __future__ import annotations
+
+import typing
+
+from twisted.internet.interfaces import IPushProducer, ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+
+class Channel(typing.Protocol):
+    """What is used of a Twisted stream transport.
+
+    Writes of one reactor turn leave together: the transport joins them itself.
+    """
+
+    def write(self, data: bytes) -> None:
+        """Queue *data*."""
+
+    def getPeer(self) -> object:
+        """Return the address at the other end."""
+
+    def loseConnection(self) -> None:
+        """Close once what is queued has been sent."""
+
+    def abortConnection(self) -> None:
+        """Close now, dropping what is queued."""
+
+    def pauseProducing(self) -> None:
+        """Stop reading."""
+
+    def resumeProducing(self) -> None:
+        """Read again."""
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        """Tell *producer* to pause when too much is queued."""
+
+    def unregisterProducer(self) -> None:
+        """Forget the producer."""
+
+
+@implementer(IPushProducer)
+class Connection(Protocol):
+    """A stream to a peer that knows how much of what it wrote is still unsent.
+
+    *blocked* is true while the peer reads too slowly; *unsent_bytes* is what was
+    written in that time. *lost* is true once nothing is sent or read any more.
+    """
+
+    channel: Channel
+    blocked = False
+    lost = False
+    _gone = False
+    unsent_bytes = 0
+
+    def connectionMade(self) -> None:
+        """Set the options of the socket and ask for back-pressure."""
+        self.channel = typing.cast(Channel, self.transport)
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+            self.transport.setTcpKeepAlive(True)
+        self.channel.registerProducer(self, True)
+
+    def write(self, data: bytes) -> None:
+        """Queue *data*; nothing is sent after the connection has ended."""
+        if self.lost:
+            return
+        if self.blocked:
+            self.unsent_bytes += len(data)
+        self.channel.write(data)
+
+    def abort(self) -> None:
+        """Close now, dropping what is unsent; idempotent."""
+        if not self._gone:
+            self._let_go()
+            self.channel.abortConnection()
+
+    def finish(self) -> None:
+        """Close in good order, or at once when the peer does not read."""
+        if self.blocked:
+            self.abort()
+        elif not self.lost:
+            self._let_go()
+            self.channel.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Note the end of the connection."""
+        self.lost = self._gone = True
+
+    def pauseProducing(self) -> None:
+        """Learn that the peer reads too slowly."""
+        self.blocked = True
+        self.flow_changed()
+
+    def resumeProducing(self) -> None:
+        """Learn that all that was written has been sent."""
+        self.blocked = False
+        self.unsent_bytes = 0
+        self.flow_changed()
+
+    def stopProducing(self) -> None:
+        """Learn that the connection is going; `connectionLost` follows."""
+
+    def flow_changed(self) -> None:
+        """React to a change of `blocked`."""
+
+    def _let_go(self) -> None:
+        if not self.lost:
+            self.lost = True
+            self.channel.unregisterProducer()

@@ -1,0 +1,266 @@
+"""A transport inside one process, on a clock: the seed's `InmemTransport`.
+
+Messages pass as objects. Each hop takes `latency` seconds of the clock, so nothing
+is delivered while its sender is still on the stack.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random, SystemRandom
+from typing import cast
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from txraft.core.messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    Request,
+    RequestPreVoteRequest,
+    RequestPreVoteResponse,
+    RequestVoteRequest,
+    RequestVoteResponse,
+    Response,
+    TimeoutNowRequest,
+    TimeoutNowResponse,
+)
+from txraft.errors import (
+    ConnectionClosedByPeer,
+    ConnectionFailed,
+    PipelineShutdown,
+    TransportShutdown,
+)
+from txraft.interfaces import (
+    AppendPipeline,
+    IncomingRPC,
+    RPCHandler,
+    SnapshotSource,
+    Transport,
+)
+from txraft.transport.limits import (
+    DEFAULT_MAX_POOL,
+    DEFAULT_TIMEOUT_SCALE,
+    snapshot_timeout,
+)
+from txraft.transport.line import Line
+from txraft.wire.membership import address_from_bytes, address_to_bytes
+
+INMEM_TIMEOUT = 0.5
+"""Seconds for one call."""
+
+SNAPSHOT_TIMEOUT_FACTOR = 10
+"""How many times longer a snapshot may take than another call (the seed's)."""
+
+
+def new_inmem_addr(random: Random) -> str:
+    """Make an address that no other transport has, in the form of a UUID."""
+    digits = f"{random.getrandbits(128):032x}"
+    parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
+    return "-".join(parts)
+
+
+class InmemTransport:
+    """A `LoopbackTransport` whose routes are made with `connect`.
+
+    *latency* is the seconds of one way between two transports, the larger of both
+    ends, and may be changed at any time; messages of one connection keep their
+    order. *timeout* is in seconds and covers one call.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        addr: str | None = None,
+        *,
+        timeout: float = INMEM_TIMEOUT,
+        latency: float = 0.0,
+        random: Random | None = None,
+    ) -> None:
+        self.latency = latency
+        self._clock = clock
+        self._address = addr or new_inmem_addr(random or SystemRandom())
+        self._timeout = timeout
+        self._handler: RPCHandler | None = None
+        self._routes: dict[str, InmemTransport] = {}
+        self._idle: dict[str, list[Line]] = {}
+        self._outbound: dict[Line, None] = {}
+        self._inbound: dict[Line, None] = {}
+        self._closed = False
+
+    @property
+    def is_shutdown(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def connect(self, peer: str, transport: Transport) -> None:
+        """Route *peer* to *transport*, which must be another of this class."""
+        assert isinstance(transport, InmemTransport), "both are in this process"
+        self._routes[peer] = transport
+
+    def disconnect(self, peer: str) -> None:
+        """Drop the route to *peer*; calls under way fail as if it had hung up."""
+        self._routes.pop(peer, None)
+        for line in [line for line in self._outbound if line.target == peer]:
+            line.close(ConnectionClosedByPeer(f"{peer} was disconnected"))
+
+    def disconnect_all(self) -> None:
+        """Drop every route and every connection, also those from peers."""
+        self._routes.clear()
+        for line in [*self._outbound, *self._inbound]:
+            line.close(ConnectionClosedByPeer(f"{line.target} was disconnected"))
+
+    def close(self) -> Deferred[None]:
+        """Drop every route and connection; calls fail with TransportShutdown."""
+        self._closed = True
+        for line in list(self._outbound):
+            line.close(TransportShutdown())
+        self.disconnect_all()
+        return succeed(None)
+
+    def set_handler(self, handler: RPCHandler) -> None:
+        """Deliver requests to *handler*, beginning with those that wait."""
+        self._handler = handler
+        for line in list(self._inbound):
+            line.deliver()
+
+    def local_addr(self) -> str:
+        """Return this transport's address."""
+        return self._address
+
+    def append_entries(
+        self, target: str, request: AppendEntriesRequest
+    ) -> Deferred[AppendEntriesResponse]:
+        """Send one request; see `Transport`."""
+        answer = self._call(target, _copied(request))
+        return cast("Deferred[AppendEntriesResponse]", answer)
+
+    def append_entries_pipeline(self, target: str) -> Deferred[AppendPipeline]:
+        """Open a pipeline to *target*."""
+        try:
+            line = self._line(target)
+        except (ConnectionFailed, TransportShutdown) as error:
+            return fail(error)
+        return succeed(InmemPipeline(line, self._timeout))
+
+    def request_vote(
+        self, target: str, request: RequestVoteRequest
+    ) -> Deferred[RequestVoteResponse]:
+        """Ask for a vote."""
+        return cast("Deferred[RequestVoteResponse]", self._call(target, request))
+
+    def request_pre_vote(
+        self, target: str, request: RequestPreVoteRequest
+    ) -> Deferred[RequestPreVoteResponse]:
+        """Ask for a pre-vote."""
+        return cast("Deferred[RequestPreVoteResponse]", self._call(target, request))
+
+    def install_snapshot(
+        self, target: str, request: InstallSnapshotRequest, data: SnapshotSource
+    ) -> Deferred[InstallSnapshotResponse]:
+        """Send a snapshot on a connection that is closed after it."""
+        try:
+            line = self._line(target)
+        except (ConnectionFailed, TransportShutdown) as error:
+            return fail(error)
+        timeout = snapshot_timeout(
+            self._timeout * SNAPSHOT_TIMEOUT_FACTOR, request.size, DEFAULT_TIMEOUT_SCALE
+        )
+        answer = line.send_snapshot(request, request.size, data, timeout)
+        answer.addBoth(_closing, line)
+        return cast("Deferred[InstallSnapshotResponse]", answer)
+
+    def timeout_now(
+        self, target: str, request: TimeoutNowRequest
+    ) -> Deferred[TimeoutNowResponse]:
+        """Tell *target* to campaign at once."""
+        return cast("Deferred[TimeoutNowResponse]", self._call(target, request))
+
+    def encode_peer(self, address: str) -> bytes:
+        """Turn an address into the bytes that name it on the wire."""
+        return address_to_bytes(address)
+
+    def decode_peer(self, data: bytes) -> str:
+        """Turn the bytes on the wire into an address."""
+        return address_from_bytes(data)
+
+    def line_delivers(self, rpc: IncomingRPC) -> bool:
+        """Take a request from a line; False while there is no handler."""
+        if self._handler is None:
+            return False
+        self._handler.rpc_received(rpc)
+        return True
+
+    def line_closed(self, line: Line) -> None:
+        """Forget *line*; tell the handler when it came from a peer."""
+        self._outbound.pop(line, None)
+        if line in self._idle.get(line.target, ()):
+            self._idle[line.target].remove(line)
+        if line in self._inbound:
+            del self._inbound[line]
+            if self._handler is not None:
+                self._handler.connection_closed(line)
+
+    def _call(self, target: str, request: Request) -> Deferred[Response]:
+        try:
+            line = self._line(target)
+        except (ConnectionFailed, TransportShutdown) as error:
+            return fail(error)
+        return line.send(request, self._timeout).addBoth(self._release, line)
+
+    def _release(self, answer: Response | Failure, line: Line) -> Response | Failure:
+        idle = self._idle.setdefault(line.target, [])
+        if line.idle and len(idle) < DEFAULT_MAX_POOL:
+            idle.append(line)
+            return answer
+        return _closing(answer, line)
+
+    def _line(self, target: str) -> Line:
+        """Take an idle line to *target*, or make one."""
+        if self._closed:
+            raise TransportShutdown
+        idle = self._idle.get(target)
+        if idle:
+            return idle.pop()
+        callee = self._routes.get(target)
+        if callee is None or callee.is_shutdown:
+            raise ConnectionFailed(f"failed to connect to peer: {target}")
+        line = Line(self._clock, self, callee, target)
+        self._outbound[line] = None
+        callee._inbound[line] = None
+        return line
+
+
+class InmemPipeline:
+    """An `AppendPipeline` on a line of its own."""
+
+    def __init__(self, line: Line, timeout: float) -> None:
+        self._line = line
+        self._timeout = timeout
+        self._closed = False
+
+    def append_entries(
+        self, request: AppendEntriesRequest
+    ) -> Deferred[AppendEntriesResponse]:
+        """Send *request* without waiting for the answers to earlier ones."""
+        if self._closed:
+            return fail(PipelineShutdown())
+        answer = self._line.send(_copied(request), self._timeout)
+        return cast("Deferred[AppendEntriesResponse]", answer)
+
+    def close(self) -> None:
+        """End the connection; requests in flight fail with PipelineShutdown."""
+        self._closed = True
+        self._line.close(PipelineShutdown())
+
+
+def _copied(request: AppendEntriesRequest) -> AppendEntriesRequest:
+    return replace(request, entries=tuple(request.entries))
+
+
+def _closing(answer: Response | Failure, line: Line) -> Response | Failure:
+    line.close(ConnectionClosedByPeer(f"{line.target} is disconnected"))
+    return answer

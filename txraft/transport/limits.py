@@ -1,0 +1,47 @@
+"""The bounds that keep a peer's mistakes its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEFAULT_TIMEOUT_SCALE = 256 * 1024
+"""Bytes of a snapshot that one timeout is granted for (the seed's default)."""
+
+DEFAULT_TIMEOUT = 10.0
+"""Seconds for one call, dialling included."""
+
+DEFAULT_MAX_POOL = 3
+"""Idle connections kept for each peer."""
+
+PIECE_BYTES = 256 * 1024
+"""Bytes of a snapshot that are read, sent or handed over at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What connections may hold and how many there may be.
+
+    *max_inbound_connections* counts all peers together; one more is closed at once.
+    *max_outbound_connections* counts calls, pipelines and idle connections.
+    *max_idle_connections* counts idle ones to all peers together.
+    *max_unanswered_requests* and *max_unanswered_bytes* are what one inbound
+    connection may have delivered without an answer before it is read no further.
+    *max_unsent_bytes* is what may wait in a pipeline for a peer that does not read,
+    before that pipeline fails.
+    *max_warnings* is how many refused connections are logged in *warning_interval*
+    seconds.
+    """
+
+    max_inbound_connections: int = 256
+    max_outbound_connections: int = 1024
+    max_idle_connections: int = 256
+    max_unanswered_requests: int = 1024
+    max_unanswered_bytes: int = 8 << 20
+    max_unsent_bytes: int = 64 << 20
+    max_warnings: int = 10
+    warning_interval: float = 60.0
+
+
+def snapshot_timeout(timeout: float, size: int, scale: int) -> float:
+    """Return the seconds that sending a snapshot of *size* bytes may take."""
+    return timeout * max(1, size // scale)

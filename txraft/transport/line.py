@@ -1,0 +1,225 @@
+"""One connection inside a process: objects travel, in order, on a clock."""
+
+from __future__ import annotations
+
+import typing
+from collections import deque
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+from txraft.core.messages import Request, Response
+from txraft.errors import (
+    CallTimedOut,
+    ConnectionClosedByPeer,
+    RemoteError,
+    TransportError,
+)
+from txraft.interfaces import IncomingRPC, SnapshotBody, SnapshotSource
+from txraft.transport.body import IncomingBody
+from txraft.transport.limits import PIECE_BYTES
+
+
+class LineEnds(typing.Protocol):
+    """What a line needs of the transports at its ends."""
+
+    latency: float
+
+    def line_delivers(self, rpc: IncomingRPC) -> bool:
+        """Take a request at the callee; False while there is no handler."""
+
+    def line_closed(self, line: Line) -> None:
+        """Learn, at either end, that *line* is no more."""
+
+
+class LineRequest:
+    """One request on a line: an `IncomingRPC`, and the caller's Deferred."""
+
+    __slots__ = ("_line", "answer", "body", "command", "connection", "result", "timer")
+
+    def __init__(
+        self, command: Request, body: SnapshotBody | None, line: Line, timeout: float
+    ) -> None:
+        self.command = command
+        self.body = body
+        self.connection: object = line
+        self.answer: Response | RemoteError | None = None
+        self.result = Deferred[Response]()
+        self.timer: IDelayedCall = line.clock.callLater(timeout, line.expire)
+        self._line = line
+
+    def respond(self, response: Response) -> None:
+        """Answer with *response*, after all earlier requests are answered."""
+        self._settle(response)
+
+    def fail(self, error: str) -> None:
+        """Answer with an error text and no response."""
+        self._settle(RemoteError(error))
+
+    def _settle(self, answer: Response | RemoteError) -> None:
+        assert self.answer is None, "a request is answered once"
+        self.answer = answer
+        if self.body is not None:
+            self.body.drain()
+        self._line.answer_ready()
+
+
+class Line:
+    """A connection from *caller* to *callee*, known to the former as *target*.
+
+    It is its own token for `RPCHandler.connection_closed`.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, caller: LineEnds, callee: LineEnds, target: str
+    ) -> None:
+        self.clock = clock
+        self.target = target
+        self.closed = False
+        self._caller = caller
+        self._callee = callee
+        self._calls: deque[LineRequest] = deque()
+        self._on_the_way: deque[LineRequest] = deque()
+        self._arrived: deque[LineRequest] = deque()
+        self._unanswered: deque[LineRequest] = deque()
+        self._answers: deque[LineRequest] = deque()
+        self._body: IncomingBody | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is open and no answer is awaited."""
+        return not self._calls and not self.closed
+
+    def send(self, command: Request, timeout: float) -> Deferred[Response]:
+        """Send *command*; the answer is due within *timeout* seconds."""
+        return self._send(LineRequest(command, None, self, timeout))
+
+    def send_snapshot(
+        self, command: Request, size: int, source: SnapshotSource, timeout: float
+    ) -> Deferred[Response]:
+        """Send *command* and *size* bytes of *source* behind it."""
+        pump = BodyPump(self, size, source)
+        self._body = pump.body
+        answer = self._send(LineRequest(command, pump.body, self, timeout))
+        pump.run()
+        return answer
+
+    def hop(self, arrive: Callable[[], object]) -> None:
+        """Call *arrive* after the time that one way takes, unless closed by then."""
+        latency = max(self._caller.latency, self._callee.latency)
+        self.clock.callLater(latency, lambda: None if self.closed else arrive())
+
+    def deliver(self) -> None:
+        """Hand what has arrived to the callee."""
+        while self._arrived and not self.closed:
+            request = self._arrived.popleft()
+            self._unanswered.append(request)
+            if not self._callee.line_delivers(request):
+                self._arrived.appendleft(self._unanswered.pop())
+                return
+
+    def answer_ready(self) -> None:
+        """Send the answers that have become the next ones."""
+        unanswered = self._unanswered
+        while unanswered and unanswered[0].answer is not None:
+            if unanswered[0].body is not None and not self._body_complete():
+                return
+            self._answers.append(unanswered.popleft())
+            self.hop(self._answer_arrives)
+
+    def expire(self) -> None:
+        """Close, because an answer is late."""
+        self.close(CallTimedOut(f"{self.target} did not answer in time"))
+
+    def close(self, error: Exception) -> None:
+        """End the connection at both ends; calls fail with *error*."""
+        if self.closed:
+            return
+        self.closed = True
+        self._caller.line_closed(self)
+        calls, self._calls = self._calls, deque()
+        for call in calls:
+            if call.timer.active():
+                call.timer.cancel()
+            call.result.errback(error)
+        self.clock.callLater(self._callee.latency, self._end_at_callee)
+
+    def _send(self, request: LineRequest) -> Deferred[Response]:
+        if self.closed:
+            request.timer.cancel()
+            request.result.errback(
+                ConnectionClosedByPeer(f"{self.target} is disconnected")
+            )
+            return request.result
+        self._calls.append(request)
+        self._on_the_way.append(request)
+        self.hop(self._arrive)
+        return request.result
+
+    def _arrive(self) -> None:
+        self._arrived.append(self._on_the_way.popleft())
+        self.deliver()
+
+    def _answer_arrives(self) -> None:
+        request = self._answers.popleft()
+        first = self._calls.popleft()
+        assert first is request, "answers leave in the order of the requests"
+        request.timer.cancel()
+        answer = request.answer
+        assert answer is not None, "it was answered"
+        if isinstance(answer, RemoteError):
+            request.result.errback(answer)
+        else:
+            request.result.callback(answer)
+
+    def _body_complete(self) -> bool:
+        return self._body is None or self._body.complete
+
+    def _end_at_callee(self) -> None:
+        if self._body is not None:
+            self._body.connection_lost()
+        self._callee.line_closed(self)
+
+
+class BodyPump:
+    """Moves a snapshot from its source to its body, one piece at a time."""
+
+    def __init__(self, line: Line, size: int, source: SnapshotSource) -> None:
+        self.body = IncomingBody(size, self._changed)
+        self._line = line
+        self._source = source
+        self._left = size
+        self._busy = False
+
+    def run(self) -> None:
+        """Read the next piece when the body wants one and none is on its way."""
+        if self._busy or not self._left or not self.body.wanted or self._line.closed:
+            return
+        self._busy = True
+        piece = maybeDeferred(self._source.read, min(PIECE_BYTES, self._left))
+        piece.addCallbacks(self._send, self._failed)
+
+    def _changed(self) -> None:
+        if self.body.complete:
+            self._line.answer_ready()
+        else:
+            self.run()
+
+    def _send(self, piece: bytes) -> None:
+        if not piece:
+            self._line.close(TransportError("the snapshot ended before its size"))
+            return
+        piece = piece[: self._left]
+        self._left -= len(piece)
+        self._line.hop(lambda: self._arrive(piece))
+
+    def _arrive(self, piece: bytes) -> None:
+        self._busy = False
+        self.body.push(piece)
+        self._changed()
+
+    def _failed(self, failure: Failure) -> None:
+        reason = failure.getErrorMessage()
+        self._line.close(TransportError(f"the snapshot cannot be read: {reason}"))

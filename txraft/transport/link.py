@@ -1,0 +1,182 @@
+"""The calling side of one connection, and the pool of idle ones.
+
+Answers are matched to requests by order alone, so a call that gives up takes its
+connection with it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+from txraft.core.messages import Response
+from txraft.errors import (
+    CallTimedOut,
+    ConnectionClosedByPeer,
+    ProtocolError,
+    RemoteError,
+)
+from txraft.transport.connection import Connection
+from txraft.wire.stream import Limits, ResponseReader
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    kind: int
+    deadline: float
+    result: Deferred[Response]
+
+
+class Link(Connection):
+    """A connection to *target*: requests leave at once, answers come in order."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        target: str,
+        limits: Limits,
+        ended: Callable[[Link], None],
+    ) -> None:
+        self.target = target
+        self.unblocked: Callable[[], None] | None = None
+        self._clock = clock
+        self._reader = ResponseReader(limits)
+        self._calls: deque[_Call] = deque()
+        self._timer: IDelayedCall | None = None
+        self._ended = ended
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is open and no answer is awaited."""
+        return not self._calls and not self.lost
+
+    def send(self, request: bytes, kind: int, deadline: float) -> Deferred[Response]:
+        """Send an encoded *request* of type byte *kind*.
+
+        *deadline* is a time of the clock, and none lies before that of a call which
+        is under way.
+        Returns: a Deferred of the answer. It fails with RemoteError and leaves the
+            connection open, or with CallTimedOut, ConnectionClosedByPeer or
+            ProtocolError and all other calls with it.
+        """
+        result = Deferred[Response]()
+        if self.lost:
+            result.errback(ConnectionClosedByPeer(f"{self.target} is disconnected"))
+            return result
+        self._calls.append(_Call(kind, deadline, result))
+        if self._timer is None:
+            self._watch(deadline)
+        self.write(request)
+        return result
+
+    def close(self, error: Exception) -> None:
+        """Close at once and fail every call with *error*."""
+        self.abort()
+        self._fail_all(error)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Settle the calls whose answers are complete now."""
+        if self.lost:
+            return
+        try:
+            self._reader.feed(data)
+            self._read()
+        except ProtocolError as error:
+            self.close(ProtocolError(f"{self.target}: {error}"))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Fail every call that has no answer."""
+        super().connectionLost(reason)
+        self._ended(self)
+        self._fail_all(
+            ConnectionClosedByPeer(
+                f"{self.target} closed the connection: {reason.getErrorMessage()}"
+            )
+        )
+
+    def flow_changed(self) -> None:
+        """Tell a sender of many pieces that it may go on."""
+        if not self.blocked and self.unblocked is not None:
+            self.unblocked()
+
+    def _read(self) -> None:
+        calls = self._calls
+        while calls:
+            answer = self._reader.read(calls[0].kind)
+            if answer is None:
+                return
+            error, response = answer
+            result = calls.popleft().result
+            if response is None or error:
+                result.errback(RemoteError(error))
+            else:
+                result.callback(response)
+            if self.lost:
+                return
+        if self._reader.pending_bytes:
+            raise ProtocolError("bytes arrived that answer no request")
+
+    def _watch(self, deadline: float) -> None:
+        delay = max(0.0, deadline - self._clock.seconds())
+        self._timer = self._clock.callLater(delay, self._check_deadline)
+
+    def _check_deadline(self) -> None:
+        self._timer = None
+        if not self._calls:
+            return
+        deadline = self._calls[0].deadline
+        if deadline <= self._clock.seconds():
+            self.close(CallTimedOut(f"{self.target} did not answer in time"))
+        else:
+            self._watch(deadline)
+
+    def _fail_all(self, error: Exception) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        calls, self._calls = self._calls, deque()
+        for call in calls:
+            call.result.errback(error)
+
+
+class LinkPool:
+    """Idle links by target, newest used first, at most *max_pool* for each."""
+
+    def __init__(self, max_pool: int, max_idle: int) -> None:
+        self._max_pool = max_pool
+        self._max_idle = max_idle
+        self._idle: dict[str, list[Link]] = {}
+        self._count = 0
+
+    def take(self, target: str) -> Link | None:
+        """Return the idle link to *target* that was used last, if there is one."""
+        links = self._idle.get(target)
+        if not links:
+            return None
+        link = links[-1]
+        self.discard(link)
+        return link
+
+    def put(self, link: Link) -> None:
+        """Keep *link* for later, or close it when there are enough."""
+        links = self._idle.get(link.target, [])
+        if len(links) >= self._max_pool or self._count >= self._max_idle:
+            link.finish()
+            return
+        self._idle[link.target] = [*links, link]
+        self._count += 1
+
+    def discard(self, link: Link) -> None:
+        """Forget *link*, which has ended or is in use."""
+        links = self._idle.get(link.target, [])
+        if link in links:
+            links.remove(link)
+            self._count -= 1
+            if not links:
+                del self._idle[link.target]

@@ -1,0 +1,262 @@
+"""The transport over any stream layer: a listener, a pool of links, pipelines."""
+
+from __future__ import annotations
+
+import typing
+from typing import cast
+
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.python.failure import Failure
+
+from txraft.core.messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    Request,
+    RequestPreVoteRequest,
+    RequestPreVoteResponse,
+    RequestVoteRequest,
+    RequestVoteResponse,
+    Response,
+    TimeoutNowRequest,
+    TimeoutNowResponse,
+)
+from txraft.errors import ConnectionFailed, TransportShutdown
+from txraft.interfaces import AppendPipeline, RPCHandler, SnapshotSource
+from txraft.transport.dial import Dial
+from txraft.transport.limits import (
+    DEFAULT_MAX_POOL,
+    DEFAULT_TIMEOUT,
+    DEFAULT_TIMEOUT_SCALE,
+    ConnectionLimits,
+    snapshot_timeout,
+)
+from txraft.transport.link import Link, LinkPool
+from txraft.transport.peer import PeerFactory
+from txraft.transport.pipeline import NetworkPipeline
+from txraft.transport.stream import SnapshotStream
+from txraft.wire.membership import address_from_bytes, address_to_bytes
+from txraft.wire.requests import encode_request, request_kind
+from txraft.wire.stream import Limits
+
+
+class StreamLayer(typing.Protocol):
+    """Where connections come from: the seed's `StreamLayer`."""
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Accept connections for *factory*."""
+
+    def dial(self, address: str) -> IStreamClientEndpoint:
+        """Make an endpoint that connects to *address*; names resolve as it does.
+
+        Raises: ValueError for what is no address.
+        """
+
+    def addr(self) -> str:
+        """Return the address that peers dial, once listening."""
+
+
+class NetworkTransport:
+    """A `Transport` that speaks the wire protocol over a stream layer.
+
+    *timeout* is in seconds and covers one call, dialling included; a snapshot is
+    granted it for every *timeout_scale* bytes.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        layer: StreamLayer,
+        *,
+        max_pool: int = DEFAULT_MAX_POOL,
+        timeout: float = DEFAULT_TIMEOUT,
+        timeout_scale: int = DEFAULT_TIMEOUT_SCALE,
+        limits: Limits | None = None,
+        connection_limits: ConnectionLimits | None = None,
+    ) -> None:
+        self._clock = clock
+        self._layer = layer
+        self._timeout = timeout
+        self._timeout_scale = timeout_scale
+        self._limits = limits or Limits()
+        self._connection_limits = connection_limits or ConnectionLimits()
+        self._factory = PeerFactory(
+            clock, timeout, timeout_scale, self._limits, self._connection_limits
+        )
+        self._pool = LinkPool(max_pool, self._connection_limits.max_idle_connections)
+        self._links: dict[Link, Deferred[None]] = {}
+        self._dials: dict[Dial, None] = {}
+        self._port: IListeningPort | None = None
+        self._closed: Deferred[None] | None = None
+
+    @property
+    def is_shutdown(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed is not None
+
+    def listen(self) -> Deferred[None]:
+        """Begin to accept connections.
+
+        Returns: a Deferred that fires once connections are accepted. It fails as the
+            stream layer does, and with TransportShutdown when closed meanwhile.
+        """
+        return self._layer.listen(self._factory).addCallback(self._listening)
+
+    def set_handler(self, handler: RPCHandler) -> None:
+        """Deliver requests to *handler*; without one none are read."""
+        self._factory.set_handler(handler)
+
+    def local_addr(self) -> str:
+        """Return this node's address as peers know it."""
+        return self._layer.addr()
+
+    def append_entries(
+        self, target: str, request: AppendEntriesRequest
+    ) -> Deferred[AppendEntriesResponse]:
+        """Send one request; see `Transport`."""
+        return cast("Deferred[AppendEntriesResponse]", self._call(target, request))
+
+    def append_entries_pipeline(self, target: str) -> Deferred[AppendPipeline]:
+        """Open a pipeline to *target* on a connection of its own."""
+        return self._connect(target).addCallback(self._pipeline)
+
+    def request_vote(
+        self, target: str, request: RequestVoteRequest
+    ) -> Deferred[RequestVoteResponse]:
+        """Ask for a vote."""
+        return cast("Deferred[RequestVoteResponse]", self._call(target, request))
+
+    def request_pre_vote(
+        self, target: str, request: RequestPreVoteRequest
+    ) -> Deferred[RequestPreVoteResponse]:
+        """Ask for a pre-vote; older peers close the connection instead."""
+        return cast("Deferred[RequestPreVoteResponse]", self._call(target, request))
+
+    def install_snapshot(
+        self, target: str, request: InstallSnapshotRequest, data: SnapshotSource
+    ) -> Deferred[InstallSnapshotResponse]:
+        """Send a snapshot; its connection is closed afterwards."""
+        deadline = self._clock.seconds() + snapshot_timeout(
+            self._timeout, request.size, self._timeout_scale
+        )
+        answer = self._connect(target).addCallback(
+            lambda link: SnapshotStream(link, request, data).send(deadline)
+        )
+        return cast("Deferred[InstallSnapshotResponse]", answer)
+
+    def timeout_now(
+        self, target: str, request: TimeoutNowRequest
+    ) -> Deferred[TimeoutNowResponse]:
+        """Tell *target* to campaign at once."""
+        return cast("Deferred[TimeoutNowResponse]", self._call(target, request))
+
+    def encode_peer(self, address: str) -> bytes:
+        """Turn an address into the bytes that name it on the wire."""
+        return address_to_bytes(address)
+
+    def decode_peer(self, data: bytes) -> str:
+        """Turn the bytes on the wire into an address."""
+        return address_from_bytes(data)
+
+    def close(self) -> Deferred[None]:
+        """Stop listening and end every connection; calls fail with TransportShutdown.
+
+        Returns: a Deferred that fires when nothing is open any more.
+        """
+        if self._closed is None:
+            self._closed = Deferred()
+            ends = [self._factory.close(), *self._links.values()]
+            if self._port is not None:
+                ends.append(_stop(self._port))
+            for dial in list(self._dials):
+                dial.stop(TransportShutdown())
+            for link in list(self._links):
+                link.close(TransportShutdown())
+            DeferredList(ends).addCallback(self._ended)
+        return _when(self._closed)
+
+    def _listening(self, port: IListeningPort) -> Deferred[None] | None:
+        if self._closed is None:
+            self._port = port
+            return None
+        return _stop(port).addCallback(lambda _: fail(TransportShutdown()))
+
+    def _call(self, target: str, request: Request) -> Deferred[Response]:
+        deadline = self._clock.seconds() + self._timeout
+        return self._connect(target).addCallback(self._exchange, request, deadline)
+
+    def _exchange(
+        self, link: Link, request: Request, deadline: float
+    ) -> Deferred[Response]:
+        answer = link.send(encode_request(request), request_kind(request), deadline)
+        return answer.addBoth(self._release, link)
+
+    def _release(self, answer: Response | Failure, link: Link) -> Response | Failure:
+        """Keep the connection, unless an answer may still come to a cancelled call."""
+        if link.idle:
+            self._pool.put(link)
+        else:
+            link.abort()
+        return answer
+
+    def _pipeline(self, link: Link) -> AppendPipeline:
+        limit = self._connection_limits.max_unsent_bytes
+        return NetworkPipeline(self._clock, link, self._timeout, limit)
+
+    def _connect(self, target: str) -> Deferred[Link]:
+        """Take an idle link to *target* or dial for one."""
+        if self._closed is not None:
+            return fail(TransportShutdown())
+        link = self._pool.take(target)
+        return self._dial(target) if link is None else succeed(link)
+
+    def _dial(self, target: str) -> Deferred[Link]:
+        limit = self._connection_limits.max_outbound_connections
+        if len(self._links) + len(self._dials) >= limit:
+            return fail(ConnectionFailed(f"more than {limit} connections to peers"))
+        try:
+            endpoint = self._layer.dial(target)
+        except ValueError as error:
+            return fail(ConnectionFailed(str(error)))
+        dial = Dial(
+            self._clock, Link(self._clock, target, self._limits, self._link_ended)
+        )
+        self._dials[dial] = None
+        dial.result.addBoth(self._dialled, dial)
+        dial.start(endpoint, self._timeout)
+        return dial.result
+
+    def _dialled(self, result: Link | Failure, dial: Dial) -> Link | Failure:
+        del self._dials[dial]
+        if isinstance(result, Link):
+            self._links[result] = Deferred()
+        return result
+
+    def _link_ended(self, link: Link) -> None:
+        self._pool.discard(link)
+        ended = self._links.pop(link, None)
+        if ended is not None:
+            ended.callback(None)
+
+    def _ended(self, _: object) -> None:
+        assert self._closed is not None, "it is being closed"
+        self._closed.callback(None)
+
+
+def _stop(port: IListeningPort) -> Deferred[None]:
+    stopped = port.stopListening()
+    return stopped if isinstance(stopped, Deferred) else succeed(None)
+
+
+def _when(event: Deferred[None]) -> Deferred[None]:
+    """Make a Deferred of its own for one who waits for *event*."""
+    waiter = Deferred[None]()
+    event.addCallback(waiter.callback)
+    return waiter

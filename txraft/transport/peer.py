@@ -1,0 +1,333 @@
+"""The serving side: requests from peers, and their answers in the same order.
+
+Answers may be ready in any order, but leave a connection in the order of its
+requests, because nothing on the wire says which request an answer is for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txraft.core.messages import InstallSnapshotRequest, Request, Response
+from txraft.errors import ProtocolError
+from txraft.interfaces import RPCHandler, SnapshotBody
+from txraft.transport.body import IncomingBody
+from txraft.transport.connection import Connection
+from txraft.transport.limits import (
+    DEFAULT_TIMEOUT,
+    DEFAULT_TIMEOUT_SCALE,
+    PIECE_BYTES,
+    ConnectionLimits,
+)
+from txraft.wire.responses import encode_error, encode_response
+from txraft.wire.stream import Limits, RequestReader
+
+
+class PeerRequest:
+    """One request of a connection: an `IncomingRPC`."""
+
+    __slots__ = (
+        "_incoming",
+        "_peer",
+        "answer",
+        "body",
+        "command",
+        "connection",
+        "size",
+    )
+
+    def __init__(
+        self, command: Request, body: IncomingBody | None, peer: PeerProtocol, size: int
+    ) -> None:
+        self.command = command
+        self.body: SnapshotBody | None = body
+        self.connection: object = peer
+        self.size = size
+        self.answer: bytes | None = None
+        self._incoming = body
+        self._peer = peer
+
+    def respond(self, response: Response) -> None:
+        """Answer with *response*, after all earlier requests are answered."""
+        self._settle(encode_response(response))
+
+    def fail(self, error: str) -> None:
+        """Answer with an error text and no response."""
+        self._settle(encode_error(error))
+
+    @property
+    def ready(self) -> bool:
+        """Whether the answer may leave: a snapshot is read to its end before."""
+        body = self._incoming
+        return self.answer is not None and (body is None or body.complete)
+
+    def _settle(self, answer: bytes) -> None:
+        assert self.answer is None, "a request is answered once"
+        self.answer = answer
+        if self._incoming is not None:
+            self._incoming.drain()
+        self._peer.answer_ready()
+
+
+class PeerProtocol(Connection):
+    """One connection from a peer.
+
+    It is read no further while too much is unanswered, while the peer does not take
+    its answers, and while the consumer of a snapshot waits.
+    """
+
+    def __init__(self, factory: PeerFactory) -> None:
+        self._factory = factory
+        self._unanswered: deque[PeerRequest] = deque()
+        self._unanswered_bytes = 0
+        self._body: IncomingBody | None = None
+        self._reading = False
+        self._paused = False
+        self._was_paused = False
+        self._fed = 0
+        self._requests = 0
+        self._watch: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """Join the other connections, or leave when there are too many."""
+        super().connectionMade()
+        self._reader = RequestReader(self._factory.limits)
+        if self._factory.connection_made(self):
+            self._read()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Tell whoever holds something of this connection."""
+        super().connectionLost(reason)
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        self._unanswered.clear()
+        body, self._body = self._body, None
+        if body is not None:
+            body.connection_lost()
+        self._factory.connection_lost(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Deliver every request that is complete now."""
+        if self.lost:
+            return
+        self._fed += len(data)
+        try:
+            self._reader.feed(data)
+        except ProtocolError as error:
+            self.refuse(str(error))
+            return
+        self._read()
+        self._watch_progress()
+
+    def refuse(self, reason: str) -> None:
+        """Close the connection and say why, once."""
+        if not self.lost:
+            self._factory.warn(self.channel.getPeer(), reason)
+            self.abort()
+
+    def answer_ready(self) -> None:
+        """Send the answers that have become the next ones."""
+        unanswered = self._unanswered
+        answers = []
+        while unanswered and unanswered[0].ready:
+            request = unanswered.popleft()
+            self._unanswered_bytes -= request.size
+            assert request.answer is not None, "it is ready"
+            answers.append(request.answer)
+        if answers:
+            self.write(b"".join(answers))
+        if self._paused:
+            self.flow_changed()
+
+    def flow_changed(self) -> None:
+        """Pause, or resume with what is already here."""
+        if not self._reading and not self.lost:
+            self._read()
+
+    def _read(self) -> None:
+        """Go through what has arrived; called again from below, it does nothing."""
+        if self._reading:
+            return
+        self._reading = True
+        try:
+            while not self._must_wait() and self._read_one():
+                pass
+        except ProtocolError as error:
+            self.refuse(str(error))
+        finally:
+            self._reading = False
+        self._pause_or_resume()
+
+    def _read_one(self) -> bool:
+        """Read one request or one piece of a body; tell whether there was one."""
+        if self._body is not None:
+            return self._read_body(self._body)
+        before = self._reader.pending_bytes
+        request = self._reader.read()
+        if request is None:
+            return False
+        self._requests += 1
+        size = before - self._reader.pending_bytes
+        if type(request) is InstallSnapshotRequest:
+            self._body = IncomingBody(request.size, self.flow_changed)
+        rpc = PeerRequest(request, self._body, self, size)
+        self._unanswered.append(rpc)
+        self._unanswered_bytes += size
+        assert self._factory.handler is not None, "nothing is read without a handler"
+        self._factory.handler.rpc_received(rpc)
+        return True
+
+    def _read_body(self, body: IncomingBody) -> bool:
+        piece = self._reader.read_body(PIECE_BYTES)
+        if piece:
+            body.push(piece)
+        if body.complete:
+            self._body = None
+            self.answer_ready()
+            return True
+        return bool(piece)
+
+    def _must_wait(self) -> bool:
+        limits = self._factory.connection_limits
+        return (
+            self.lost
+            or self.blocked
+            or self._factory.handler is None
+            or len(self._unanswered) >= limits.max_unanswered_requests
+            or self._unanswered_bytes >= limits.max_unanswered_bytes
+            or (
+                self._body is not None
+                and not self._body.wanted
+                and not self._body.complete
+            )
+        )
+
+    def _pause_or_resume(self) -> None:
+        wait = self._must_wait()
+        if wait == self._paused or self.lost:
+            return
+        self._paused = wait
+        if wait:
+            self._was_paused = True
+            self.channel.pauseProducing()
+        else:
+            self.channel.resumeProducing()
+
+    def _watch_progress(self) -> None:
+        """Give a message that has begun `timeout` seconds for each piece of it."""
+        if self._watch is None and not self.lost and self._is_within_message():
+            self._was_paused = self._paused
+            self._watch = self._factory.clock.callLater(
+                self._factory.timeout, self._check_progress, self._requests, self._fed
+            )
+
+    def _check_progress(self, requests: int, fed: int) -> None:
+        self._watch = None
+        stalled = (
+            self._is_within_message()
+            and requests == self._requests
+            and self._fed - fed < self._factory.timeout_scale
+            and not self._was_paused
+        )
+        if stalled:
+            self.refuse(f"a message did not end within {self._factory.timeout} s")
+        else:
+            self._watch_progress()
+
+    def _is_within_message(self) -> bool:
+        return self._reader.pending_bytes > 0 or self._reader.body_left > 0
+
+
+@dataclass(eq=False)
+class PeerFactory(Factory):
+    """All connections from peers, and the one handler that they deliver to.
+
+    A message that has begun must go on at *timeout_scale* bytes in *timeout* seconds
+    or end; between messages a connection may rest for ever.
+    """
+
+    log: ClassVar[Logger] = Logger()
+
+    clock: IReactorTime
+    timeout: float = DEFAULT_TIMEOUT
+    timeout_scale: int = DEFAULT_TIMEOUT_SCALE
+    limits: Limits = field(default_factory=Limits)
+    connection_limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+    handler: RPCHandler | None = None
+
+    noisy = False
+
+    def __post_init__(self) -> None:
+        self._connections: dict[PeerProtocol, None] = {}
+        self._closing: list[Deferred[None]] = []
+        self._closed = False
+        self._warned_since = float("-inf")
+        self._warnings = 0
+
+    def buildProtocol(self, addr: IAddress | None) -> PeerProtocol | None:
+        """Make a protocol for one connection, none once closed."""
+        if self._closed:
+            return None
+        return PeerProtocol(self)
+
+    def set_handler(self, handler: RPCHandler) -> None:
+        """Deliver to *handler*, beginning with what has been held back."""
+        self.handler = handler
+        for connection in list(self._connections):
+            connection.flow_changed()
+
+    def close(self) -> Deferred[None]:
+        """Close every connection.
+
+        Returns: a Deferred that fires when all of them have ended.
+        """
+        self._closed = True
+        ends = [Deferred[None]() for _ in self._connections]
+        self._closing += ends
+        for connection in list(self._connections):
+            connection.abort()
+        if not ends:
+            return succeed(None)
+        return DeferredList(ends).addCallback(lambda _: None)
+
+    def connection_made(self, connection: PeerProtocol) -> bool:
+        """Admit *connection*, or close it because there are too many."""
+        limit = self.connection_limits.max_inbound_connections
+        if len(self._connections) >= limit:
+            connection.refuse(f"more than {limit} connections")
+            return False
+        self._connections[connection] = None
+        return True
+
+    def connection_lost(self, connection: PeerProtocol) -> None:
+        """Forget *connection* and tell the handler."""
+        if connection not in self._connections:
+            return
+        del self._connections[connection]
+        if self.handler is not None:
+            self.handler.connection_closed(connection)
+        if self._closing:
+            self._closing.pop().callback(None)
+
+    def warn(self, address: object, reason: str) -> None:
+        """Log that a connection was refused, but not without end."""
+        limits = self.connection_limits
+        now = self.clock.seconds()
+        if now - self._warned_since >= limits.warning_interval:
+            self._warned_since, self._warnings = now, 0
+        self._warnings += 1
+        if self._warnings <= limits.max_warnings:
+            self.log.warn(
+                "connection from {address} closed: {reason}",
+                address=address,
+                reason=reason,
+            )
