@@ -158,17 +158,18 @@ class _Scan:
             raise damaged(self._path, 0, "the segment before it holds another log")
 
     def _frame_here(self) -> Frame | None:
-        frame = self._seal.parse(self._window[self._at - self._window_at :], self._at)
+        at = self._at - self._window_at
+        frame = self._seal.parse(self._window, at, self._at)
         if frame is not None:
             return frame
         self._move_window(WINDOW_BYTES)
-        length = self._seal.payload_length(self._window, self._at)
+        length = self._seal.payload_length(self._window, 0, self._at)
         if length is None or length > self._size - self._at:
             return None
-        frame = self._seal.parse(self._window, self._at)
+        frame = self._seal.parse(self._window, 0, self._at)
         if frame is None and length > len(self._window) // 2:
             self._move_window(length + WINDOW_BYTES)
-            frame = self._seal.parse(self._window, self._at)
+            frame = self._seal.parse(self._window, 0, self._at)
         return frame
 
     def _move_window(self, size: int) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 from fastcrc.crc64 import xz
 
@@ -109,8 +110,7 @@ def decode_header(data: bytes, node_name: str, path: Path) -> tuple[SegmentHeade
     return SegmentHeader(*fields), end + _CHECK.size
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """A whole frame, as found; *start* is where its payload begins in the file."""
 
     kind: int
@@ -145,35 +145,42 @@ class Seal:
         checksum = xz(payload, header_check) if payload else header_check
         return fields + _CHECKS.pack(header_check, checksum) + payload, checksum
 
-    def payload_length(self, data: memoryview, offset: int) -> int | None:
-        """Read the payload's length from the frame header at the start of *data*.
+    def payload_length(self, data: memoryview, at: int, offset: int) -> int | None:
+        """Read the payload's length from the frame header at *at* of *data*.
 
-        Returns: None when *data* does not begin with a frame header of *offset*.
+        Returns: None when there is no frame header of the place *offset* there.
         """
-        if len(data) < FRAME_HEADER_BYTES or data[:4] != FRAME_MAGIC:
+        checks = at + _FIELDS.size
+        if len(data) < at + FRAME_HEADER_BYTES:
             return None
-        (found,) = _CHECK.unpack_from(data, _FIELDS.size)
-        covered = _PLACE.pack(offset) + data[: _FIELDS.size]
-        if xz(covered, self._salted) != found:
+        fields = data[at:checks]
+        if (
+            xz(_PLACE.pack(offset) + fields, self._salted)
+            != _CHECK.unpack_from(data, checks)[0]
+        ):
             return None
-        (length,) = _LENGTH.unpack_from(data, 12)
-        return int(length)
+        magic, _, _, length, _, _ = _FIELDS.unpack(fields)
+        return length if magic == FRAME_MAGIC else None
 
-    def parse(self, data: memoryview, offset: int) -> Frame | None:
-        """Read the frame at the start of *data*, which is at *offset* of the file.
+    def parse(self, data: memoryview, at: int, offset: int) -> Frame | None:
+        """Read the frame at *at* of *data*, which is at *offset* of the file.
 
         Returns: None when there is no whole, undamaged frame of this place.
         """
-        length = self.payload_length(data, offset)
-        if length is None or len(data) < FRAME_HEADER_BYTES + length:
+        start = at + FRAME_HEADER_BYTES
+        if len(data) < start:
             return None
-        _, kind, count, _, first, previous = _FIELDS.unpack_from(data)
-        header_check, checksum = _CHECKS.unpack_from(data, _FIELDS.size)
-        payload = data[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + length]
+        fields = data[at : at + _FIELDS.size]
+        magic, kind, count, length, first, previous = _FIELDS.unpack(fields)
+        found, checksum = _CHECKS.unpack_from(data, at + _FIELDS.size)
+        header_check = xz(_PLACE.pack(offset) + fields, self._salted)
+        if header_check != found or magic != FRAME_MAGIC or len(data) < start + length:
+            return None
+        payload = data[start : start + length]
         if (xz(payload, header_check) if length else header_check) != checksum:
             return None
-        start = offset + FRAME_HEADER_BYTES
-        return Frame(kind, count, first, previous, checksum, start, payload)
+        place = offset + FRAME_HEADER_BYTES
+        return Frame(kind, count, first, previous, checksum, place, payload)
 
     def find(self, data: bytes, offset: int) -> int | None:
         """Search *data*, which is at *offset* of the file, for a whole frame.
@@ -183,7 +190,7 @@ class Seal:
         view = memoryview(data)
         at = data.find(FRAME_MAGIC)
         while at >= 0:
-            if self.parse(view[at:], offset + at) is not None:
+            if self.parse(view, at, offset + at) is not None:
                 return offset + at
             at = data.find(FRAME_MAGIC, at + 1)
         return None
