@@ -301,6 +301,9 @@ class Leader(BaseRole):
         )
 
     def _send_snapshot(self, address: str, progress: Progress) -> None:
+        """Send a snapshot to a follower that answers: it is too much to send in vain."""
+        if progress.heartbeat_failures:
+            return
         consensus = self.consensus
         progress.mode = Mode.SNAPSHOT
         index = consensus.snapshot.index

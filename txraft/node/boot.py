@@ -95,14 +95,14 @@ def recover(
     log_store: LogStore,
     stable_store: StableStore,
     snapshot: SnapshotMeta | None,
-    founders: Configuration,
+    read_founders: Callable[[], Configuration],
     protocol_version: int,
     encode: Callable[[Entry], None],
 ) -> Recovered:
     """Make the state that consensus starts with; found a cluster if there is none.
 
-    *founders* is the membership to begin with, empty for a server that waits to be
-    added. *encode* fills in the bytes of a new entry.
+    *read_founders* returns the membership to begin with, empty for a server that
+    waits to be added; it is asked only while nothing on disk knows any. *encode* fills in the bytes of a new entry.
     Raises: DataCorrupted
     Thread: writer.
     """
@@ -116,10 +116,12 @@ def recover(
             "or remove this member from the cluster, take its data directory away "
             "and add it again with join: true"
         )
-    if is_empty and state.term <= FOUNDING_TERM and founders.servers:
-        state = _found(log_store, stable_store, founders, protocol_version, encode)
+    if is_empty and state.term <= FOUNDING_TERM:
+        founders = read_founders()
+        if founders.servers:
+            state = _found(log_store, stable_store, founders, protocol_version, encode)
     warnings = _reconcile(log_store, mark)
-    return _recovered(log_store, state, mark, founders, warnings)
+    return _recovered(log_store, state, mark, read_founders, warnings)
 
 
 def _mark_of(snapshot: SnapshotMeta | None) -> SnapshotMark:
@@ -185,7 +187,7 @@ def _recovered(
     log_store: LogStore,
     state: HardState,
     mark: SnapshotMark,
-    founders: Configuration,
+    read_founders: Callable[[], Configuration],
     warnings: list[str],
 ) -> Recovered:
     runs, special = _scan(log_store)
@@ -193,7 +195,7 @@ def _recovered(
     log = Log(
         _runs_after(runs, base_index), log_store.last_index(), base_index, base_term
     )
-    configurations, proposals = _history(special, mark, founders)
+    configurations, proposals = _history(special, mark, read_founders)
     return Recovered(state, log, configurations, mark, proposals, warnings)
 
 
@@ -218,10 +220,12 @@ def _runs_after(runs: Sequence[tuple[int, int]], base: int) -> list[tuple[int, i
 
 
 def _history(
-    special: Sequence[Entry], mark: SnapshotMark, founders: Configuration
+    special: Sequence[Entry],
+    mark: SnapshotMark,
+    read_founders: Callable[[], Configuration],
 ) -> tuple[ConfigurationHistory, dict[int, bytes]]:
     nothing_known = not mark.index and not any(e.configuration for e in special)
-    first = founders if nothing_known else mark.configuration
+    first = read_founders() if nothing_known else mark.configuration
     history = ConfigurationHistory(mark.configuration_index, first)
     proposals = {}
     for entry in special:

@@ -227,8 +227,8 @@ class Outbox:
         )
         pipeline = self._pipelines.get(peer)
         if pipeline is None:
-            pipeline = self._open_pipeline(peer)
-        if pipeline.open is not None:
+            self._open_pipeline(peer, _Pipeline(waiting=[(message, wire)]))
+        elif pipeline.open is not None:
             self._append(pipeline.open, peer, message, wire)
         elif not pipeline.supported:
             self._call(peer, message, self._transport.append_entries(peer, wire))
@@ -267,8 +267,8 @@ class Outbox:
             self._drop_pipeline(peer)
         self._report(failure, peer, message)
 
-    def _open_pipeline(self, peer: str) -> _Pipeline:
-        pipeline = self._pipelines[peer] = _Pipeline()
+    def _open_pipeline(self, peer: str, pipeline: _Pipeline) -> None:
+        self._pipelines[peer] = pipeline
         pipeline.opening = self._transport.append_entries_pipeline(peer)
         pipeline.opening.addCallbacks(
             self._pipeline_opened,
@@ -276,7 +276,6 @@ class Outbox:
             callbackArgs=(peer, pipeline),
             errbackArgs=(peer, pipeline),
         )
-        return pipeline
 
     def _pipeline_opened(
         self, opened: AppendPipeline, peer: str, pipeline: _Pipeline

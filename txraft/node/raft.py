@@ -17,9 +17,7 @@ from twisted.python.failure import Failure
 
 from txraft.config import Config, validate_config
 from txraft.core.configuration import Configuration, Server, Suffrage
-from txraft.core.consensus import Consensus
 from txraft.core.entry import Entry, LogType
-from txraft.core.follower import Follower
 from txraft.core.messages import RequestVoteRequest
 from txraft.errors import (
     ConfigurationRefused,
@@ -46,7 +44,8 @@ from txraft.interfaces import (
 )
 from txraft.node.boot import Recovered, recover, restore_newest
 from txraft.node.membership import added, removed
-from txraft.node.observers import LeaderObservation, Observation, Observer, Observers
+from txraft.node.notices import Notices
+from txraft.node.observers import Observation, Observer
 from txraft.node.pending import ApplyResult, Proposal
 from txraft.node.shell import Change, Parts, Shell, Verification
 from txraft.node.state import RaftState
@@ -108,22 +107,16 @@ class Raft:
         )
         self._shell: Shell | None = None
         self._ticker: LoopingCall | None = None
-        self._observers = Observers()
-        self._state = RaftState.FOLLOWER
-        self._leader: str | None = None
+        self._notices = Notices(self, self._parts)
         self._started = False
         self._shutdown_error: RaftShutdown | None = None
         self._stopping: list[Deferred[RaftError | None]] = []
         self._has_stopped = False
-        self._last_contact: float | None = None
-        self._told_membership = 0
-        self._was_member = False
-        self._removed_at: float | None = None
         self._next_snapshot_check = 0.0
         self._snapshot_index = 0
 
     def __repr__(self) -> str:
-        return f"Node at {self._parts.address} [{self._state}]"
+        return f"Node at {self._parts.address} [{self.state}]"
 
     # Life
 
@@ -153,18 +146,16 @@ class Raft:
             self.log.warn("{node}: {warning}", node=parts.address, warning=warning)
         version = parts.config.protocol_version
 
-        def read() -> Recovered:
-            founders = _founders(parts)
-            return recover(
+        return parts.workers.writer.run(
+            lambda: recover(
                 parts.log_store,
                 parts.stable_store,
                 snapshot,
-                founders,
+                lambda: _founders(parts),
                 version,
                 lambda entry: encode_new(entry, version),
             )
-
-        return parts.workers.writer.run(read)
+        )
 
     def _take_part(self, recovered: Recovered) -> None:
         parts = self._parts
@@ -173,8 +164,6 @@ class Raft:
         for warning in recovered.warnings:
             self.log.warn("{node}: {warning}", node=parts.address, warning=warning)
         self._snapshot_index = recovered.snapshot.index
-        self._was_member = parts.address in recovered.configurations.latest.addresses
-        self._told_membership = recovered.configurations.latest_index
         self._shell = shell = Shell(parts, recovered, self)
         self._schedule_snapshot_check()
         parts.transport.set_handler(shell)
@@ -195,7 +184,7 @@ class Raft:
         """
         stopped: Deferred[None] = Deferred()
         self.when_stopped().addCallback(lambda _: stopped.callback(None))
-        self._stop(RaftShutdown())
+        self.stop(RaftShutdown())
         return stopped
 
     def when_stopped(self) -> Deferred[RaftError | None]:
@@ -224,9 +213,10 @@ class Raft:
             node=self._parts.address,
             reason=reason,
         )
-        self._stop(NodeFailed(f"{reason}: {failure.getErrorMessage()}"))
+        self.stop(NodeFailed(f"{reason}: {failure.getErrorMessage()}"))
 
-    def _stop(self, error: RaftShutdown) -> None:
+    def stop(self, error: RaftShutdown) -> None:
+        """Stop for the reason that *error* names; `shutdown` is for users."""
         if self._shutdown_error is not None:
             return
         self._shutdown_error = error
@@ -238,7 +228,7 @@ class Raft:
             shell.stop(error, ShutdownWhileCommitting())
             if not isinstance(error, NodeFailed):
                 flushed = shell.when_synced()
-        self._changed(RaftState.SHUTDOWN, None)
+        self._notices.changed(shell, RaftState.SHUTDOWN, None)
         done = flushed.addCallback(lambda _: self._parts.workers.stop())
         done.addCallback(lambda _: self._close_transport())
         done.addErrback(lambda f: self.log.failure("a node did not close", failure=f))
@@ -475,12 +465,12 @@ class Raft:
     @property
     def state(self) -> RaftState:
         """What this node is doing."""
-        return self._state
+        return self._notices.state
 
     @property
     def leader(self) -> str | None:
         """The address of the leader, None if none is known."""
-        return self._leader
+        return self._notices.leader
 
     @property
     def term(self) -> int:
@@ -505,16 +495,16 @@ class Raft:
     @property
     def last_contact(self) -> float | None:
         """When a leader was last heard, in the clock's seconds; None if never."""
-        return self._last_contact
+        return self._notices.last_contact
 
     def stats(self) -> dict[str, str]:
         """Return figures for an operator, under the seed's keys."""
         shell = self._shell
         if shell is None:
-            return {"state": str(self._state)}
+            return {"state": str(self.state)}
         consensus = shell.consensus
         return {
-            "state": str(self._state),
+            "state": str(self.state),
             "term": str(consensus.term),
             "last_log_index": str(consensus.log.last_index),
             "last_log_term": str(consensus.log.last_term),
@@ -528,19 +518,19 @@ class Raft:
         }
 
     def _last_contact_text(self) -> str:
-        if self._last_contact is None:
+        if self.last_contact is None:
             return "never"
-        if self._state is RaftState.LEADER:
+        if self.state is RaftState.LEADER:
             return "0"
-        return f"{self._parts.clock.seconds() - self._last_contact:.6f}s"
+        return f"{self._parts.clock.seconds() - self.last_contact:.6f}s"
 
     def register_observer(self, observer: Observer) -> None:
         """Tell *observer* of changes of role and leader from now on."""
-        self._observers.register(observer)
+        self._notices.observers.register(observer)
 
     def deregister_observer(self, observer: Observer) -> None:
         """Tell *observer* no more; idempotent."""
-        self._observers.deregister(observer)
+        self._notices.observers.deregister(observer)
 
     # What a turn brought about
 
@@ -552,89 +542,12 @@ class Raft:
 
     def vote_requested(self, request: RequestVoteRequest) -> None:
         """Tell observers that a candidate asks for a vote."""
-        self._observers.tell(Observation(self, request))
+        self._notices.observers.tell(Observation(self, request))
 
     def turned(self) -> None:
         """Tell of changes of role, leader and membership."""
-        shell = self._shell
-        assert shell is not None, "turns begin when the node takes part"
-        consensus = shell.consensus
-        self._changed(_state_of(consensus), consensus.leader)
-        if consensus.commit_index >= consensus.configurations.latest_index:
-            self._membership_committed(shell)
-
-    def _changed(self, state: RaftState, leader: str | None) -> None:
-        before = self._state
-        if state is not before:
-            self._change_leader(None)
-            self._state = state
-            self.log.info(
-                "{node} became {role} in term {term}",
-                node=self._parts.address,
-                role=state,
-                term=self.term,
-            )
-            self._observers.tell(Observation(self, state))
-            if RaftState.LEADER in (state, before):
-                self._leadership_changed(state is RaftState.LEADER)
-        self._change_leader(leader)
-
-    def _change_leader(self, leader: str | None) -> None:
-        if leader != self._leader:
-            self._leader = leader
-            self._observers.tell(Observation(self, LeaderObservation(leader)))
-
-    def _leadership_changed(self, gained: bool) -> None:
-        shell, notify = self._shell, self._parts.config.notify
-        if not gained and shell is not None:
-            shell.leadership_lost()
-        if notify is not None:
-            notify(gained)
-
-    def _membership_committed(self, shell: Shell) -> None:
-        history = shell.consensus.configurations
-        addresses = history.latest.addresses
-        if history.latest_index != self._told_membership:
-            self._told_membership = history.latest_index
-            self._write_peers(sorted(addresses))
-        if self._parts.address in addresses:
-            self._was_member, self._removed_at = True, None
-        elif self._was_member:
-            self._leave_if_removed()
-
-    def _write_peers(self, addresses: list[str]) -> None:
-        """Keep the list for humans up to date; it decides nothing."""
-        store = self._parts.peer_store
-        self.log.info(
-            "{node} has members {members}",
-            node=self._parts.address,
-            members=", ".join(addresses),
-        )
-        written = self._parts.workers.reader.run(lambda: store.set_peers(addresses))
-        written.addErrback(
-            lambda f: self.log.failure("the list of peers was not written", failure=f)
-        )
-
-    def _leave_if_removed(self) -> None:
-        """Shut down a while after this node's removal has committed.
-
-        The while is for a member that replays how it was removed and added again.
-        """
-        now = self._parts.clock.seconds()
-        if self._removed_at is None:
-            self._removed_at = now
-            self.log.info("{node} was removed", node=self._parts.address)
-        if not self._parts.config.shutdown_on_remove:
-            return
-        if now - self._removed_at >= self._parts.config.heartbeat_timeout:
-            self._stop(RaftShutdown("this node was removed from the cluster"))
-
-
-def _state_of(consensus: Consensus) -> RaftState:
-    if consensus.is_leader:
-        return RaftState.LEADER
-    is_follower = isinstance(consensus.role, Follower)
-    return RaftState.FOLLOWER if is_follower else RaftState.CANDIDATE
+        assert self._shell is not None, "turns begin when the node takes part"
+        self._notices.turned(self._shell)
 
 
 def _founders(parts: Parts) -> Configuration:

@@ -133,6 +133,7 @@ class Shell:
         self._leader_connections: dict[object, str] = {}
         self._synced_index = recovered.log.last_index
         self._contradicted_by: str | None = None
+        self.heard: tuple[str | None, float] = (None, 0.0)
         self.pending = Pending(config.max_pending_entries, config.max_pending_bytes)
         self.tail = Tail(
             recovered.log.last_index, config.max_tail_bytes, config.max_append_bytes
@@ -215,6 +216,7 @@ class Shell:
             return
         if isinstance(command, AppendEntriesRequest):
             self._leader_connections[rpc.connection] = command.leader
+            self.heard = (command.leader, self._parts.clock.seconds())
         elif isinstance(command, RequestVoteRequest):
             self._owner.vote_requested(command)
         self._input(self.consensus.request, command, rpc)

@@ -1,0 +1,128 @@
+"""What a turn changed, told to observers, to the log and to the list of peers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.logger import Logger
+
+from txraft.core.consensus import Consensus
+from txraft.core.follower import Follower
+from txraft.errors import RaftShutdown
+from txraft.node.observers import LeaderObservation, Observation, Observers
+from txraft.node.state import RaftState
+
+if TYPE_CHECKING:
+    from txraft.node.raft import Raft
+    from txraft.node.shell import Parts, Shell
+
+
+class Notices:
+    """Compares what is with what was told last, for the node *raft* of *parts*.
+
+    `state`, `leader` and `last_contact` are what was told last.
+    """
+
+    log = Logger()
+
+    def __init__(self, raft: Raft, parts: Parts) -> None:
+        self._raft = raft
+        self._parts = parts
+        self._told_membership = -1
+        self._was_member = False
+        self._removed_at: float | None = None
+        self.observers = Observers()
+        self.state = RaftState.FOLLOWER
+        self.leader: str | None = None
+        self.last_contact: float | None = None
+
+    def turned(self, shell: Shell) -> None:
+        """Tell of changes of role, leader and membership."""
+        consensus = shell.consensus
+        self.changed(shell, state_of(consensus), consensus.leader)
+        heard_leader, heard_at = shell.heard
+        if self.state is RaftState.LEADER:
+            self.last_contact = self._parts.clock.seconds()
+        elif heard_leader is not None and heard_leader == consensus.leader:
+            self.last_contact = heard_at
+        if consensus.commit_index >= consensus.configurations.latest_index:
+            self._membership_committed(consensus)
+
+    def changed(
+        self, shell: Shell | None, state: RaftState, leader: str | None
+    ) -> None:
+        """Tell of a new state or leader, in the seed's order."""
+        before = self.state
+        if state is not before:
+            self._change_leader(None)
+            self.state = state
+            self.log.info(
+                "{node} became {role} in term {term}",
+                node=self._parts.address,
+                role=state,
+                term=shell.consensus.term if shell else 0,
+            )
+            self.observers.tell(Observation(self._raft, state))
+            if RaftState.LEADER in (state, before):
+                self._leadership_changed(shell, state is RaftState.LEADER)
+        self._change_leader(leader)
+
+    def _change_leader(self, leader: str | None) -> None:
+        if leader != self.leader:
+            self.leader = leader
+            self.observers.tell(Observation(self._raft, LeaderObservation(leader)))
+
+    def _leadership_changed(self, shell: Shell | None, gained: bool) -> None:
+        if not gained and shell is not None:
+            shell.leadership_lost()
+        notify = self._parts.config.notify
+        if notify is not None:
+            notify(gained)
+
+    def _membership_committed(self, consensus: Consensus) -> None:
+        history = consensus.configurations
+        addresses = history.latest.addresses
+        if history.latest_index != self._told_membership:
+            self._told_membership = history.latest_index
+            self._tell_membership(sorted(addresses))
+        if self._parts.address in addresses:
+            self._was_member, self._removed_at = True, None
+        elif self._was_member:
+            self._leave_if_removed()
+
+    def _tell_membership(self, addresses: list[str]) -> None:
+        """Keep the list for humans up to date; it decides nothing."""
+        if not addresses:
+            return
+        self.log.info(
+            "{node} has members {members}",
+            node=self._parts.address,
+            members=", ".join(addresses),
+        )
+        store = self._parts.peer_store
+        written = self._parts.workers.reader.run(lambda: store.set_peers(addresses))
+        written.addErrback(
+            lambda f: self.log.failure("the list of peers was not written", failure=f)
+        )
+
+    def _leave_if_removed(self) -> None:
+        """Shut down a while after this node's removal has committed.
+
+        The while is for a member that replays how it was removed and added again.
+        """
+        now = self._parts.clock.seconds()
+        if self._removed_at is None:
+            self._removed_at = now
+            self.log.info("{node} was removed", node=self._parts.address)
+        config = self._parts.config
+        waited = now - self._removed_at >= config.heartbeat_timeout
+        if config.shutdown_on_remove and waited:
+            self._raft.stop(RaftShutdown("this node was removed from the cluster"))
+
+
+def state_of(consensus: Consensus) -> RaftState:
+    """Return the state that users see: a pre-candidate counts as a candidate."""
+    if consensus.is_leader:
+        return RaftState.LEADER
+    is_follower = isinstance(consensus.role, Follower)
+    return RaftState.FOLLOWER if is_follower else RaftState.CANDIDATE
