@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from txraft import config, settings
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 project = "txraft"
 author = "The txraft authors"
@@ -14,54 +22,65 @@ html_theme = "alabaster"
 exclude_patterns = ["_build"]
 nitpicky = True
 
-_UNITS = {"float": "s"}
-
 
 class SettingsTable(SphinxDirective):
-    """Lists the fields of the settings class named by the argument."""
+    """Lists the fields of the settings that the argument names."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        rows = _ROWS[self.arguments[0]]()
-        text = "\n".join(
-            f"``{name}``\n    {doc.replace('`', '``').replace('````', '``')}"
-            f" Default: {default}.\n"
-            for name, default, doc in rows
-        )
-        return self.parse_text_to_nodes(text)
+        return self.parse_text_to_nodes(_TEXTS[self.arguments[0]]())
 
 
-def _fields(kind: type) -> list[tuple[str, str, str]]:
-    return [
-        (name, default if " " in default else f"``{default}``", doc)
+def _fields(kind: type) -> str:
+    return "".join(
+        _row(name, default if " " in default else f"``{default}``", doc)
         for name, default, doc in settings.field_documentation(kind)
-    ]
-
-
-def _raft() -> list[tuple[str, str, str]]:
-    settable = settings.raft_settings()
-    return [
-        (name, f"``{_yaml(default)}{_UNITS.get(kind, '')}``", doc)
-        for name, kind, default, doc in config.field_documentation()
-        if name in settable
-    ]
-
-
-def _yaml(value: object) -> str:
-    return (
-        str(value).lower()
-        if isinstance(value, bool)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
     )
 
 
-_ROWS = {
+def _raft() -> str:
+    settable = settings.raft_settings()
+    return "".join(
+        _row(name, f"``{_yaml(default, kind)}``", doc)
+        for name, kind, default, doc in config.field_documentation()
+        if name in settable
+    )
+
+
+def _limits() -> str:
+    limits = settings.Limits()
+    http = "".join(
+        _row(f.name, f"``{_yaml(f.default, str(f.type))}``", f.metadata["doc"])
+        for f in fields(limits.http)
+    )
+    return http + _prose(limits.connections) + _prose(limits.messages)
+
+
+def _row(name: str, default: str, doc: str) -> str:
+    doc = re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", doc)
+    return f"``{name}``\n    {doc} Default: {default}.\n\n"
+
+
+def _prose(part: DataclassInstance) -> str:
+    """Describe limits whose class does so in sentences."""
+    defaults = ", ".join(
+        f"``{f.name}`` {_yaml(f.default, str(f.type))}" for f in fields(part)
+    )
+    return f"{inspect.getdoc(type(part))}\n\nDefaults: {defaults}.\n\n"
+
+
+def _yaml(value: object, kind: str) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}s" if kind == "float" else str(value)
+
+
+_TEXTS = {
     "settings": lambda: _fields(settings.Settings),
     "http": lambda: _fields(settings.HTTPSettings),
     "raft": _raft,
+    "limits": _limits,
 }
 
 

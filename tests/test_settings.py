@@ -4,51 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
+from dataclasses import fields
 
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.settings_case import SettingsTestCase
 from txraft.config import Config
-from txraft.errors import ConfigError
+from txraft.http.limits import HTTPLimits
 from txraft.settings import (
     HTTPSettings,
+    Limits,
     Settings,
     effective,
     field_documentation,
     load_settings,
     raft_settings,
 )
-
-
-class SettingsTestCase(SynchronousTestCase):
-    """Loads settings from a file in a directory of the test's own."""
-
-    def setUp(self) -> None:
-        self.directory = Path(mkdtemp())
-        self.addCleanup(rmtree, self.directory)
-        self.path = self.directory / "node.yaml"
-
-    def load(self, text: str, **flags: str) -> Settings:
-        self.path.write_text(text)
-        return load_settings(
-            str(self.path), {name.replace("_", "-"): v for name, v in flags.items()}
-        )
-
-    def faults(self, text: str, **flags: str) -> list[str]:
-        """Return the faults of *text* without the directory of the file."""
-        error = self.assertRaises(ConfigError, self.load, text, **flags)
-        assert error is not None
-        return [problem.replace(f"{self.directory}/", "") for problem in error.problems]
-
-    def assertFault(self, text: str, line: int, *words: str) -> None:
-        """Assert that *text* has one fault, at *line*, with all of *words*."""
-        faults = self.faults(text)
-        self.assertEqual(len(faults), 1, faults)
-        self.assertEqual(faults[0].split(" ")[0], f"node.yaml:{line}:")
-        for word in words:
-            self.assertIn(word, faults[0])
 
 
 class Defaults(SettingsTestCase):
@@ -74,6 +43,7 @@ class Defaults(SettingsTestCase):
                     insecure=False,
                 ),
                 raft=Config(),
+                limits=Limits(),
                 insecure_peers=False,
             ),
         )
@@ -162,6 +132,27 @@ class Values(SettingsTestCase):
         raft = self.load("raft:\n  max_append_entries: 100\n  pre_vote: false\n").raft
         self.assertEqual(raft, Config(max_append_entries=100, pre_vote=False))
 
+    def test_limits(self) -> None:
+        """Any named limit can be set, whatever it bounds."""
+        limits = self.load(
+            "limits: {max_requests_in_flight: 9, request_timeout: 6s,"
+            " max_inbound_connections: 7, max_entries: 8}"
+        ).limits
+
+        self.assertEqual(
+            limits.http, HTTPLimits(max_requests_in_flight=9, request_timeout=6.0)
+        )
+        self.assertEqual(limits.connections.max_inbound_connections, 7)
+        self.assertEqual(limits.messages.max_entries, 8)
+
+    def test_limits_have_names_of_their_own(self) -> None:
+        """No name stands for two limits."""
+        parts = (Limits().http, Limits().connections, Limits().messages)
+
+        self.assertEqual(
+            len(Limits().named()), sum(len(fields(part)) for part in parts)
+        )
+
     def test_id_at_protocol_3(self) -> None:
         settings = self.load("id: n1\nraft: {protocol_version: 3}")
 
@@ -187,11 +178,6 @@ class Mistakes(SettingsTestCase):
     def test_unknown_key_unlike_any(self) -> None:
         """Without a likeness the known keys are listed."""
         self.assertFault("zzz: 1\n", 1, "known: data_dir, id, store")
-
-    def test_duplicate_key(self) -> None:
-        self.assertFault(
-            "store: file\n\nstore: file\n", 3, 'duplicate key "store"', "line 1"
-        )
 
     def test_wrong_type(self) -> None:
         for line, words in [
@@ -236,6 +222,17 @@ class Mistakes(SettingsTestCase):
             2,
             "raft.leader_lease_timeout (0.5 s)",
         )
+
+    def test_limits(self) -> None:
+        """A limit is above 0, and limits fit together."""
+        for written, words in [
+            ("max_connections: 0", ("limits.max_connections is 0", "above 0")),
+            ("max_entries: -1", ("limits.max_entries is -1", "above 0")),
+            ("max_entries: many", ("limits.max_entries is 'many'", "whole")),
+            ("request_timeout: 2s", ("limits.leader_wait (5.0 s)", "request_timeout")),
+            ("max_conections: 1", ("did you mean limits.max_connections?",)),
+        ]:
+            self.assertFault(f"limits:\n  {written}\n", 2, *words)
 
     def test_bad_endpoint(self) -> None:
         for written in (
@@ -368,41 +365,6 @@ class Mistakes(SettingsTestCase):
     def test_id_below_protocol_3(self) -> None:
         self.assertFault("id: n1\n", 1, "raft.protocol_version: 3")
 
-    def test_not_yaml(self) -> None:
-        self.assertFault("store: file\npeers: [a\nx: y\n", 3, "not valid YAML")
-        self.assertFault("store: file\n\tjoin: true\n", 2, "not valid YAML")
-        self.assertFault("store: file\n---\nstore: file\n", 2, "not valid YAML")
-        self.assertFault("store: \x01\n", 1, "not valid YAML")
-
-    def test_not_a_mapping(self) -> None:
-        self.assertFault("just words\n", 1, "not a mapping")
-
-    def test_alias_and_merge(self) -> None:
-        """No construct of YAML makes a small file into large settings."""
-        self.assertFault("raft: &r {}\nhttp: *r\n", 2, "an alias")
-        self.assertFault("<<: {store: file}\n", 1, "<< is not a setting")
-        self.assertFault("? [a]\n: b\n", 1, "not a plain word")
-
-    def test_nested_too_deeply(self) -> None:
-        problem = self.faults("[" * 5000)[0]
-
-        self.assertIn("nested too deeply", problem)
-
-    def test_not_text(self) -> None:
-        self.path.write_bytes(b"store: file\nlog_level: \xff\n")
-
-        error = self.assertRaises(ConfigError, load_settings, str(self.path))
-
-        self.assertIn(f"{self.path}:2: not UTF-8", str(error))
-
-    def test_too_long(self) -> None:
-        self.assertIn("longer than", self.faults("#" * (1 << 20) + "\n")[0])
-
-    def test_unreadable(self) -> None:
-        error = self.assertRaises(ConfigError, load_settings, str(self.path))
-
-        self.assertIn(f"{self.path}: cannot read it: No such file", str(error))
-
     def test_all_at_once(self) -> None:
         """Every fault is told, in the order of the lines."""
         faults = self.faults(
@@ -475,6 +437,7 @@ class Effective(SettingsTestCase):
             "",
             "join: true",
             "http: {listen: null}",
+            "limits: {linger_timeout: 1.5, max_keys: 5}",
             "id: 'é: 1'\nraft: {protocol_version: 3, apply_slice: 0.1ms}",
             "data_dir: 'a #b'\npeers: ['[::1]:8300', 127.0.0.1:8300]",
             "listen: tcp:8300\nadvertise: n1:8300\ninsecure_peers: true\n"

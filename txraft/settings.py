@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
@@ -33,6 +33,9 @@ from txraft.document import (
     text,
 )
 from txraft.errors import ConfigError
+from txraft.http.limits import HTTPLimits
+from txraft.transport.limits import ConnectionLimits
+from txraft.wire.stream import Limits as MessageLimits
 
 DEFAULT_DATA_DIR = "./txraft-data"
 DEFAULT_LISTEN = "tcp:8300:interface=127.0.0.1"
@@ -42,8 +45,10 @@ LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
 _REFUSED = {
     "tls": "is not available in this version: leave it out, and listen on loopback "
     "or, with insecure_peers: true, in a network that you trust",
-    "limits": "is not available in this version: leave it out",
 }
+T = TypeVar("T")
+L = TypeVar("L", HTTPLimits, ConnectionLimits, MessageLimits)
+
 _READERS: dict[str, Callable[[Scalar], Any]] = {
     "float": duration,
     "int": integer,
@@ -73,6 +78,20 @@ class HTTPSettings:
         "Whether HTTP may listen beyond loopback. Nothing authenticates a request: "
         "whoever reaches the port reads and writes everything.",
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Every named bound of a node; a file sets them all under `limits`."""
+
+    http: HTTPLimits = field(default_factory=HTTPLimits)
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
+    messages: MessageLimits = field(default_factory=MessageLimits)
+
+    def named(self) -> dict[str, int | float]:
+        """Map each limit's name to its value."""
+        parts = (self.http, self.connections, self.messages)
+        return {f.name: getattr(part, f.name) for part in parts for f in fields(part)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +136,9 @@ class Settings:
     )
     raft: Config = field(
         metadata={"default": "see below", "doc": "The tunables of consensus."}
+    )
+    limits: Limits = field(
+        metadata={"default": "see below", "doc": "Bounds of what others can cause."}
     )
     insecure_peers: bool = _setting(
         "false",
@@ -168,6 +190,7 @@ def effective(settings: Settings) -> str:
         if http
         else {"listen": None}
     )
+    document["limits"] = settings.limits.named()
     document["raft"] = {name: getattr(settings.raft, name) for name in raft_settings()}
     dumped: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     return dumped
@@ -246,6 +269,7 @@ def _settings(top: Section, base: str) -> Settings:
         join=join,
         http=_http(top.section("http")),
         raft=raft,
+        limits=_limits(top.section("limits")),
         insecure_peers=insecure,
     )
 
@@ -345,22 +369,54 @@ def _raft(section: Section, elsewhere: dict[str, str]) -> Config:
         }
     )
     if section.sound(*types):
-        _check_config(section, config, types)
+        _refuse(section, types, lambda: validate_config(config))
     return config
 
 
-def _check_config(section: Section, config: Config, names: Iterable[str]) -> None:
+def _limits(section: Section) -> Limits:
+    section.known(Limits().named(), {})
+    return Limits(
+        http=_limits_of(section, HTTPLimits),
+        connections=_limits_of(section, ConnectionLimits),
+        messages=_limits_of(section, MessageLimits),
+    )
+
+
+def _limits_of(section: Section, kind: type[L]) -> L:
+    limits = kind()
+    values = {
+        f.name: section.read(
+            f.name, getattr(limits, f.name), _positive(_READERS[str(f.type)])
+        )
+        for f in fields(kind)
+    }
+    return _refuse(section, values, lambda: kind(**values)) or limits
+
+
+def _refuse(section: Section, names: Iterable[str], check: Callable[[], T]) -> T | None:
+    """Note what *check* refuses, at the field that was written."""
     try:
-        validate_config(config)
+        return check()
     except ConfigError as error:
         for problem in error.problems:
             subject, _, rest = problem.partition(" ")
             mentioned = [name for name in names if name in problem]
             given = [name for name in mentioned if section.given(name)]
             section.fault(subject, rest, section.place((given or mentioned)[0]))
+        return None
 
 
 # Values -------------------------------------------------------------------------
+
+
+def _positive(convert: Callable[[Scalar], Any]) -> Callable[[Scalar], Any]:
+    def positive(value: Scalar) -> Any:
+        converted = convert(value)
+        if converted <= 0:
+            raise ValueError("above 0")
+        return converted
+
+    return positive
 
 
 def _endpoint(value: Scalar) -> str:
