@@ -1,0 +1,60 @@
+"""The deadlines of all requests at work, on one timer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from txraft.http.calls import Call
+
+
+class Deadlines:
+    """Calls in the order in which their time runs out.
+
+    All have the same time to live, so the oldest is always the next to end: one timer
+    serves them all, and a call that ends in time costs two dict operations.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, timeout: float, expire: Callable[[Call], object]
+    ) -> None:
+        self._clock = clock
+        self._timeout = timeout
+        self._expire = expire
+        self._calls: dict[Call, None] = {}
+        self._timer: IDelayedCall | None = None
+        self._closed = False
+
+    def add(self, call: Call) -> None:
+        """Set the deadline of *call* and expire it then, unless discarded before."""
+        call.deadline = self._clock.seconds() + self._timeout
+        self._calls[call] = None
+        if self._timer is None:
+            self._timer = self._clock.callLater(self._timeout, self._fire)
+
+    def discard(self, call: Call) -> None:
+        """Forget *call*; idempotent."""
+        self._calls.pop(call, None)
+        if self._closed:
+            self._stop_if_idle()
+
+    def close(self) -> None:
+        """Stop the timer as soon as no call needs it any more."""
+        self._closed = True
+        self._stop_if_idle()
+
+    def _stop_if_idle(self) -> None:
+        if self._timer is not None and not self._calls:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fire(self) -> None:
+        self._timer = None
+        now = self._clock.seconds()
+        while (oldest := next(iter(self._calls), None)) is not None:
+            if oldest.deadline > now:
+                self._timer = self._clock.callLater(oldest.deadline - now, self._fire)
+                return
+            del self._calls[oldest]
+            self._expire(oldest)

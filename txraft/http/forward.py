@@ -1,0 +1,149 @@
+"""Passing a request on to the leader's HTTP address, once.
+
+What matters here is to know what became of a write whose answer did not come: only
+when no byte of it can have been sent is it certain that it has no effect.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import treq
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, TimeoutError
+from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
+from twisted.internet.interfaces import IReactorTime
+from twisted.web._newclient import RequestNotSent
+from twisted.web.client import (
+    Agent,
+    HTTPConnectionPool,
+    RequestGenerationFailed,
+    RequestTransmissionFailed,
+    ResponseFailed,
+)
+from twisted.web.error import SchemeNotSupported
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
+
+from txraft.http.answers import NOT_APPLIED, OUTCOME, Answer, unknown
+from txraft.http.calls import FORWARDED, Call
+from txraft.http.limits import HTTPLimits
+
+RELAYED_HEADERS = (
+    b"Content-Type",
+    b"Content-Security-Policy",
+    b"Allow",
+    b"Retry-After",
+    b"X-Consul-Index",
+    b"X-Consul-KnownLeader",
+    b"X-Consul-LastContact",
+    OUTCOME,
+)
+_NOT_SENT = (ConnectError, DNSLookupError, RequestNotSent, SchemeNotSupported)
+_BROKEN = (
+    ResponseFailed,
+    RequestTransmissionFailed,
+    RequestGenerationFailed,
+    ConnectionClosed,
+    CancelledError,
+    TimeoutError,
+)
+
+
+class NotDelivered(Exception):
+    """The leader did not take the request, which has no effect; try again."""
+
+
+class _TooLong(Exception):
+    """The leader's answer is longer than is passed on."""
+
+
+def forwarding_client(reactor: Any, limits: HTTPLimits) -> HTTPClient:
+    """Make the client that `Forwarder` needs.
+
+    It never sends a request twice by itself, as Agent's pool does with a DELETE that
+    got no answer: the first may have been applied. It drops idle connections long
+    before the other end does, so that few requests meet a closing connection.
+    """
+    pool = HTTPConnectionPool(reactor, persistent=True)
+    pool.retryAutomatically = False
+    pool.maxPersistentPerHost = limits.max_idle_forwards
+    pool.cachedConnectionTimeout = max(1, int(limits.idle_timeout / 2))
+    return HTTPClient(Agent(reactor, connectTimeout=limits.connect_timeout, pool=pool))
+
+
+class Forwarder:
+    """Sends calls to other nodes; *name* is how this one signs them."""
+
+    def __init__(
+        self, client: HTTPClient, clock: IReactorTime, limits: HTTPLimits, name: str
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._limits = limits
+        self._name = name
+
+    async def forward(self, call: Call, url: str) -> Answer:
+        """Send *call* to the node at *url* and return its answer.
+
+        Raises: NotDelivered when it certainly has no effect there; Refusal with
+            the outcome `unknown` when it may have.
+        """
+        call.submitted = call.writes
+        try:
+            response, body = await self._exchange(call, url)
+        except _NOT_SENT as error:
+            call.submitted = False
+            raise NotDelivered(f"the leader at {url} is not reached") from error
+        except (*_BROKEN, _TooLong) as error:
+            if not call.writes:
+                raise NotDelivered(f"the leader at {url} gave no answer") from error
+            raise unknown(
+                f"The outcome is unknown: the leader at {url} gave no whole answer."
+            ) from error
+        return _relay(call, url, response, body)
+
+    async def _exchange(self, call: Call, url: str) -> tuple[IResponse, bytes]:
+        remaining = max(0.0, call.deadline - self._clock.seconds())
+        sent = self._client.request(
+            call.method.decode("ascii"),
+            url.rstrip("/") + call.target(),
+            headers=Headers({FORWARDED: [self._name.encode()]}),
+            data=call.body if call.method == b"PUT" else None,
+            allow_redirects=False,
+            unbuffered=True,
+        )
+        response = await sent.addTimeout(remaining, self._clock)
+        remaining = max(0.0, call.deadline - self._clock.seconds())
+        pieces: list[bytes] = []
+        room = self._limits.max_relayed_bytes
+
+        def collect(data: bytes) -> None:
+            nonlocal room
+            room -= len(data)
+            if room < 0:
+                raise _TooLong
+            pieces.append(data)
+
+        await treq.collect(response, collect).addTimeout(remaining, self._clock)
+        return response, b"".join(pieces)
+
+
+def _relay(call: Call, url: str, response: IResponse, body: bytes) -> Answer:
+    headers = [
+        (name, values[0])
+        for name in RELAYED_HEADERS
+        if (values := response.headers.getRawHeaders(name))
+    ]
+    answer = Answer(response.code, body, *headers)
+    if answer.status < 500:
+        return answer
+    if answer.header(OUTCOME) == NOT_APPLIED[1]:
+        call.submitted = False
+        if answer.header(b"Retry-After") is None:
+            raise NotDelivered(f"the node at {url} does not take it")
+    elif call.writes and answer.header(OUTCOME) is None:
+        raise unknown(
+            f"The outcome is unknown: the leader at {url} answered {answer.status}."
+        )
+    return answer

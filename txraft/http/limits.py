@@ -1,0 +1,94 @@
+"""Every bound of the HTTP API, with its unit and default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from txraft.errors import ConfigError
+
+
+def _option(default: Any, doc: str) -> Any:
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HTTPLimits:
+    """The bounds of one node's HTTP API. Sizes are bytes, durations float seconds.
+
+    Raises: ConfigError, whose `problems` names each field and what would be right.
+    """
+
+    max_value_bytes: int = _option(512 << 10, "Bytes of one value.")
+    max_key_bytes: int = _option(1024, "Bytes of one key, in UTF-8.")
+    max_body_bytes: int = _option(
+        1 << 20, "Bytes of a request's body; a longer one is refused before it is read."
+    )
+    max_line_bytes: int = _option(
+        8 << 10,
+        "Bytes of the request line and of one header line. At least four times "
+        "`max_key_bytes`, as a key travels percent-encoded.",
+    )
+    max_headers_bytes: int = _option(
+        16 << 10, "Bytes of the request line and all headers together."
+    )
+    max_headers: int = _option(100, "Headers of one request.")
+    max_requests_in_flight: int = _option(
+        256, "Requests at work before more are refused with 503."
+    )
+    max_connections: int = _option(
+        1024, "Open connections before more are refused with 503."
+    )
+    request_timeout: float = _option(
+        10.0, "Seconds after which a request is answered whatever became of it."
+    )
+    leader_wait: float = _option(
+        5.0,
+        "Seconds a request waits for a leader that takes it. At most "
+        "`request_timeout`.",
+    )
+    retry_interval: float = _option(
+        0.25, "Seconds between attempts to reach a leader, when no event comes first."
+    )
+    connect_timeout: float = _option(
+        2.0, "Seconds to open a connection to the leader's HTTP address."
+    )
+    max_relayed_bytes: int = _option(
+        2 << 20, "Bytes of the leader's answer that a follower passes on."
+    )
+    max_idle_forwards: int = _option(
+        16, "Idle connections kept open to the leader's HTTP address."
+    )
+    idle_timeout: float = _option(
+        60.0,
+        "Seconds without a byte after which a connection that awaits no answer ends.",
+    )
+    linger_timeout: float = _option(
+        2.0,
+        "Seconds in which a client may finish a body that was refused, so that it "
+        "gets to read why.",
+    )
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{each.name} is {getattr(self, each.name)}, it must be above 0"
+            for each in fields(self)
+            if not getattr(self, each.name) > 0
+        ]
+        if self.leader_wait > self.request_timeout:
+            problems.append(
+                f"leader_wait ({self.leader_wait} s) is longer than request_timeout "
+                f"({self.request_timeout} s)"
+            )
+        if self.max_value_bytes > self.max_body_bytes:
+            problems.append(
+                f"max_value_bytes ({self.max_value_bytes}) is more than "
+                f"max_body_bytes ({self.max_body_bytes})"
+            )
+        if 4 * self.max_key_bytes > self.max_line_bytes:
+            problems.append(
+                f"max_line_bytes ({self.max_line_bytes}) is less than four times "
+                f"max_key_bytes ({self.max_key_bytes})"
+            )
+        if problems:
+            raise ConfigError(problems)

@@ -1,0 +1,51 @@
+"""What the HTTP API needs of a node: the part of `Raft` that it calls."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+from txraft.node.observers import Observer
+from txraft.node.pending import ApplyResult
+from txraft.node.state import RaftState
+
+
+class Node(Protocol):
+    """A member of the cluster. Every Deferred fails with a RaftError."""
+
+    @property
+    def leader(self) -> str | None:
+        """The address of the leader, None when none is known."""
+
+    @property
+    def state(self) -> RaftState:
+        """What this node is doing."""
+
+    @property
+    def last_contact(self) -> float | None:
+        """When the leader was last heard from, on the node's clock."""
+
+    def apply(self, data: bytes, timeout: float | None = None) -> Deferred[ApplyResult]:
+        """Commit and apply *data*; leader only."""
+
+    def barrier(self, timeout: float | None = None) -> Deferred[int]:
+        """Wait until all that was committed is applied; leader only."""
+
+    def linearizable(self) -> Deferred[int]:
+        """Wait until a local read is linearizable; leader only."""
+
+    def add_peer(self, address: str) -> Deferred[int]:
+        """Make *address* a member; leader only."""
+
+    def remove_peer(self, address: str) -> Deferred[int]:
+        """Make *address* no member; leader only."""
+
+    def peers(self) -> list[str]:
+        """Return the addresses of all members."""
+
+    def register_observer(self, observer: Observer) -> None:
+        """Tell *observer* of changes of role and leader."""
+
+    def deregister_observer(self, observer: Observer) -> None:
+        """Tell *observer* no more."""

@@ -1,0 +1,217 @@
+"""The HTTP server of a node: connections, their limits, and what is wired behind.
+
+Bodies and lines are bounded before they are read. What this does not do: TLS, an
+access log, HTTP/2.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+from treq.client import HTTPClient
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web.http import RESPONSES, HTTPChannel, Request, datetimeToString
+from twisted.web.iweb import INonQueuedRequestFactory
+from twisted.web.server import Site
+from zope.interface import provider
+
+from txraft.http.advertise import Advertiser
+from txraft.http.answers import NOSNIFF, Refusal, not_applied
+from txraft.http.api import API, RETRY_AFTER, routes
+from txraft.http.cluster import Cluster
+from txraft.http.forward import Forwarder
+from txraft.http.keys import Keys
+from txraft.http.leader import Leadership
+from txraft.http.limits import HTTPLimits
+from txraft.http.node import Node
+from txraft.kv.state import KeyValueFSM
+
+
+def make_api(
+    raft: Node,
+    fsm: KeyValueFSM,
+    client: HTTPClient,
+    clock: IReactorTime,
+    limits: HTTPLimits,
+    address: str,
+) -> API:
+    """Make the resource that serves the node at the peer *address*.
+
+    *client* forwards to the leader; see `txraft.http.forward.forwarding_client`.
+    """
+    forwarder = Forwarder(client, clock, limits, address)
+    leadership = Leadership(raft, fsm, forwarder, clock, limits)
+    keys = Keys(raft, fsm, leadership, clock, limits)
+    table = routes(keys, Cluster(raft, leadership))
+    return API(table, leadership, clock, limits)
+
+
+def make_site(
+    raft: Node,
+    fsm: KeyValueFSM,
+    client: HTTPClient,
+    clock: IReactorTime,
+    limits: HTTPLimits,
+    *,
+    address: str,
+    url: str,
+) -> KVSite:
+    """Make the server of one node.
+
+    *address* names the node to its peers, *url* is where they reach this server.
+    From `startFactory` on the node tells them that whenever it becomes the leader.
+    """
+    api = make_api(raft, fsm, client, clock, limits, address)
+    return KVSite(api, Advertiser(raft, fsm, clock, address, url), clock, limits)
+
+
+@provider(INonQueuedRequestFactory)
+class KVRequest(Request):
+    """A request whose body is bounded while it arrives, and kept in memory."""
+
+    channel: KVChannel
+
+    def __init__(self, channel: KVChannel) -> None:
+        Request.__init__(self, channel, parsePOSTFormSubmission=False)
+        self._room = channel.site.limits.max_body_bytes
+        self._body = BytesIO()
+        self._refused = False
+        self._linger: IDelayedCall | None = None
+
+    def gotLength(self, length: int | None) -> None:
+        """Refuse a body that is announced as too long, before it is sent."""
+        self.content = self._body
+        if length is not None and length > self._room:
+            self._refuse()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Keep a piece of the body; drop it once the body is refused."""
+        self._room -= len(data)
+        if self._refused:
+            return
+        if self._room < 0:
+            self._refuse()
+        else:
+            self._body.write(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Serve the request, which is complete."""
+        if self._refused:
+            self.channel.close()
+            return
+        self._body.seek(0)
+        self.method, self.uri, self.clientproto = command, path, version
+        self.responseHeaders.setRawHeaders(b"Date", [datetimeToString()])
+        self.channel.site.resource.render(self)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Forget the client."""
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
+        Request.connectionLost(self, reason)
+
+    def _refuse(self) -> None:
+        """Answer at once, then read on for a while so that the client reads it too.
+
+        Closing with unread input would reset the connection and lose the answer.
+        """
+        self._refused = True
+        self.content = self._body = BytesIO()
+        self.requestHeaders.removeHeader(b"Expect")
+        limits = self.channel.site.limits
+        self.channel.write_refusal(
+            Refusal(413, f"The body is longer than {limits.max_body_bytes} bytes.")
+        )
+        self._linger = self.channel.site.clock.callLater(
+            limits.linger_timeout, self.channel.forceAbortClient
+        )
+
+
+class KVChannel(HTTPChannel):
+    """A connection, counted by its site and with lines of bounded length."""
+
+    site: KVSite
+
+    def connectionMade(self) -> None:
+        """Take the connection, or answer 503 when there are too many."""
+        limits = self.site.limits
+        self.MAX_LENGTH = limits.max_line_bytes
+        self.totalHeadersSize = limits.max_headers_bytes
+        self.maxHeaders = limits.max_headers
+        self.site.channels.add(self)
+        HTTPChannel.connectionMade(self)
+        if len(self.site.channels) > limits.max_connections:
+            self.write_refusal(
+                not_applied("The node has too many connections.", RETRY_AFTER)
+            )
+            self.close()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Count the connection no more."""
+        self.site.channels.discard(self)
+        HTTPChannel.connectionLost(self, reason)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Say that the URL or a header is too long, and close."""
+        limit = self.site.limits.max_line_bytes
+        if self.requests:
+            refusal = Refusal(431, f"A header is longer than {limit} bytes.")
+        else:
+            refusal = Refusal(414, f"The request line is longer than {limit} bytes.")
+        self.write_refusal(refusal)
+        self.close()
+
+    def write_refusal(self, refusal: Refusal) -> None:
+        """Write *refusal* as the last response of this connection."""
+        answer = refusal.answer
+        reason = RESPONSES.get(answer.status, b"Refused")
+        head = [b"HTTP/1.1 %d %s" % (answer.status, reason)]
+        for name, value in (*answer.headers, NOSNIFF, (b"Connection", b"close")):
+            head.append(b"%s: %s" % (name, value))
+        head.append(b"Content-Length: %d\r\n\r\n" % len(answer.body))
+        assert self.transport is not None, "a refusal answers a connected client"
+        self.transport.write(b"\r\n".join(head) + answer.body)
+
+    def close(self) -> None:
+        """Close once all is sent that was written."""
+        self.loseConnection()  # type: ignore[no-untyped-call]
+
+    def finish_up(self) -> None:
+        """Close now, or after the answer to the request at work."""
+        if self.requests:
+            self.persistent = 0
+        else:
+            self.close()
+
+
+class KVSite(Site):
+    """The factory of HTTP connections, which it counts and bounds."""
+
+    protocol = KVChannel  # type: ignore[assignment]  # the plain one, without HTTP/2
+
+    def __init__(
+        self, api: API, advertiser: Advertiser, clock: IReactorTime, limits: HTTPLimits
+    ) -> None:
+        Site.__init__(self, api, KVRequest, reactor=clock, timeout=limits.idle_timeout)
+        self.limits = limits
+        self.clock = clock
+        self.channels: set[KVChannel] = set()
+        self._api = api
+        self._advertiser = advertiser
+
+    def startFactory(self) -> None:
+        """Start to advertise; there is no access log to open."""
+        self._advertiser.start()
+
+    def stopFactory(self) -> None:
+        """Close idle connections, and the others once they have their answer."""
+        self._advertiser.stop()
+        self._api.close()
+        for channel in list(self.channels):
+            channel.finish_up()
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Offer HTTP/1.1 only, whatever is installed."""
+        return [b"http/1.1"]
