@@ -102,7 +102,8 @@ def recover(
     """Make the state that consensus starts with; found a cluster if there is none.
 
     *read_founders* returns the membership to begin with, empty for a server that
-    waits to be added; it is asked only while nothing on disk knows any. *encode* fills in the bytes of a new entry.
+    waits to be added; it is asked only while nothing on disk knows any. *encode*
+    fills in the bytes of a new entry.
     Raises: DataCorrupted
     Thread: writer.
     """

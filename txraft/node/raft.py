@@ -49,6 +49,7 @@ from txraft.node.observers import Observation, Observer
 from txraft.node.pending import ApplyResult, Proposal
 from txraft.node.shell import Change, Parts, Shell, Verification
 from txraft.node.state import RaftState
+from txraft.node.status import Status
 from txraft.node.timing import tick_seconds
 from txraft.node.worker import Workers
 from txraft.wire.entries import encode_new
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from random import Random
 
 
-class Raft:
+class Raft(Status):
     """One node: a member of a cluster that keeps *fsm* equal on all of them.
 
     Nothing happens before `start`. *local_addr* is this node's address as its peers
@@ -105,7 +106,7 @@ class Raft:
             random or SystemRandom(),
             workers,
         )
-        self._shell: Shell | None = None
+        self._shell = None
         self._ticker: LoopingCall | None = None
         self._notices = Notices(self, self._parts)
         self._started = False
@@ -114,9 +115,6 @@ class Raft:
         self._has_stopped = False
         self._next_snapshot_check = 0.0
         self._snapshot_index = 0
-
-    def __repr__(self) -> str:
-        return f"Node at {self._parts.address} [{self.state}]"
 
     # Life
 
@@ -376,12 +374,6 @@ class Raft:
         shell.change(Change(make, proposal))
         return proposal.deferred.addCallback(lambda result: result.index)
 
-    def peers(self) -> list[str]:
-        """Return the addresses of all members, this node included, sorted."""
-        if self._shell is None:
-            return []
-        return sorted(self._shell.consensus.configuration.addresses)
-
     def transfer_leadership(self, target: str | None = None) -> Deferred[None]:
         """Hand leadership to the voter at *target*, by default the most complete.
 
@@ -455,74 +447,7 @@ class Raft:
         if grown >= self._parts.config.snapshot_threshold and not shell.snapshots.busy:
             self.snapshot().addErrback(lambda f: f.trap(RaftError))
 
-    # What it is doing
-
-    @property
-    def address(self) -> str:
-        """This node's address as its peers know it."""
-        return self._parts.address
-
-    @property
-    def state(self) -> RaftState:
-        """What this node is doing."""
-        return self._notices.state
-
-    @property
-    def leader(self) -> str | None:
-        """The address of the leader, None if none is known."""
-        return self._notices.leader
-
-    @property
-    def term(self) -> int:
-        """The current term."""
-        return self._shell.consensus.term if self._shell else 0
-
-    @property
-    def last_index(self) -> int:
-        """The index of the newest entry in the log or snapshot."""
-        return self._shell.consensus.log.last_index if self._shell else 0
-
-    @property
-    def commit_index(self) -> int:
-        """The index up to which entries are known to be committed."""
-        return self._shell.consensus.commit_index if self._shell else 0
-
-    @property
-    def applied_index(self) -> int:
-        """The index up to which entries were applied to the FSM."""
-        return self._shell.applier.applied_index if self._shell else 0
-
-    @property
-    def last_contact(self) -> float | None:
-        """When a leader was last heard, in the clock's seconds; None if never."""
-        return self._notices.last_contact
-
-    def stats(self) -> dict[str, str]:
-        """Return figures for an operator, under the seed's keys."""
-        shell = self._shell
-        if shell is None:
-            return {"state": str(self.state)}
-        consensus = shell.consensus
-        return {
-            "state": str(self.state),
-            "term": str(consensus.term),
-            "last_log_index": str(consensus.log.last_index),
-            "last_log_term": str(consensus.log.last_term),
-            "commit_index": str(consensus.commit_index),
-            "applied_index": str(shell.applier.applied_index),
-            "fsm_pending": str(shell.applier.backlog),
-            "last_snapshot_index": str(consensus.snapshot.index),
-            "last_snapshot_term": str(consensus.snapshot.term),
-            "num_peers": str(max(0, len(self.peers()) - 1)),
-            "last_contact": self._last_contact_text(),
-        }
-
-    def _last_contact_text(self) -> str:
-        if self.last_contact is None:
-            return "never"
-        if self.state is RaftState.LEADER:
-            return "0"
-        return f"{self._parts.clock.seconds() - self.last_contact:.6f}s"
+    # Observers
 
     def register_observer(self, observer: Observer) -> None:
         """Tell *observer* of changes of role and leader from now on."""

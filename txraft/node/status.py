@@ -1,0 +1,91 @@
+"""What a node is doing, for its users to look at."""
+
+from __future__ import annotations
+
+from txraft.node.notices import Notices
+from txraft.node.shell import Parts, Shell
+from txraft.node.state import RaftState
+
+
+class Status:
+    """The part of `Raft` that only tells. All of it may be asked at any time."""
+
+    _parts: Parts
+    _notices: Notices
+    _shell: Shell | None
+
+    def __repr__(self) -> str:
+        return f"Node at {self._parts.address} [{self.state}]"
+
+    @property
+    def address(self) -> str:
+        """This node's address as its peers know it."""
+        return self._parts.address
+
+    @property
+    def state(self) -> RaftState:
+        """What this node is doing."""
+        return self._notices.state
+
+    @property
+    def leader(self) -> str | None:
+        """The address of the leader, None if none is known."""
+        return self._notices.leader
+
+    @property
+    def term(self) -> int:
+        """The current term."""
+        return self._shell.consensus.term if self._shell else 0
+
+    @property
+    def last_index(self) -> int:
+        """The index of the newest entry in the log or snapshot."""
+        return self._shell.consensus.log.last_index if self._shell else 0
+
+    @property
+    def commit_index(self) -> int:
+        """The index up to which entries are known to be committed."""
+        return self._shell.consensus.commit_index if self._shell else 0
+
+    @property
+    def applied_index(self) -> int:
+        """The index up to which entries were applied to the FSM."""
+        return self._shell.applier.applied_index if self._shell else 0
+
+    @property
+    def last_contact(self) -> float | None:
+        """When a leader was last heard, in the clock's seconds; None if never."""
+        return self._notices.last_contact
+
+    def stats(self) -> dict[str, str]:
+        """Return figures for an operator, under the seed's keys."""
+        shell = self._shell
+        if shell is None:
+            return {"state": str(self.state)}
+        consensus = shell.consensus
+        return {
+            "state": str(self.state),
+            "term": str(consensus.term),
+            "last_log_index": str(consensus.log.last_index),
+            "last_log_term": str(consensus.log.last_term),
+            "commit_index": str(consensus.commit_index),
+            "applied_index": str(shell.applier.applied_index),
+            "fsm_pending": str(shell.applier.backlog),
+            "last_snapshot_index": str(consensus.snapshot.index),
+            "last_snapshot_term": str(consensus.snapshot.term),
+            "num_peers": str(max(0, len(self.peers()) - 1)),
+            "last_contact": self._last_contact_text(),
+        }
+
+    def _last_contact_text(self) -> str:
+        if self.last_contact is None:
+            return "never"
+        if self.state is RaftState.LEADER:
+            return "0"
+        return f"{self._parts.clock.seconds() - self.last_contact:.6f}s"
+
+    def peers(self) -> list[str]:
+        """Return the addresses of all members, this node included, sorted."""
+        if self._shell is None:
+            return []
+        return sorted(self._shell.consensus.configuration.addresses)
