@@ -185,6 +185,8 @@ class NodeService(Service):
         if not self.running:
             return
         reason = failure.getErrorMessage()
+        if failure.check(CannotListenError):
+            reason += " Stop what uses that address, or change listen or http.listen"
         if failure.check(RaftError, OSError, CannotListenError):
             self._log.critical("The node cannot start: {reason}", reason=reason)
         else:

@@ -1,0 +1,177 @@
+"""The key-value node of `twistd raft`: settings in, a running member out.
+
+Here is everything that such a node consists of, in the order in which it is opened;
+it is closed the other way round. An application with a state machine of its own
+puts its `Raft` together in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+
+from txraft.addresses import is_loopback, parse_listen
+from txraft.errors import RaftError
+from txraft.http.forward import forwarding_client
+from txraft.http.site import make_site
+from txraft.kv.state import KeyValueFSM
+from txraft.node.raft import Raft
+from txraft.node.worker import Workers
+from txraft.settings import HTTPSettings, Settings
+from txraft.storage.directory import DataDirectory
+from txraft.storage.filelog import FileLog
+from txraft.storage.peers import JSONPeers
+from txraft.storage.snapshots import FileSnapshotStore
+from txraft.storage.stable import FileStableStore
+from txraft.transport.network import NetworkTransport
+from txraft.transport.tcp import new_tcp_transport
+
+SNAPSHOTS_RETAINED = 2
+
+
+class KVNode:
+    """One node of the replicated key-value store, with its files, TCP and HTTP.
+
+    *reactor* needs timers that are monotonic, see `txraft.clock`. `fsm` holds the
+    keys; `raft` is there once `start` has opened what it needs.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, settings: Settings) -> None:
+        self.fsm = KeyValueFSM()
+        self.raft: Raft | None = None
+        self._reactor = reactor
+        self._settings = settings
+        self._directory: DataDirectory | None = None
+        self._transport: NetworkTransport | None = None
+        self._log_store: FileLog | None = None
+        self._port: IListeningPort | None = None
+
+    def start(self) -> Deferred[None]:
+        """Open everything and take part.
+
+        Returns: a Deferred that fires when the node takes part. It fails with the
+            RaftError, OSError or CannotListenError that prevents it; what was
+            opened before stays open until `stop`.
+        """
+        return Deferred.fromCoroutine(self._start())
+
+    def when_stopped(self) -> Deferred[RaftError | None]:
+        """Fire when the node takes part no more: with why, if it stopped itself."""
+        return succeed(None) if self.raft is None else self.raft.when_stopped()
+
+    def stop(self) -> Deferred[None]:
+        """Close everything that was opened.
+
+        Returns: a Deferred that fires when that is done.
+        Durable: all that was written.
+        """
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _start(self) -> None:
+        settings = self._settings
+        name = settings.id or settings.advertise
+        self._directory = directory = DataDirectory(settings.data_dir, name)
+        self._transport = await new_tcp_transport(
+            self._reactor,
+            settings.listen,
+            settings.advertise,
+            limits=settings.limits.messages,
+            connection_limits=settings.limits.connections,
+        )
+        self._log_store = FileLog(directory.log, name)
+        self.raft = raft = Raft(
+            settings.raft,
+            self.fsm,
+            self._log_store,
+            FileStableStore(directory.state, name),
+            FileSnapshotStore(directory.path, SNAPSHOTS_RETAINED),
+            Founders(settings.peers, JSONPeers(directory.path)),
+            settings.advertise,
+            self._transport,
+            clock=self._reactor,
+            workers=Workers.threaded(self._reactor),
+            server_id=settings.id,
+        )
+        if settings.http is not None:
+            self._port = await self._serve(raft, settings.http)
+        self._warn(self._log_store.warnings)
+        await raft.start()
+        self.log.info(
+            "{node} takes part; it listens at {listen} for peers, HTTP is at {url}, "
+            "data in {directory}",
+            node=settings.advertise,
+            listen=settings.listen,
+            url=settings.http.advertise if settings.http else "no address",
+            directory=settings.data_dir,
+        )
+
+    def _serve(self, raft: Raft, http: HTTPSettings) -> Deferred[IListeningPort]:
+        limits = self._settings.limits.http
+        site = make_site(
+            raft,
+            self.fsm,
+            forwarding_client(self._reactor, limits),
+            self._reactor,
+            limits,
+            address=self._settings.advertise,
+            url=http.advertise,
+        )
+        listening: Deferred[IListeningPort] = serverFromString(
+            self._reactor, http.listen
+        ).listen(site)
+        return listening
+
+    def _warn(self, warnings: Sequence[str]) -> None:
+        settings = self._settings
+        for warning in warnings:
+            self.log.warn("{warning}", warning=warning)
+        exposed = {"peers": settings.listen}
+        if settings.http is not None:
+            exposed["HTTP"] = settings.http.listen
+        for whom, listen in exposed.items():
+            if not is_loopback(parse_listen(listen).host):
+                self.log.warn(
+                    "Other machines reach {listen} ({whom}), and nothing "
+                    "authenticates or encrypts what they send",
+                    listen=listen,
+                    whom=whom,
+                )
+
+    async def _stop(self) -> None:
+        if self._port is not None:
+            await maybeDeferred(self._port.stopListening)
+        if self.raft is not None:
+            await self.raft.shutdown()
+        elif self._transport is not None:
+            await self._transport.close()
+        if self._log_store is not None:
+            self._log_store.close()
+        if self._directory is not None:
+            self._directory.close()
+
+
+class Founders:
+    """A `PeerStore` that founds a cluster of *peers*.
+
+    The membership that follows is written to *file*, for humans to read; nothing
+    reads it back.
+    """
+
+    def __init__(self, peers: Sequence[str], file: JSONPeers) -> None:
+        self._peers = tuple(peers)
+        self._file = file
+
+    def peers(self) -> list[str]:
+        """Return the peers of the settings, whatever the file holds."""
+        return list(self._peers)
+
+    def set_peers(self, peers: Sequence[str]) -> None:
+        """Replace what the file says. Durable: when this returns."""
+        self._file.set_peers(peers)
