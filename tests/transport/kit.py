@@ -1,0 +1,113 @@
+"""What the transport tests share: a handler that records, messages, sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, succeed
+
+from txraft.core.configuration import Configuration
+from txraft.core.entry import Entry, LogType
+from txraft.core.messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    Header,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    Request,
+    RequestPreVoteRequest,
+    RequestPreVoteResponse,
+    RequestVoteRequest,
+    RequestVoteResponse,
+    Response,
+    TimeoutNowRequest,
+    TimeoutNowResponse,
+)
+from txraft.interfaces import IncomingRPC
+from txraft.wire.entries import encode_new
+
+HEADER = Header(1)
+
+
+class Recorder:
+    """An `RPCHandler` that keeps what it is given, and answers if told how."""
+
+    def __init__(self, answer: Callable[[IncomingRPC], object] | None = None) -> None:
+        self.rpcs: list[IncomingRPC] = []
+        self.closed: list[object] = []
+        self._answer = answer
+
+    def rpc_received(self, rpc: IncomingRPC) -> None:
+        self.rpcs.append(rpc)
+        if self._answer is not None:
+            self._answer(rpc)
+
+    def connection_closed(self, connection: object) -> None:
+        self.closed.append(connection)
+
+    @property
+    def commands(self) -> list[Request]:
+        return [rpc.command for rpc in self.rpcs]
+
+
+def agree(rpc: IncomingRPC) -> None:
+    """Answer every request with success, at once."""
+    rpc.respond(success(rpc.command))
+
+
+def success(request: Request) -> Response:
+    """Make the answer of one who agrees to *request*."""
+    match request:
+        case AppendEntriesRequest():
+            return AppendEntriesResponse(request.term, 0, True, header=HEADER)
+        case RequestVoteRequest():
+            return RequestVoteResponse(request.term, True, ("h:1",), HEADER)
+        case RequestPreVoteRequest():
+            header = Header(1, "b:1", "b:1")
+            return RequestPreVoteResponse(request.term, True, header)
+        case InstallSnapshotRequest():
+            return InstallSnapshotResponse(request.term, True, Header(0))
+        case TimeoutNowRequest():
+            return TimeoutNowResponse(Header(0))
+
+
+def append(term: int, *, previous: int = 0, entries: int = 0) -> AppendEntriesRequest:
+    """Make an AppendEntries of *entries* commands after index *previous*."""
+    made = []
+    for index in range(previous + 1, previous + entries + 1):
+        entry = Entry(index, term, LogType.COMMAND, b"value %d" % index)
+        encode_new(entry)
+        made.append(entry)
+    return AppendEntriesRequest(term, "a:1", previous, 0, tuple(made), 0, HEADER)
+
+
+def snapshot(size: int, term: int = 3) -> InstallSnapshotRequest:
+    """Announce a snapshot of *size* bytes."""
+    members = Configuration.of_voters(["a:1", "b:1"])
+    return InstallSnapshotRequest(
+        term, "a:1", 9, 2, size, members, 4, ("a:1", "b:1"), 1, HEADER
+    )
+
+
+class Bytes:
+    """A `SnapshotSource` over bytes that counts what was read."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.taken = 0
+
+    def read(self, size: int) -> Deferred[bytes]:
+        piece = self.data[self.taken : self.taken + size]
+        self.taken += len(piece)
+        return succeed(piece)
+
+
+class Pending:
+    """A `SnapshotSource` whose reads a test settles one by one."""
+
+    def __init__(self) -> None:
+        self.reads: list[Deferred[bytes]] = []
+
+    def read(self, size: int) -> Deferred[bytes]:
+        self.reads.append(Deferred())
+        return self.reads[-1]
