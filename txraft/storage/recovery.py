@@ -197,7 +197,7 @@ class _Scan:
         index = self._index
         first, last = index.known_bounds
         inside = first <= frame.first <= last
-        if frame.kind == FrameKind.ENTRIES and frame.count > 0:
+        if frame.kind == FrameKind.ENTRIES and frame.entries > 0:
             if not (inside or index.is_empty or frame.first == last + 1):
                 raise damaged(self._path, self._at, "entries leave a gap")
             if inside:
@@ -212,7 +212,7 @@ class _Scan:
 
     def _take_entries(self, frame: Frame) -> None:
         try:
-            places, lengths = unpack_lengths(frame.payload, frame.count)
+            places, lengths = unpack_lengths(frame.payload, frame.entries)
         except ValueError as error:
             raise damaged(self._path, self._at, str(error)) from error
         base = position_of(self._header.sequence, frame.start)

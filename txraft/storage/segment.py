@@ -114,7 +114,7 @@ class Frame(NamedTuple):
     """A whole frame, as found; *start* is where its payload begins in the file."""
 
     kind: int
-    count: int
+    entries: int
     first: int
     previous: int
     checksum: int

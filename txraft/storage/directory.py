@@ -1,0 +1,96 @@
+"""A node's data directory: one process at a time, nothing but its own files in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from txraft.errors import DirectoryLocked, StorageError
+from txraft.storage.filesystem import (
+    TEMPORARY_SUFFIX,
+    File,
+    FileSystem,
+    OsFileSystem,
+    make_directories,
+    read_whole,
+)
+
+LOCK_NAME = "lock"
+LOG_NAME = "log"
+SNAPSHOTS_NAME = "snapshots"
+STATE_NAME = "state"
+PEERS_NAME = "peers.json"
+
+_MAX_PID_BYTES = 20
+_OURS = frozenset({LOG_NAME, SNAPSHOTS_NAME, STATE_NAME, PEERS_NAME, LOCK_NAME})
+
+
+class DataDirectory:
+    """The directory *path*, created with mode 0700 and locked until `close`.
+
+    Its parts are paths: *log*, *snapshots*, *state* and *peers*; `FileLog` takes the
+    first, `FileStableStore` the third, the stores of snapshots and peers take *path*.
+    Raises: DirectoryLocked when another process has it; StorageError when a part of
+        it is a symbolic link, which could lead out of it.
+    Durable: the directory, its *log* and its *snapshots*.
+    """
+
+    def __init__(
+        self, path: Path | str, node_name: str, fs: FileSystem | None = None
+    ) -> None:
+        self.path = Path(path)
+        self.node_name = node_name
+        self.file_system: FileSystem = fs or OsFileSystem()
+        self.log = self.path / LOG_NAME
+        self.snapshots = self.path / SNAPSHOTS_NAME
+        self.state = self.path / STATE_NAME
+        self.peers = self.path / PEERS_NAME
+        make_directories(self.file_system, self.path)
+        self._refuse_links()
+        self._lock = self._take_lock()
+        try:
+            self._prepare()
+        except Exception:
+            self._lock.close()
+            raise
+
+    def close(self) -> None:
+        """Release the lock; idempotent."""
+        self._lock.close()
+
+    def _refuse_links(self) -> None:
+        for name in self.file_system.list(self.path):
+            path = self.path / name
+            if name in _OURS and self.file_system.is_symlink(path):
+                raise StorageError(
+                    f"{path}: a symbolic link is refused in a data directory; put "
+                    "what it points to in its place, or point data_dir elsewhere"
+                )
+
+    def _take_lock(self) -> File:
+        path = self.path / LOCK_NAME
+        try:
+            lock = self.file_system.lock(path)
+        except BlockingIOError as error:
+            owner = self._owner(path)
+            raise DirectoryLocked(
+                f"{self.path}: the data directory is in use by {owner}; stop it, or "
+                "point data_dir elsewhere"
+            ) from error
+        lock.truncate(0)
+        lock.write_at(b"%d\n" % os.getpid(), 0)
+        return lock
+
+    def _owner(self, path: Path) -> str:
+        pid = read_whole(self.file_system, path, _MAX_PID_BYTES).strip()
+        return f"process {int(pid)}" if pid.isdigit() else "another process"
+
+    def _prepare(self) -> None:
+        for name in (STATE_NAME, PEERS_NAME):
+            unfinished = self.path / (name + TEMPORARY_SUFFIX)
+            if self.file_system.exists(unfinished):
+                self.file_system.unlink(unfinished)
+        for directory in (self.log, self.snapshots):
+            if not self.file_system.exists(directory):
+                self.file_system.make_directory(directory)
+        self.file_system.sync_directory(self.path)

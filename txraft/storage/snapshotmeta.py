@@ -1,0 +1,133 @@
+"""The file `meta.json` of a snapshot, as Go peers write and read it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Any
+
+from txraft.core.configuration import Configuration, Server, Suffrage
+from txraft.errors import DataCorrupted, FormatTooNew, ProtocolError, StorageError
+from txraft.interfaces import SnapshotMeta
+from txraft.storage.gojson import dump_json, load_json
+from txraft.wire.membership import decode_peers, encode_peers
+
+META_VERSION = 1
+MAX_META_BYTES = 1 << 20
+CRC_BYTES = 8
+
+
+def encode_meta(meta: SnapshotMeta, crc: int | None) -> bytes:
+    """Make the line of *meta*; *crc* is None while the snapshot is being written."""
+    servers = [
+        {"Suffrage": int(server.suffrage), "ID": server.id, "Address": server.address}
+        for server in meta.configuration.servers
+    ]
+    checksum = None if crc is None else _base64(crc.to_bytes(CRC_BYTES, "big"))
+    return dump_json(
+        {
+            "Version": META_VERSION,
+            "ID": meta.id,
+            "Index": meta.index,
+            "Term": meta.term,
+            "Peers": _base64(encode_peers(meta.configuration.voters)),
+            "Configuration": {"Servers": servers or None},
+            "ConfigurationIndex": meta.configuration_index,
+            "Size": meta.size,
+            "CRC": checksum,
+        }
+    )
+
+
+def decode_meta(data: bytes, id: str, path: Path) -> tuple[SnapshotMeta, int]:
+    """Read the line at *path* that describes the snapshot *id*.
+
+    Version 0, that of 0.1.0, has only peers: their id is their address, and the
+    configuration's index is that of the snapshot.
+    Returns: the description and the checksum of the state.
+    Raises: DataCorrupted, FormatTooNew
+    """
+    if len(data) > MAX_META_BYTES:
+        raise DataCorrupted(f"{path}: larger than {MAX_META_BYTES} bytes")
+    try:
+        fields = load_json(data)
+        if not isinstance(fields, dict):
+            raise ValueError("it is not an object")
+        version = _number(fields, "Version") if "Version" in fields else 0
+        if version > META_VERSION:
+            raise FormatTooNew(
+                f"{path}: the snapshot has version {version}, this version reads "
+                f"versions up to {META_VERSION}; start the version that wrote it"
+            )
+        if fields.get("ID") != id:
+            raise ValueError(f"it describes snapshot {fields.get('ID')!r:.80}")
+        meta = _meta_of(fields, id, version)
+        crc = base64.b64decode(_text(fields, "CRC"), validate=True)
+        if len(crc) != CRC_BYTES:
+            raise ValueError("the checksum has another length")
+    except (ValueError, ProtocolError, binascii.Error) as error:
+        raise DataCorrupted(f"{path}: no description of a snapshot: {error}") from error
+    return meta, int.from_bytes(crc, "big")
+
+
+def _meta_of(fields: dict[str, Any], id: str, version: int) -> SnapshotMeta:
+    index = _number(fields, "Index")
+    if version == 0:
+        peers = decode_peers(base64.b64decode(_text(fields, "Peers"), validate=True))
+        configuration, configuration_index = Configuration.of_voters(peers), index
+    else:
+        configuration = _configuration_of(fields.get("Configuration"))
+        configuration_index = _number(fields, "ConfigurationIndex")
+    return SnapshotMeta(
+        id,
+        index,
+        _number(fields, "Term"),
+        configuration,
+        configuration_index,
+        _number(fields, "Size"),
+        version,
+    )
+
+
+def _configuration_of(value: Any) -> Configuration:
+    if not isinstance(value, dict):
+        raise ValueError("Configuration is not an object")
+    servers = value.get("Servers")
+    if servers is None:
+        return Configuration()
+    if not isinstance(servers, list) or not all(isinstance(s, dict) for s in servers):
+        raise ValueError("Servers is not a list of objects")
+    return Configuration(
+        tuple(
+            Server(
+                _text(server, "ID"),
+                _text(server, "Address"),
+                Suffrage(_number(server, "Suffrage")),
+            )
+            for server in servers
+        )
+    )
+
+
+def _number(fields: dict[str, Any], key: str) -> int:
+    value = fields.get(key)
+    if type(value) is not int or not 0 <= value < 1 << 64:
+        raise ValueError(f"{key} is {value!r:.40}, not an unsigned integer")
+    return value
+
+
+def _text(fields: dict[str, Any], key: str) -> str:
+    value = fields.get(key)
+    if not isinstance(value, str):
+        raise ValueError(f"{key} is {value!r:.40}, not a string")
+    return value
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def refuse_id(id: str) -> StorageError:
+    """Make the error for an *id* that names no snapshot here."""
+    return StorageError(f"there is no snapshot {id!r:.80}")

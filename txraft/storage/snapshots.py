@@ -1,0 +1,378 @@
+"""Snapshots in directories, laid out as Go peers do, so that either can take over.
+
+A snapshot is written in a directory whose name ends in `.tmp`, synced from the
+inside out, and renamed when it is complete. The layout is written down in
+docs/log-format.rst.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from fastcrc.crc64 import xz
+
+from txraft.core.configuration import Configuration
+from txraft.errors import DataCorrupted, StorageError
+from txraft.interfaces import SnapshotMeta
+from txraft.storage.directory import SNAPSHOTS_NAME
+from txraft.storage.filesystem import (
+    TEMPORARY_SUFFIX,
+    File,
+    FileSystem,
+    OsFileSystem,
+    make_directories,
+    read_whole,
+    temporary,
+)
+from txraft.storage.snapshotmeta import (
+    MAX_META_BYTES,
+    decode_meta,
+    encode_meta,
+    refuse_id,
+)
+
+META_NAME = "meta.json"
+STATE_NAME = "state.bin"
+PIECE_BYTES = 1 << 20
+BUFFER_BYTES = 1 << 16
+
+_PROBE_NAME = "permTest"
+_ID = re.compile(r"(\d{1,20})-(\d{1,20})-(\d{1,20})\Z", re.ASCII)
+
+
+def _wall_milliseconds() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class FileSnapshotStore:
+    """A `SnapshotStore` in *path*/snapshots that keeps the newest *retain*.
+
+    *milliseconds* is the time that goes into names; one that goes back does not
+    bring them out of order. *warnings* tells what the latest `list` has skipped.
+    Raises: OSError when the directory cannot be written to.
+    Durable: every snapshot in it, as soon as this is constructed; unfinished ones
+        are removed.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        retain: int,
+        fs: FileSystem | None = None,
+        *,
+        milliseconds: Callable[[], int] = _wall_milliseconds,
+    ) -> None:
+        if retain < 1:
+            raise ValueError("must retain at least one snapshot")
+        self._directory = Path(path) / SNAPSHOTS_NAME
+        self._retain = retain
+        self._fs = fs or OsFileSystem()
+        self._milliseconds = milliseconds
+        self._latest_milliseconds = 0
+        self.warnings: list[str] = []
+        make_directories(self._fs, self._directory)
+        self._probe()
+        self._sweep()
+        self._fs.sync_directory(self._directory)
+
+    def create(
+        self,
+        index: int,
+        term: int,
+        configuration: Configuration,
+        configuration_index: int,
+    ) -> FileSnapshotSink:
+        """Begin a snapshot of the log up to (*index*, *term*)."""
+        now = max(self._milliseconds(), self._latest_milliseconds + 1)
+        self._latest_milliseconds = now
+        id = f"{term}-{index}-{now}"
+        meta = SnapshotMeta(id, index, term, configuration, configuration_index, 0)
+        return FileSnapshotSink(self._fs, self._directory / id, meta, self.reap)
+
+    def list(self) -> list[SnapshotMeta]:
+        """List the newest finished snapshots, newest first, at most *retain*.
+
+        One whose description cannot be read is left out, with a warning.
+        """
+        return [*self._finished()[: self._retain]]
+
+    def open(self, id: str) -> tuple[SnapshotMeta, BinaryIO]:
+        """Open a snapshot whose checksum has been verified.
+
+        Raises: DataCorrupted; StorageError when there is no such snapshot.
+        """
+        directory = self._directory / id
+        if not _ID.match(id) or not self._fs.is_directory(directory):
+            raise refuse_id(id)
+        meta, crc = self._describe(id)
+        path = directory / STATE_NAME
+        try:
+            file = self._fs.open(path)
+        except FileNotFoundError as error:
+            raise DataCorrupted(f"{path}: the file is missing") from error
+        try:
+            _verify(file, meta.size, crc, path)
+        except Exception:
+            file.close()
+            raise
+        return meta, io.BufferedReader(_Reader(file), BUFFER_BYTES)
+
+    def reap(self) -> None:
+        """Remove all but the newest *retain* snapshots.
+
+        Each loses its name in one step, so that a crash leaves none half removed.
+        """
+        for meta in self._finished()[self._retain :]:
+            path = self._directory / meta.id
+            self._fs.rename(path, temporary(path))
+            self._fs.sync_directory(self._directory)
+            _remove(self._fs, temporary(path))
+
+    def _finished(self) -> Sequence[SnapshotMeta]:
+        self.warnings = []
+        found = []
+        for id in self._fs.list(self._directory):
+            if not _ID.match(id) or not self._fs.is_directory(self._directory / id):
+                continue
+            try:
+                found.append(self._describe(id)[0])
+            except (StorageError, OSError) as error:
+                self.warnings.append(f"snapshot {id} is left out: {error}")
+        found.sort(key=lambda meta: (meta.term, meta.index, meta.id), reverse=True)
+        return found
+
+    def _describe(self, id: str) -> tuple[SnapshotMeta, int]:
+        path = self._directory / id / META_NAME
+        return decode_meta(read_whole(self._fs, path, MAX_META_BYTES), id, path)
+
+    def _probe(self) -> None:
+        path = self._directory / _PROBE_NAME
+        if not self._fs.exists(path):
+            self._fs.create(path).close()
+        self._fs.unlink(path)
+
+    def _sweep(self) -> None:
+        for name in self._fs.list(self._directory):
+            match = _ID.match(name.removesuffix(TEMPORARY_SUFFIX))
+            if match is None or not self._fs.is_directory(self._directory / name):
+                continue
+            self._latest_milliseconds = max(self._latest_milliseconds, int(match[3]))
+            if name.endswith(TEMPORARY_SUFFIX):
+                _remove(self._fs, self._directory / name)
+
+
+class FileSnapshotSink:
+    """A snapshot being written. `close` or `cancel` ends it; the first one wins.
+
+    After a failed write it can only be cancelled: `close` does so and raises the
+    same error.
+    """
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        path: Path,
+        meta: SnapshotMeta,
+        finished: Callable[[], None],
+    ) -> None:
+        self._fs = fs
+        self._path = path
+        self._unfinished = temporary(path)
+        self._meta = meta
+        self._finished = finished
+        self._buffer = bytearray()
+        self._written = 0
+        self._crc = xz(b"")
+        self._ended = False
+        self._failure: Exception | None = None
+        self._files: list[File] = []
+        fs.make_directory(self._unfinished)
+        try:
+            self._meta_file = self._create(META_NAME)
+            self._meta_file.write_at(encode_meta(meta, None), 0)
+            self._file = self._create(STATE_NAME)
+        except Exception:
+            self._discard()
+            raise
+
+    @property
+    def id(self) -> str:
+        """The snapshot's id."""
+        return self._meta.id
+
+    def write(self, data: bytes) -> int:
+        """Append *data*; return its length.
+
+        Raises: ValueError after the end; OSError, and the snapshot is lost.
+        Thread: snapshot.
+        """
+        if self._ended:
+            raise ValueError(f"snapshot {self.id} is closed")
+        self._buffer += data
+        if len(self._buffer) >= BUFFER_BYTES:
+            self._flush()
+        return len(data)
+
+    def close(self) -> None:
+        """Finish the snapshot, unless it was ended before.
+
+        Raises: OSError, and the snapshot is gone, or not known to be durable, or
+            older ones could not be removed.
+        Durable: all of it, when this returns.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        try:
+            self._flush()
+            self._file.sync()
+            self._write_meta()
+            self._fs.sync_directory(self._unfinished)
+            self._close_files()
+            self._fs.rename(self._unfinished, self._path)
+        except Exception:
+            self._discard()
+            raise
+        self._fs.sync_directory(self._path.parent)
+        self._finished()
+
+    def cancel(self) -> None:
+        """Abandon the snapshot and remove what was written, unless it was ended."""
+        if not self._ended:
+            self._ended = True
+            self._discard()
+
+    def _create(self, name: str) -> File:
+        file = self._fs.create(self._unfinished / name)
+        self._files.append(file)
+        return file
+
+    def _flush(self) -> None:
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        try:
+            self._file.write_at(data, self._written)
+        except Exception as error:
+            self._failure = error
+            raise
+        self._written += len(data)
+        self._crc = xz(data, self._crc)
+
+    def _write_meta(self) -> None:
+        begun = self._meta
+        self._meta = SnapshotMeta(
+            begun.id,
+            begun.index,
+            begun.term,
+            begun.configuration,
+            begun.configuration_index,
+            self._written,
+        )
+        data = encode_meta(self._meta, self._crc)
+        self._meta_file.truncate(0)
+        self._meta_file.write_at(data, 0)
+        self._meta_file.sync()
+
+    def _close_files(self) -> None:
+        for file in self._files:
+            file.close()
+
+    def _discard(self) -> None:
+        self._close_files()
+        _remove(self._fs, self._unfinished)
+
+
+class DiscardSnapshotStore:
+    """A `SnapshotStore` that drops everything: for tests of what comes before it."""
+
+    def create(
+        self,
+        index: int,
+        term: int,
+        configuration: Configuration,
+        configuration_index: int,
+    ) -> DiscardSnapshotSink:
+        """Begin a snapshot that is dropped."""
+        return DiscardSnapshotSink()
+
+    def list(self) -> list[SnapshotMeta]:
+        """Return an empty list."""
+        return []
+
+    def open(self, id: str) -> tuple[SnapshotMeta, BinaryIO]:
+        """Refuse. Raises: StorageError"""
+        raise StorageError("open is not supported: snapshots are discarded here")
+
+
+class DiscardSnapshotSink:
+    """A snapshot that is dropped."""
+
+    @property
+    def id(self) -> str:
+        """The word "discard"."""
+        return "discard"
+
+    def write(self, data: bytes) -> int:
+        """Drop *data*; return its length."""
+        return len(data)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def cancel(self) -> None:
+        """Do nothing."""
+
+
+class _Reader(io.RawIOBase):
+    """A `File` as a stream from its beginning."""
+
+    def __init__(self, file: File) -> None:
+        self._file = file
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self._file.read_at(len(buffer), self._at)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _verify(file: File, size: int, crc: int, path: Path) -> None:
+    found = file.size()
+    if found != size:
+        raise DataCorrupted(
+            f"{path}: damaged at byte {min(found, size)}: the file has {found} bytes, "
+            f"{META_NAME} says {size}"
+        )
+    checksum, at = xz(b""), 0
+    while at < size:
+        piece = file.read_at(min(PIECE_BYTES, size - at), at)
+        if not piece:
+            break
+        checksum = xz(piece, checksum)
+        at += len(piece)
+    if checksum != crc:
+        raise DataCorrupted(
+            f"{path}: damaged within bytes 0 to {size}: the checksum is "
+            f"{checksum:016x}, {META_NAME} says {crc:016x}"
+        )
+
+
+def _remove(fs: FileSystem, directory: Path) -> None:
+    for name in fs.list(directory):
+        fs.unlink(directory / name)
+    fs.remove_directory(directory)
