@@ -29,8 +29,14 @@ class Follower(BaseRole):
         self.leader = leader
         self._lost_leader = False
         self._rest()
-        if consensus.options.campaign_at_once and consensus.now == 0:
+        if consensus.now == 0 and self._need_not_wait():
             self._timeout = 1
+
+    def _need_not_wait(self) -> bool:
+        """Tell whether this server may campaign as soon as it starts."""
+        consensus = self.consensus
+        is_alone = consensus.configuration.voters == (consensus.address,)
+        return is_alone or consensus.options.campaign_at_once
 
     def _rest(self) -> None:
         """Begin a new wait."""
@@ -125,7 +131,7 @@ class Follower(BaseRole):
         if entries and entries[0].index == log.last_index + 1:
             return list(entries)
         for position, entry in enumerate(entries):
-            covered = entry.index <= log.base_index
+            covered = entry.index < log.base_index
             if not covered and log.term_at(entry.index) != entry.term:
                 return list(entries[position:])
         return []
@@ -140,7 +146,7 @@ class Follower(BaseRole):
 
 def _fault(request: AppendEntriesRequest) -> str | None:
     """Say what is wrong with the entries as a sequence, if anything is."""
-    index, term = request.prev_log_index, request.prev_log_term
+    index, term = request.prev_log_index, max(request.prev_log_term, 1)
     for entry in request.entries:
         index += 1
         if entry.index != index:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from txraft.core.consensus import Consensus
@@ -35,6 +36,21 @@ class Notices:
         self.state = RaftState.FOLLOWER
         self.leader: str | None = None
         self.last_contact: float | None = None
+        self._waiting: list[Deferred[str]] = []
+
+    def when_leader(self) -> Deferred[str]:
+        """Return a Deferred of the leader's address, as soon as one is known."""
+        if self.leader is not None:
+            return succeed(self.leader)
+        waiter: Deferred[str] = Deferred()
+        self._waiting.append(waiter)
+        return waiter
+
+    def stopped(self, error: RaftShutdown) -> None:
+        """Fail what waits for a leader."""
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.errback(error)
 
     def turned(self, shell: Shell) -> None:
         """Tell of changes of role, leader and membership."""
@@ -71,6 +87,10 @@ class Notices:
         if leader != self.leader:
             self.leader = leader
             self.observers.tell(Observation(self._raft, LeaderObservation(leader)))
+        if leader is not None and self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for waiter in waiting:
+                waiter.callback(leader)
 
     def _leadership_changed(self, shell: Shell | None, gained: bool) -> None:
         if not gained and shell is not None:

@@ -227,6 +227,7 @@ class Raft(Status):
             if not isinstance(error, NodeFailed):
                 flushed = shell.when_synced()
         self._notices.changed(shell, RaftState.SHUTDOWN, None)
+        self._notices.stopped(error)
         done = flushed.addCallback(lambda _: self._parts.workers.stop())
         done.addCallback(lambda _: self._close_transport())
         done.addErrback(lambda f: self.log.failure("a node did not close", failure=f))
@@ -448,6 +449,16 @@ class Raft(Status):
             self.snapshot().addErrback(lambda f: f.trap(RaftError))
 
     # Observers
+
+    def when_leader(self) -> Deferred[str]:
+        """Wait for a leader, this node or another.
+
+        Returns: a Deferred of its address, as soon as one is known. It fails with
+            RaftShutdown.
+        """
+        if self._shutdown_error is not None:
+            return fail(self._shutdown_error)
+        return self._notices.when_leader()
 
     def register_observer(self, observer: Observer) -> None:
         """Tell *observer* of changes of role and leader from now on."""

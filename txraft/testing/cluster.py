@@ -257,7 +257,7 @@ class Cluster:
         result = outcome[0]
         if isinstance(result, Failure):
             result.raiseException()
-        return result  # type: ignore[return-value]
+        return result
 
     # Raft
 
