@@ -10,9 +10,9 @@ from typing import Any
 
 import treq
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.web._newclient import RequestNotSent
 from twisted.web.client import (
     Agent,
@@ -23,7 +23,8 @@ from twisted.web.client import (
 )
 from twisted.web.error import SchemeNotSupported
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IResponse
+from twisted.web.iweb import IBodyProducer, IResponse
+from zope.interface import implementer
 
 from txraft.http.answers import NOT_APPLIED, OUTCOME, Answer, unknown
 from txraft.http.calls import FORWARDED, Call
@@ -109,7 +110,7 @@ class Forwarder:
             call.method.decode("ascii"),
             url.rstrip("/") + call.target(),
             headers=Headers({FORWARDED: [self._name.encode()]}),
-            data=call.body if call.method == b"PUT" else None,
+            data=_Body(call.body) if call.method == b"PUT" else None,
             allow_redirects=False,
             unbuffered=True,
         )
@@ -127,6 +128,28 @@ class Forwarder:
 
         await treq.collect(response, collect).addTimeout(remaining, self._clock)
         return response, b"".join(pieces)
+
+
+@implementer(IBodyProducer)
+class _Body:
+    """A request's body, small enough to be sent in one piece."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.length = len(data)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """Nothing is left to pause."""
+
+    def resumeProducing(self) -> None:
+        """Nothing is left to resume."""
+
+    def stopProducing(self) -> None:
+        """Nothing is left to stop."""
 
 
 def _relay(call: Call, url: str, response: IResponse, body: bytes) -> Answer:

@@ -1,0 +1,31 @@
+"""The limits as a value."""
+
+from dataclasses import fields
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txraft.errors import ConfigError
+from txraft.http.limits import HTTPLimits
+
+
+class Values(SynchronousTestCase):
+    """Every limit is documented, and a set that contradicts itself is refused."""
+
+    def test_every_limit_has_a_sentence(self) -> None:
+        for each in fields(HTTPLimits):
+            self.assertTrue(each.metadata["doc"].endswith("."), each.name)
+
+    def test_every_limit_is_above_zero(self) -> None:
+        for each in fields(HTTPLimits):
+            error = self.assertRaises(ConfigError, HTTPLimits, **{each.name: 0})
+            self.assertIn(each.name, error.problems[0])
+
+    def test_contradictions(self) -> None:
+        for change, name in (
+            ({"leader_wait": 11.0}, "leader_wait"),
+            ({"max_value_bytes": 2 << 20}, "max_value_bytes"),
+            ({"max_key_bytes": 4096}, "max_line_bytes"),
+        ):
+            error = self.assertRaises(ConfigError, HTTPLimits, **change)
+            self.assertEqual(len(error.problems), 1)
+            self.assertIn(name, error.problems[0])
