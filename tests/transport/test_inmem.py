@@ -1,0 +1,121 @@
+"""What only the transport inside one process does: routes, cuts, latency."""
+
+from __future__ import annotations
+
+from random import Random
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.transport.kit import Recorder, agree, append
+from txraft.errors import ConnectionClosedByPeer, ConnectionFailed
+from txraft.interfaces import WithClose, WithPeers
+from txraft.transport.inmem import InmemTransport, new_inmem_addr
+
+
+class Routes(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.here = InmemTransport(self.clock, "a:1")
+        self.there = InmemTransport(self.clock, "b:1")
+        self.here.connect("b:1", self.there)
+        self.there.connect("a:1", self.here)
+        self.here.set_handler(Recorder(agree))
+        self.peer = Recorder()
+        self.there.set_handler(self.peer)
+
+    def test_disconnect_ends_calls_and_tells_the_other_side(self) -> None:
+        """A cut looks like a connection that ended, at both ends."""
+        call = self.here.append_entries("b:1", append(3))
+        pipeline = self.successResultOf(self.here.append_entries_pipeline("b:1"))
+        flying = pipeline.append_entries(append(4))
+        self.clock.advance(0)
+
+        self.here.disconnect("b:1")
+        self.clock.advance(0)
+
+        self.failureResultOf(call, ConnectionClosedByPeer)
+        self.failureResultOf(flying, ConnectionClosedByPeer)
+        self.assertEqual(len(self.peer.closed), 2)
+        refused = self.here.append_entries("b:1", append(3))
+        self.failureResultOf(refused, ConnectionFailed)
+
+    def test_disconnect_leaves_the_other_direction(self) -> None:
+        """Routes are one way."""
+        self.here.disconnect("b:1")
+        call = self.there.append_entries("a:1", append(3))
+        self.clock.advance(0)
+        self.successResultOf(call)
+
+    def test_idle_connection_is_dropped_too(self) -> None:
+        """A route that comes back begins with a new connection."""
+        self.there.set_handler(peer := Recorder(agree))
+        self.here.append_entries("b:1", append(3))
+        self.clock.advance(0)
+        self.here.disconnect("b:1")
+        self.here.connect("b:1", self.there)
+        call = self.here.append_entries("b:1", append(4))
+        self.clock.advance(0)
+        self.successResultOf(call)
+        self.assertNotEqual(peer.rpcs[0].connection, peer.rpcs[1].connection)
+        self.assertEqual(peer.closed, [peer.rpcs[0].connection])
+
+    def test_disconnect_all_cuts_both_directions(self) -> None:
+        """Connections from peers end as well."""
+        self.there.set_handler(Recorder())
+        theirs = self.there.append_entries("a:1", append(3))
+        ours = self.here.append_entries("b:1", append(3))
+        self.here.disconnect_all()
+        self.clock.advance(0)
+        self.failureResultOf(ours, ConnectionClosedByPeer)
+        self.failureResultOf(theirs, ConnectionClosedByPeer)
+
+    def test_request_on_its_way_is_lost_with_its_connection(self) -> None:
+        """Nothing arrives after a cut, not even what was sent before it."""
+        self.here.append_entries("b:1", append(3)).addErrback(lambda _: None)
+        self.here.disconnect("b:1")
+        self.clock.advance(1)
+        self.assertEqual(self.peer.rpcs, [])
+
+    def test_nothing_is_delivered_while_the_sender_is_on_the_stack(self) -> None:
+        """A hop takes a turn of the clock, even without latency."""
+        self.here.append_entries("b:1", append(3))
+        self.assertEqual(self.peer.rpcs, [])
+        self.clock.advance(0)
+        self.assertEqual(len(self.peer.rpcs), 1)
+
+    def test_latency_is_that_of_the_slower_end_and_keeps_order(self) -> None:
+        """Lowering the latency lets nothing overtake on one connection."""
+        pipeline = self.successResultOf(self.here.append_entries_pipeline("b:1"))
+        self.there.latency = 0.1
+        pipeline.append_entries(append(1))
+        self.there.latency = 0.0
+        pipeline.append_entries(append(2))
+        self.clock.advance(0.05)
+        self.clock.advance(0.06)
+        self.assertEqual([rpc.command.term for rpc in self.peer.rpcs], [1, 2])
+
+    def test_entries_are_copied(self) -> None:
+        """A list that the sender goes on using does not change what was sent."""
+        entries = list(append(1, entries=2).entries)
+        request = append(1)
+        request = type(request)(1, "a:1", 0, 0, entries, 0)
+        self.here.append_entries("b:1", request)
+        entries.clear()
+        self.clock.advance(0)
+        self.assertEqual(len(self.peer.rpcs[0].command.entries), 2)
+
+    def test_capabilities(self) -> None:
+        """It has routes and can be closed."""
+        self.assertIsInstance(self.here, WithPeers)
+        self.assertIsInstance(self.here, WithClose)
+
+
+class InmemAddresses(SynchronousTestCase):
+    def test_address_has_the_form_of_a_uuid_and_follows_the_seed(self) -> None:
+        """The same source of chance makes the same addresses."""
+        first, again = new_inmem_addr(Random(1)), new_inmem_addr(Random(1))
+        self.assertEqual(first, again)
+        self.assertEqual([len(part) for part in first.split("-")], [8, 4, 4, 4, 12])
+        self.assertNotEqual(first, new_inmem_addr(Random(2)))
+        self.assertEqual(InmemTransport(Clock(), random=Random(1)).local_addr(), first)
