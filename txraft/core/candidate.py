@@ -69,6 +69,10 @@ class PreCandidate(_Campaign):
         super().__init__(consensus)
         self._by_timer = by_timer
 
+    def granted_vote(self) -> None:
+        """Stand back: the other candidate is a round ahead and may win."""
+        self.consensus.become_follower(self.consensus.term, None)
+
     def campaign(self) -> None:
         """Ask every other voter, with the term that an election would have."""
         consensus = self.consensus

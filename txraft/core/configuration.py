@@ -125,6 +125,11 @@ class ConfigurationHistory:
         """The index of the entry that made the configuration in force."""
         return self._made[-1][0]
 
+    @property
+    def indexes(self) -> list[int]:
+        """The indexes of the entries that made the configurations, oldest first."""
+        return [index for index, _ in self._made]
+
     def append(self, index: int, configuration: Configuration) -> None:
         """Take the configuration of the entry at *index*, newer than all others."""
         assert index > self.latest_index, "configurations come in log order"

@@ -15,7 +15,6 @@ Source: Raft dissertation, figure 3.1; sections are named where a rule is.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import assert_never
@@ -39,12 +38,12 @@ from txraft.core.messages import (
     Response,
     TimeoutNowRequest,
     TimeoutNowResponse,
+    response_term,
 )
 from txraft.core.ready import (
     HardState,
     Install,
     Options,
-    Outgoing,
     OutgoingRequest,
     Ready,
     Refusal,
@@ -52,6 +51,7 @@ from txraft.core.ready import (
     SnapshotMark,
 )
 from txraft.core.voting import grants_pre_vote, grants_vote, is_tied_to_other_leader
+from txraft.core.writes import Writes
 
 Role = Follower | PreCandidate | Candidate | Leader
 
@@ -94,10 +94,7 @@ class Consensus:
         self.now = 0
         self.installing = False
         self.cluster_proposals: dict[int, bytes] = {}
-        self._durable_state = self._issued_state = state
-        self._writes: deque[tuple[int, int, int, HardState]] = deque()
-        self._last_write = 0
-        self._hard_state_changed = False
+        self._writes = Writes(state)
         self._ready = Ready()
         self.role: Role = Follower(self, leader=None)
 
@@ -187,13 +184,9 @@ class Consensus:
     def synced(self, write_number: int) -> None:
         """Learn that all writes up to *write_number* are durable.
 
-        Writes are known by number, not by index: an index may have been written
-        twice, and only one of the two is on disk.
+        Writes are known by number, not by index; `Writes` says why.
         """
-        synced_index = 0
-        while self._writes and self._writes[0][0] <= write_number:
-            _, _, synced_index, self._durable_state = self._writes.popleft()
-        self.role.synced(synced_index)
+        self.role.synced(self._writes.synced(write_number))
 
     def compacted(self, index: int) -> None:
         """Learn that the entries up to *index* are about to leave the log."""
@@ -221,21 +214,7 @@ class Consensus:
         self.role.flush()
         ready, self._ready = self._ready, Ready()
         ready.commit_index = self.commit_index
-        state = HardState(self.term, self.voted_for, self.cluster)
-        if state != self._issued_state:
-            ready.hard_state = self._issued_state = state
-        ready.has_write = bool(
-            ready.hard_state
-            or ready.append
-            or ready.reset_log
-            or ready.truncate_from is not None
-        )
-        if ready.has_write:
-            self._last_write += 1
-            self._writes.append(
-                (self._last_write, self.now, self.log.last_index, state)
-            )
-        ready.write_number = self._last_write
+        self._writes.issue(ready, self.hard_state, self.log.last_index, self.now)
         return ready
 
     @property
@@ -296,14 +275,19 @@ class Consensus:
         )
 
     @property
+    def hard_state(self) -> HardState:
+        """The term and vote now in force, on disk or not yet."""
+        return HardState(self.term, self.voted_for, self.cluster)
+
+    @property
     def state_is_durable(self) -> bool:
         """Whether the term and vote now in force are on disk."""
-        return self._durable_state == HardState(self.term, self.voted_for, self.cluster)
+        return self._writes.durable_state == self.hard_state
 
     @property
     def oldest_write_age(self) -> int:
         """Ticks that the oldest unfinished write has waited."""
-        return self.now - self._writes[0][1] if self._writes else 0
+        return self._writes.oldest_age(self.now)
 
     # What roles use ---------------------------------------------------------------
 
@@ -494,6 +478,9 @@ class Consensus:
         if request.term < self.term:
             self.send(reply_to, InstallSnapshotResponse(self.term, False))
             return
+        if not _is_well_formed(request):
+            self.send(reply_to, Refusal("the snapshot ends before what it holds"))
+            return
         if self._follow(request.term, request.leader) is None:
             self.send(reply_to, Refusal(f"two leaders in term {self.term}"))
         elif request.last_log_index <= self.commit_index:
@@ -514,20 +501,20 @@ class Consensus:
                 mark.configuration_index, mark.configuration
             )
             self.cluster_proposals.clear()
-        self._ready.append = [e for e in self._ready.append if e.index > mark.index]
-        self._ready.reset_log = ResetLog(mark.index, kept)
+        ready = self._ready
+        ready.append = [e for e in ready.append if kept and e.index > mark.index]
+        ready.reset_log = ResetLog(mark.index, kept)
         self.snapshotted(mark)
         self.commit(mark.index)
 
     def _timeout_now(self, reply_to: object) -> None:
         self.send(reply_to, TimeoutNowResponse())
-        if self.may_campaign and isinstance(self.role, Follower):
+        if self.may_campaign and isinstance(self.role, Follower | PreCandidate):
             self.become_candidate(is_transfer=True)
 
 
-def response_term(response: Response) -> int:
-    """Return the term that *response* names, 0 if its kind names none."""
-    return 0 if isinstance(response, TimeoutNowResponse) else response.term
-
-
-__all__ = ["Consensus", "Outgoing", "Role", "response_term"]
+def _is_well_formed(request: InstallSnapshotRequest) -> bool:
+    return (
+        request.last_log_term <= request.term
+        and request.configuration_index <= request.last_log_index
+    )

@@ -43,8 +43,8 @@ class Leader(BaseRole):
         self._transfer_until = 0
         self._told_transferee = False
         self._leave_by: int | None = None
-        self._own_match = consensus.log.last_index
-        self._first_index = consensus.log.last_index + 1
+        self.own_match = consensus.log.last_index
+        self.first_index = consensus.log.last_index + 1
         self._round = 0
         self._lives = 0
         self._verifying: list[tuple[object, int]] = []
@@ -70,8 +70,8 @@ class Leader(BaseRole):
 
     def propose(self, entries: Sequence[Entry]) -> None:
         """Append *entries*, unless this leader is about to go."""
-        is_member = self.consensus.configuration.server(self.consensus.address)
-        if self.transferee is None and is_member:
+        is_voter = self.consensus.configuration.is_voter(self.consensus.address)
+        if self.transferee is None and is_voter:
             for entry in entries:
                 self._append(entry)
 
@@ -86,7 +86,7 @@ class Leader(BaseRole):
         consensus = self.consensus
         return (
             consensus.configurations.latest_index <= consensus.commit_index
-            and consensus.commit_index >= self._first_index
+            and consensus.commit_index >= self.first_index
             and self.transferee is None
         )
 
@@ -118,12 +118,12 @@ class Leader(BaseRole):
 
     def synced(self, index: int) -> None:
         """Count this server's own copy, now that it is on disk."""
-        self._own_match = max(self._own_match, index)
+        self.own_match = max(self.own_match, index)
         self._commit_what_a_quorum_has()
 
     def _match_of(self, address: str) -> int:
         if address == self.consensus.address:
-            return self._own_match
+            return self.own_match
         return self.followers[address].match
 
     def _commit_what_a_quorum_has(self) -> None:
@@ -134,7 +134,7 @@ class Leader(BaseRole):
         consensus = self.consensus
         voters = consensus.configuration.voters
         agreed = agreed_value(self._match_of(address) for address in voters)
-        if agreed <= consensus.commit_index or agreed < self._first_index:
+        if agreed <= consensus.commit_index or agreed < self.first_index:
             return
         consensus.commit(agreed)
         self._settle_verifications()
@@ -194,13 +194,13 @@ class Leader(BaseRole):
             consensus.become_follower(consensus.term, None)
 
     def _removal_is_committed(self) -> bool:
-        """Tell whether this leader has removed itself, and has said so for a while.
+        """Tell whether this leader votes no more, and has said so for a while.
 
         Source: Raft dissertation §4.2.2.
         """
         consensus = self.consensus
         history = consensus.configurations
-        if history.latest.server(consensus.address) is not None:
+        if history.latest.is_voter(consensus.address):
             return False
         if history.latest_index > consensus.commit_index:
             return False
@@ -224,15 +224,12 @@ class Leader(BaseRole):
         waits = progress.heartbeat_failures and not due
         if progress.heartbeat_inflight or waits or not (due or wanted):
             return
-        progress.heartbeat_inflight = True
-        progress.heartbeat_due = (
-            consensus.now + consensus.options.heartbeat_interval_ticks
-        )
+        interval = consensus.options.heartbeat_interval_ticks
+        heartbeat = Heartbeat(consensus.term, self._round, consensus.now, progress.life)
+        progress.heartbeat_inflight = heartbeat
+        progress.heartbeat_due = consensus.now + interval
         progress.round_sent = self._round
-        consensus.send(
-            address,
-            Heartbeat(consensus.term, self._round, consensus.now, progress.life),
-        )
+        consensus.send(address, heartbeat)
 
     def _replicate(self, address: str, progress: Progress) -> None:
         """Send as many requests as the follower's mode allows."""
@@ -301,7 +298,7 @@ class Leader(BaseRole):
         )
 
     def _send_snapshot(self, address: str, progress: Progress) -> None:
-        """Send a snapshot to a follower that answers: it is too much to send in vain."""
+        """Send a snapshot to a follower that answers; it is too much to waste."""
         if progress.heartbeat_failures:
             return
         consensus = self.consensus
@@ -335,9 +332,9 @@ class Leader(BaseRole):
     def _heartbeat_answered(
         self, progress: Progress, request: Heartbeat, answer: AppendEntriesResponse
     ) -> None:
-        if request.round <= progress.round_answered:
+        if request != progress.heartbeat_inflight:
             return
-        progress.heartbeat_inflight = False
+        progress.heartbeat_inflight = None
         progress.heartbeat_failures = 0
         progress.contact = max(progress.contact, request.sent)
         if answer.success:
@@ -357,8 +354,9 @@ class Leader(BaseRole):
             progress.life = self._new_life()
             progress.inflight = 0
             progress.next = min(progress.next, request.prev_index + 1)
+            denies_match = request.prev_index <= progress.match
             progress.refused(answer.last_log)
-            if not answer.no_retry_backoff:
+            if denies_match or not answer.no_retry_backoff:
                 progress.failed(self.consensus.now, self._longest_wait)
 
     def _entries_accepted(self, progress: Progress, request: Replicate) -> None:
@@ -396,13 +394,19 @@ class Leader(BaseRole):
     def unreachable(self, peer: str, request: OutgoingRequest, closed: bool) -> None:
         """Wait a little, then begin again after what is known to have arrived."""
         progress = self.followers.get(peer)
-        if progress is None:
+        if isinstance(request, TimeoutNowRequest) and peer == self.transferee:
+            self._end_transfer()
+        if progress is None or not isinstance(
+            request, Heartbeat | Replicate | SendSnapshot
+        ):
             return
-        now, consensus = self.consensus.now, self.consensus
+        if request.term != self.consensus.term:
+            return
+        now = self.consensus.now
         match request:
-            case Heartbeat() if request.term == consensus.term:
-                if progress.round_sent == request.round:
-                    progress.heartbeat_inflight = False
+            case Heartbeat():
+                if request == progress.heartbeat_inflight:
+                    progress.heartbeat_inflight = None
                     progress.heartbeat_failures += 1
             case Replicate() if request.life == progress.life:
                 progress.restart(self._new_life(), request.prev_index + 1)
@@ -410,8 +414,6 @@ class Leader(BaseRole):
             case SendSnapshot() if request.life == progress.life:
                 progress.mode = Mode.PROBE
                 progress.failed(now, self._longest_wait)
-            case TimeoutNowRequest():
-                self._end_transfer()
 
     def unsupported(self, peer: str, request: OutgoingRequest) -> None:
         """Treat a peer that does not know a request as one that did not answer."""
@@ -428,7 +430,7 @@ class Leader(BaseRole):
     def _settle_verifications(self) -> None:
         """Answer what a quorum has confirmed, once an entry of this term committed."""
         consensus = self.consensus
-        if not self._verifying or consensus.commit_index < self._first_index:
+        if not self._verifying or consensus.commit_index < self.first_index:
             return
         confirmed = agreed_value(
             self._round
@@ -445,7 +447,8 @@ class Leader(BaseRole):
 
     def transfer(self, target: str) -> None:
         """Stop taking entries until *target* has all of them, then let it campaign."""
-        if self.transferee is None and target in self.followers:
+        is_voter = self.consensus.configuration.is_voter(target)
+        if self.transferee is None and is_voter and target in self.followers:
             self.transferee = target
             self._told_transferee = False
             self._transfer_until = (

@@ -175,3 +175,8 @@ Response = (
     | InstallSnapshotResponse
     | TimeoutNowResponse
 )
+
+
+def response_term(response: Response) -> int:
+    """Return the term that *response* names, 0 if its kind names none."""
+    return 0 if isinstance(response, TimeoutNowResponse) else response.term

@@ -17,6 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from txraft.core.ready import Heartbeat
+
 
 class Mode(Enum):
     """How entries are sent to a follower."""
@@ -47,7 +49,7 @@ class Progress:
     step: int = 1
     failures: int = 0
     wait_until: int = 0
-    heartbeat_inflight: bool = False
+    heartbeat_inflight: Heartbeat | None = None
     heartbeat_due: int = 0
     heartbeat_failures: int = 0
     round_sent: int = 0
