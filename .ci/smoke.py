@@ -24,11 +24,13 @@ def free_ports(count: int) -> list[int]:
     raise SystemExit("no free ports")
 
 
-def request(port: int, method: str, body: bytes | None = None) -> tuple[int, bytes]:
+def request(
+    port: int, method: str, query: str = "", body: bytes | None = None
+) -> tuple[int, bytes]:
     """Ask once; a node that is not there yet answers with status 0."""
     connection = HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
     try:
-        connection.request(method, "/v1/kv/smoke?raw", body)
+        connection.request(method, f"/v1/kv/smoke{query}", body)
         response = connection.getresponse()
         return response.status, response.read()
     except ConnectionRefusedError:
@@ -39,7 +41,7 @@ def request(port: int, method: str, body: bytes | None = None) -> tuple[int, byt
 
 def write_until(port: int, deadline: float) -> None:
     """Write the key, until the node is up and leads."""
-    while (answer := request(port, "PUT", b"hello"))[0] != 200:
+    while (answer := request(port, "PUT", body=b"hello"))[0] != 200:
         if time.monotonic() > deadline:
             raise SystemExit(f"the write was not taken: {answer}")
         time.sleep(0.1)
@@ -60,7 +62,7 @@ def main() -> None:
         )
         try:
             write_until(http, time.monotonic() + TIMEOUT)
-            answer = request(http, "GET")
+            answer = request(http, "GET", "?raw")
             if answer != (200, b"hello"):
                 raise SystemExit(f"the read was answered with {answer}")
             node.send_signal(signal.SIGTERM)
