@@ -26,14 +26,13 @@ CLUSTER_BYTES = 16
 
 _MAX_UINT64 = 2**64 - 1
 _APPENDED_AT_BYTES = 15
-_SHAPES = frozenset(
-    {
-        (b"Data", b"Index", b"Term", b"Type"),
-        (b"Data", b"Extensions", b"Index", b"Term", b"Type"),
-        (b"AppendedAt", b"Data", b"Extensions", b"Index", b"Term", b"Type"),
-    }
-)
+_VERSIONED_SHAPE = (b"Data", b"Extensions", b"Index", b"Term", b"Type")
+_UNVERSIONED_SHAPE = (b"Data", b"Index", b"Term", b"Type")
+_TIMED_SHAPE = (b"AppendedAt", *_VERSIONED_SHAPE)
+_PLAIN_SHAPES = (_VERSIONED_SHAPE, _UNVERSIONED_SHAPE)
 _TYPES = tuple(LogType)
+_TYPE_COUNT = len(_TYPES)
+_MEMBERSHIP_NUMBERS = (2, 3, 5)
 
 # Threads share it: `pack` runs no Python code, so nothing can come in between.
 _PACK = msgpack.Packer(use_bin_type=False).pack
@@ -104,29 +103,43 @@ def entry_from_map(fields: Any) -> Entry:
     """
     if type(fields) is not dict:
         raise ProtocolError("an entry is not a map")
-    get = fields.get
-    index, term, number = get(b"Index"), get(b"Term"), get(b"Type")
-    data, extensions = get(b"Data"), get(b"Extensions")
-    if not (type(index) is int and 0 <= index <= _MAX_UINT64):
-        raise ProtocolError(f"an entry has no valid index: {index!r:.40}")
-    if not (type(term) is int and 0 <= term <= _MAX_UINT64):
-        raise ProtocolError(f"entry {index} has no valid term: {term!r:.40}")
-    if not (type(number) is int and 0 <= number < len(_TYPES)):
-        raise ProtocolError(f"entry {index} is of an unknown type: {number!r:.40}")
-    if not (data is None or type(data) is bytes):
-        raise ProtocolError(f"entry {index} has data that are not a byte string")
-    if not (extensions is None or type(extensions) is bytes):
-        raise ProtocolError(f"entry {index} has extensions that are not bytes")
+    shape = tuple(fields)
+    if shape == _VERSIONED_SHAPE:
+        data, extensions, index, term, number = fields.values()
+    else:
+        data, extensions, index, term, number = map(fields.get, _VERSIONED_SHAPE)
+    if not (
+        type(index) is int
+        and type(term) is int
+        and type(number) is int
+        and 0 <= index <= _MAX_UINT64
+        and 0 <= term <= _MAX_UINT64
+        and 0 <= number < _TYPE_COUNT
+        and (data is None or type(data) is bytes)
+        and (extensions is None or type(extensions) is bytes)
+    ):
+        raise _odd_entry(index, term, number)
     entry = Entry(index, term, _TYPES[number], data, extensions)
-    if number in (2, 3, 5):
+    if number in _MEMBERSHIP_NUMBERS:
         entry.configuration = _decode_membership(number, data, index)
     if extensions is not None:
         entry.cluster = _cluster_in(extensions)
-    if tuple(fields) in _SHAPES and _has_go_time(fields):
+    if shape in _PLAIN_SHAPES or (
+        shape == _TIMED_SHAPE and _has_go_time(fields[b"AppendedAt"])
+    ):
         entry.encoded = _PACK(fields)
     else:
         entry.encoded = encode_entry(entry)
     return entry
+
+
+def _odd_entry(index: object, term: object, number: object) -> ProtocolError:
+    if type(number) is int and not 0 <= number < _TYPE_COUNT:
+        return ProtocolError(f"entry {index!r:.40} is of an unknown type: {number}")
+    return ProtocolError(
+        f"an entry has a field that is missing or odd: index {index!r:.40}, "
+        f"term {term!r:.40}, type {number!r:.40}"
+    )
 
 
 def _pack_short(entry: Entry, data: bytes | None) -> bytes:
@@ -157,8 +170,5 @@ def _cluster_in(extensions: bytes) -> bytes | None:
     return extensions[len(CLUSTER_PREFIX) :]
 
 
-def _has_go_time(fields: dict[bytes, object]) -> bool:
-    if len(fields) < 6:
-        return True
-    appended = fields[b"AppendedAt"]
+def _has_go_time(appended: object) -> bool:
     return type(appended) is bytes and len(appended) == _APPENDED_AT_BYTES
