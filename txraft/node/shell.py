@@ -255,6 +255,7 @@ class Shell:
 
     def _synced(self, number: int, last_index: int) -> None:
         self._synced_index = last_index
+        self._release()
         self._input(self.consensus.synced, number)
 
     # The turn
@@ -327,7 +328,9 @@ class Shell:
         self._dispatch(ready.send)
         if ready.has_write:
             self.writer.write(ready)
-        self._release(ready)
+        if ready.after_sync:
+            self._after_sync.append((ready.write_number, ready.after_sync))
+            self._release()
         self._owner.turned()
         if self._stopped:
             return
@@ -342,10 +345,8 @@ class Shell:
         if self.consensus.cluster != self.outbox.header.cluster:
             self.outbox.header = self.replies.request_header(self.consensus.cluster)
 
-    def _release(self, ready: Ready) -> None:
+    def _release(self) -> None:
         """Let go what waited for writes that are durable now."""
-        if ready.after_sync:
-            self._after_sync.append((ready.write_number, ready.after_sync))
         synced = self.writer.synced_number
         while self._after_sync and self._after_sync[0][0] <= synced:
             self._dispatch(self._after_sync.popleft()[1])
