@@ -102,6 +102,16 @@ class Advertising(SynchronousTestCase):
 
         self.assertEqual(self.node.applied, [COMMAND])
 
+    def test_one_attempt_at_a_time(self) -> None:
+        self.node.script = [Deferred(), Deferred()]
+        self.advertiser.start()
+        self.node.lead()
+
+        self.node.follow("n2:8300")
+        self.node.lead()
+
+        self.assertEqual(len(self.node.script), 1)
+
     def test_refused_is_logged_once(self) -> None:
         """No other attempt at it would end differently."""
         self.node.script = [ApplicationError("no room")]

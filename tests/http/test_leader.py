@@ -4,6 +4,7 @@ from urllib.parse import quote
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from treq.testing import RequestTraversalAgent
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionLost, DNSLookupError
 from twisted.internet.error import TimeoutError as ConnectTimeout
@@ -14,6 +15,7 @@ from twisted.web.client import (
     RequestTransmissionFailed,
     ResponseFailed,
 )
+from twisted.web.util import Redirect
 
 from tests.http.network import HTTPCase, Network
 from txraft.errors import (
@@ -22,6 +24,7 @@ from txraft.errors import (
     EntryTooLarge,
     LeadershipLost,
     NodeFailed,
+    NotLeader,
     QueueFull,
     RaftShutdown,
     ShutdownWhileCommitting,
@@ -147,6 +150,22 @@ class Forwarding(HTTPCase):
         self.assertEqual(self.successResultOf(asked).status, 503)
 
 
+class Redirects(HTTPCase):
+    """A leader's address is what the cluster has committed, and nothing else."""
+
+    def test_not_followed(self) -> None:
+        elsewhere = Redirect(b"http://n1:8500/v1/kv/k")
+        self.network.agents["n3:8500"] = RequestTraversalAgent(elsewhere)
+        elsewhere.isLeaf = True
+        self.n2.follow("n3:8300")
+        self.n2.commit(encode_advertise("n3:8300", "http://n3:8500"))
+
+        reply = self.reply(self.n2, "GET", "/v1/kv/k")
+
+        self.assertEqual(reply.status, 302)
+        self.assertEqual(len(self.network.requests), 1)
+
+
 class WithoutLeader(HTTPCase):
     """A cluster between two leaders: wait, for a bounded time."""
 
@@ -220,6 +239,47 @@ class WithoutLeader(HTTPCase):
 
         self.assertEqual(self.successResultOf(asked).status, 503)
         self.assertEqual(n3.observers, [])
+
+
+class LongDecisions(HTTPCase):
+    """A leader that takes its time to refuse, so that the deadline comes first."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.decision: Deferred[object] = Deferred()
+        self.n1.script = [self.decision]
+        self.asked = self.ask(self.n1, *PUT)
+        self.advance(6)
+        self.n1.follow(None)
+        self.decision.errback(NotLeader(None))
+        self.assertNoResult(self.asked)
+
+    def test_refused_in_the_end_is_not_applied(self) -> None:
+        self.advance(4)
+
+        reply = self.successResultOf(self.asked)
+        self.assertEqual((reply.status, reply.outcome), (503, "not-applied"))
+
+    def test_refused_also_by_the_next_is_not_applied(self) -> None:
+        self.n1.commit(encode_advertise("n2:8300", "http://n2:8500"))
+        self.network.refusing = {"n2:8500"}
+        self.n1.follow("n2:8300")
+        self.assertEqual(len(self.network.requests), 1)
+
+        self.advance(4)
+
+        reply = self.successResultOf(self.asked)
+        self.assertEqual((reply.status, reply.outcome), (503, "not-applied"))
+
+    def test_not_applied_is_a_promise(self) -> None:
+        """A leader that comes after the answer does not get the write any more."""
+        self.advance(4)
+        self.assertEqual(self.successResultOf(self.asked).outcome, "not-applied")
+
+        self.n1.lead()
+        self.advance(1)
+
+        self.assertEqual(self.n1.applied, [])
 
 
 class LostConnections(HTTPCase):

@@ -73,15 +73,18 @@ class Leadership:
 
     async def _find_leader(self, call: Call, serve: Serve, reason: str) -> Answer:
         wait_until = self._clock.seconds() + self._limits.leader_wait
-        while True:
+        while not self._closed and not call.answered:
+            # Nothing may lie between this check and the attempt: a client that was
+            # told `not-applied` meanwhile must not see its write applied.
             try:
                 return await self._serve_or_forward(call, serve)
             except NotDelivered as error:
                 reason = str(error)
             left = wait_until - self._clock.seconds()
-            if left <= 0 or call.answered or self._closed:
-                raise not_applied(f"The request was not applied: {reason}.")
+            if left <= 0:
+                break
             await self._change(min(left, self._limits.retry_interval))
+        raise not_applied(f"The request was not applied: {reason}.")
 
     async def _serve_or_forward(self, call: Call, serve: Serve) -> Answer:
         if self._raft.state is RaftState.LEADER:

@@ -144,7 +144,7 @@ def _add(state: State, fields: list[Any]) -> None:
     if fields[0] == _KEY and len(fields) == 7:
         _, key, *row = fields
         _check_row(state, key, row)
-        state.rows[key] = _row(*row)
+        state.rows[key] = (row[0], row[1], row[2], row[3], row[4])
     elif fields[0] == _URL and len(fields) == 3:
         _, address, url = fields
         if type(address) is not str or type(url) is not str or address in state.urls:
@@ -154,11 +154,6 @@ def _add(state: State, fields: list[Any]) -> None:
         raise DataCorrupted(
             f"the key-value snapshot holds an unknown record {fields[0]}"
         )
-
-
-def _row(value: bytes, flags: int, create: int, modify: int, lock: int) -> Row:
-    """Make a row; equal indexes share one object, as they do in a live state."""
-    return (value, flags, create, create if modify == create else modify, lock)
 
 
 def _check_row(state: State, key: object, row: list[Any]) -> None:
