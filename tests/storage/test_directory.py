@@ -1,0 +1,128 @@
+"""The data directory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.storage.disk import UNSYNCED, Disk
+from txraft.errors import DirectoryLocked, StorageError
+from txraft.storage.directory import DataDirectory
+
+HOLD = """
+import sys
+from txraft.storage.directory import DataDirectory
+directory = DataDirectory(sys.argv[1], "n1")
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+class Directories(SynchronousTestCase):
+    """One node, one directory, one process."""
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp()) / "data"
+
+    def test_created(self) -> None:
+        """It is made with what is above it, for its owner alone."""
+        directory = DataDirectory(self.path, "n1")
+
+        self.assertEqual(self.path.stat().st_mode & 0o777, 0o700)
+        self.assertEqual(directory.log, self.path / "log")
+        self.assertEqual(directory.snapshots, self.path / "snapshots")
+        self.assertEqual(directory.state, self.path / "state")
+        self.assertEqual(directory.peers, self.path / "peers.json")
+        self.assertEqual(sorted(os.listdir(self.path)), ["lock", "log", "snapshots"])
+        directory.close()
+
+    def test_created_durably(self) -> None:
+        """Its name and those in it survive a power cut."""
+        disk = Disk()
+        DataDirectory(Path("/a/b"), "n1", disk)
+
+        after = disk.after_power_cut("lost")
+
+        self.assertEqual(after.list(Path("/a/b")), ["lock", "log", "snapshots"])
+
+    def test_opened_after_any_power_cut(self) -> None:
+        """A life that ended while it was made is no obstacle for the next."""
+        disk = Disk()
+        DataDirectory(Path("/a/b"), "n1", disk)
+        for cut in range(1, len(disk.operations)):
+            for unsynced in UNSYNCED:
+                disk = Disk()
+                disk.cut_after = cut
+                with self.assertRaises(BaseException):  # noqa: B017
+                    DataDirectory(Path("/a/b"), "n1", disk)
+
+                DataDirectory(Path("/a/b"), "n1", disk.after_power_cut(unsynced))
+
+    def test_second_in_one_process(self) -> None:
+        """The directory is one node's until it is closed."""
+        first = DataDirectory(self.path, "n1")
+
+        error = self.assertRaises(DirectoryLocked, DataDirectory, self.path, "n1")
+
+        self.assertIn(str(self.path), str(error))
+        self.assertIn(f"process {os.getpid()}", str(error))
+        first.close()
+        DataDirectory(self.path, "n1").close()
+
+    def test_second_process(self) -> None:
+        """Another process is refused at once, and let in when the first is killed."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(self.path.absolute())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+        )
+        assert process.stdout is not None
+        assert process.stdin is not None
+        self.addCleanup(process.stdin.close)
+        self.addCleanup(process.stdout.close)
+        self.assertEqual(process.stdout.readline(), b"ready\n")
+
+        error = self.assertRaises(DirectoryLocked, DataDirectory, self.path, "n1")
+
+        self.assertIn(f"process {process.pid}", str(error))
+        process.kill()
+        process.wait()
+        DataDirectory(self.path, "n1").close()
+
+    def test_owner_unknown(self) -> None:
+        """A lock file without a number is named all the same."""
+        first = DataDirectory(self.path, "n1")
+        self.addCleanup(first.close)
+        (self.path / "lock").write_bytes(b"")
+
+        error = self.assertRaises(DirectoryLocked, DataDirectory, self.path, "n1")
+
+        self.assertIn("another process", str(error))
+
+    def test_unfinished_files(self) -> None:
+        """What a crash left half written goes, what others put there stays."""
+        DataDirectory(self.path, "n1").close()
+        for name in ("state.tmp", "peers.json.tmp", "notes.tmp"):
+            (self.path / name).write_bytes(b"x")
+
+        DataDirectory(self.path, "n1").close()
+
+        self.assertEqual(
+            sorted(os.listdir(self.path)), ["lock", "log", "notes.tmp", "snapshots"]
+        )
+
+    def test_links(self) -> None:
+        """A part that is a symbolic link is refused by its name."""
+        for name in ("log", "snapshots", "state", "lock", "peers.json"):
+            path = Path(self.mktemp())
+            path.mkdir()
+            (path / name).symlink_to(self.mktemp())
+
+            error = self.assertRaises(StorageError, DataDirectory, path, "n1")
+
+            self.assertIn(str(path / name), str(error))
