@@ -206,9 +206,9 @@ class HTTPCase(SynchronousTestCase):
         agent = self.network.agents[node.address.replace("8300", "8500")]
         raw = Headers({name: [value] for name, value in (headers or {}).items()})
         url = f"http://{node.address.replace('8300', '8500')}{path}"
-        producer = _Body(body) if body is not None else None
+        producer = Body(body) if body is not None else None
         answer = agent.request(method.encode(), url.encode(), raw, producer)
-        replied = answer.addCallback(_whole)
+        replied = answer.addCallback(whole)
         self.network.flush()
         return replied
 
@@ -223,13 +223,13 @@ class HTTPCase(SynchronousTestCase):
             self.network.flush()
 
 
-def _whole(response: object) -> Deferred[Reply]:
+def whole(response: object) -> Deferred[Reply]:
     return treq.content(response).addCallback(
         lambda body: Reply(response.code, body, response.headers)  # type: ignore[attr-defined]
     )
 
 
-class _Body:
+class Body:
     """A request body of bytes."""
 
     def __init__(self, data: bytes) -> None:
