@@ -59,17 +59,24 @@ class _TooLong(Exception):
     """The leader's answer is longer than is passed on."""
 
 
-def forwarding_client(reactor: Any, limits: HTTPLimits) -> HTTPClient:
-    """Make the client that `Forwarder` needs.
+def forwarding_pool(reactor: Any, limits: HTTPLimits) -> HTTPConnectionPool:
+    """Make the pool of connections that forwarding needs; close it at the end.
 
-    It never sends a request twice by itself, as Agent's pool does with a DELETE that
-    got no answer: the first may have been applied. It drops idle connections long
-    before the other end does, so that few requests meet a closing connection.
+    It never sends a request twice by itself, as it would a DELETE that got no answer:
+    the first may have been applied. It drops idle connections long before the other
+    end does, so that few requests meet a closing connection.
     """
     pool = HTTPConnectionPool(reactor, persistent=True)
     pool.retryAutomatically = False
     pool.maxPersistentPerHost = limits.max_idle_forwards
     pool.cachedConnectionTimeout = max(1, int(limits.idle_timeout / 2))
+    return pool
+
+
+def forwarding_client(
+    reactor: Any, pool: HTTPConnectionPool, limits: HTTPLimits
+) -> HTTPClient:
+    """Make the client that `Forwarder` needs, on a pool of `forwarding_pool`."""
     return HTTPClient(Agent(reactor, connectTimeout=limits.connect_timeout, pool=pool))
 
 

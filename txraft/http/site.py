@@ -39,7 +39,7 @@ def make_api(
 ) -> API:
     """Make the resource that serves the node at the peer *address*.
 
-    *client* forwards to the leader; see `txraft.http.forward.forwarding_client`.
+    *client* forwards to the leader; see `txraft.http.forward.forwarding_pool`.
     """
     forwarder = Forwarder(client, clock, limits, address)
     leadership = Leadership(raft, fsm, forwarder, clock, limits)
