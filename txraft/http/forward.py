@@ -74,9 +74,13 @@ def forwarding_pool(reactor: Any, limits: HTTPLimits) -> HTTPConnectionPool:
 
 
 def forwarding_client(
-    reactor: Any, pool: HTTPConnectionPool, limits: HTTPLimits
+    reactor: Any, limits: HTTPLimits, pool: HTTPConnectionPool | None = None
 ) -> HTTPClient:
-    """Make the client that `Forwarder` needs, on a pool of `forwarding_pool`."""
+    """Make the client that `Forwarder` needs, on a pool of `forwarding_pool`.
+
+    Give the *pool* to be able to close it, where a process outlives its node.
+    """
+    pool = pool or forwarding_pool(reactor, limits)
     return HTTPClient(Agent(reactor, connectTimeout=limits.connect_timeout, pool=pool))
 
 
