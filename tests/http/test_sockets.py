@@ -50,7 +50,7 @@ class Loopback(TestCase):
     def make_client(self) -> HTTPClient:
         pool = forwarding_pool(reactor, LIMITS)
         self.addCleanup(pool.closeCachedConnections)
-        return forwarding_client(reactor, LIMITS, pool)
+        return forwarding_client(reactor, pool, LIMITS)
 
     def listen(self, address: str) -> tuple[ScriptedNode, int]:
         node = ScriptedNode(address)

@@ -74,13 +74,9 @@ def forwarding_pool(reactor: Any, limits: HTTPLimits) -> HTTPConnectionPool:
 
 
 def forwarding_client(
-    reactor: Any, limits: HTTPLimits, pool: HTTPConnectionPool | None = None
+    reactor: Any, pool: HTTPConnectionPool, limits: HTTPLimits
 ) -> HTTPClient:
-    """Make the client that `Forwarder` needs, on a pool of `forwarding_pool`.
-
-    Give the *pool* to be able to close it, where a process outlives its node.
-    """
-    pool = pool or forwarding_pool(reactor, limits)
+    """Make the client that `Forwarder` needs, on a pool of `forwarding_pool`."""
     return HTTPClient(Agent(reactor, connectTimeout=limits.connect_timeout, pool=pool))
 
 
