@@ -118,6 +118,7 @@ class MemoryNetwork:
         self.connections: list[tuple[MemoryTransport, MemoryTransport]] = []
         self.silent: set[str] = set()
         self.dials = 0
+        self.given_up = 0
 
     def layer(self, address: str) -> MemoryLayer:
         """Make the stream layer of the host at *address*."""
@@ -127,7 +128,7 @@ class MemoryNetwork:
         """Connect a protocol of *client* to whoever listens at *address*."""
         self.dials += 1
         if address in self.silent:
-            return Deferred()
+            return Deferred(self._give_up)
         if address not in self.listening:
             return fail(ConnectionRefusedError())
         server_protocol = self.listening[address].buildProtocol(None)
@@ -142,6 +143,9 @@ class MemoryNetwork:
         server_protocol.makeConnection(far)  # type: ignore[arg-type]
         client_protocol.makeConnection(near)  # type: ignore[arg-type]
         return succeed(client_protocol)
+
+    def _give_up(self, _: object) -> None:
+        self.given_up += 1
 
     @property
     def open(self) -> int:

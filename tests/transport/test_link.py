@@ -105,6 +105,15 @@ class Pool(LinkCase):
         self.clock.advance(0)
         self.assertTrue(self.peers[0].lost)
 
+    def test_connection_of_a_cancelled_call_is_closed(self) -> None:
+        """Its answer may still come, so nobody else can use it."""
+        call = self.transport.append_entries("b:1", append(3))
+        self.clock.advance(0)
+        call.cancel()
+        self.failureResultOf(call)
+        self.clock.advance(0)
+        self.assertTrue(self.peers[0].lost)
+
     def test_no_timer_is_left_behind(self) -> None:
         """Closing leaves nothing on the clock and no connection open."""
         call = self.transport.append_entries("b:1", append(3))
@@ -180,6 +189,7 @@ class Dialling(LinkCase):
         self.clock.advance(TIMEOUT * 0.2)
         failure = self.failureResultOf(call, ConnectionFailed)
         self.assertIn("b:1", str(failure.value))
+        self.assertEqual(self.network.given_up, 1)
 
     def test_address_that_is_none_cannot_be_reached(self) -> None:
         """A name without a port fails its call and nothing else."""
@@ -208,6 +218,7 @@ class Dialling(LinkCase):
         call = self.transport.append_entries("b:1", append(3))
         call.cancel()
         self.failureResultOf(call)
+        self.assertEqual(self.network.given_up, 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 

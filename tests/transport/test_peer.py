@@ -222,6 +222,7 @@ class Pipelining(PeerCase):
         peer = self.dial()
         self.send(peer, encode_request(snapshot(6)) + b"abc")
         self.peer.rpcs[0].respond(success(snapshot(6)))
+        self.clock.advance(0)
         self.assertEqual(peer.received, b"")
 
         self.send(peer, b"def" + HEARTBEAT)

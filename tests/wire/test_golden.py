@@ -12,8 +12,10 @@ from txraft.core.messages import (
     AppendEntriesResponse,
     Header,
     InstallSnapshotRequest,
+    InstallSnapshotResponse,
     RequestVoteRequest,
     RequestVoteResponse,
+    TimeoutNowResponse,
 )
 from txraft.errors import ProtocolError
 from txraft.wire.entries import decode_entry, encode_entry
@@ -359,3 +361,11 @@ class AnswerKeys(SynchronousTestCase):
 
         self.assertIn(b"\xa5Peers\xc0", none)
         self.assertIn(b"\xa5Peers\xa1\x90", empty)
+
+    def test_header_of_two_answers_is_left_zero(self) -> None:
+        """The answers to InstallSnapshot and TimeoutNow name nobody."""
+        header = Header(3, "id", "a:1")
+        snapshot = encode_response(InstallSnapshotResponse(2, True, header))
+        timeout_now = encode_response(TimeoutNowResponse(header))
+        for encoded in (snapshot, timeout_now):
+            self.assertIn(b"\xa4Addr\xc0\xa2ID\xc0\xafProtocolVersion\x00", encoded)

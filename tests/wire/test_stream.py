@@ -220,6 +220,29 @@ class Bodies(SynchronousTestCase):
             self.assertRaises(ProtocolError, reader.read)
 
 
+class LongStreams(SynchronousTestCase):
+    def test_limits_count_each_message_for_itself(self) -> None:
+        """A connection lives for ever; only single messages are bounded."""
+        entries = [Entry(1, 1, LogType.NOOP), Entry(2, 1, LogType.NOOP)]
+        encoded = encode_request(AppendEntriesRequest(1, "a:1", entries=entries))
+        reader = RequestReader(SMALL)
+        for _ in range(500):
+            reader.feed(encoded * 5)
+            for _ in range(5):
+                self.assertIsNotNone(reader.read())
+            self.assertIsNone(reader.read())
+
+    def test_error_belongs_to_its_own_answer(self) -> None:
+        """An answer behind an error is read for itself."""
+        fine = AppendEntriesResponse(3, 5, True)
+        reader = ResponseReader(SMALL)
+        reader.feed((encode_error("no") + encode_response(fine)) * 2)
+        for _ in range(2):
+            self.assertEqual(reader.read(0), ("no", None))
+            self.assertEqual(reader.read(0), ("", fine))
+        self.assertIsNone(reader.read(0))
+
+
 class LimitsHold(SynchronousTestCase):
     def refused(self, stream: bytes, step: int = 512) -> int:
         """Feed *stream* until it is refused; return how much was taken in."""
