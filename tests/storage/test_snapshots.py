@@ -1,0 +1,539 @@
+"""Snapshot stores, in memory and in directories that Go peers can read."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import json
+import re
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.storage.disk import UNSYNCED, Disk, PowerCut
+from tests.storage.test_segment import crc64
+from txraft.core.configuration import Configuration, Server, Suffrage
+from txraft.errors import DataCorrupted, StorageError
+from txraft.interfaces import SnapshotMeta, SnapshotSink, SnapshotStore
+from txraft.storage.filesystem import OsFileSystem
+from txraft.storage.memory import InmemSnapshotStore
+from txraft.storage.snapshots import DiscardSnapshotStore, FileSnapshotStore
+
+DATA = Path(__file__).parent / "data" / "snapshots-on-disk.json"
+BASE = Path("/node")
+SNAPSHOTS = BASE / "snapshots"
+TRIO = Configuration(
+    (
+        Server("n1", "a:1"),
+        Server("n2", "b:1"),
+        Server("n3", "c:1", Suffrage.NONVOTER),
+    )
+)
+
+
+class Clock:
+    """Milliseconds that stand still until they are set."""
+
+    def __init__(self) -> None:
+        self.now = 1000
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def file_store(disk: Disk, retain: int = 2, now: int = 1000) -> FileSnapshotStore:
+    clock = Clock()
+    clock.now = now
+    return FileSnapshotStore(BASE, retain, disk, milliseconds=clock)
+
+
+def write(store: SnapshotStore, index: int, data: bytes, term: int = 1) -> str:
+    """Take a whole snapshot; return its id."""
+    sink = store.create(index, term, TRIO, 5)
+    sink.write(data)
+    sink.close()
+    return sink.id
+
+
+def read(store: SnapshotStore, id: str) -> bytes:
+    _, source = store.open(id)
+    with source:
+        return source.read()
+
+
+class SnapshotStoreContract:
+    """The tests; a subclass makes the store."""
+
+    def make_store(self) -> SnapshotStore:
+        raise NotImplementedError
+
+    def test_list_of_nothing(self) -> None:
+        """A new store has no snapshot, and opens none."""
+        store = self.make_store()
+
+        self.assertEqual(store.list(), [])
+        for id in ("1-1-1", "../1-1-1", ""):
+            self.assertRaises(StorageError, store.open, id)
+
+    def test_create_and_open(self) -> None:
+        """A finished snapshot is listed and read back, in pieces if need be."""
+        store = self.make_store()
+        sink = store.create(10, 3, TRIO, 5)
+        self.assertEqual(sink.write(b"first\n"), 6)
+        self.assertEqual(sink.write(b"second\n"), 7)
+        self.assertEqual(store.list(), [])
+
+        sink.close()
+
+        meta = SnapshotMeta(sink.id, 10, 3, TRIO, 5, 13)
+        self.assertEqual(store.list(), [meta])
+        opened, source = store.open(sink.id)
+        with source:
+            self.assertEqual(opened, meta)
+            self.assertEqual(source.read(4), b"firs")
+            self.assertEqual(source.read(), b"t\nsecond\n")
+            self.assertEqual(source.read(1), b"")
+
+    def test_newest_first(self) -> None:
+        """The newest is the one of the highest term, then index."""
+        store = self.make_store()
+        write(store, 10, b"old")
+        newest = write(store, 9, b"new", term=2)
+
+        self.assertEqual(store.list()[0].id, newest)
+        self.assertEqual(read(store, newest), b"new")
+
+    def test_empty_snapshot(self) -> None:
+        """A state of no bytes is a state."""
+        store = self.make_store()
+
+        self.assertEqual(read(store, write(store, 1, b"")), b"")
+
+    def test_cancel(self) -> None:
+        """An abandoned snapshot is not there, and cannot be finished."""
+        store = self.make_store()
+        sink = store.create(10, 1, TRIO, 5)
+        sink.write(b"x" * 100_000)
+
+        sink.cancel()
+        sink.cancel()
+        sink.close()
+
+        self.assertEqual(store.list(), [])
+        self.assertRaises(ValueError, sink.write, b"x")
+
+    def test_close_wins(self) -> None:
+        """A finished snapshot cannot be abandoned or written to."""
+        store = self.make_store()
+        sink = store.create(10, 1, TRIO, 5)
+        sink.close()
+
+        sink.cancel()
+        sink.close()
+
+        self.assertEqual([meta.id for meta in store.list()], [sink.id])
+        self.assertRaises(ValueError, sink.write, b"x")
+
+
+class InMemory(SnapshotStoreContract, SynchronousTestCase):
+    """The contract, in memory."""
+
+    def make_store(self) -> SnapshotStore:
+        return InmemSnapshotStore()
+
+
+class InFiles(SnapshotStoreContract, SynchronousTestCase):
+    """The contract, in files in memory."""
+
+    def make_store(self) -> SnapshotStore:
+        return file_store(Disk())
+
+
+class OnTheOperatingSystem(SnapshotStoreContract, SynchronousTestCase):
+    """The contract, in real files."""
+
+    def make_store(self) -> SnapshotStore:
+        return FileSnapshotStore(self.mktemp(), 2)
+
+
+class Discarded(SynchronousTestCase):
+    """The store that keeps nothing."""
+
+    def test_discard(self) -> None:
+        """Everything is taken and nothing is there."""
+        store = DiscardSnapshotStore()
+
+        self.assertEqual(write(store, 1, b"data"), "discard")
+        store.create(1, 1, TRIO, 1).cancel()
+
+        self.assertEqual(store.list(), [])
+        error = self.assertRaises(StorageError, store.open, "discard")
+        self.assertIn("open is not supported", str(error))
+
+
+class Directories(SynchronousTestCase):
+    """Names, order and clean-up."""
+
+    def setUp(self) -> None:
+        self.disk = Disk()
+        self.clock = Clock()
+
+    def open(self, retain: int = 2) -> FileSnapshotStore:
+        return FileSnapshotStore(BASE, retain, self.disk, milliseconds=self.clock)
+
+    def test_names(self) -> None:
+        """A name is term, index and time; it ends in .tmp until it is complete."""
+        sink = self.open().create(10, 3, TRIO, 5)
+        self.assertEqual(sink.id, "3-10-1000")
+        self.assertEqual(self.disk.list(SNAPSHOTS), ["3-10-1000.tmp"])
+        begun = self.disk.content(SNAPSHOTS / "3-10-1000.tmp" / "meta.json").data
+        self.assertIn(b'"Size":0,"CRC":null}\n', begun)
+
+        sink.close()
+
+        self.assertEqual(self.disk.list(SNAPSHOTS), ["3-10-1000"])
+        self.assertEqual(
+            self.disk.list(SNAPSHOTS / "3-10-1000"), ["meta.json", "state.bin"]
+        )
+
+    def test_time_that_goes_back(self) -> None:
+        """Later names stay later, also after a restart."""
+        store = self.open()
+        first = write(store, 10, b"one")
+        self.clock.now = 500
+        second = write(store, 10, b"two")
+        third = write(self.open(), 10, b"three")
+
+        self.assertEqual(
+            [first, second, third], [f"1-10-{n}" for n in (1000, 1001, 1002)]
+        )
+        self.assertEqual([meta.id for meta in store.list()], [third, second])
+
+    def test_retain(self) -> None:
+        """Only the newest are kept."""
+        store = self.open(retain=2)
+
+        ids = [write(store, index, b"%d" % index) for index in (1, 2, 3)]
+
+        self.assertEqual([meta.id for meta in store.list()], ids[:0:-1])
+        self.assertEqual(self.disk.list(SNAPSHOTS), ids[1:])
+        self.assertEqual([meta.id for meta in self.open(retain=1).list()], ids[2:])
+
+    def test_retain_of_none(self) -> None:
+        """At least one is kept."""
+        self.assertRaises(ValueError, self.open, 0)
+
+    def test_sweep(self) -> None:
+        """Unfinished ones are removed at the next start, other things stay."""
+        self.open().create(10, 3, TRIO, 5).write(b"x")
+        self.disk.make_directory(SNAPSHOTS / "notes.tmp")
+        self.disk.create(SNAPSHOTS / "1-1-1.tmp")
+
+        store = self.open()
+
+        self.assertEqual(self.disk.list(SNAPSHOTS), ["1-1-1.tmp", "notes.tmp"])
+        self.assertEqual(store.list(), [])
+        self.assertEqual(store.warnings, [])
+
+    def test_list_skips_what_cannot_be_read(self) -> None:
+        """A damaged description is left out with a warning, the older one stays."""
+        store = self.open(retain=3)
+        good, bad, gone, new = (write(store, index, b"s") for index in (1, 2, 3, 4))
+        del good
+        self.disk.content(SNAPSHOTS / bad / "meta.json").data[0] = 0
+        self.disk.unlink(SNAPSHOTS / gone / "meta.json")
+
+        self.assertEqual([meta.id for meta in store.list()], [new])
+        self.assertEqual(len(store.warnings), 2)
+        self.assertIn(f"{bad}/meta.json", store.warnings[0])
+        self.assertIn(gone, store.warnings[1])
+
+    def test_descriptions_that_are_refused(self) -> None:
+        """A description that is wrong in any field is no snapshot."""
+        store = self.open()
+        id = write(store, 1, b"state")
+        data = self.disk.content(SNAPSHOTS / id / "meta.json").data
+        fields = json.loads(bytes(data))
+        changes: list[tuple[str, object]] = [
+            ("Version", 2),
+            ("Version", "1"),
+            ("ID", "1-1-999"),
+            ("Index", -1),
+            ("Index", 1.5),
+            ("Term", None),
+            ("Term", True),
+            ("Configuration", None),
+            ("Configuration", {"Servers": 1}),
+            ("Configuration", {"Servers": [1]}),
+            ("Configuration", {"Servers": [{"ID": "a", "Address": 5, "Suffrage": 0}]}),
+            (
+                "Configuration",
+                {"Servers": [{"ID": "a", "Address": "a", "Suffrage": 9}]},
+            ),
+            ("Size", 2**64),
+            ("CRC", None),
+            ("CRC", "AAAA"),
+            ("CRC", "!"),
+        ]
+        for key, value in changes:
+            data[:] = json.dumps({**fields, key: value}).encode()
+            self.assertEqual(store.list(), [])
+            self.assertRaises(StorageError, store.open, id)
+        for text in (b"", b"null", b"[]", b"[" * 5000, b"\xff", b"{}" + bytes(1 << 20)):
+            data[:] = text
+            self.assertEqual(store.list(), [])
+        data[:] = json.dumps(fields).encode()
+        self.assertEqual(len(store.list()), 1)
+
+    def test_directory_without_permission(self) -> None:
+        """A store that cannot write says so at once."""
+        self.open()
+        self.disk.failures["create"] = errno.EACCES
+
+        self.assertRaises(PermissionError, self.open)
+
+
+class Damage(SynchronousTestCase):
+    """A state whose checksum is wrong is never handed out."""
+
+    def setUp(self) -> None:
+        self.disk = Disk()
+        self.store = file_store(self.disk)
+        self.id = write(self.store, 10, b"the whole state of a machine")
+        self.state = SNAPSHOTS / self.id / "state.bin"
+
+    def check(self) -> None:
+        error = self.assertRaises(DataCorrupted, self.store.open, self.id)
+        self.assertIn(str(self.state), str(error))
+        self.assertEqual([meta.id for meta in self.store.list()], [self.id])
+
+    def test_any_byte_flipped(self) -> None:
+        """Every flip in the state is found."""
+        data = self.disk.content(self.state).data
+        for offset in range(len(data)):
+            data[offset] ^= 1 << offset % 8
+            self.check()
+            data[offset] ^= 1 << offset % 8
+        self.assertEqual(read(self.store, self.id), bytes(data))
+
+    def test_cut_anywhere(self) -> None:
+        """So is every cut, and what was added."""
+        data = self.disk.content(self.state).data
+        whole = bytes(data)
+        for size in range(len(whole)):
+            data[:] = whole[:size]
+            self.check()
+        data[:] = whole + b"\0"
+        self.check()
+
+    def test_any_byte_of_the_description_flipped(self) -> None:
+        """A flip in the description never brings back another state."""
+        data = self.disk.content(SNAPSHOTS / self.id / "meta.json").data
+        whole = bytes(data)
+        for offset in range(len(whole)):
+            data[offset] ^= 1 << offset % 8
+            with contextlib.suppress(StorageError):
+                self.assertEqual(read(self.store, self.id)[:9], b"the whole")
+            data[:] = whole
+
+    def test_state_missing(self) -> None:
+        """A description without a state is damage."""
+        self.disk.unlink(self.state)
+        self.check()
+
+    def test_several_pieces(self) -> None:
+        """A large state is checked to its end."""
+        state = bytes(range(256)) * 12_000
+        id = write(self.store, 11, state)
+        self.assertEqual(read(self.store, id), state)
+        self.disk.content(SNAPSHOTS / id / "state.bin").data[-1] ^= 1
+
+        self.assertRaises(DataCorrupted, self.store.open, id)
+
+
+class Failures(SynchronousTestCase):
+    """A snapshot that cannot be finished leaves nothing behind."""
+
+    def take(self, disk: Disk, operation: str) -> None:
+        store = file_store(disk)
+        sink: SnapshotSink | None = None
+        disk.failures[operation] = errno.ENOSPC
+        try:
+            sink = store.create(10, 1, TRIO, 5)
+            sink.write(b"x" * 200_000)
+        except OSError:
+            if sink is not None:
+                self.assertRaises(OSError, sink.close)
+            raise
+        sink.close()
+
+    def test_every_operation(self) -> None:
+        """Errors of each kind are raised, and the older snapshot stays alone."""
+        for operation in ("make_directory", "create", "write_at", "sync", "rename"):
+            disk = Disk()
+            older = write(file_store(disk), 5, b"older")
+
+            error = self.assertRaises(OSError, self.take, disk, operation)
+
+            self.assertEqual(error.errno, errno.ENOSPC, operation)
+            self.assertEqual(disk.list(SNAPSHOTS), [older])
+
+    def test_failed_write_is_not_forgotten(self) -> None:
+        """A sink that lost bytes cannot be closed into a snapshot."""
+        disk = Disk()
+        store = file_store(disk)
+        sink = store.create(10, 1, TRIO, 5)
+        disk.failures["write_at"] = errno.EIO
+        self.assertRaises(OSError, sink.write, b"x" * 200_000)
+
+        self.assertRaises(OSError, sink.close)
+
+        self.assertEqual(disk.list(SNAPSHOTS), [])
+
+    def test_power_cuts(self) -> None:
+        """After any cut a listed snapshot is whole, and an acknowledged one is
+        there, or a newer one."""
+        states = {1: b"one" * 30_000, 2: b"two", 3: b"three"}
+
+        def life(disk: Disk) -> int:
+            done = 0
+            with contextlib.suppress(PowerCut):
+                store = file_store(disk, retain=1)
+                for index, state in states.items():
+                    write(store, index, state)
+                    done = index
+            return done
+
+        disk = Disk()
+        self.assertEqual(life(disk), 3)
+        for cut in range(1, len(disk.operations) + 1):
+            for unsynced in UNSYNCED:
+                disk = Disk()
+                disk.cut_after = cut
+                done = life(disk)
+
+                store = file_store(disk.after_power_cut(unsynced))
+
+                found = store.list()
+                self.assertEqual(store.warnings, [])
+                self.assertGreaterEqual(found[0].index if found else 0, done)
+                for meta in found:
+                    self.assertEqual(read(store, meta.id), states[meta.index])
+
+
+class GoPeers(SynchronousTestCase):
+    """Directories that Go peers wrote, and ours beside them."""
+
+    def setUp(self) -> None:
+        self.disk = Disk()
+        self.captures = json.loads(DATA.read_text())
+
+    def put(self, capture: dict[str, str]) -> str:
+        """Lay a captured directory out on the disk; return its id."""
+        folder = BASE / capture["folder"]
+        self.disk.make_directory(folder)
+        state = bytes.fromhex(capture["state_bin_hex"])
+        self.disk.create(folder / "meta.json").write_at(
+            capture["meta_json"].encode(), 0
+        )
+        self.disk.create(folder / "state.bin").write_at(state, 0)
+        return folder.name
+
+    def test_open(self) -> None:
+        """Snapshots of every version are read."""
+        store = file_store(self.disk)
+        self.assertEqual(len(self.captures), 4)
+        for capture in self.captures:
+            meta, source = store.open(self.put(capture))
+
+            with source:
+                self.assertEqual(source.read().hex(), capture["state_bin_hex"])
+            self.assertEqual(list(meta.configuration.voters), capture["peers_decoded"])
+            fields = json.loads(capture["meta_json"])
+            self.assertEqual(meta.version, fields.get("Version", 0))
+            self.assertEqual((meta.index, meta.term), (fields["Index"], fields["Term"]))
+
+    def test_version_0(self) -> None:
+        """The form of 0.1.0 names peers only: ids are addresses."""
+        capture = next(c for c in self.captures if c["peer"] == "0.1.0")
+        store = file_store(self.disk)
+
+        meta, source = store.open(self.put(capture))
+
+        source.close()
+        self.assertEqual(meta.configuration_index, meta.index)
+        servers = meta.configuration.servers
+        self.assertEqual([s.id for s in servers], capture["peers_decoded"])
+
+    def test_description_as_go_writes_it(self) -> None:
+        """Ours is theirs, byte for byte, where the same is said."""
+        for capture in self.captures:
+            if capture["peer"] == "0.1.0":
+                continue
+            term, index, now = re.findall(r"\d+", capture["folder"])
+            fields = json.loads(capture["meta_json"])
+            configuration = Configuration(
+                tuple(
+                    Server(s["ID"], s["Address"], Suffrage(s["Suffrage"]))
+                    for s in fields["Configuration"]["Servers"]
+                )
+            )
+            store = file_store(self.disk, now=int(now))
+            sink = store.create(
+                int(index), int(term), configuration, fields["ConfigurationIndex"]
+            )
+            sink.write(bytes.fromhex(capture["state_bin_hex"]))
+            sink.close()
+
+            data = self.disk.content(SNAPSHOTS / sink.id / "meta.json").data
+            self.assertEqual(bytes(data).decode(), capture["meta_json"])
+
+    def test_checksum(self) -> None:
+        """The checksum is CRC-64/XZ, high byte first."""
+        store = file_store(self.disk)
+        id = write(store, 1, b"first\nsecond\n")
+
+        data = bytes(self.disk.content(SNAPSHOTS / id / "meta.json").data)
+
+        self.assertIn(b'"CRC":"Fin9h3zOPWw="}\n', data)
+        crc = crc64(b"first\nsecond\n").to_bytes(8, "big")
+        self.assertEqual(base64.b64encode(crc), b"Fin9h3zOPWw=")
+
+    def test_escapes(self) -> None:
+        """Text is escaped as Go does, and survives whatever it is."""
+        store = file_store(self.disk)
+        addresses = ["<a>&\u2028\u00e9:1", 'b"\\:1', "c\udcff:1"]
+        configuration = Configuration.of_voters(addresses)
+        sink = store.create(1, 1, configuration, 1)
+        sink.close()
+
+        data = bytes(self.disk.content(SNAPSHOTS / sink.id / "meta.json").data)
+
+        self.assertIn(b'"\\u003ca\\u003e\\u0026\\u2028\xc3\xa9:1"', data)
+        self.assertEqual(store.list()[0].configuration, configuration)
+
+    def test_no_servers(self) -> None:
+        """An empty membership is null, as Go writes it."""
+        store = file_store(self.disk)
+        sink = store.create(1, 1, Configuration(), 0)
+        sink.close()
+
+        data = bytes(self.disk.content(SNAPSHOTS / sink.id / "meta.json").data)
+
+        self.assertIn(b'"Configuration":{"Servers":null}', data)
+        self.assertEqual(store.list()[0].configuration, Configuration())
+
+
+class Modes(SynchronousTestCase):
+    """Files on the operating system."""
+
+    def test_modes(self) -> None:
+        """Snapshots are for their owner alone."""
+        base = Path(self.mktemp())
+        id = write(FileSnapshotStore(base, 1, OsFileSystem()), 1, b"x")
+
+        folder = base / "snapshots" / id
+        self.assertEqual(folder.stat().st_mode & 0o777, 0o700)
+        for name in ("meta.json", "state.bin"):
+            self.assertEqual((folder / name).stat().st_mode & 0o777, 0o600)

@@ -1,0 +1,233 @@
+"""Stable stores, in memory and in a file."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import struct
+import zlib
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.storage.disk import UNSYNCED, Disk, PowerCut
+from tests.storage.test_segment import crc64
+from txraft.errors import DataCorrupted, FormatTooNew, StorageError, WrongNode
+from txraft.interfaces import StableStore
+from txraft.storage.memory import InmemStore
+from txraft.storage.preamble import encode_preamble
+from txraft.storage.stable import MAX_STATE_BYTES, FileStableStore
+
+PATH = Path("/state")
+
+
+class StableStoreContract:
+    """The tests; a subclass makes the store."""
+
+    def make_store(self) -> StableStore:
+        raise NotImplementedError
+
+    def test_get_of_nothing(self) -> None:
+        """A key that was never set is empty, or 0."""
+        store = self.make_store()
+
+        self.assertEqual(store.get(b"k"), b"")
+        self.assertEqual(store.get_uint64(b"k"), 0)
+
+    def test_set(self) -> None:
+        """What was set last counts."""
+        store = self.make_store()
+
+        store.set(b"k", b"one")
+        store.set(b"k", b"two")
+        store.set(b"", b"")
+
+        self.assertEqual(store.get(b"k"), b"two")
+
+    def test_set_uint64(self) -> None:
+        """All unsigned integers of 64 bits fit, and no other."""
+        store = self.make_store()
+
+        for value in (0, 1, 2**64 - 1):
+            store.set_uint64(b"k", value)
+            self.assertEqual(store.get_uint64(b"k"), value)
+        for value in (-1, 2**64):
+            self.assertRaises(ValueError, store.set_uint64, b"k", value)
+        self.assertEqual(store.get(b"k"), b"\xff" * 8)
+
+    def test_get_uint64_of_something_else(self) -> None:
+        """A value that is no integer is refused."""
+        store = self.make_store()
+        store.set(b"k", b"four")
+
+        self.assertRaises(StorageError, store.get_uint64, b"k")
+
+    def test_set_many(self) -> None:
+        """Several keys change, the others stay."""
+        store = self.make_store()
+        store.set_many({b"a": b"1", b"b": b"2"})
+
+        store.set_many({b"b": b"3", b"c": b"4"})
+
+        values = [store.get(key) for key in (b"a", b"b", b"c")]
+        self.assertEqual(values, [b"1", b"3", b"4"])
+
+
+class InMemory(StableStoreContract, SynchronousTestCase):
+    """The contract, in memory."""
+
+    def make_store(self) -> StableStore:
+        return InmemStore()
+
+
+class InAFile(StableStoreContract, SynchronousTestCase):
+    """The contract, in a file."""
+
+    def make_store(self) -> StableStore:
+        return FileStableStore(PATH, "n1", Disk())
+
+
+class Files(SynchronousTestCase):
+    """The state file."""
+
+    def setUp(self) -> None:
+        self.disk = Disk()
+
+    def open(self, disk: Disk | None = None) -> FileStableStore:
+        return FileStableStore(PATH, "n1", disk or self.disk)
+
+    def test_exists(self) -> None:
+        """A missing file is known from an empty one."""
+        store = self.open()
+        self.assertFalse(store.exists)
+
+        store.set(b"k", b"v")
+
+        self.assertTrue(store.exists)
+        self.assertTrue(self.open().exists)
+
+    def test_reopened(self) -> None:
+        """What was set is there in the next life."""
+        self.open().set_many({b"term": b"5", b"vote": b""})
+        self.open().set(b"vote", b"a:1")
+
+        store = self.open()
+
+        self.assertEqual((store.get(b"term"), store.get(b"vote")), (b"5", b"a:1"))
+
+    def test_bytes(self) -> None:
+        """The file is laid out as docs/log-format.rst says."""
+        self.open().set_many({b"k": b"value"})
+
+        expected = b"txraft-S" + struct.pack(">I", 1)
+        expected += struct.pack(">I", zlib.crc32(expected))
+        expected += struct.pack(">I2sI", 2, b"n1", 1)
+        expected += struct.pack(">IcI5s", 1, b"k", 5, b"value")
+        expected += struct.pack(">Q", crc64(expected))
+        self.assertEqual(self.disk.content(PATH).data, expected)
+
+    def test_any_byte_flipped(self) -> None:
+        """Damage is refused, naming file and offset."""
+        self.open().set_many({b"term": b"12345678", b"vote": b"127.0.0.1:8300"})
+        data = self.disk.content(PATH).data
+
+        for offset in range(len(data)):
+            data[offset] ^= 1 << offset % 8
+            error = self.assertRaises(DataCorrupted, self.open)
+            self.assertIn(f"{PATH}: damaged at byte ", str(error))
+            data[offset] ^= 1 << offset % 8
+        self.assertEqual(self.open().get(b"term"), b"12345678")
+
+    def test_cut_anywhere(self) -> None:
+        """A file that ends early is damage: it was never written in place."""
+        self.open().set_many({b"term": b"12345678", b"vote": b"127.0.0.1:8300"})
+        whole = bytes(self.disk.content(PATH).data)
+
+        for size in range(len(whole)):
+            self.disk.content(PATH).data[:] = whole[:size]
+            self.assertRaises(DataCorrupted, self.open)
+
+    def test_valid_checksum_over_nonsense(self) -> None:
+        """Lengths that lead out of the file are refused."""
+        for body in (b"", struct.pack(">I", 99), struct.pack(">III", 0, 1, 99)):
+            data = encode_preamble(b"txraft-S", 1) + body
+            self.disk = Disk()
+            self.disk.create(PATH).write_at(data + struct.pack(">Q", crc64(data)), 0)
+
+            self.assertRaises(DataCorrupted, self.open)
+
+    def test_another_node(self) -> None:
+        """The state of another node is refused, naming both."""
+        self.open().set(b"k", b"v")
+
+        error = self.assertRaises(WrongNode, FileStableStore, PATH, "n2", self.disk)
+
+        self.assertIn("belongs to node 'n1' and this is node 'n2'", str(error))
+
+    def test_newer_format(self) -> None:
+        """A format to come is refused by its number."""
+        self.open().set(b"k", b"v")
+        preamble = encode_preamble(b"txraft-S", 9)
+        self.disk.content(PATH).data[: len(preamble)] = preamble
+
+        self.assertIn("format 9", str(self.assertRaises(FormatTooNew, self.open)))
+
+    def test_power_cuts(self) -> None:
+        """After any cut there is the old state or the new one, never less than was
+        acknowledged."""
+        self.open().set_many({b"term": b"1", b"vote": b"a"})
+        self.open().set_many({b"term": b"2", b"vote": b"b"})
+        for cut in range(1, len(self.disk.operations) + 1):
+            for unsynced in UNSYNCED:
+                disk = Disk()
+                disk.cut_after = cut
+                done = 0
+                with contextlib.suppress(PowerCut):
+                    store = self.open(disk)
+                    for number, name in enumerate((b"a", b"b"), 1):
+                        store.set_many({b"term": b"%d" % number, b"vote": name})
+                        done = number
+
+                store = self.open(disk.after_power_cut(unsynced))
+
+                found = [(b"", b""), (b"1", b"a"), (b"2", b"b")]
+                state = (store.get(b"term"), store.get(b"vote"))
+                self.assertIn(state, found[done : done + 2])
+
+    def test_state_that_is_seen_is_durable(self) -> None:
+        """A renaming whose sync a crash prevented is synced before it is used."""
+        store = self.open()
+        store.set(b"k", b"old")
+        self.disk.failures["sync_directory"] = errno.EIO
+        self.assertRaises(OSError, store.set, b"k", b"new")
+        before = self.disk.after_power_cut("lost")
+
+        self.assertEqual(self.open().get(b"k"), b"new")
+
+        self.assertEqual(self.open(before).get(b"k"), b"old")
+        after = self.disk.after_power_cut("lost")
+        self.assertEqual(self.open(after).get(b"k"), b"new")
+
+    def test_failures_are_final(self) -> None:
+        """After an error on a write or sync nothing is stored any more."""
+        for operation in ("create", "write_at", "sync", "rename", "sync_directory"):
+            disk = Disk()
+            store = self.open(disk)
+            store.set(b"k", b"old")
+            disk.failures[operation] = errno.EIO
+
+            first = self.assertRaises(OSError, store.set, b"k", b"new")
+
+            again = self.assertRaises(OSError, store.set_uint64, b"k", 1)
+            self.assertIs(again, first)
+            self.assertEqual(store.get(b"k"), b"old")
+
+    def test_limit(self) -> None:
+        """A state that is no small one is refused, and nothing changes."""
+        store = self.open()
+        store.set(b"k", b"v")
+
+        self.assertRaises(ValueError, store.set, b"k", bytes(MAX_STATE_BYTES))
+
+        store.set(b"l", b"w")
+        self.assertEqual(self.open().get(b"k"), b"v")
