@@ -73,11 +73,11 @@ class Garbage(PeerCase):
             (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "looks like TLS"),
             (b"\xff\xff\xff", "unknown request type 255"),
             (b"\x07", "unknown request type 7"),
-            (b"\x00\xc1", "not a message"),
+            (b"\x00\xc1", "not a message of a peer"),
             (b"\x00\x93\x01\x02\x03", "no map"),
             (b"\x00\x81\xa4Term\xff", "Term has an odd value"),
-            (b"\x00" + b"\x91" * 2000, "not a message"),
-            (b"\x00\xdf\xff\xff\xff\xff", "not a message"),
+            (b"\x00" + b"\x91" * 2000, "not a message of a peer"),
+            (b"\x00\xdf\xff\xff\xff\xff", "not a message of a peer"),
         ):
             before = len(self.warnings)
             bad = self.dial()

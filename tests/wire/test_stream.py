@@ -304,6 +304,13 @@ class LimitsHold(SynchronousTestCase):
             encoded = encode_request(AppendEntriesRequest(1, "a:1", entries=entries))
             self.assertRaises(ProtocolError, read_request, encoded)
 
+    def test_large_values_make_short_errors(self) -> None:
+        """An error text does not repeat what a peer has sent."""
+        for value in (b"x" * 4000, [b"x" * 900] * 4, {b"k": b"x" * 4000}):
+            body = msgpack.packb({b"Term": value}, use_bin_type=False)
+            error = self.assertRaises(ProtocolError, read_request, b"\x00" + body)
+            self.assertLess(len(str(error)), 100)
+
     def test_unread_input_behind_a_message_is_bounded(self) -> None:
         """A connection that is not read any more cannot be fed for ever."""
         reader = RequestReader(Limits(max_message_bytes=1000, max_ahead_bytes=1000))

@@ -146,8 +146,11 @@ class NetworkTransport:
         deadline = self._clock.seconds() + snapshot_timeout(
             self._timeout, request.size, self._timeout_scale
         )
+        encoded = encode_request(request)
         answer = self._connect(target).addCallback(
-            lambda link: SnapshotStream(link, request, data).send(deadline)
+            lambda link: SnapshotStream(link, encoded, request.size, data).send(
+                deadline
+            )
         )
         return cast("Deferred[InstallSnapshotResponse]", answer)
 
@@ -190,13 +193,10 @@ class NetworkTransport:
 
     def _call(self, target: str, request: Request) -> Deferred[Response]:
         deadline = self._clock.seconds() + self._timeout
-        return self._connect(target).addCallback(self._exchange, request, deadline)
-
-    def _exchange(
-        self, link: Link, request: Request, deadline: float
-    ) -> Deferred[Response]:
-        answer = link.send(encode_request(request), request_kind(request), deadline)
-        return answer.addBoth(self._release, link)
+        encoded, kind = encode_request(request), request_kind(request)
+        return self._connect(target).addCallback(
+            lambda link: link.send(encoded, kind, deadline).addBoth(self._release, link)
+        )
 
     def _release(self, answer: Response | Failure, link: Link) -> Response | Failure:
         """Keep the connection, unless an answer may still come to a cancelled call."""

@@ -5,32 +5,35 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
-from txraft.core.messages import InstallSnapshotRequest, Response
+from txraft.core.messages import Response
 from txraft.errors import TransportError
 from txraft.interfaces import SnapshotSource
 from txraft.transport.limits import PIECE_BYTES
 from txraft.transport.link import Link
-from txraft.wire.requests import INSTALL_SNAPSHOT, encode_request
+from txraft.wire.requests import INSTALL_SNAPSHOT
 
 
 class SnapshotStream:
-    """One snapshot on its way over *link*, which is closed in the end."""
+    """An encoded *request* and *size* bytes on their way over *link*.
+
+    The link is closed in the end.
+    """
 
     def __init__(
-        self, link: Link, request: InstallSnapshotRequest, source: SnapshotSource
+        self, link: Link, request: bytes, size: int, source: SnapshotSource
     ) -> None:
         self._link = link
         self._request = request
+        self._size = size
         self._source = source
-        self._left = request.size
+        self._left = size
         self._reading = False
         self._pumping = False
 
     def send(self, deadline: float) -> Deferred[Response]:
         """Send everything and wait for the answer until *deadline*."""
         link = self._link
-        data = encode_request(self._request)
-        answer = link.send(data, INSTALL_SNAPSHOT, deadline)
+        answer = link.send(self._request, INSTALL_SNAPSHOT, deadline)
         link.unblocked = self._pump
         self._pump()
         return answer.addBoth(self._ended)
@@ -50,11 +53,9 @@ class SnapshotStream:
     def _send(self, piece: bytes) -> None:
         self._reading = False
         if not piece:
-            sent = self._request.size - self._left
+            sent = self._size - self._left
             self._link.close(
-                TransportError(
-                    f"the snapshot ended after {sent} of {self._request.size} bytes"
-                )
+                TransportError(f"the snapshot ended after {sent} of {self._size} bytes")
             )
             return
         piece = piece[: self._left]

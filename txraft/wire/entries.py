@@ -14,6 +14,7 @@ import msgpack
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.errors import ProtocolError
+from txraft.wire.fields import shown
 from txraft.wire.membership import (
     decode_configuration,
     decode_peers,
@@ -90,7 +91,9 @@ def decode_entry(raw: bytes) -> Entry:
     try:
         fields = msgpack.unpackb(raw, raw=True, strict_map_key=False)
     except (ValueError, TypeError) as error:
-        raise ProtocolError(f"an entry is not msgpack: {error!r}") from error
+        raise ProtocolError(
+            f"an entry is not msgpack: {type(error).__name__}"
+        ) from error
     return entry_from_map(fields)
 
 
@@ -135,10 +138,10 @@ def entry_from_map(fields: Any) -> Entry:
 
 def _odd_entry(index: object, term: object, number: object) -> ProtocolError:
     if type(number) is int and not 0 <= number < _TYPE_COUNT:
-        return ProtocolError(f"entry {index!r:.40} is of an unknown type: {number}")
+        return ProtocolError(f"entry {shown(index)} is of an unknown type: {number}")
     return ProtocolError(
-        f"an entry has a field that is missing or odd: index {index!r:.40}, "
-        f"term {term!r:.40}, type {number!r:.40}"
+        f"an entry has a field that is missing or odd: index {shown(index)}, "
+        f"term {shown(term)}, type {shown(number)}"
     )
 
 

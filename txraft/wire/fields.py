@@ -19,6 +19,7 @@ Fields = Mapping[bytes, Any]
 
 _MAX_UINT64 = 2**64 - 1
 _MIN_INT64 = -(2**63)
+_SHOWN_BYTES = 30
 _HEADER_KEYS = frozenset({b"Addr", b"Cluster", b"ID", b"ProtocolVersion"})
 
 # Threads share it: `pack` runs no Python code, so nothing can come in between.
@@ -121,4 +122,13 @@ def text(fields: Fields, key: bytes) -> str:
 
 def odd_value(key: bytes, value: object) -> ProtocolError:
     """Describe a value that its field cannot hold."""
-    return ProtocolError(f"{key.decode('ascii')} has an odd value: {value!r:.60}")
+    return ProtocolError(f"{key.decode('ascii')} has an odd value: {shown(value)}")
+
+
+def shown(value: object) -> str:
+    """Write a value from outside so that it is short, however large it is."""
+    if isinstance(value, bytes):
+        return repr(value[:_SHOWN_BYTES])
+    if value is None or isinstance(value, int | float):
+        return repr(value)
+    return type(value).__name__

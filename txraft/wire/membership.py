@@ -87,7 +87,7 @@ def _decode_server(item: object) -> Server:
     if not isinstance(id, bytes) or not isinstance(address, bytes):
         raise ProtocolError("a server in a configuration has no id or no address")
     if type(suffrage) is not int or suffrage not in _SUFFRAGES:
-        raise ProtocolError(f"a server has a suffrage that does not exist: {suffrage}")
+        raise ProtocolError("a server has a suffrage that does not exist")
     return Server(
         address_from_bytes(id), address_from_bytes(address), _SUFFRAGES[suffrage]
     )
@@ -97,7 +97,7 @@ def _unpack(data: bytes, what: str) -> object:
     try:
         return msgpack.unpackb(data, raw=True, strict_map_key=False)
     except (ValueError, TypeError) as error:
-        raise ProtocolError(f"{what} is not msgpack: {error!r}") from error
+        raise ProtocolError(f"{what} is not msgpack: {type(error).__name__}") from error
 
 
 def _refuse_repeats(names: list[bytes] | list[str], what: str) -> None:

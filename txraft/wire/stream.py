@@ -51,10 +51,9 @@ class Limits:
 class _Reader:
     """What both directions share: the unpacker, its limits, and the accounts."""
 
-    def __init__(self, limits: Limits, max_bytes: int, peer: str) -> None:
+    def __init__(self, limits: Limits, max_bytes: int) -> None:
         self._limits = limits
         self._max_bytes = max_bytes
-        self._peer = peer
         self._fed = 0
         self._start = 0
         self._maps = self._lists = 0
@@ -99,7 +98,8 @@ class _Reader:
                 raise self._too_large() from None
             raise
         except (ValueError, TypeError, msgpack.UnpackException) as error:
-            raise ProtocolError(f"not a message of {self._peer}: {error!r}") from error
+            what = type(error).__name__
+            raise ProtocolError(f"this is not a message of a peer: {what}") from error
         if self._unpacker.tell() - self._start > self._max_bytes:
             raise self._too_large()
         return value
@@ -129,7 +129,7 @@ class RequestReader(_Reader):
 
     def __init__(self, limits: Limits | None = None) -> None:
         limits = limits or Limits()
-        super().__init__(limits, limits.max_message_bytes, "a Raft peer")
+        super().__init__(limits, limits.max_message_bytes)
         self._kind: int | None = None
         self.body_left = 0
 
@@ -185,7 +185,7 @@ class ResponseReader(_Reader):
 
     def __init__(self, limits: Limits | None = None) -> None:
         limits = limits or Limits()
-        super().__init__(limits, limits.max_response_bytes, "a Raft peer")
+        super().__init__(limits, limits.max_response_bytes)
         self._error: str | None = None
 
     def read(self, kind: int) -> tuple[str, Response | None] | None:
