@@ -39,7 +39,8 @@ class KeyValueFSM:
     """The state machine behind the key-value node.
 
     Reads are for the reactor thread and see the state after the last command
-    applied. *on_advertise* is called after each new HTTP address, with no argument.
+    applied. `on_advertise` is called after each command that tells an HTTP address; a
+    restore is not announced.
     """
 
     def __init__(self) -> None:
