@@ -14,10 +14,11 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
+from twisted.web.client import HTTPConnectionPool
 
 from txraft.addresses import is_loopback, parse_listen
 from txraft.errors import RaftError
-from txraft.http.forward import forwarding_client
+from txraft.http.forward import forwarding_client, forwarding_pool
 from txraft.http.site import make_site
 from txraft.kv.state import KeyValueFSM
 from txraft.node.raft import Raft
@@ -51,6 +52,7 @@ class KVNode:
         self._directory: DataDirectory | None = None
         self._transport: NetworkTransport | None = None
         self._log_store: FileLog | None = None
+        self._pool: HTTPConnectionPool | None = None
         self._port: IListeningPort | None = None
 
     def start(self) -> Deferred[None]:
@@ -114,10 +116,11 @@ class KVNode:
 
     def _serve(self, raft: Raft, http: HTTPSettings) -> Deferred[IListeningPort]:
         limits = self._settings.limits.http
+        self._pool = pool = forwarding_pool(self._reactor, limits)
         site = make_site(
             raft,
             self.fsm,
-            forwarding_client(self._reactor, limits),
+            forwarding_client(self._reactor, pool, limits),
             self._reactor,
             limits,
             address=self._settings.advertise,
@@ -151,6 +154,8 @@ class KVNode:
             await self.raft.shutdown()
         elif self._transport is not None:
             await self._transport.close()
+        if self._pool is not None:
+            await self._pool.closeCachedConnections()
         if self._log_store is not None:
             self._log_store.close()
         if self._directory is not None:

@@ -89,7 +89,7 @@ class Refusals(TwistdTestCase):
             taken.listen()
             port = taken.getsockname()[1]
             for config, _ in (
-                self.settings("n1", peers=str(port)),
+                self.settings("n1", listen=str(port)),
                 self.settings("n2", http=str(port)),
             ):
                 message = await self.refused("--config", str(config))

@@ -137,7 +137,8 @@ class TwistdTestCase(TestCase):
         path.write_text(
             QUICK
             + f"data_dir: {settings.get('data_dir', name)}\n"
-            + f"listen: tcp:{settings.get('peers', peers)}:interface=127.0.0.1\n"
+            + f"listen: tcp:{settings.get('listen', peers)}:interface=127.0.0.1\n"
+            + settings.get("members", "")
             + "http:\n"
             + f"  listen: tcp:{settings.get('http', http)}:interface=127.0.0.1\n"
         )
