@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import fields
+from pathlib import Path
 
 from tests.settings_case import SettingsTestCase
 from txraft.config import Config
@@ -457,3 +458,18 @@ class Effective(SettingsTestCase):
                 self.assertIn(name, keys)
         for name in raft_settings():
             self.assertIn(name, keys)
+
+
+class Examples(SettingsTestCase):
+    """The settings files that the README starts a cluster with."""
+
+    def test_cluster_of_three(self) -> None:
+        """They agree on the members, and share nothing else."""
+        directory = Path(__file__).parents[1] / "examples" / "cluster"
+
+        nodes = [load_settings(str(directory / f"n{i}.yaml")) for i in (1, 2, 3)]
+
+        self.assertEqual({node.peers for node in nodes}, {nodes[0].peers})
+        self.assertEqual({node.advertise for node in nodes}, set(nodes[0].peers))
+        self.assertEqual(len({node.data_dir for node in nodes}), 3)
+        self.assertEqual(len({node.http.advertise for node in nodes if node.http}), 3)
