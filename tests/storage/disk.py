@@ -24,6 +24,26 @@ class Content:
         self.data = bytearray(data)
         self.synced = data
         self.locked = False
+        self._dropped = (0, 0)
+
+    def put(self, data: bytes, offset: int) -> None:
+        """Write into memory; what is written again is to be synced again."""
+        self.data.extend(bytes(max(0, offset - len(self.data))))
+        self.data[offset : offset + len(data)] = data
+        start, end = self._dropped
+        if offset <= start and end <= offset + len(data):
+            self._dropped = (0, 0)
+
+    def sync(self) -> None:
+        """Make durable what is not taken for durable already."""
+        start, end = self._dropped
+        synced = bytearray(self.data)
+        synced[start:end] = bytes(end - start)
+        self.synced = bytes(synced)
+
+    def fail_to_sync(self) -> None:
+        """Keep everything in memory, and take it for durable from now on."""
+        self._dropped = (common_bytes(bytes(self.data), self.synced), len(self.data))
 
     def after(self, unsynced: Unsynced) -> Content:
         """Make what is found after a power cut."""
@@ -67,7 +87,8 @@ class Disk:
 
     *operations* lists every change and sync. Power is cut behind the one whose
     number is *cut_after*. *failures* maps the name of an operation to the error that
-    its next call raises; a write that fails writes half.
+    its next call raises. A write that fails writes half; after a sync that fails
+    the content is in memory and will not be synced, as on Linux.
     """
 
     def __init__(self, root: Folder | None = None) -> None:
@@ -199,10 +220,10 @@ class DiskFile:
         try:
             self._disk.fail("write_at")
         except OSError:
-            self._put(data[: len(data) // 2], offset)
+            self.content.put(data[: len(data) // 2], offset)
             raise
-        if self._disk.cut_after is None or self._has_power():
-            self._put(data, offset)
+        if self._has_power():
+            self.content.put(data, offset)
         self._disk.done("write_at")
 
     def truncate(self, size: int) -> None:
@@ -211,11 +232,9 @@ class DiskFile:
         self._disk.done("truncate")
 
     def sync_data(self) -> None:
-        self._disk.fail("sync_data")
         self._sync("sync_data")
 
     def sync(self) -> None:
-        self._disk.fail("sync")
         self._sync("sync")
 
     def size(self) -> int:
@@ -225,14 +244,14 @@ class DiskFile:
         if self.holds_lock:
             self.content.locked = self.holds_lock = False
 
-    def _put(self, data: bytes, offset: int) -> None:
-        held = self.content.data
-        held.extend(bytes(max(0, offset - len(held))))
-        held[offset : offset + len(data)] = data
-
     def _sync(self, operation: str) -> None:
+        try:
+            self._disk.fail(operation)
+        except OSError:
+            self.content.fail_to_sync()
+            raise
         if self._has_power():
-            self.content.synced = bytes(self.content.data)
+            self.content.sync()
         self._disk.done(operation)
 
     def _has_power(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -302,6 +303,23 @@ class PowerCuts(SynchronousTestCase):
                 self.assertEqual(log.term_runs(), runs_of(contents(log)))
                 self.check_again(after, log, segment_bytes)
 
+    def test_killed(self) -> None:
+        """A life that ends without a power cut leaves much unsynced; what the next
+        one finds and builds on is durable."""
+        expected = states()
+        disk = Disk()
+        run_steps(disk, segment_bytes=1)
+        for cut in range(1, len(disk.operations) + 1):
+            disk = Disk()
+            disk.cut_after = cut
+            done = run_steps(disk, segment_bytes=1)
+            disk.cut_after = None
+
+            log = open_log(disk, segment_bytes=1)
+
+            self.assertIn(contents(log), expected[done : done + 2])
+            self.check_again(disk, log, segment_bytes=1)
+
     def check_again(self, disk: Disk, log: FileLog, segment_bytes: int) -> None:
         """What was recovered is as durable as what is then written."""
         entries = contents(log)
@@ -353,18 +371,21 @@ class PowerCuts(SynchronousTestCase):
         )
         self.assertEqual(disk.list(PATH), [segment_name(6), segment_name(7)])
 
-    def test_last_write_is_written_again(self) -> None:
-        """What a failed sync left in memory only is durable before it is used."""
+    def test_failed_sync_in_an_earlier_life(self) -> None:
+        """A write that a failed sync left in memory only is written again, before
+        anything follows it."""
         disk = Disk()
         log = open_log(disk)
         log.store_log(command(1))
-        before = bytes(disk.content(FIRST).data)
-        log.store_log(command(2))
-        disk.content(FIRST).synced = before
+        disk.failures["sync_data"] = errno.EIO
+        self.assertRaises(OSError, log.store_log, command(2))
 
-        open_log(disk)
+        log = open_log(disk)
+        self.assertEqual(log.last_index(), 2)
+        log.store_log(command(3))
 
-        self.assertEqual(open_log(disk.after_power_cut("lost")).last_index(), 2)
+        after = disk.after_power_cut("lost")
+        self.assertEqual(contents(open_log(after)), commands(1, 3))
 
 
 def runs_of(entries: list[Entry]) -> list[tuple[int, int]]:

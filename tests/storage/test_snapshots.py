@@ -2,64 +2,28 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import errno
 import json
-import re
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.storage.disk import UNSYNCED, Disk, PowerCut
-from tests.storage.test_segment import crc64
-from txraft.core.configuration import Configuration, Server, Suffrage
+from tests.storage.snapshots import (
+    BASE,
+    SNAPSHOTS,
+    TRIO,
+    Clock,
+    file_store,
+    read,
+    write,
+)
 from txraft.errors import DataCorrupted, StorageError
 from txraft.interfaces import SnapshotMeta, SnapshotSink, SnapshotStore
 from txraft.storage.filesystem import OsFileSystem
 from txraft.storage.memory import InmemSnapshotStore
 from txraft.storage.snapshots import DiscardSnapshotStore, FileSnapshotStore
-
-DATA = Path(__file__).parent / "data" / "snapshots-on-disk.json"
-BASE = Path("/node")
-SNAPSHOTS = BASE / "snapshots"
-TRIO = Configuration(
-    (
-        Server("n1", "a:1"),
-        Server("n2", "b:1"),
-        Server("n3", "c:1", Suffrage.NONVOTER),
-    )
-)
-
-
-class Clock:
-    """Milliseconds that stand still until they are set."""
-
-    def __init__(self) -> None:
-        self.now = 1000
-
-    def __call__(self) -> int:
-        return self.now
-
-
-def file_store(disk: Disk, retain: int = 2, now: int = 1000) -> FileSnapshotStore:
-    clock = Clock()
-    clock.now = now
-    return FileSnapshotStore(BASE, retain, disk, milliseconds=clock)
-
-
-def write(store: SnapshotStore, index: int, data: bytes, term: int = 1) -> str:
-    """Take a whole snapshot; return its id."""
-    sink = store.create(index, term, TRIO, 5)
-    sink.write(data)
-    sink.close()
-    return sink.id
-
-
-def read(store: SnapshotStore, id: str) -> bytes:
-    _, source = store.open(id)
-    with source:
-        return source.read()
 
 
 class SnapshotStoreContract:
@@ -219,6 +183,21 @@ class Directories(SynchronousTestCase):
         self.assertEqual([meta.id for meta in store.list()], ids[:0:-1])
         self.assertEqual(self.disk.list(SNAPSHOTS), ids[1:])
         self.assertEqual([meta.id for meta in self.open(retain=1).list()], ids[2:])
+
+    def test_reap_in_order(self) -> None:
+        """A snapshot has lost its name for good before anything of it is removed."""
+        store = self.open(retain=2)
+        for index in (1, 2):
+            write(store, index, b"x")
+        again = self.open(retain=1)
+        self.disk.operations.clear()
+
+        again.reap()
+
+        self.assertEqual(
+            self.disk.operations,
+            ["rename", "sync_directory", "unlink", "unlink", "remove_directory"],
+        )
 
     def test_retain_of_none(self) -> None:
         """At least one is kept."""
@@ -405,6 +384,15 @@ class Failures(SynchronousTestCase):
                     done = index
             return done
 
+        def check(store: FileSnapshotStore, least: int) -> int:
+            found = store.list()
+            self.assertEqual(store.warnings, [])
+            for meta in found:
+                self.assertEqual(read(store, meta.id), states[meta.index])
+            newest = found[0].index if found else 0
+            self.assertGreaterEqual(newest, least)
+            return newest
+
         disk = Disk()
         self.assertEqual(life(disk), 3)
         for cut in range(1, len(disk.operations) + 1):
@@ -413,116 +401,11 @@ class Failures(SynchronousTestCase):
                 disk.cut_after = cut
                 done = life(disk)
 
-                store = file_store(disk.after_power_cut(unsynced))
+                check(file_store(disk.after_power_cut(unsynced)), done)
 
-                found = store.list()
-                self.assertEqual(store.warnings, [])
-                self.assertGreaterEqual(found[0].index if found else 0, done)
-                for meta in found:
-                    self.assertEqual(read(store, meta.id), states[meta.index])
-
-
-class GoPeers(SynchronousTestCase):
-    """Directories that Go peers wrote, and ours beside them."""
-
-    def setUp(self) -> None:
-        self.disk = Disk()
-        self.captures = json.loads(DATA.read_text())
-
-    def put(self, capture: dict[str, str]) -> str:
-        """Lay a captured directory out on the disk; return its id."""
-        folder = BASE / capture["folder"]
-        self.disk.make_directory(folder)
-        state = bytes.fromhex(capture["state_bin_hex"])
-        self.disk.create(folder / "meta.json").write_at(
-            capture["meta_json"].encode(), 0
-        )
-        self.disk.create(folder / "state.bin").write_at(state, 0)
-        return folder.name
-
-    def test_open(self) -> None:
-        """Snapshots of every version are read."""
-        store = file_store(self.disk)
-        self.assertEqual(len(self.captures), 4)
-        for capture in self.captures:
-            meta, source = store.open(self.put(capture))
-
-            with source:
-                self.assertEqual(source.read().hex(), capture["state_bin_hex"])
-            self.assertEqual(list(meta.configuration.voters), capture["peers_decoded"])
-            fields = json.loads(capture["meta_json"])
-            self.assertEqual(meta.version, fields.get("Version", 0))
-            self.assertEqual((meta.index, meta.term), (fields["Index"], fields["Term"]))
-
-    def test_version_0(self) -> None:
-        """The form of 0.1.0 names peers only: ids are addresses."""
-        capture = next(c for c in self.captures if c["peer"] == "0.1.0")
-        store = file_store(self.disk)
-
-        meta, source = store.open(self.put(capture))
-
-        source.close()
-        self.assertEqual(meta.configuration_index, meta.index)
-        servers = meta.configuration.servers
-        self.assertEqual([s.id for s in servers], capture["peers_decoded"])
-
-    def test_description_as_go_writes_it(self) -> None:
-        """Ours is theirs, byte for byte, where the same is said."""
-        for capture in self.captures:
-            if capture["peer"] == "0.1.0":
-                continue
-            term, index, now = re.findall(r"\d+", capture["folder"])
-            fields = json.loads(capture["meta_json"])
-            configuration = Configuration(
-                tuple(
-                    Server(s["ID"], s["Address"], Suffrage(s["Suffrage"]))
-                    for s in fields["Configuration"]["Servers"]
-                )
-            )
-            store = file_store(self.disk, now=int(now))
-            sink = store.create(
-                int(index), int(term), configuration, fields["ConfigurationIndex"]
-            )
-            sink.write(bytes.fromhex(capture["state_bin_hex"]))
-            sink.close()
-
-            data = self.disk.content(SNAPSHOTS / sink.id / "meta.json").data
-            self.assertEqual(bytes(data).decode(), capture["meta_json"])
-
-    def test_checksum(self) -> None:
-        """The checksum is CRC-64/XZ, high byte first."""
-        store = file_store(self.disk)
-        id = write(store, 1, b"first\nsecond\n")
-
-        data = bytes(self.disk.content(SNAPSHOTS / id / "meta.json").data)
-
-        self.assertIn(b'"CRC":"Fin9h3zOPWw="}\n', data)
-        crc = crc64(b"first\nsecond\n").to_bytes(8, "big")
-        self.assertEqual(base64.b64encode(crc), b"Fin9h3zOPWw=")
-
-    def test_escapes(self) -> None:
-        """Text is escaped as Go does, and survives whatever it is."""
-        store = file_store(self.disk)
-        addresses = ["<a>&\u2028\u00e9:1", 'b"\\:1', "c\udcff:1"]
-        configuration = Configuration.of_voters(addresses)
-        sink = store.create(1, 1, configuration, 1)
-        sink.close()
-
-        data = bytes(self.disk.content(SNAPSHOTS / sink.id / "meta.json").data)
-
-        self.assertIn(b'"\\u003ca\\u003e\\u0026\\u2028\xc3\xa9:1"', data)
-        self.assertEqual(store.list()[0].configuration, configuration)
-
-    def test_no_servers(self) -> None:
-        """An empty membership is null, as Go writes it."""
-        store = file_store(self.disk)
-        sink = store.create(1, 1, Configuration(), 0)
-        sink.close()
-
-        data = bytes(self.disk.content(SNAPSHOTS / sink.id / "meta.json").data)
-
-        self.assertIn(b'"Configuration":{"Servers":null}', data)
-        self.assertEqual(store.list()[0].configuration, Configuration())
+                disk.cut_after = None
+                seen = check(file_store(disk), done)
+                check(file_store(disk.after_power_cut(unsynced)), seen)
 
 
 class Modes(SynchronousTestCase):

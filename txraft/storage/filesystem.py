@@ -8,6 +8,7 @@ files for their owner alone.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -265,6 +266,10 @@ def make_directories(fs: FileSystem, path: Path) -> None:
     Durable: their names, when this returns.
     """
     if fs.exists(path):
+        # It may be of a life that ended before this sync. Whoever may not open the
+        # directory above has not made it.
+        with contextlib.suppress(PermissionError):
+            fs.sync_directory(path.parent)
         return
     make_directories(fs, path.parent)
     fs.make_directory(path)
