@@ -17,6 +17,10 @@ from txraft.errors import ApplicationError
 from txraft.interfaces import FSM, BatchingFSM
 
 LARGEST_SLICE_ENTRIES = 256
+"""Entries fetched at once, and the most that a batch of an FSM holds."""
+
+FSM_FAILED = "the state machine failed, so this replica may differ from its peers"
+LOG_UNREADABLE = "committed entries cannot be read back from the log"
 
 Fetch = Callable[[int, int], list[Entry] | Deferred[list[Entry]]]
 
@@ -25,8 +29,9 @@ class Applier:
     """Applies entries up to the commit index.
 
     *fetch* returns entries *first* to at most *last*, or a Deferred of them.
-    *settled* is told each entry and its response; *failed* is told the exception
-    that makes this replica stop.
+    *settled* is told each entry and its response; *failed* is told why this
+    replica must stop. A slice ends after *slice_seconds*: between two commands, or
+    between two batches of an FSM that takes batches.
     """
 
     def __init__(
@@ -36,7 +41,7 @@ class Applier:
         slice_seconds: float,
         fetch: Fetch,
         settled: Callable[[Entry, object], None],
-        failed: Callable[[Failure], None],
+        failed: Callable[[str, Failure], None],
         applied_index: int,
     ) -> None:
         self._fsm = fsm
@@ -46,6 +51,7 @@ class Applier:
         self._settled = settled
         self._failed = failed
         self._target = applied_index
+        self._until = 0.0
         self._busy = False
         self._paused = False
         self._stopped = False
@@ -100,25 +106,29 @@ class Applier:
     def _run(self) -> None:
         if self._busy or self._stopped:
             return
-        until = self._clock.seconds() + self._slice_seconds
+        self._until = self._clock.seconds() + self._slice_seconds
         while self.applied_index < self._target and not self._paused:
             first = self.applied_index + 1
             last = min(self._target, first + LARGEST_SLICE_ENTRIES - 1)
             entries = self._fetch(first, last)
             if isinstance(entries, Deferred):
                 self._busy = True
-                entries.addCallbacks(self._fetched, self._fail)
+                entries.addCallbacks(self._go_on, self._not_fetched)
                 return
             if not self._apply(entries):
                 return
-            if self._clock.seconds() >= until:
-                self._busy = True
-                self._clock.callLater(0, self._continue)
-                return
 
-    def _fetched(self, entries: list[Entry]) -> None:
+    def _not_fetched(self, failure: Failure) -> None:
+        if not self._stopped:
+            self._fail(LOG_UNREADABLE, failure)
+
+    def _go_on(self, entries: Sequence[Entry]) -> None:
+        """Apply *entries*, after a wait for them or for a response, and more."""
         self._busy = False
-        if not self._stopped and self._apply(entries):
+        if self._stopped:
+            return
+        self._until = self._clock.seconds() + self._slice_seconds
+        if self._paused or self._apply(entries):
             self._continue()
 
     def _continue(self) -> None:
@@ -132,6 +142,11 @@ class Applier:
 
     def _apply(self, entries: Sequence[Entry]) -> bool:
         """Apply *entries*; tell whether to go on at once."""
+        go_on = self._apply_runs(entries)
+        self._tell_waiting()
+        return go_on
+
+    def _apply_runs(self, entries: Sequence[Entry]) -> bool:
         position = 0
         while position < len(entries):
             entry = entries[position]
@@ -143,7 +158,8 @@ class Applier:
             else:
                 self._settle(entry, None)
                 position += 1
-        self._tell_waiting()
+                if self._stopped:
+                    return False
         return True
 
     def _apply_batch(self, entries: Sequence[Entry], first: int, end: int) -> bool:
@@ -151,12 +167,14 @@ class Applier:
         assert isinstance(self._fsm, BatchingFSM)
         try:
             responses = self._fsm.apply_batch(batch)
+            if len(responses) != len(batch):
+                raise ValueError(f"{len(responses)} responses to {len(batch)} commands")
         except Exception:
-            self._fail(Failure())
+            self._fail(FSM_FAILED, Failure())
             return False
         for entry, response in zip(batch, responses, strict=True):
             self._settle(entry, response)
-        return not self._stopped
+        return not self._ends_slice()
 
     def _apply_each(self, entries: Sequence[Entry], first: int, end: int) -> bool:
         for position in range(first, end):
@@ -166,30 +184,60 @@ class Applier:
             except ApplicationError as refusal:
                 response = refusal
             except Exception:
-                self._fail(Failure())
+                self._fail(FSM_FAILED, Failure())
                 return False
             if isinstance(response, Deferred):
-                self._busy = True
-                response.addBoth(self._responded, entry, entries[position + 1 :])
-                return False
-            self._settle(entry, response)
-            if self._stopped:
+                if not self._await(response, entry, entries[position + 1 :]):
+                    return False
+            else:
+                self._settle(entry, response)
+            if self._ends_slice():
                 return False
         return True
 
-    def _responded(self, response: object, entry: Entry, rest: Sequence[Entry]) -> None:
-        """Take the response that an FSM gave through a Deferred, and go on."""
-        self._busy = False
+    def _ends_slice(self) -> bool:
+        """Tell whether this is the end, or time to let others have their turn."""
         if self._stopped:
-            return
-        if isinstance(response, Failure):
-            if not response.check(ApplicationError):
-                self._fail(response)
-                return
-            response = response.value
-        self._settle(entry, response)
-        if self._paused or self._apply(rest):
-            self._continue()
+            return True
+        if self._clock.seconds() < self._until:
+            return False
+        self._busy = True
+        self._clock.callLater(0, self._continue)
+        return True
+
+    def _await(
+        self, response: Deferred[object], entry: Entry, rest: Sequence[Entry]
+    ) -> bool:
+        """Take the response that an FSM gives through a Deferred, now or later.
+
+        Returns: whether it was there already. If not, *rest* is applied after it.
+        """
+        there: list[object] = []
+        waiting = False
+
+        def fired(result: object) -> None:
+            if not waiting:
+                there.append(result)
+            elif self._accept(result, entry):
+                self._go_on(rest)
+
+        response.addBoth(fired)
+        if there:
+            return self._accept(there[0], entry)
+        waiting = self._busy = True
+        return False
+
+    def _accept(self, result: object, entry: Entry) -> bool:
+        """Settle *entry* with what its Deferred fired with; tell whether to go on."""
+        if self._stopped:
+            return False
+        if isinstance(result, Failure):
+            if not result.check(ApplicationError):
+                self._fail(FSM_FAILED, result)
+                return False
+            result = result.value
+        self._settle(entry, result)
+        return True
 
     def _settle(self, entry: Entry, response: object) -> None:
         self.applied_index = entry.index
@@ -205,9 +253,9 @@ class Applier:
         for _, call in due:
             call(self.applied_index)
 
-    def _fail(self, failure: Failure) -> None:
+    def _fail(self, reason: str, failure: Failure) -> None:
         self._stopped = True
-        self._failed(failure)
+        self._failed(reason, failure)
 
 
 def _end_of_commands(entries: Sequence[Entry], position: int) -> int:

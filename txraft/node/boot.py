@@ -117,12 +117,25 @@ def recover(
             "or remove this member from the cluster, take its data directory away "
             "and add it again with join: true"
         )
-    if is_empty and state.term <= FOUNDING_TERM:
+    if is_empty:
         founders = read_founders()
-        if founders.servers:
+        if founders.servers and _is_fresh(state):
             state = _found(log_store, stable_store, founders, protocol_version, encode)
+        elif founders.servers and protocol_version:
+            raise DataCorrupted(
+                f"there is a term and vote (term {state.term}) but no log beside it, "
+                "though a founding member has one before its first election: entries "
+                "it has acknowledged may be lost. Restore the log, or remove this "
+                "member from the cluster, take its data directory away and add it "
+                "again with join: true"
+            )
     warnings = _reconcile(log_store, mark)
     return _recovered(log_store, state, mark, read_founders, warnings)
+
+
+def _is_fresh(state: HardState) -> bool:
+    """Tell whether no part was ever taken in a cluster: no vote may be forgotten."""
+    return state.term <= FOUNDING_TERM and state.voted_for is None and not state.cluster
 
 
 def _mark_of(snapshot: SnapshotMeta | None) -> SnapshotMark:
@@ -194,7 +207,10 @@ def _recovered(
     runs, special = _scan(log_store)
     base_index, base_term = _base(runs, mark)
     log = Log(
-        _runs_after(runs, base_index), log_store.last_index(), base_index, base_term
+        _runs_after(runs, base_index, log_store.last_index()),
+        log_store.last_index(),
+        base_index,
+        base_term,
     )
     configurations, proposals = _history(special, mark, read_founders)
     return Recovered(state, log, configurations, mark, proposals, warnings)
@@ -211,11 +227,15 @@ def _base(runs: Sequence[tuple[int, int]], mark: SnapshotMark) -> tuple[int, int
     return runs[0]
 
 
-def _runs_after(runs: Sequence[tuple[int, int]], base: int) -> list[tuple[int, int]]:
+def _runs_after(
+    runs: Sequence[tuple[int, int]], base: int, last: int
+) -> list[tuple[int, int]]:
+    """Return the part of *runs*, which end at *last*, that lies after *base*."""
     kept = []
     for position, (first, term) in enumerate(runs):
-        following = runs[position + 1][0] if position + 1 < len(runs) else None
-        if following is None or following > base + 1:
+        is_last = position + 1 == len(runs)
+        end = last if is_last else runs[position + 1][0] - 1
+        if end > base:
             kept.append((max(first, base + 1), term))
     return kept
 

@@ -67,21 +67,34 @@ class Notices:
     def changed(
         self, shell: Shell | None, state: RaftState, leader: str | None
     ) -> None:
-        """Tell of a new state or leader, in the seed's order."""
+        """Tell of a new state or leader, in the seed's order.
+
+        Whoever is told may shut the node down: then the rest is news no more.
+        """
         before = self.state
         if state is not before:
             self._change_leader(None)
-            self.state = state
-            self.log.info(
-                "{node} became {role} in term {term}",
-                node=self._parts.address,
-                role=state,
-                term=shell.consensus.term if shell else 0,
-            )
-            self.observers.tell(Observation(self._raft, state))
-            if RaftState.LEADER in (state, before):
-                self._leadership_changed(shell, state is RaftState.LEADER)
-        self._change_leader(leader)
+            if self.state is not before:
+                return
+            self._change_state(shell, before, state)
+        if self.state is state:
+            self._change_leader(leader)
+
+    def _change_state(
+        self, shell: Shell | None, before: RaftState, state: RaftState
+    ) -> None:
+        self.state = state
+        self.log.info(
+            "{node} became {role} in term {term}",
+            node=self._parts.address,
+            role=state,
+            term=shell.consensus.term if shell else 0,
+        )
+        self.observers.tell(Observation(self._raft, state))
+        if before is RaftState.LEADER:
+            self._leadership_changed(shell, False)
+        elif state is RaftState.LEADER is self.state:
+            self._leadership_changed(shell, True)
 
     def _change_leader(self, leader: str | None) -> None:
         if leader != self.leader:
@@ -96,8 +109,12 @@ class Notices:
         if not gained and shell is not None:
             shell.leadership_lost()
         notify = self._parts.config.notify
-        if notify is not None:
+        if notify is None:
+            return
+        try:
             notify(gained)
+        except Exception:
+            self.log.failure("the function that is notified of leadership raised")
 
     def _membership_committed(self, consensus: Consensus) -> None:
         history = consensus.configurations

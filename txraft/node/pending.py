@@ -6,14 +6,15 @@ applied* before an entry is appended, *unknown* from then until it is committed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry
-from txraft.errors import EnqueueTimeout, QueueFull, RaftError
+from txraft.errors import LeadershipLost, QueueFull, RaftError
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +30,15 @@ class Proposal:
     """An entry that somebody waits for; *deadline* bounds the wait to be appended.
 
     Cancelling before that withdraws it, cancelling later only detaches the waiter:
-    the entry may still commit.
+    the entry may still commit. *size* is the bytes it counts for while it waits.
     """
 
-    __slots__ = ("deadline", "deferred", "entry", "withdrawn")
+    __slots__ = ("deadline", "deferred", "entry", "size", "withdrawn")
 
-    def __init__(self, entry: Entry, deadline: float | None) -> None:
+    def __init__(self, entry: Entry, deadline: float | None, size: int = 0) -> None:
         self.entry = entry
         self.deadline = deadline
+        self.size = size
         self.withdrawn = False
         self.deferred: Deferred[ApplyResult] = Deferred(self._cancelled)
 
@@ -57,6 +59,22 @@ class Proposal:
         """Answer with *error*."""
         if not self.withdrawn:
             self.deferred.errback(error)
+
+
+@dataclass(slots=True, eq=False)
+class Change:
+    """A membership change that waits for its turn; *make* builds its entry."""
+
+    make: Callable[[Configuration], Entry]
+    proposal: Proposal
+
+
+@dataclass(slots=True, eq=False)
+class Verification:
+    """A `verify` that somebody waits for; *applied*: until its index is applied."""
+
+    deferred: Deferred[int]
+    applied: bool
 
 
 class Pending:
@@ -88,24 +106,26 @@ class Pending:
                 f"{len(self)} entries of {self._bytes} bytes wait for an outcome"
             )
         self._bytes += size
-        proposal = Proposal(entry, deadline)
+        proposal = Proposal(entry, deadline, size)
         self._queued.append(proposal)
         return proposal
 
-    def take(self, now: float) -> list[Proposal]:
-        """Take all that is queued, but what was withdrawn or has waited too long."""
+    def take(self, now: float) -> tuple[list[Proposal], list[Proposal]]:
+        """Take all that is queued: what may be appended, and what is too late.
+
+        What was withdrawn is forgotten. It is for the caller to fail the late ones.
+        """
         queued, self._queued = self._queued, []
-        late = [p for p in queued if p.deadline is not None and p.deadline < now]
-        for proposal in late:
-            self._forget(proposal)
-            proposal.fail(EnqueueTimeout())
-        taken = []
+        taken, late = [], []
         for proposal in queued:
             if proposal.withdrawn:
                 self._forget(proposal)
-            elif proposal.deadline is None or proposal.deadline >= now:
+            elif proposal.deadline is not None and proposal.deadline < now:
+                self._forget(proposal)
+                late.append(proposal)
+            else:
                 taken.append(proposal)
-        return taken
+        return taken, late
 
     def appended(self, proposals: Iterable[Proposal]) -> list[Proposal]:
         """Keep those whose entry got an index; return the others, refused."""
@@ -119,18 +139,34 @@ class Pending:
         return refused
 
     def applied(self, entry: Entry, response: object) -> None:
-        """Answer whoever waits for *entry*."""
+        """Answer whoever waits for *entry*.
+
+        One who waits for what another leader has replaced by it is not answered
+        with its response: an index may be written twice, in two terms.
+        """
         proposal = self._appended.pop(entry.index, None)
-        if proposal is not None:
-            self._forget(proposal)
+        if proposal is None:
+            return
+        self._forget(proposal)
+        if proposal.entry.term == entry.term:
             proposal.succeed(response)
+        else:
+            proposal.fail(LeadershipLost())
 
     def fail_appended_after(self, index: int, error: RaftError) -> None:
         """Fail all that is appended but may not be committed: above *index*."""
-        for position in [i for i in self._appended if i > index]:
-            proposal = self._appended.pop(position)
-            self._forget(proposal)
+        for proposal in self._remove(i for i in self._appended if i > index):
             proposal.fail(error)
+
+    def take_appended(self, last: int) -> list[Proposal]:
+        """Take what is appended up to *last*, which will not be applied here."""
+        return self._remove(i for i in self._appended if i <= last)
+
+    def _remove(self, indexes: Iterable[int]) -> list[Proposal]:
+        proposals = [self._appended.pop(index) for index in list(indexes)]
+        for proposal in proposals:
+            self._forget(proposal)
+        return proposals
 
     def fail_queued(self, error: RaftError) -> None:
         """Fail all that is not appended."""
@@ -140,4 +176,4 @@ class Pending:
             proposal.fail(error)
 
     def _forget(self, proposal: Proposal) -> None:
-        self._bytes -= len(proposal.entry.data or b"")
+        self._bytes -= proposal.size

@@ -20,7 +20,6 @@ from txraft.core.configuration import Configuration, Server, Suffrage
 from txraft.core.entry import Entry, LogType
 from txraft.core.messages import RequestVoteRequest
 from txraft.errors import (
-    ConfigurationRefused,
     EntryTooLarge,
     KnownPeer,
     NodeFailed,
@@ -30,6 +29,7 @@ from txraft.errors import (
     RaftShutdown,
     ShutdownWhileCommitting,
     TransferFailed,
+    TransferInProgress,
     UnknownPeer,
 )
 from txraft.interfaces import (
@@ -43,11 +43,12 @@ from txraft.interfaces import (
     WithClose,
 )
 from txraft.node.boot import Recovered, recover, restore_newest
-from txraft.node.membership import added, removed
+from txraft.node.handover import Handover
+from txraft.node.membership import added, founders, removed
 from txraft.node.notices import Notices
 from txraft.node.observers import Observation, Observer
-from txraft.node.pending import ApplyResult, Proposal
-from txraft.node.shell import Change, Parts, Shell, Verification
+from txraft.node.pending import ApplyResult, Change, Proposal, Verification
+from txraft.node.shell import Parts, Shell
 from txraft.node.state import RaftState
 from txraft.node.status import Status
 from txraft.node.timing import tick_seconds
@@ -111,6 +112,7 @@ class Raft(Status):
         self._notices = Notices(self, self._parts)
         self._started = False
         self._shutdown_error: RaftShutdown | None = None
+        self._handover: Handover | None = None
         self._stopping: list[Deferred[RaftError | None]] = []
         self._has_stopped = False
         self._next_snapshot_check = 0.0
@@ -216,6 +218,7 @@ class Raft(Status):
     def stop(self, error: RaftShutdown) -> None:
         """Stop for the reason that *error* names; `shutdown` is for users."""
         if self._shutdown_error is not None:
+            self._failed_while_stopping(error)
             return
         self._shutdown_error = error
         if self._ticker is not None and self._ticker.running:
@@ -224,14 +227,18 @@ class Raft(Status):
         flushed: Deferred[None] = succeed(None)
         if shell is not None:
             shell.stop(error, ShutdownWhileCommitting())
-            if not isinstance(error, NodeFailed):
-                flushed = shell.when_synced()
+            flushed = shell.writer.flush()
         self._notices.changed(shell, RaftState.SHUTDOWN, None)
         self._notices.stopped(error)
         done = flushed.addCallback(lambda _: self._parts.workers.stop())
         done.addCallback(lambda _: self._close_transport())
         done.addErrback(lambda f: self.log.failure("a node did not close", failure=f))
         done.addCallback(lambda _: self._stopped())
+
+    def _failed_while_stopping(self, error: RaftShutdown) -> None:
+        """Let `when_stopped` tell of a last write that failed."""
+        if isinstance(error, NodeFailed) and not self._has_stopped:
+            self._shutdown_error = error
 
     def _close_transport(self) -> Deferred[None]:
         transport = self._parts.transport
@@ -257,7 +264,10 @@ class Raft(Status):
             QueueFull, EntryTooLarge, TransferInProgress or RaftShutdown; with
             LeadershipLost when it may still commit; and with the ApplicationError
             that the FSM refused it with.
+        Raises: TypeError, if *data* is not bytes.
         """
+        if not isinstance(data, bytes):
+            raise TypeError(f"a command is bytes, not {type(data).__name__}")
         if len(data) > self._parts.config.max_entry_bytes:
             largest = self._parts.config.max_entry_bytes
             return fail(EntryTooLarge(f"{len(data)} bytes; at most {largest} may be"))
@@ -367,12 +377,11 @@ class Raft(Status):
         return self._change(make)
 
     def _change(self, make: Callable[[Configuration], Entry]) -> Deferred[int]:
+        proposal = Proposal(Entry(0, 0, LogType.CONFIGURATION), None)
         try:
-            shell = self._leading()
+            self._leading().change(Change(make, proposal))
         except RaftError as error:
             return fail(error)
-        proposal = Proposal(Entry(0, 0, LogType.CONFIGURATION), None)
-        shell.change(Change(make, proposal))
         return proposal.deferred.addCallback(lambda result: result.index)
 
     def transfer_leadership(self, target: str | None = None) -> Deferred[None]:
@@ -380,10 +389,12 @@ class Raft(Status):
 
         No command is accepted meanwhile.
         Returns: a Deferred that fires when this node no longer leads. It fails with
-            NotLeader or TransferFailed.
+            NotLeader, TransferInProgress, TransferFailed or RaftShutdown.
         """
         try:
             shell = self._leading()
+            if self._handover is not None or shell.consensus.is_transferring:
+                raise TransferInProgress("leadership is being handed over already")
             chosen = target or shell.consensus.best_successor()
             if chosen is None or chosen == self._parts.address:
                 raise TransferFailed("there is no other voter to hand leadership to")
@@ -392,28 +403,17 @@ class Raft(Status):
         except RaftError as error:
             return fail(error)
         shell.transfer(chosen)
-        return self._handed_over(chosen)
+        self._handover = Handover(
+            chosen,
+            self._notices.observers,
+            self._parts.clock,
+            2 * self._parts.config.election_timeout,
+            self._handover_ended,
+        )
+        return self._handover.done
 
-    def _handed_over(self, target: str) -> Deferred[None]:
-        """Wait until this node does not lead any more, for one election timeout."""
-        done: Deferred[None] = Deferred()
-
-        def observe(observation: Observation) -> None:
-            if isinstance(observation.data, RaftState):
-                self.deregister_observer(observer)
-                if not done.called:
-                    done.callback(None)
-
-        def give_up() -> None:
-            self.deregister_observer(observer)
-            if not done.called:
-                done.errback(TransferFailed(f"{target} did not take over in time"))
-
-        observer = Observer(observe)
-        self.register_observer(observer)
-        wait = 2 * self._parts.config.election_timeout
-        self._parts.clock.callLater(wait, give_up)
-        return done
+    def _handover_ended(self) -> None:
+        self._handover = None
 
     # Snapshots
 
@@ -427,7 +427,8 @@ class Raft(Status):
             shell = self._running()
         except RaftError as error:
             return fail(error)
-        if shell.applier.last_command_index <= self._snapshot_index:
+        covered = max(self._snapshot_index, shell.consensus.snapshot.index)
+        if shell.applier.last_command_index <= covered:
             return fail(NothingNewToSnapshot())
         return shell.snapshots.take().addCallback(self._snapshot_taken)
 
@@ -488,13 +489,7 @@ class Raft(Status):
 
 def _founders(parts: Parts) -> Configuration:
     """Return the membership that a node with nothing on disk begins with."""
-    addresses = sorted(set(parts.peer_store.peers()))
-    if addresses and parts.address not in addresses:
-        raise ConfigurationRefused(
-            f"{parts.address} is not among its peers: {', '.join(addresses)}"
-        )
-    return Configuration(
-        tuple(
-            Server(parts.server_id if a == parts.address else a, a) for a in addresses
-        )
-    )
+    peers = parts.peer_store.peers()
+    if not peers and parts.config.enable_single_node:
+        peers = [parts.address]
+    return founders(peers, parts.address, parts.server_id)

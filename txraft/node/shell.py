@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any, Protocol
 
@@ -22,7 +23,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txraft.config import Config
-from txraft.core.configuration import Configuration
 from txraft.core.consensus import Consensus
 from txraft.core.entry import Entry
 from txraft.core.messages import (
@@ -39,8 +39,10 @@ from txraft.core.ready import (
     SnapshotMark,
 )
 from txraft.errors import (
+    EnqueueTimeout,
     LeadershipLost,
     NotLeader,
+    QueueFull,
     RaftError,
     TransferInProgress,
 )
@@ -56,7 +58,7 @@ from txraft.interfaces import (
 from txraft.node.applier import Applier
 from txraft.node.boot import Recovered, read_range
 from txraft.node.outbox import Outbox
-from txraft.node.pending import Pending, Proposal
+from txraft.node.pending import Change, Pending, Proposal, Verification
 from txraft.node.replies import Replies
 from txraft.node.snapshots import Snapshots
 from txraft.node.tail import Tail
@@ -66,6 +68,9 @@ from txraft.node.writer import Writer
 from txraft.wire.entries import encode_new
 
 READ_BYTES = 1 << 20
+
+MAX_WAITING_CHANGES = 64
+"""Membership changes that wait for the one before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,22 +104,6 @@ class Owner(Protocol):
         """Stop the node: it cannot go on."""
 
 
-@dataclass(slots=True, eq=False)
-class Verification:
-    """A `verify` that somebody waits for; *applied*: until its index is applied."""
-
-    deferred: Deferred[int]
-    applied: bool
-
-
-@dataclass(slots=True, eq=False)
-class Change:
-    """A membership change that waits for its turn; *make* builds its entry."""
-
-    make: Callable[[Configuration], Entry]
-    proposal: Proposal
-
-
 class Shell:
     """One running node: its `Consensus` and what carries out its wishes."""
 
@@ -129,9 +118,9 @@ class Shell:
         self._stopped = False
         self._after_sync: deque[tuple[int, list[Outgoing]]] = deque()
         self._changes: deque[Change] = deque()
+        self._refused: list[tuple[Proposal, RaftError]] = []
         self._verifications: dict[Verification, None] = {}
         self._leader_connections: dict[object, str] = {}
-        self._synced_index = recovered.log.last_index
         self._contradicted_by: str | None = None
         self.heard: tuple[str | None, float] = (None, 0.0)
         self.pending = Pending(config.max_pending_entries, config.max_pending_bytes)
@@ -163,7 +152,7 @@ class Shell:
             config.apply_slice,
             self._fetch,
             self.pending.applied,
-            self._apply_failed,
+            owner.stop_because,
             recovered.snapshot.index,
         )
         self.replies = Replies(config.protocol_version, parts.server_id, parts.address)
@@ -245,7 +234,12 @@ class Shell:
         self._input(self.consensus.verify, verification)
 
     def change(self, change: Change) -> None:
-        """Change the membership when it is allowed."""
+        """Change the membership when it is allowed.
+
+        Raises: QueueFull
+        """
+        if len(self._changes) >= MAX_WAITING_CHANGES:
+            raise QueueFull(f"{len(self._changes)} membership changes wait already")
         self._changes.append(change)
         self.schedule()
 
@@ -253,8 +247,7 @@ class Shell:
         """Hand leadership to *target*."""
         self._input(self.consensus.transfer, target)
 
-    def _synced(self, number: int, last_index: int) -> None:
-        self._synced_index = last_index
+    def _synced(self, number: int) -> None:
         self._release()
         self._input(self.consensus.synced, number)
 
@@ -270,6 +263,7 @@ class Shell:
             self._act(self.consensus.ready())
         except Exception:
             self._owner.stop_because("an invariant of consensus broke", Failure())
+        self._settle_refused()
 
     def _digest(self) -> None:
         inputs, self._inputs = self._inputs, []
@@ -281,30 +275,43 @@ class Shell:
             self._change_configuration()
 
     def _propose(self) -> None:
-        proposals = self.pending.take(self._parts.clock.seconds())
+        proposals, late = self.pending.take(self._parts.clock.seconds())
+        self._refused += [(proposal, EnqueueTimeout()) for proposal in late]
         self.consensus.propose([proposal.entry for proposal in proposals])
-        for refused in self.pending.appended(proposals):
-            refused.fail(self._why_refused())
+        self._keep_appended(proposals)
+
+    def _keep_appended(self, proposals: list[Proposal]) -> None:
+        refused = self.pending.appended(proposals)
+        self._refused += [(proposal, self._why_refused()) for proposal in refused]
 
     def _why_refused(self) -> RaftError:
-        if self.consensus.is_leader and self.consensus.is_transferring:
+        consensus = self.consensus
+        if consensus.is_leader and consensus.is_transferring:
             return TransferInProgress("leadership is being handed over")
-        return NotLeader(self.consensus.leader)
+        return NotLeader(None if consensus.is_leader else consensus.leader)
+
+    def _settle_refused(self) -> None:
+        """Tell who was refused, now that nothing of this turn is left to do.
+
+        What they are told may make them call anything, `shutdown` too.
+        """
+        refused, self._refused = self._refused, []
+        for proposal, error in refused:
+            proposal.fail(error)
 
     def _change_configuration(self) -> None:
         while self._changes and self.consensus.may_change_configuration:
             change = self._changes.popleft()
             proposal = change.proposal
+            if proposal.withdrawn:
+                continue
             try:
                 proposal.entry = change.make(self.consensus.configuration)
                 self.consensus.change_configuration(proposal.entry)
             except RaftError as error:
-                proposal.fail(error)
+                self._refused.append((proposal, error))
             else:
-                for refused in self.pending.appended([proposal]):
-                    refused.fail(self._why_refused())
-        if not self.consensus.is_leader:
-            self._fail_changes(NotLeader(self.consensus.leader))
+                self._keep_appended([proposal])
 
     def _fail_changes(self, error: RaftError) -> None:
         changes, self._changes = self._changes, deque()
@@ -341,7 +348,7 @@ class Shell:
             self.snapshots.install(ready.install, self.replies.taking(ready.install))
         if ready.contradiction is not None:
             self._contradicted(ready.contradiction)
-        self.tail.trim(min(self._synced_index, self.applier.applied_index))
+        self.tail.trim(min(self.writer.synced_index, self.applier.applied_index))
         if self.consensus.cluster != self.outbox.header.cluster:
             self.outbox.header = self.replies.request_header(self.consensus.cluster)
 
@@ -360,12 +367,15 @@ class Shell:
 
     def _verified(self, token: object, index: int) -> None:
         assert isinstance(token, Verification), "only these are handed in"
-        if self._verifications.pop(token, self) is self:
-            return
         if token.applied:
-            self.applier.call_when_applied(index, token.deferred.callback)
+            self.applier.call_when_applied(index, partial(self._settle, token))
         else:
-            token.deferred.callback(index)
+            self._settle(token, index)
+
+    def _settle(self, verification: Verification, index: int) -> None:
+        if verification in self._verifications:
+            del self._verifications[verification]
+            verification.deferred.callback(index)
 
     def _contradicted(self, leader: str) -> None:
         if leader == self._contradicted_by:
@@ -451,6 +461,10 @@ class Shell:
         self.consensus.installed(install, mark)
         if mark is not None:
             self.applier.resume(mark.index)
+            overtaken = self.pending.take_appended(mark.index)
+            leader = self.consensus.leader
+            self._refused += [(p, LeadershipLost(leader)) for p in overtaken]
+        self.snapshots.installing = False
 
     def stop_because(self, reason: str, failure: Failure) -> None:
         """Stop the node: it cannot go on."""
@@ -458,10 +472,6 @@ class Shell:
 
     def _write_failed(self, failure: Failure) -> None:
         self._owner.stop_because("the log, term or vote could not be written", failure)
-
-    def _apply_failed(self, failure: Failure) -> None:
-        reason = "the state machine failed, so this replica may differ from its peers"
-        self._owner.stop_because(reason, failure)
 
     # Entries
 

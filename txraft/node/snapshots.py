@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from txraft.core.messages import Header, InstallSnapshotRequest
 from txraft.core.ready import Install, SendSnapshot, SnapshotMark
-from txraft.errors import SnapshotFailed
+from txraft.errors import RaftShutdown, SnapshotFailed
 from txraft.interfaces import (
     FSM,
     FSMSnapshot,
@@ -62,8 +62,38 @@ class _FileSource:
         return self._worker.run(lambda: self._file.read(size))
 
 
+class _StoppableSink:
+    """A sink that takes no more once the node stops, so that stopping is quick."""
+
+    def __init__(self, sink: SnapshotSink, is_stopped: Callable[[], bool]) -> None:
+        self._sink = sink
+        self._is_stopped = is_stopped
+
+    @property
+    def id(self) -> str:
+        """The snapshot's id."""
+        return self._sink.id
+
+    def write(self, data: bytes) -> int:
+        """Append *data*; return its length. Raises: RaftShutdown"""
+        if self._is_stopped():
+            raise RaftShutdown
+        return self._sink.write(data)
+
+    def close(self) -> None:
+        """Finish the snapshot."""
+        self._sink.close()
+
+    def cancel(self) -> None:
+        """Abandon the snapshot."""
+        self._sink.cancel()
+
+
 class Snapshots:
     """Takes, sends and installs snapshots; at most one is taken or installed at once.
+
+    `installing` holds until the host sets it back, once it has moved to where the
+    snapshot ends: before that, nobody could tell where the FSM stands.
 
     *address* is this server's, *protocol_version* decides the form that is sent.
     """
@@ -92,10 +122,16 @@ class Snapshots:
         self._host = host
         self._header = header
         self._stopped = False
-        self.busy = False
+        self._taking = False
+        self.installing = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a snapshot is being taken or installed."""
+        return self._taking or self.installing
 
     def stop(self) -> None:
-        """Report nothing any more."""
+        """Report nothing any more, and abandon a snapshot that is being written."""
         self._stopped = True
 
     # Taking
@@ -115,7 +151,7 @@ class Snapshots:
         except Exception as error:
             self.log.failure("the state machine gave no snapshot")
             return fail(SnapshotFailed(f"failed to start snapshot: {error}"))
-        self.busy = True
+        self._taking = True
         done = self._host.when_synced().addCallback(
             lambda _: self._worker.run(lambda: self._persist(captured, mark))
         )
@@ -126,7 +162,7 @@ class Snapshots:
             mark.index, mark.term, mark.configuration, mark.configuration_index
         )
         try:
-            captured.persist(sink)
+            captured.persist(_StoppableSink(sink, lambda: self._stopped))
             sink.close()
         except BaseException:
             sink.cancel()
@@ -139,10 +175,11 @@ class Snapshots:
         captured: FSMSnapshot,
         mark: SnapshotMark,
     ) -> SnapshotMeta | Failure:
-        self.busy = False
+        self._taking = False
         captured.release()
         if isinstance(outcome, Failure):
-            self.log.failure("a snapshot was not taken", failure=outcome)
+            if not self._stopped:
+                self.log.failure("a snapshot was not taken", failure=outcome)
             reason = f"failed to persist snapshot: {outcome.getErrorMessage()}"
             return Failure(SnapshotFailed(reason))
         if not self._stopped:
@@ -165,8 +202,10 @@ class Snapshots:
         ).addErrback(self._not_sent, peer, request)
 
     def _open_newest(self) -> tuple[SnapshotMeta, BinaryIO]:
-        newest = self._store.list()[0]
-        return self._store.open(newest.id)
+        found = self._store.list()
+        if not found:
+            raise SnapshotFailed("there is no snapshot to send")
+        return self._store.open(found[0].id)
 
     def _send_opened(
         self, opened: tuple[SnapshotMeta, BinaryIO], peer: str, request: SendSnapshot
@@ -196,7 +235,7 @@ class Snapshots:
         sent = replace(request, index=meta.index)
 
         def close(outcome: object) -> object:
-            self._worker.run(file.close)
+            self._worker.run(file.close).addErrback(lambda _: file.close())
             return outcome
 
         answered.addBoth(close)
@@ -228,7 +267,7 @@ class Snapshots:
                 body.drain()
             self._host.snapshot_installed(install, None)
             return
-        self.busy = True
+        self.installing = True
         self.log.info(
             "{node} installs a snapshot of {size} bytes up to index {index} "
             "from {leader}",
@@ -253,7 +292,6 @@ class Snapshots:
         )
 
     def _not_stored(self, failure: Failure, install: Install) -> None:
-        self.busy = False
         if self._stopped:
             return
         self.log.warn(
@@ -279,13 +317,10 @@ class Snapshots:
             self._fsm.restore(file)
 
     def _restored(self, _: None, install: Install, mark: SnapshotMark) -> None:
-        self.busy = False
-        if self._stopped:
-            return
-        self._host.snapshot_installed(install, mark)
+        if not self._stopped:
+            self._host.snapshot_installed(install, mark)
 
     def _not_restored(self, failure: Failure) -> None:
-        self.busy = False
         if not self._stopped:
             reason = "the state machine did not restore a snapshot"
             self._host.stop_because(reason, failure)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from txraft.core.entry import Entry
@@ -40,10 +40,12 @@ def stored_state(state: HardState) -> dict[bytes, bytes]:
 class Writer:
     """Writes what consensus wants durable.
 
-    *synced* is told the number of the last durable write, and the last index that
-    it left in the log, which held *last_index* at the start. *failed* is told the
-    first failure; nothing is written after it, because what a failed sync left
-    behind is unknown.
+    *synced* is told the number of each durable write. *failed* is told the first
+    failure; nothing is written after it, because what a failed sync left behind is
+    unknown. The log holds entries up to *last_index* at the start.
+
+    `synced_number` is the last durable write; `synced_index` the last entry of the
+    log that is on disk and that no write which still waits takes back.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class Writer:
         worker: Worker,
         log_store: LogStore,
         stable_store: StableStore,
-        synced: Callable[[int, int], None],
+        synced: Callable[[int], None],
         failed: Callable[[Failure], None],
         last_index: int,
     ) -> None:
@@ -64,24 +66,28 @@ class Writer:
         self._appending: list[Entry] | None = None
         self._number = 0
         self._last_index = last_index
+        self._coming_index = last_index
         self._waiting: deque[tuple[int, Deferred[None]]] = deque()
+        self._flushing: list[Deferred[None]] = []
         self._busy = False
-        self._broken = False
+        self._broken: Failure | None = None
         self.synced_number = 0
+        self.synced_index = last_index
 
     def write(self, ready: Ready) -> None:
         """Queue the write of *ready*, in the order that `Ready` documents."""
         if ready.reset_log is not None:
             index, keep = ready.reset_log.index, ready.reset_log.keep_suffix
             self._queue(lambda: self._reset_log(index, keep))
-            self._last_index = self._last_index if keep else index
+            if not keep:
+                self._keep_up_to(index)
         if ready.hard_state is not None:
             values = stored_state(ready.hard_state)
             self._queue(lambda: self._stable_store.set_many(values))
         if ready.truncate_from is not None:
             first = ready.truncate_from
             self._queue(lambda: self._truncate_from(first))
-            self._last_index = first - 1
+            self._keep_up_to(first - 1)
         if ready.append:
             self._append(ready.append)
         self._number = ready.write_number
@@ -92,21 +98,42 @@ class Writer:
         self._queue(lambda: self._delete_up_to(index))
         self._start()
 
-    def run(self, operation: Operation) -> None:
-        """Queue any other blocking *operation* that must keep its place."""
-        self._queue(operation)
-        self._start()
-
     def when_synced(self) -> Deferred[None]:
         """Return a Deferred that fires when all writes queued so far are durable.
 
-        It never fires when a write fails; the node stops then.
+        It fails with what the write raised.
         """
+        if self._broken is not None:
+            return fail(self._broken)
         if self.synced_number >= self._number:
             return succeed(None)
         waiter: Deferred[None] = Deferred()
         self._waiting.append((self._number, waiter))
         return waiter
+
+    def flush(self) -> Deferred[None]:
+        """Return a Deferred that fires when nothing is left to do, done or failed."""
+        flushed: Deferred[None] = Deferred()
+        self._flushing.append(flushed)
+        self._tell_flushed()
+        return flushed
+
+    def _tell_flushed(self) -> None:
+        if self._busy or (self._operations and self._broken is None):
+            return
+        flushing, self._flushing = self._flushing, []
+        for flushed in flushing:
+            flushed.callback(None)
+
+    def _keep_up_to(self, index: int) -> None:
+        """Note that a queued write takes back all entries after *index*.
+
+        A write that is under way may still bring such entries to the disk; they are
+        not those that the log then has.
+        """
+        self._last_index = index
+        self._coming_index = min(self._coming_index, index)
+        self.synced_index = min(self.synced_index, index)
 
     def _queue(self, operation: Operation) -> None:
         self._appending = None
@@ -123,31 +150,38 @@ class Writer:
         self._last_index = entries[-1].index
 
     def _start(self) -> None:
-        if self._busy or self._broken or not self._operations:
+        if self._busy or self._broken is not None or not self._operations:
             return
         operations, self._operations = self._operations, []
         self._appending = None
         self._busy = True
-        number, last_index = self._number, self._last_index
+        number, self._coming_index = self._number, self._last_index
 
         def perform() -> None:
             for operation in operations:
                 operation()
 
         done = self._worker.run(perform)
-        done.addCallbacks(self._done, self._broke, callbackArgs=(number, last_index))
+        done.addCallbacks(self._done, self._broke, callbackArgs=(number,))
 
-    def _done(self, _: None, number: int, last_index: int) -> None:
+    def _done(self, _: None, number: int) -> None:
         self._busy = False
         self.synced_number = number
-        self._synced(number, last_index)
+        self.synced_index = self._coming_index
+        self._start()
+        self._synced(number)
         while self._waiting and self._waiting[0][0] <= number:
             self._waiting.popleft()[1].callback(None)
-        self._start()
+        self._tell_flushed()
 
     def _broke(self, failure: Failure) -> None:
-        self._broken = True
+        self._busy = False
+        self._broken = failure
         self._failed(failure)
+        waiting, self._waiting = self._waiting, deque()
+        for _, waiter in waiting:
+            waiter.errback(failure)
+        self._tell_flushed()
 
     def _reset_log(self, index: int, keep_suffix: bool) -> None:
         first, last = self._log_store.first_index(), self._log_store.last_index()

@@ -108,7 +108,9 @@ class Cluster:
     """Nodes `a`, `b`, `c`, … on one clock, which moves only when a test says so.
 
     *make_fsm* makes the state machine of each node; *seed* decides every random
-    choice. `start` starts them all.
+    choice. A write takes *disk_seconds*, a message *latency* seconds one way; with
+    neither, both wait only until the clock is advanced, be it by 0. `start` starts
+    the founding nodes.
     """
 
     def __init__(
@@ -117,8 +119,12 @@ class Cluster:
         config: Config = FAST,
         make_fsm: Callable[[], FSM] = ListFSM,
         seed: int = 0,
+        disk_seconds: float = 0.0,
+        latency: float = 0.0,
     ) -> None:
         self.clock = Clock()
+        self.disk_seconds = disk_seconds
+        self.latency = latency
         self.config = config
         self.random = Random(seed)
         self.nodes: dict[str, Node] = {}
@@ -149,9 +155,8 @@ class Cluster:
         disk = self._disks.setdefault(address, _Disk())
         if not disk.peer_store.peers():
             disk.peer_store.set_peers(list(peers))
-        transport = InmemTransport(self.clock, address)
-        worker = MemoryWorker(self._later)
-        workers = Workers(worker, worker, worker)
+        transport = InmemTransport(self.clock, address, latency=self.latency)
+        workers = Workers(*(MemoryWorker(self._later) for _ in range(3)))
         fsm = self._make_fsm()
         raft = Raft(
             config or self.config,
@@ -183,10 +188,13 @@ class Cluster:
         return node
 
     def _later(self, call: Callable[[], bool]) -> object:
-        return self.clock.callLater(0, call)
+        return self.clock.callLater(self.disk_seconds, call)
 
     def crash(self, address: str) -> None:
-        """End the node at *address* at once: writes that wait are lost."""
+        """End the node at *address* at once: writes that wait are lost.
+
+        Whoever waits for it is told what `Raft.shutdown` tells.
+        """
         node = self.nodes.pop(address)
         for worker in (node.workers.writer, node.workers.reader, node.workers.snapshot):
             assert isinstance(worker, MemoryWorker), "a cluster's workers are these"

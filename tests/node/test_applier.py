@@ -1,0 +1,328 @@
+"""The applier: in order, in short slices, one entry at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from txraft.core.entry import Entry, LogType
+from txraft.errors import ApplicationError, LogNotFound
+from txraft.node.applier import FSM_FAILED, LOG_UNREADABLE, Applier
+
+SLICE = 0.005
+
+
+class ScriptedFSM:
+    """Answers each command as `answers` says, by default with its index."""
+
+    def __init__(self) -> None:
+        self.applied: list[int] = []
+        self.answers: dict[int, Callable[[], object]] = {}
+
+    def apply(self, log: Entry) -> object:
+        self.applied.append(log.index)
+        answer = self.answers.get(log.index)
+        return log.index if answer is None else answer()
+
+
+class BatchFSM(ScriptedFSM):
+    """Takes batches and keeps them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[list[int]] = []
+        self.extra: list[object] = []
+
+    def apply_batch(self, logs: Sequence[Entry]) -> list[object]:
+        self.batches.append([log.index for log in logs])
+        return [self.apply(log) for log in logs] + self.extra
+
+
+class ApplierCase(SynchronousTestCase):
+    def build(self, fsm: ScriptedFSM | None = None, commands: int = 10) -> None:
+        self.clock = Clock()
+        self.fsm = fsm or ScriptedFSM()
+        self.log = [Entry(i, 1, LogType.COMMAND, b"") for i in range(1, commands + 1)]
+        self.settled: list[tuple[int, object]] = []
+        self.failed: list[tuple[str, Failure]] = []
+        self.applier = Applier(
+            self.fsm,  # type: ignore[arg-type]
+            self.clock,
+            SLICE,
+            self.fetch,
+            self.settle,
+            lambda reason, failure: self.failed.append((reason, failure)),
+            0,
+        )
+
+    def fetch(self, first: int, last: int) -> list[Entry] | Deferred[list[Entry]]:
+        return self.log[first - 1 : last]
+
+    def settle(self, entry: Entry, response: object) -> None:
+        self.settled.append((entry.index, response))
+
+    def turn(self) -> None:
+        """Make the one call that is due, and none that it makes due."""
+        [call] = self.clock.getDelayedCalls()
+        call.cancel()
+        call.func()
+
+    def takes(self, seconds: float) -> Callable[[], object]:
+        """Make an answer that takes *seconds* of the clock."""
+
+        def answer() -> None:
+            self.clock.rightNow += seconds
+
+        return answer
+
+
+class Order(ApplierCase):
+    def test_advance_applies_up_to_the_commit_index(self) -> None:
+        """Nothing beyond it, and nothing twice."""
+        self.build()
+
+        self.applier.advance(3)
+        self.applier.advance(2)
+        self.applier.advance(5)
+
+        self.assertEqual(self.fsm.applied, [1, 2, 3, 4, 5])
+        self.assertEqual(self.settled, [(i, i) for i in range(1, 6)])
+        self.assertEqual(self.applier.backlog, 0)
+
+    def test_only_commands_reach_the_fsm(self) -> None:
+        """Other entries are settled in their place; barriers count as commands do."""
+        self.build()
+        for index, kind in [(2, LogType.NOOP), (3, LogType.BARRIER)]:
+            self.log[index - 1].type = kind
+
+        self.applier.advance(3)
+
+        self.assertEqual(self.fsm.applied, [1])
+        self.assertEqual([index for index, _ in self.settled], [1, 2, 3])
+        self.assertEqual(self.applier.last_command_index, 3)
+
+    def test_application_error_is_the_response(self) -> None:
+        """A refusal goes to the caller and stops nothing."""
+        self.build()
+        refusal = ApplicationError("no")
+
+        def refuse() -> object:
+            raise refusal
+
+        self.fsm.answers = {2: refuse, 3: lambda: fail(refusal)}
+        self.applier.advance(4)
+
+        self.assertEqual(self.settled, [(1, 1), (2, refusal), (3, refusal), (4, 4)])
+        self.assertEqual(self.failed, [])
+
+    def test_any_other_exception_is_the_end(self) -> None:
+        """The replica may differ from its peers: nothing after it is applied."""
+        for answer in (lambda: 1 / 0, lambda: fail(ZeroDivisionError())):
+            self.build()
+            self.fsm.answers = {2: answer}
+
+            self.applier.advance(4)
+            self.clock.advance(1)
+
+            self.assertEqual(self.fsm.applied, [1, 2])
+            [(reason, failure)] = self.failed
+            self.assertEqual(reason, FSM_FAILED)
+            failure.trap(ZeroDivisionError)
+
+    def test_deferred_response_holds_up_the_next_entry(self) -> None:
+        """Order is kept: the next entry is applied when the response is there."""
+        self.build()
+        response: Deferred[object] = Deferred()
+        self.fsm.answers = {2: lambda: response}
+
+        self.applier.advance(4)
+        self.applier.advance(5)
+        self.assertEqual(self.fsm.applied, [1, 2])
+        self.assertEqual(self.applier.applied_index, 1)
+        response.callback("late")
+
+        self.assertEqual(self.fsm.applied, [1, 2, 3, 4, 5])
+        self.assertEqual(self.settled[1], (2, "late"))
+
+    def test_deferreds_that_have_fired_do_not_pile_up_on_the_stack(self) -> None:
+        """Thousands of responses that are there at once are taken in a loop."""
+        self.build(commands=3000)
+        self.fsm.answers = {i: lambda: succeed("now") for i in range(1, 3001)}
+
+        self.applier.advance(3000)
+
+        self.assertEqual(self.applier.applied_index, 3000)
+        self.assertEqual(self.failed, [])
+
+    def test_deferred_that_fires_after_stop_is_dropped(self) -> None:
+        """A stopped node settles nothing."""
+        self.build()
+        response: Deferred[object] = Deferred()
+        self.fsm.answers = {1: lambda: response}
+        self.applier.advance(2)
+
+        self.applier.stop()
+        response.callback(None)
+
+        self.assertEqual((self.fsm.applied, self.settled), ([1], []))
+
+    def test_stop_from_a_response_is_obeyed_at_once(self) -> None:
+        """Whoever is told of an outcome may shut the node down."""
+        for kind in (LogType.COMMAND, LogType.BARRIER):
+            self.build()
+            self.log[1].type = kind
+            self.settle = lambda entry, _: (  # type: ignore[method-assign]
+                self.applier.stop() if entry.index == 2 else None
+            )
+            self.applier._settled = self.settle
+
+            self.applier.advance(4)
+            self.clock.advance(1)
+
+            self.assertEqual(self.applier.applied_index, 2)
+            self.assertNotIn(3, self.fsm.applied)
+
+
+class Slices(ApplierCase):
+    def test_slow_commands_give_way_after_a_slice(self) -> None:
+        """No more than a slice and one command run before others have a turn."""
+        self.build()
+        self.fsm.answers = {i: self.takes(0.002) for i in range(1, 11)}
+
+        self.applier.advance(10)
+        self.assertEqual(self.fsm.applied, [1, 2, 3])
+        self.turn()
+        self.assertEqual(self.fsm.applied, [1, 2, 3, 4, 5, 6])
+        self.turn()
+        self.turn()
+
+        self.assertEqual(self.applier.applied_index, 10)
+
+    def test_batches_give_way_after_a_slice(self) -> None:
+        """A batching FSM gets at most 256 commands, and time between them."""
+        self.build(BatchFSM(), commands=600)
+        self.fsm.answers = {1: self.takes(0.01)}
+
+        self.applier.advance(600)
+        self.assertEqual(self.applier.applied_index, 256)
+        self.clock.advance(0)
+
+        assert isinstance(self.fsm, BatchFSM)
+        self.assertEqual([len(b) for b in self.fsm.batches], [256, 256, 88])
+
+    def test_entries_in_the_store_are_waited_for(self) -> None:
+        """What is no longer in memory is read, and applied in order with the rest."""
+        self.build()
+        read: Deferred[list[Entry]] = Deferred()
+        from_memory = self.fetch
+        self.applier._fetch = lambda first, last: (
+            read if first == 1 else from_memory(first, last)
+        )
+
+        self.applier.advance(4)
+        self.assertEqual(self.fsm.applied, [])
+        read.callback(self.log[:2])
+
+        self.assertEqual(self.fsm.applied, [1, 2, 3, 4])
+
+    def test_log_that_cannot_be_read_is_named_as_such(self) -> None:
+        """The state machine is not blamed for the disk."""
+        self.build()
+        self.applier._fetch = lambda first, last: fail(LogNotFound(first))
+
+        self.applier.advance(4)
+
+        self.assertEqual([reason for reason, _ in self.failed], [LOG_UNREADABLE])
+
+
+class Batches(ApplierCase):
+    def test_commands_between_others_are_one_batch(self) -> None:
+        """An entry of another type ends a batch."""
+        self.build(BatchFSM(), commands=5)
+        self.log[2].type = LogType.NOOP
+
+        self.applier.advance(5)
+
+        assert isinstance(self.fsm, BatchFSM)
+        self.assertEqual(self.fsm.batches, [[1, 2], [4, 5]])
+        self.assertEqual([i for i, _ in self.settled], [1, 2, 3, 4, 5])
+
+    def test_refusal_in_a_batch_is_that_commands_response(self) -> None:
+        """An ApplicationError in the list stops nothing."""
+        self.build(BatchFSM())
+        refusal = ApplicationError("no")
+        self.fsm.answers = {2: lambda: refusal}
+
+        self.applier.advance(3)
+
+        self.assertEqual(self.settled, [(1, 1), (2, refusal), (3, 3)])
+
+    def test_wrong_number_of_responses_is_the_end(self) -> None:
+        """Which response is whose cannot be told, so nobody is answered."""
+        self.build(BatchFSM())
+        assert isinstance(self.fsm, BatchFSM)
+        self.fsm.extra = ["one too many"]
+
+        self.applier.advance(3)
+
+        self.assertEqual([reason for reason, _ in self.failed], [FSM_FAILED])
+        self.assertEqual(self.settled, [])
+
+
+class Pausing(ApplierCase):
+    def test_pause_fires_at_once_when_nothing_runs(self) -> None:
+        """Then nothing is applied until `resume`."""
+        self.build()
+
+        self.successResultOf(self.applier.pause())
+        self.applier.advance(2)
+        self.assertEqual(self.fsm.applied, [])
+        self.applier.resume()
+
+        self.assertEqual(self.fsm.applied, [1, 2])
+
+    def test_pause_waits_for_a_deferred_response(self) -> None:
+        """The FSM is left alone only when its last command has settled."""
+        self.build()
+        response: Deferred[object] = Deferred()
+        self.fsm.answers = {1: lambda: response}
+        self.applier.advance(3)
+
+        idle = self.applier.pause()
+        self.assertNoResult(idle)
+        response.callback(None)
+
+        self.successResultOf(idle)
+        self.assertEqual(self.fsm.applied, [1])
+
+    def test_resume_after_a_restore_goes_on_behind_it(self) -> None:
+        """Entries that the snapshot covers are not applied again."""
+        self.build()
+        told: list[int] = []
+        self.applier.call_when_applied(6, told.append)
+        self.applier.pause()
+        self.applier.advance(8)
+
+        self.applier.resume(7)
+
+        self.assertEqual((self.fsm.applied, told), ([8], [7]))
+
+
+class Waiting(ApplierCase):
+    def test_call_when_applied_at_once_or_in_time(self) -> None:
+        """The index given is the one reached, which may be a later one."""
+        self.build()
+        told: list[int] = []
+        self.applier.call_when_applied(0, told.append)
+        self.applier.call_when_applied(2, told.append)
+        self.assertEqual(told, [0])
+
+        self.applier.advance(1)
+        self.assertEqual(told, [0])
+        self.applier.advance(4)
+
+        self.assertEqual(told, [0, 4])
