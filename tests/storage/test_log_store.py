@@ -16,6 +16,7 @@ from tests.storage.logs import (
 )
 from txraft.errors import LogNotFound
 from txraft.interfaces import LogStore, RangeLogStore
+from txraft.storage.filelog import FileLog
 from txraft.storage.memory import InmemStore
 
 
@@ -219,3 +220,12 @@ class FileLogsInManySegments(LogStoreContract, SynchronousTestCase):
 
     def make_log(self) -> AnyLog:
         return open_log(Disk(), segment_bytes=1)
+
+
+class FileLogsOnTheOperatingSystem(LogStoreContract, SynchronousTestCase):
+    """The contract, in real files."""
+
+    def make_log(self) -> AnyLog:
+        log = FileLog(self.mktemp(), "n1", segment_bytes=200)
+        self.addCleanup(log.close)
+        return log

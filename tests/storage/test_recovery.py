@@ -307,18 +307,19 @@ class PowerCuts(SynchronousTestCase):
         """A life that ends without a power cut leaves much unsynced; what the next
         one finds and builds on is durable."""
         expected = states()
-        disk = Disk()
-        run_steps(disk, segment_bytes=1)
-        for cut in range(1, len(disk.operations) + 1):
+        for segment_bytes in (1, 400):
             disk = Disk()
-            disk.cut_after = cut
-            done = run_steps(disk, segment_bytes=1)
-            disk.cut_after = None
+            run_steps(disk, segment_bytes)
+            for cut in range(1, len(disk.operations) + 1):
+                disk = Disk()
+                disk.cut_after = cut
+                done = run_steps(disk, segment_bytes)
+                disk.cut_after = None
 
-            log = open_log(disk, segment_bytes=1)
+                log = open_log(disk, segment_bytes)
 
-            self.assertIn(contents(log), expected[done : done + 2])
-            self.check_again(disk, log, segment_bytes=1)
+                self.assertIn(contents(log), expected[done : done + 2])
+                self.check_again(disk, log, segment_bytes)
 
     def check_again(self, disk: Disk, log: FileLog, segment_bytes: int) -> None:
         """What was recovered is as durable as what is then written."""

@@ -21,7 +21,6 @@ class InmemStore:
     """
 
     def __init__(self) -> None:
-        self._first = 1
         self._entries: list[Entry] = []
         self._values: dict[bytes, bytes] = {}
 
@@ -29,7 +28,8 @@ class InmemStore:
 
     def first_index(self) -> int:
         """Return the index of the oldest entry, 0 when empty. Thread: any."""
-        return self._first if self._entries else 0
+        entries = self._entries
+        return entries[0].index if entries else 0
 
     def last_index(self) -> int:
         """Return the index of the newest entry, 0 when empty. Thread: any."""
@@ -58,7 +58,8 @@ class InmemStore:
         At least one entry is returned.
         Raises: LogNotFound for *first*.
         """
-        # Writes put a new list in place, so a reader's slice is of one moment.
+        # Writes extend this list or put a new one in its place: a slice of it is
+        # of one moment.
         entries = self._entries
         begin = first - entries[0].index if entries else -1
         if not 0 <= begin < len(entries):
@@ -93,7 +94,6 @@ class InmemStore:
             self._entries.extend(entries)
             return
         self._entries = [*(self._entries[: first - low] if low else ()), *entries]
-        self._first = self._entries[0].index
 
     def delete_range(self, first: int, last: int) -> None:
         """Delete a prefix or a suffix of the log.
@@ -108,7 +108,6 @@ class InmemStore:
             raise ValueError(f"entries {first} to {last} are within {low} to {high}")
         if first == low:
             self._entries = self._entries[last - low + 1 :]
-            self._first = last + 1
         else:
             self._entries = self._entries[: first - low]
 

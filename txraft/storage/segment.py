@@ -172,9 +172,11 @@ class Seal:
             return None
         fields = data[at : at + _FIELDS.size]
         magic, kind, count, length, first, previous = _FIELDS.unpack(fields)
+        if magic != FRAME_MAGIC or len(data) < start + length:
+            return None
         found, checksum = _CHECKS.unpack_from(data, at + _FIELDS.size)
         header_check = xz(_PLACE.pack(offset) + fields, self._salted)
-        if header_check != found or magic != FRAME_MAGIC or len(data) < start + length:
+        if header_check != found:
             return None
         payload = data[start : start + length]
         if (xz(payload, header_check) if length else header_check) != checksum:
