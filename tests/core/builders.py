@@ -87,6 +87,8 @@ def server(
 ) -> Consensus:
     """Start a server with that state on its disk, all of its log in memory."""
     members = configuration or Configuration.of_voters(voters)
+    if snapshot is not None:
+        members = snapshot.configuration
     made = snapshot.configuration_index if snapshot else 0
     consensus = Consensus(
         address,
@@ -127,15 +129,21 @@ def settled_leader(term: int = 1, **state: object) -> Consensus:
     return consensus
 
 
-def settle(consensus: Consensus, *silent: str) -> None:
-    """Sync and answer everything with success, save what is for *silent* ones."""
-    for _ in range(50):
+def settle(consensus: Consensus, *silent: str, ticks: int = 4) -> None:
+    """Let *ticks* pass, syncing and answering all but what is for *silent* ones."""
+    answer_all(consensus, *silent)
+    for _ in range(ticks):
+        consensus.tick()
+        answer_all(consensus, *silent)
+
+
+def answer_all(consensus: Consensus, *silent: str) -> None:
+    """Sync and answer with success until *consensus* has nothing more to say."""
+    busy = True
+    while busy:
         ready = sync(consensus)
         heard = [(to, m) for to, m in ready.send if to not in silent]
-        if not heard and not ready.has_write:
-            consensus.tick()
-            if not [m for to, m in sync(consensus).send if to not in silent]:
-                return
+        busy = bool(heard) or ready.has_write
         for to, message in heard:
             if isinstance(message, Replicate | Heartbeat):
                 accept(consensus, str(to), message)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.core.builders import (
@@ -33,7 +35,7 @@ class Figure7(SynchronousTestCase):
     Source: Raft paper, figure 7.
     """
 
-    cases = {
+    cases: ClassVar = {
         "a": (1, 1, 1, 4, 4, 5, 5, 6, 6),
         "b": (1, 1, 1, 4),
         "c": (1, 1, 1, 4, 4, 5, 5, 6, 6, 6, 6),

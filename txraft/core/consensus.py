@@ -94,7 +94,7 @@ class Consensus:
         self.now = 0
         self.installing = False
         self.cluster_proposals: dict[int, bytes] = {}
-        self._writes = Writes(state)
+        self.writes = Writes(state)
         self._ready = Ready()
         self.role: Role = Follower(self, leader=None)
 
@@ -186,7 +186,7 @@ class Consensus:
 
         Writes are known by number, not by index; `Writes` says why.
         """
-        self.role.synced(self._writes.synced(write_number))
+        self.role.synced(self.writes.synced(write_number))
 
     def compacted(self, index: int) -> None:
         """Learn that the entries up to *index* are about to leave the log."""
@@ -214,7 +214,7 @@ class Consensus:
         self.role.flush()
         ready, self._ready = self._ready, Ready()
         ready.commit_index = self.commit_index
-        self._writes.issue(ready, self.hard_state, self.log.last_index, self.now)
+        self.writes.issue(ready, self.hard_state, self.log.last_index, self.now)
         return ready
 
     @property
@@ -282,12 +282,12 @@ class Consensus:
     @property
     def state_is_durable(self) -> bool:
         """Whether the term and vote now in force are on disk."""
-        return self._writes.durable_state == self.hard_state
+        return self.writes.durable_state == self.hard_state
 
     @property
     def oldest_write_age(self) -> int:
         """Ticks that the oldest unfinished write has waited."""
-        return self._writes.oldest_age(self.now)
+        return self.writes.oldest_age(self.now)
 
     # What roles use ---------------------------------------------------------------
 
@@ -383,6 +383,8 @@ class Consensus:
         """Say why *message* is not even looked at, if so."""
         cluster = message.header.cluster
         if cluster is not None and self.cluster not in (None, cluster):
+            if isinstance(message, AppendEntriesRequest | InstallSnapshotRequest):
+                self._ready.contradiction = message.leader
             return self._foreign()
         if isinstance(message, TimeoutNowRequest):
             return None

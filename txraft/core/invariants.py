@@ -118,9 +118,8 @@ def check_ready(server: Consensus, ready: Ready) -> None:
             case InstallSnapshotResponse(success=True):
                 raise AssertionError("success waits until what it says is durable")
             case AppendEntriesResponse(success=True):
-                assert server.state_is_durable, (
-                    "success waits for the term to be durable"
-                )
+                durable = server.writes.durable_state
+                assert durable.term >= message.term, "success waits for its term"
             case _:
                 pass
 
@@ -132,8 +131,8 @@ def check_log_matching(one: Log, other: Log) -> None:
     """
     low = max(one.base_index, other.base_index)
     high = min(one.last_index, other.last_index)
-    firsts = {first for log in (one, other) for first, _ in log.runs}
-    points = sorted({low, *(first for first in firsts if low < first <= high)})
+    changes = [first for log in (one, other) for first, _ in log.runs]
+    points = sorted([low, *(first for first in changes if low < first)])
     agreements = [
         one.term_at(index) == other.term_at(index) for index in points if index <= high
     ]
@@ -152,6 +151,11 @@ class History:
         self._leaders: dict[int, str] = {}
         self._committed: dict[int, tuple[int, int]] = {}
         self._checked: dict[str, int] = {}
+
+    @property
+    def leaderships(self) -> int:
+        """How many terms had a leader."""
+        return len(self._leaders)
 
     def observe(self, server: Consensus, others: Iterable[Consensus] = ()) -> None:
         """Take in what *server* knows now, and compare its log with those of *others*.

@@ -1,0 +1,655 @@
+"""A leader: what it commits, what it sends, and when it gives up."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import pairwise
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.core.builders import (
+    accept,
+    append,
+    command,
+    leader,
+    log_of,
+    progress,
+    refuse,
+    request_vote,
+    sent,
+    server,
+    settle,
+    settled_leader,
+    sync,
+    terms_of,
+)
+from txraft.core.consensus import Consensus
+from txraft.core.messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    InstallSnapshotRequest,
+)
+from txraft.core.progress import Mode
+from txraft.core.ready import Heartbeat, Refusal, Replicate, SendSnapshot
+
+
+class Opening(SynchronousTestCase):
+    """The first moments of a leadership.  Source: Raft dissertation §3.4, §6.4."""
+
+    def test_open_probes_with_the_opening_entry(self) -> None:
+        """All others hear at once, and get what follows on the leader's last entry."""
+        leading = leader(3, log=log_of(1, 1))
+
+        ready = leading.ready()
+
+        expected = Replicate(3, 2, 1, 3, 0, sent=0, life=1)
+        self.assertEqual(sent(ready, Replicate, "b"), [expected])
+        self.assertEqual(len(sent(ready, Heartbeat)), 2)
+        self.assertEqual([(e.index, e.term) for e in ready.append], [(3, 3)])
+
+    def test_open_as_version_0_lists_the_members(self) -> None:
+        """The opening entry repeats the membership in force."""
+        leading = leader(3, opening_entry_lists_members=True)
+
+        entry = leading.ready().append[0]
+
+        self.assertEqual(entry.configuration, leading.configuration)
+
+
+class Commitment(SynchronousTestCase):
+    """Which entries are committed.  Source: Raft dissertation §3.6.2."""
+
+    def test_commit_needs_a_quorum_of_durable_copies(self) -> None:
+        """The leader's own copy counts once synced; one follower's is no quorum."""
+        leading = leader(1)
+        ready = leading.ready()
+        accept(leading, "b", sent(ready, Replicate, "b")[0])
+        self.assertEqual(leading.commit_index, 0)
+
+        leading.synced(ready.write_number)
+
+        self.assertEqual(leading.commit_index, 1)
+
+    def test_commit_without_the_leaders_own_copy(self) -> None:
+        """A quorum of followers commits while the leader's disk is slow.
+
+        Source: §10.2.1.
+        """
+        leading = leader(1)
+        ready = leading.ready()
+
+        for follower in "bc":
+            accept(leading, follower, sent(ready, Replicate, follower)[0])
+
+        self.assertEqual(leading.commit_index, 1)
+
+    def test_commit_only_what_was_synced_by_number(self) -> None:
+        """Of two writes only the first is durable; only its entries count."""
+        alone = settled_leader(voters="a")
+        alone.propose([command()])
+        first = alone.ready()
+        alone.propose([command()])
+        alone.ready()
+
+        alone.synced(first.write_number)
+
+        self.assertEqual(alone.commit_index, 2)
+
+    def test_commit_counts_a_follower_once(self) -> None:
+        """Two answers of one follower are one copy."""
+        leading = leader(1, voters="abcde")
+        ready = sync(leading)
+        for _ in range(3):
+            accept(leading, "b", sent(ready, Replicate, "b")[0])
+
+        self.assertEqual(leading.commit_index, 0)
+
+    def test_commit_needs_half_and_one_of_four(self) -> None:
+        """An even number of voters needs more than half."""
+        leading = leader(1, voters="abcd")
+        ready = sync(leading)
+
+        accept(leading, "b", sent(ready, Replicate, "b")[0])
+        self.assertEqual(leading.commit_index, 0)
+        accept(leading, "c", sent(ready, Replicate, "c")[0])
+        self.assertEqual(leading.commit_index, 1)
+
+    def test_commit_not_by_counting_entries_of_earlier_terms(self) -> None:
+        """Figure 8 (c): an old entry on a quorum may still be overwritten.
+
+        Source: Raft paper, figure 8.
+        """
+        leading = leader(4, log=log_of(1, 2), voters="abcde", max_append_entries=1)
+        ready = sync(leading)
+        for follower in "bc":
+            probe = sent(ready, Replicate, follower)[0]
+            refuse(leading, follower, probe, last_log=1)
+        ready = leading.ready()
+
+        for follower in "bc":
+            resent = sent(ready, Replicate, follower)[0]
+            self.assertEqual((resent.prev_index, resent.last), (1, 2))
+            accept(leading, follower, resent)
+
+        self.assertEqual(progress(leading, "b").match, 2)
+        self.assertEqual(leading.commit_index, 0)
+
+    def test_commit_of_an_own_entry_commits_all_before_it(self) -> None:
+        """Figure 8 (e): what precedes an own committed entry is safe."""
+        leading = leader(4, log=log_of(1, 2), voters="abcde")
+        ready = sync(leading)
+
+        for follower in "bc":
+            accept(leading, follower, sent(ready, Replicate, follower)[0])
+
+        self.assertEqual(leading.commit_index, 3)
+
+    def test_commit_figure_8_as_it_goes_wrong(self) -> None:
+        """(c) to (d): after the old entry reached three of five, another term wins.
+
+        Source: Raft paper, figure 8.
+        """
+        third = server("c", log=log_of(1, 2), term=4, voters="abcde")
+
+        third.request(request_vote(5, (2, 3), sender="e"), "vote")
+        third.request(append(5, (1, 1), (3,), sender="e"), "reply")
+
+        self.assertEqual(terms_of(third), [1, 3])
+
+    def test_commit_is_told_to_followers(self) -> None:
+        """A follower learns the commit index without waiting for new entries."""
+        leading = leader(1)
+        ready = sync(leading)
+        accept(leading, "b", sent(ready, Replicate, "b")[0])
+        leading.tick()
+
+        news = sent(leading.ready(), Replicate, "b")
+
+        self.assertEqual([(m.prev_index, m.last, m.commit) for m in news], [(1, 1, 1)])
+
+    def test_commit_sent_is_never_above_what_is_sent(self) -> None:
+        """Some peers do not cap it, and would commit a stale tail."""
+        leading = settled_leader(max_append_entries=2)
+        settle(leading, "c")
+        leading.propose([command() for _ in range(6)])
+        settle(leading, "c")
+        self.assertEqual(leading.commit_index, 7)
+        leading.unreachable(
+            "c", Replicate(1, 1, 1, 3, 1, 0, progress(leading, "c").life)
+        )
+        leading.tick(2)
+
+        message = sent(leading.ready(), Replicate, "c")[0]
+
+        self.assertEqual((message.last, message.commit), (3, 3))
+
+    def test_match_never_moves_on_an_empty_request(self) -> None:
+        """An empty AppendEntries proves that logs agree, not what is on disk."""
+        leading = leader(1)
+        sync(leading)
+        life = progress(leading, "b").life
+
+        empty = Replicate(1, 1, 1, 1, 0, 0, life)
+        accept(leading, "b", empty)
+
+        self.assertEqual(progress(leading, "b").match, 0)
+        self.assertEqual(leading.commit_index, 0)
+
+    def test_match_follows_the_request_not_the_answers_last_index(self) -> None:
+        """A follower's longer, unconfirmed tail counts for nothing."""
+        leading = leader(1)
+        ready = sync(leading)
+        leading.propose([command(), command()])
+        sync(leading)
+
+        request = sent(ready, Replicate, "b")[0]
+        leading.response("b", request, AppendEntriesResponse(1, 99, True))
+
+        self.assertEqual(progress(leading, "b").match, 1)
+        self.assertEqual(leading.commit_index, 1)
+
+
+class Pipelining(SynchronousTestCase):
+    """How much is on its way.  Source: Raft dissertation §10.2.1."""
+
+    def test_replicate_one_probe_until_the_first_success(self) -> None:
+        """Nothing more is sent to a follower whose log is not known."""
+        leading = leader(1)
+        sync(leading)
+        leading.propose([command()])
+
+        self.assertEqual(sent(leading.ready(), Replicate), [])
+
+    def test_replicate_up_to_the_window(self) -> None:
+        """Later requests do not wait for earlier answers, up to a limit."""
+        leading = settled_leader(max_append_entries=2, max_inflight_requests=3)
+        leading.propose([command() for _ in range(20)])
+
+        ranges = [(m.prev_index, m.last) for m in sent(sync(leading), Replicate, "b")]
+
+        self.assertEqual(ranges, [(1, 3), (3, 5), (5, 7)])
+        self.assertEqual(sent(leading.ready(), Replicate, "b"), [])
+
+    def test_replicate_goes_on_with_each_answer(self) -> None:
+        """An answer makes room for one request."""
+        leading = settled_leader(max_append_entries=2, max_inflight_requests=2)
+        leading.propose([command() for _ in range(20)])
+        first = sent(sync(leading), Replicate, "b")
+
+        accept(leading, "b", first[0])
+
+        ranges = [(m.prev_index, m.last) for m in sent(leading.ready(), Replicate, "b")]
+        self.assertEqual(ranges, [(5, 7)])
+
+    def test_replicate_from_disk_one_at_a_time(self) -> None:
+        """What is not in memory is sent singly, and may be cut shorter."""
+        leading = settled_leader(max_append_entries=4, max_inflight_requests=3)
+        leading.resident_from = 100
+        leading.propose([command() for _ in range(10)])
+
+        messages = sent(sync(leading), Replicate, "b")
+
+        self.assertEqual([(m.last, m.may_shorten) for m in messages], [(5, True)])
+        short = Replicate(1, 1, 1, 2, 1, messages[0].sent, messages[0].life, True)
+        accept(leading, "b", short)
+        self.assertEqual(sent(leading.ready(), Replicate, "b")[0].prev_index, 2)
+
+    def test_replicate_as_many_as_fit(self) -> None:
+        """The shell tells how many entries make a message."""
+        leading = settled_leader()
+        leading.fit = lambda first, last: min(last, first + 2)
+        leading.propose([command() for _ in range(10)])
+
+        ranges = [(m.prev_index, m.last) for m in sent(sync(leading), Replicate, "b")]
+
+        self.assertEqual(ranges, [(1, 4), (4, 7)])
+
+    def test_response_refused_in_the_pipeline_begins_again(self) -> None:
+        """What was sent after a refused request is void, and so are its answers."""
+        leading = settled_leader(max_append_entries=2, max_inflight_requests=2)
+        leading.propose([command() for _ in range(4)])
+        first, second = sent(sync(leading), Replicate, "b")
+
+        refuse(leading, "b", first, last_log=3)
+        accept(leading, "b", second)
+
+        known = progress(leading, "b")
+        self.assertEqual((known.match, known.next, known.mode), (1, 2, Mode.PROBE))
+        self.assertEqual(known.inflight, 0)
+
+    def test_unreachable_begins_again_at_the_first_lost(self) -> None:
+        """Requests after a lost one are void; they are sent again after a wait."""
+        leading = settled_leader(max_append_entries=2, max_inflight_requests=2)
+        leading.propose([command() for _ in range(4)])
+        first, second = sent(sync(leading), Replicate, "b")
+
+        leading.unreachable("b", first)
+        leading.unreachable("b", second)
+        self.assertEqual(sent(leading.ready(), Replicate, "b"), [])
+        leading.tick()
+
+        again = sent(leading.ready(), Replicate, "b")
+        self.assertEqual([(m.prev_index, m.last) for m in again], [(1, 3)])
+        self.assertEqual(progress(leading, "b").failures, 1)
+
+    def test_unreachable_of_an_earlier_leadership_means_nothing(self) -> None:
+        """A lost request of another term says nothing of this one."""
+        leading = settled_leader(3)
+        before = repr(progress(leading, "b"))
+        life = progress(leading, "b").life
+
+        leading.unreachable("b", Replicate(1, 0, 0, 1, 0, 0, life))
+        leading.unreachable("b", SendSnapshot(1, 1, 0, life))
+
+        self.assertEqual(repr(progress(leading, "b")), before)
+
+    def test_response_of_an_earlier_leadership_does_not_count(self) -> None:
+        """An answer to a request of another term tells only its term."""
+        leading = leader(5)
+        sync(leading)
+        life = progress(leading, "b").life
+
+        stale = Replicate(3, 0, 0, 1, 0, 0, life)
+        leading.response("b", stale, AppendEntriesResponse(5, 1, True))
+
+        self.assertEqual(progress(leading, "b").match, 0)
+        self.assertEqual(leading.commit_index, 0)
+
+
+class Repair(SynchronousTestCase):
+    """Finding where two logs part.  Source: Raft dissertation §3.5."""
+
+    def round_trips(self, leading: Consensus, follower: Consensus) -> int:
+        """Exchange single requests until *follower* has the leader's log."""
+        trips = 0
+        while progress(leading, "b").match < leading.log.last_index:
+            request = sent(sync(leading), Replicate, "b")[0]
+            terms = [
+                leading.log.term_at(i) or 0
+                for i in range(request.prev_index + 1, request.last + 1)
+            ]
+            prev = (request.prev_index, request.prev_term)
+            follower.request(append(request.term, prev, terms, sender="a"), "reply")
+            ready = sync(follower)
+            (answer,) = [m for _, m in (*ready.send, *ready.after_sync)]
+            assert isinstance(answer, AppendEntriesResponse)
+            leading.response("b", request, answer)
+            trips += 1
+        return trips
+
+    def test_refused_of_50000_divergent_entries_in_20_trips(self) -> None:
+        """A follower with a long log of another leader is found in a few trips."""
+        ours, theirs = log_of(1), log_of(1)
+        ours.append(3, 50_000)
+        theirs.append(2, 50_000)
+        leading = leader(4, log=ours, max_append_entries=1 << 20)
+        follower = server("b", log=theirs, term=3)
+
+        trips = self.round_trips(leading, follower)
+
+        self.assertLessEqual(trips, 20)
+        self.assertEqual(follower.log.runs, leading.log.runs)
+
+    def test_refused_with_a_short_log_in_two_trips(self) -> None:
+        """The answer's last index leads straight to a follower that lags."""
+        ours = log_of(1)
+        ours.append(1, 50_000)
+        leading = leader(4, log=ours, max_append_entries=1 << 20)
+
+        self.assertEqual(self.round_trips(leading, server("b", log=log_of(1, 1))), 2)
+
+    def test_refused_without_hurry_waits(self) -> None:
+        """A refusal that does not speak of the previous entry asks for patience."""
+        leading = leader(1, log=log_of(1, 1, 1))
+        request = sent(sync(leading), Replicate, "b")[0]
+
+        refuse(leading, "b", request, last_log=1, at_once=False)
+
+        self.assertEqual(sent(leading.ready(), Replicate, "b"), [])
+        leading.tick()
+        self.assertEqual(len(sent(leading.ready(), Replicate, "b")), 1)
+
+    def test_refused_by_one_that_lost_its_disk_does_not_spin(self) -> None:
+        """Who denies what it has confirmed is asked again only after a wait."""
+        leading = settled_leader(1, log=log_of(1, 1))
+        leading.propose([command()])
+        messages = 0
+        for _ in range(100):
+            for request in sent(sync(leading), Replicate, "b"):
+                messages += 1
+                refuse(leading, "b", request, last_log=0)
+
+        self.assertLess(messages, 5)
+        self.assertEqual(progress(leading, "b").next, 4)
+
+
+class Heartbeats(SynchronousTestCase):
+    """Saying that there is a leader."""
+
+    def test_heartbeat_one_at_a_time(self) -> None:
+        """A second one is not sent while the first is unanswered."""
+        leading = leader(1, check_quorum=False)
+        count = 0
+        for _ in range(20):
+            count += len(sent(sync(leading), Heartbeat, "b"))
+            leading.tick()
+
+        self.assertEqual(count, 1)
+
+    def test_heartbeat_at_each_interval(self) -> None:
+        """Answered ones follow each other every interval."""
+        leading = settled_leader()
+        times = []
+        for _ in range(8):
+            leading.tick()
+            for heartbeat in sent(sync(leading), Heartbeat, "b"):
+                times.append(leading.now)
+                accept(leading, "b", heartbeat)
+
+        self.assertEqual({b - a for a, b in pairwise(times)}, {2})
+
+    def test_heartbeat_lost_is_repeated_when_due(self) -> None:
+        """A lost heartbeat makes room for the next, but not at once."""
+        leading = leader(1)
+        lost = sent(sync(leading), Heartbeat, "b")[0]
+
+        leading.unreachable("b", lost)
+        self.assertEqual(sent(leading.ready(), Heartbeat, "b"), [])
+        leading.tick(2)
+
+        self.assertEqual(len(sent(leading.ready(), Heartbeat, "b")), 1)
+
+    def test_heartbeat_answer_with_a_newer_term_deposes(self) -> None:
+        """A newer term in any answer ends the leadership."""
+        leading = leader(1)
+        heartbeat = sent(sync(leading), Heartbeat, "b")[0]
+
+        leading.response("b", heartbeat, AppendEntriesResponse(4, 0, False))
+
+        self.assertEqual((leading.is_leader, leading.term), (False, 4))
+
+    def test_heartbeat_answer_is_no_match(self) -> None:
+        """It says that the term is current and nothing else."""
+        leading = leader(1)
+        for heartbeat in sent(sync(leading), Heartbeat, "b"):
+            leading.response("b", heartbeat, AppendEntriesResponse(1, 99, True))
+
+        self.assertEqual(progress(leading, "b").match, 0)
+
+
+class Lease(SynchronousTestCase):
+    """A leader that reaches no quorum steps down.  Source: §6.2."""
+
+    def test_tick_without_answers_steps_down(self) -> None:
+        """After the lease, with no answer from a quorum."""
+        leading = leader(1)
+        for _ in range(8):
+            leading.tick()
+        self.assertTrue(leading.is_leader)
+        leading.tick()
+        self.assertEqual((leading.is_leader, leading.leader), (False, None))
+
+    def test_tick_after_a_long_stall_steps_down(self) -> None:
+        """A leader that was away is pessimistic about itself."""
+        leading = settled_leader()
+
+        leading.tick(50)
+
+        self.assertFalse(leading.is_leader)
+
+    def test_tick_one_of_two_followers_is_enough(self) -> None:
+        """Itself and one follower are a quorum of three."""
+        leading = settled_leader()
+        for _ in range(40):
+            leading.tick()
+            for heartbeat in sent(sync(leading), Heartbeat, "b"):
+                accept(leading, "b", heartbeat)
+
+        self.assertTrue(leading.is_leader)
+
+    def test_lease_counts_from_when_the_request_was_sent(self) -> None:
+        """An answer that took long proves only an early moment."""
+        leading = leader(1)
+        heartbeat = sent(sync(leading), Heartbeat, "b")[0]
+        leading.tick(7)
+        accept(leading, "b", heartbeat)
+
+        leading.tick(2)
+
+        self.assertFalse(leading.is_leader)
+
+    def test_lease_needs_voters(self) -> None:
+        """Answers of servers that do not vote keep nobody in office."""
+        leading = leader(1, voters="abcde")
+        for _ in range(9):
+            leading.tick()
+            for heartbeat in sent(sync(leading), Heartbeat, "b"):
+                accept(leading, "b", heartbeat)
+
+        self.assertFalse(leading.is_leader)
+
+    def test_tick_with_a_stalled_disk_steps_down(self) -> None:
+        """Heartbeats alone would hide that nothing can be written any more."""
+        leading = settled_leader()
+        leading.propose([command()])
+        leading.ready()
+        for _ in range(11):
+            leading.tick()
+            for follower in "bc":
+                for heartbeat in sent(leading.ready(), Heartbeat, follower):
+                    accept(leading, follower, heartbeat)
+
+        self.assertFalse(leading.is_leader)
+
+    def test_tick_alone_never_steps_down(self) -> None:
+        """The only voter has no one to hear from."""
+        leading = settled_leader(voters="a")
+
+        leading.tick(1000)
+
+        self.assertTrue(leading.is_leader)
+
+
+class Verification(SynchronousTestCase):
+    """`verify`: is this still the leader?  Source: Raft dissertation §6.4."""
+
+    def test_verify_counts_only_rounds_begun_after(self) -> None:
+        """A heartbeat that was on its way proves nothing about now."""
+        leading = settled_leader()
+        leading.tick(2)
+        early = sent(sync(leading), Heartbeat, "b")[0]
+        leading.verify("token")
+        sync(leading)
+
+        accept(leading, "b", early)
+        ready = leading.ready()
+        self.assertEqual(ready.verified, [])
+
+        accept(leading, "b", sent(ready, Heartbeat, "b")[0])
+        self.assertEqual(leading.ready().verified, [("token", 1)])
+
+    def test_verify_needs_a_quorum(self) -> None:
+        """One of four others is not enough."""
+        leading = settled_leader(voters="abcde")
+        leading.verify("token")
+        ready = leading.ready()
+
+        accept(leading, "b", sent(ready, Heartbeat, "b")[0])
+        self.assertEqual(leading.ready().verified, [])
+        accept(leading, "c", sent(ready, Heartbeat, "c")[0])
+        self.assertEqual(leading.ready().verified, [("token", 1)])
+
+    def test_verify_waits_for_an_entry_of_this_term(self) -> None:
+        """Before it a new leader does not know what is committed."""
+        leading = leader(2, log=log_of(1))
+        leading.verify("token")
+        ready = sync(leading)
+        accept(leading, "b", sent(ready, Heartbeat, "b")[0])
+        self.assertEqual(leading.ready().verified, [])
+
+        accept(leading, "b", sent(ready, Replicate, "b")[0])
+
+        self.assertEqual(leading.ready().verified, [("token", 2)])
+
+    def test_verify_alone_is_answered_at_once(self) -> None:
+        """The only voter is its own quorum."""
+        alone = settled_leader(voters="a")
+
+        alone.verify("token")
+
+        self.assertEqual(alone.ready().verified, [("token", 1)])
+
+    def test_verify_refused_heartbeat_does_not_count(self) -> None:
+        """Only success says that the term is current."""
+        leading = settled_leader()
+        leading.verify("token")
+        heartbeat = sent(leading.ready(), Heartbeat, "b")[0]
+
+        leading.response("b", heartbeat, AppendEntriesResponse(1, 0, False))
+
+        self.assertEqual(leading.ready().verified, [])
+
+    def test_verify_does_not_count_answers_of_an_earlier_leadership(self) -> None:
+        """A late answer to a heartbeat of an older term of ours proves nothing."""
+        leading = settled_leader(5)
+        leading.verify("token")
+        now = sent(leading.ready(), Heartbeat, "b")[0]
+
+        stale = Heartbeat(3, now.round, now.sent, now.life)
+        leading.response("b", stale, AppendEntriesResponse(5, 0, True))
+
+        self.assertEqual(leading.ready().verified, [])
+
+    def test_verify_does_not_count_answers_of_an_earlier_life(self) -> None:
+        """Nor one to a heartbeat that a removed and re-added peer got before."""
+        leading = settled_leader()
+        leading.verify("token")
+        now = sent(leading.ready(), Heartbeat, "b")[0]
+
+        stale = Heartbeat(1, now.round, now.sent, now.life - 1)
+        leading.response("b", stale, AppendEntriesResponse(1, 0, True))
+
+        self.assertEqual(leading.ready().verified, [])
+
+    def test_verify_many_share_rounds(self) -> None:
+        """Calls that wait for the same round cost one heartbeat."""
+        leading = settled_leader()
+        for token in range(10):
+            leading.verify(token)
+
+        heartbeats = sent(leading.ready(), Heartbeat, "b")
+        self.assertEqual(len(heartbeats), 1)
+        accept(leading, "b", heartbeats[0])
+
+        self.assertEqual([t for t, _ in leading.ready().verified], list(range(10)))
+
+
+class Rivals(SynchronousTestCase):
+    """A leader that meets others."""
+
+    def test_append_entries_of_a_newer_term_deposes(self) -> None:
+        """It follows, and keeps no leader's state."""
+        leading = settled_leader(2)
+
+        leading.request(AppendEntriesRequest(3, "b"), "reply")
+
+        self.assertEqual((leading.is_leader, leading.leader), (False, "b"))
+
+    def test_install_snapshot_in_its_own_term_refused(self) -> None:
+        """Nobody else leads this term."""
+        leading = settled_leader(2)
+        request = InstallSnapshotRequest(2, "b", 9, 2, 0, leading.configuration, 1)
+
+        leading.request(request, "reply")
+
+        self.assertTrue(leading.is_leader)
+        (answer,) = [m for to, m in leading.ready().send if to == "reply"]
+        self.assertIsInstance(answer, Refusal)
+
+    def test_propose_at_a_follower_accepts_nothing(self) -> None:
+        """What is not accepted keeps index 0."""
+        entry = command()
+
+        server().propose([entry])
+
+        self.assertEqual((entry.index, entry.term), (0, 0))
+
+
+class Window(SynchronousTestCase):
+    """The window, seen over a long exchange."""
+
+    def test_window_is_never_exceeded_and_always_refilled(self) -> None:
+        """With answers in order, 200 entries arrive in order without a gap."""
+        leading = settled_leader(max_append_entries=3, max_inflight_requests=4)
+        leading.propose([command() for _ in range(200)])
+        inflight: deque[Replicate] = deque()
+        expected = 1
+        while progress(leading, "b").match < 201:
+            inflight.extend(sent(sync(leading), Replicate, "b"))
+            self.assertLessEqual(len(inflight), 4)
+            request = inflight.popleft()
+            self.assertEqual(request.prev_index, expected)
+            expected = request.last
+            accept(leading, "b", request)
+
+        self.assertEqual(leading.commit_index, 201)

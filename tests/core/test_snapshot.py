@@ -1,0 +1,314 @@
+"""Snapshots: sent to who needs one, installed, and the log cut for them."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.core.builders import (
+    accept,
+    answer_of,
+    append,
+    command,
+    log_of,
+    progress,
+    refuse,
+    sent,
+    server,
+    settle,
+    settled_leader,
+    sync,
+    terms_of,
+)
+from txraft.core.configuration import Configuration
+from txraft.core.consensus import Consensus
+from txraft.core.messages import (
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    TimeoutNowRequest,
+)
+from txraft.core.progress import Mode
+from txraft.core.ready import (
+    Heartbeat,
+    Install,
+    Refusal,
+    Replicate,
+    ResetLog,
+    SendSnapshot,
+    SnapshotMark,
+)
+
+MEMBERS = Configuration.of_voters("abcd")
+
+
+def snapshot(index: int, term: int, leader_term: int = 3) -> InstallSnapshotRequest:
+    """Make the request that announces a snapshot up to (*index*, *term*)."""
+    return InstallSnapshotRequest(leader_term, "b", index, term, 0, MEMBERS, 2)
+
+
+def mark_of(request: InstallSnapshotRequest) -> SnapshotMark:
+    """Return where the snapshot of *request* ends."""
+    return SnapshotMark(
+        request.last_log_index,
+        request.last_log_term,
+        request.configuration,
+        request.configuration_index,
+    )
+
+
+def begin(follower: Consensus, request: InstallSnapshotRequest) -> Install:
+    """Announce a snapshot and return the order to receive it."""
+    follower.request(request, "reply")
+    install = sync(follower).install
+    assert install is not None
+    return install
+
+
+class Installation(SynchronousTestCase):
+    """`InstallSnapshot` at a follower.  Source: Raft paper, figure 13."""
+
+    def test_install_replaces_a_log_that_lacks_its_end(self) -> None:
+        """A log that does not hold the snapshot's last entry goes as a whole."""
+        for terms in ((1, 1), (1, 1, 1, 1, 1, 1, 1)):
+            follower = server(log=log_of(*terms), term=2)
+            install = begin(follower, snapshot(5, 2))
+
+            follower.installed(install, mark_of(install.request))
+            ready = follower.ready()
+
+            self.assertEqual(ready.reset_log, ResetLog(5, keep_suffix=False))
+            self.assertEqual((terms_of(follower), follower.log.last_term), ([], 2))
+            self.assertEqual(follower.commit_index, 5)
+            self.assertEqual(follower.configuration, MEMBERS)
+
+    def test_install_keeps_what_follows_its_last_entry(self) -> None:
+        """A log that holds that entry keeps its later ones."""
+        follower = server(log=log_of(1, 1, 2, 2, 3), term=3)
+        install = begin(follower, snapshot(4, 2))
+
+        follower.installed(install, mark_of(install.request))
+        ready = follower.ready()
+
+        self.assertEqual(ready.reset_log, ResetLog(4, keep_suffix=True))
+        self.assertEqual(terms_of(follower), [3])
+        self.assertEqual(follower.commit_index, 4)
+
+    def test_install_in_the_batch_of_an_append_leaves_no_stray_entry(self) -> None:
+        """Of a replaced log nothing is written afterwards."""
+        follower = server(log=log_of(1), term=2)
+        install = begin(follower, snapshot(3, 2))
+        follower.installing = False
+        follower.request(append(3, (1, 1), (1, 1, 1, 1, 1)), "entries")
+
+        follower.installed(install, mark_of(install.request))
+        ready = follower.ready()
+
+        self.assertEqual(ready.append, [])
+        self.assertEqual(follower.log.last_index, 3)
+
+    def test_install_answers_after_the_log_was_reset(self) -> None:
+        """Success says that the follower has all up to there, also after a crash."""
+        follower = server(term=2)
+        install = begin(follower, snapshot(5, 2))
+
+        follower.installed(install, mark_of(install.request))
+        ready = follower.ready()
+
+        self.assertEqual(ready.send, [])
+        self.assertEqual(
+            ready.after_sync, [("reply", InstallSnapshotResponse(3, True))]
+        )
+
+    def test_install_of_what_is_committed_succeeds_without_work(self) -> None:
+        """An older or repeated snapshot does not take the state back."""
+        follower = server(log=log_of(1, 1, 2), term=3)
+        follower.request(append(3, (3, 2), commit=3), "first")
+        sync(follower)
+
+        follower.request(snapshot(2, 1), "reply")
+        ready = follower.ready()
+
+        self.assertIsNone(ready.install)
+        self.assertEqual(
+            ready.after_sync, [("reply", InstallSnapshotResponse(3, True))]
+        )
+        self.assertEqual(terms_of(follower), [1, 1, 2])
+
+    def test_install_that_came_too_late_changes_nothing(self) -> None:
+        """What was committed while it arrived stays."""
+        follower = server(log=log_of(1, 1, 2), term=3)
+        install = begin(follower, snapshot(5, 2))
+        follower.commit(3)
+
+        follower.installed(install, SnapshotMark(2, 1, MEMBERS, 2))
+
+        self.assertIsNone(follower.ready().reset_log)
+        self.assertEqual(terms_of(follower), [1, 1, 2])
+
+    def test_install_of_an_older_term_refused(self) -> None:
+        """A deposed leader installs nothing."""
+        follower = server(term=9)
+
+        follower.request(snapshot(5, 2), "reply")
+        ready = follower.ready()
+
+        self.assertEqual(answer_of(ready), InstallSnapshotResponse(9, False))
+        self.assertIsNone(ready.install)
+
+    def test_install_one_at_a_time(self) -> None:
+        """A second one is refused while the first arrives."""
+        follower = server(term=3)
+        begin(follower, snapshot(5, 2))
+
+        follower.request(snapshot(6, 2), "reply")
+        ready = follower.ready()
+
+        self.assertIsInstance(answer_of(ready), Refusal)
+        self.assertIsNone(ready.install)
+
+    def test_install_that_failed_is_reported_and_can_be_repeated(self) -> None:
+        """The sender learns it, the log stays, the next attempt is welcome."""
+        follower = server(log=log_of(1), term=3)
+        install = begin(follower, snapshot(5, 2))
+
+        follower.installed(install, None)
+
+        answer = answer_of(sync(follower))
+        self.assertEqual(answer, InstallSnapshotResponse(3, False))
+        self.assertEqual(terms_of(follower), [1])
+        begin(follower, snapshot(5, 2))
+
+    def test_install_that_contradicts_itself_refused(self) -> None:
+        """A last entry of a term to come, or a membership from behind the end."""
+        wrong = [
+            snapshot(5, 9),
+            InstallSnapshotRequest(3, "b", 5, 2, 0, MEMBERS, 6),
+        ]
+        for request in wrong:
+            follower = server(term=3)
+            follower.request(request, "reply")
+            ready = follower.ready()
+
+            self.assertIsInstance(answer_of(ready), Refusal)
+            self.assertIsNone(ready.install)
+
+    def test_install_silences_the_follower_as_a_candidate(self) -> None:
+        """Not even a transfer makes it campaign before it has its state."""
+        follower = server(term=3)
+        begin(follower, snapshot(5, 2))
+
+        follower.request(TimeoutNowRequest(), "now")
+
+        self.assertEqual((follower.term, follower.voted_for), (3, None))
+
+
+class Compaction(SynchronousTestCase):
+    """What is left when a prefix of the log goes."""
+
+    def test_compacted_keeps_the_term_at_the_edge(self) -> None:
+        """The next entry is still compared with the last compacted one."""
+        leading = settled_leader(2, log=log_of(1, 1))
+        leading.snapshotted(SnapshotMark(2, 1, leading.configuration, 0))
+
+        leading.compacted(2)
+
+        self.assertEqual((leading.log.base_index, leading.log.base_term), (2, 1))
+        self.assertEqual(terms_of(leading), [2])
+
+    def test_restart_after_a_snapshot_begins_with_its_state(self) -> None:
+        """What a snapshot holds is committed."""
+        restarted = server(
+            log=log_of(2, base=(5, 2)), snapshot=SnapshotMark(5, 2, MEMBERS, 3)
+        )
+
+        self.assertEqual(restarted.commit_index, 5)
+        self.assertEqual(restarted.configuration, MEMBERS)
+
+
+class Sending(SynchronousTestCase):
+    """A leader whose follower needs what is compacted."""
+
+    def setUp(self) -> None:
+        self.leading = settled_leader()
+        self.leading.propose([command() for _ in range(9)])
+        settle(self.leading, "c")
+        self.leading.snapshotted(SnapshotMark(8, 1, self.leading.configuration, 0))
+        self.leading.compacted(8)
+        life = progress(self.leading, "c").life
+        refuse(self.leading, "c", Replicate(1, 1, 1, 2, 1, 0, life), last_log=0)
+        self.leading.tick(1)
+        settle_heartbeats(self.leading)
+        self.leading.tick(1)
+        settle_heartbeats(self.leading)
+
+    def known(self) -> object:
+        """Return how the follower is served."""
+        return progress(self.leading, "c").mode
+
+    def order(self) -> SendSnapshot:
+        """Return the order to send a snapshot, as it would be now."""
+        return SendSnapshot(1, 8, self.leading.now, progress(self.leading, "c").life)
+
+    def test_snapshot_is_sent_once(self) -> None:
+        """While it is on its way nothing else goes there but heartbeats."""
+        self.assertIs(self.known(), Mode.SNAPSHOT)
+        self.leading.propose([command()])
+
+        ready = self.leading.ready()
+
+        self.assertEqual(sent(ready, SendSnapshot), [])
+        self.assertEqual(sent(ready, Replicate, "c"), [])
+
+    def test_snapshot_answered_goes_on_after_it(self) -> None:
+        """The follower has what the snapshot covers, and gets the entry after it."""
+        answer = InstallSnapshotResponse(1, True)
+
+        self.leading.response("c", self.order(), answer)
+
+        self.assertEqual(progress(self.leading, "c").match, 8)
+        request = sent(self.leading.ready(), Replicate, "c")[0]
+        self.assertEqual((request.prev_index, request.prev_term), (8, 1))
+
+    def test_snapshot_refused_is_tried_again_later(self) -> None:
+        """A failure waits before the next attempt."""
+        self.leading.response("c", self.order(), InstallSnapshotResponse(1, False))
+        self.assertEqual(sent(self.leading.ready(), SendSnapshot), [])
+
+        self.leading.tick(2)
+
+        self.assertEqual(len(sent(self.leading.ready(), SendSnapshot, "c")), 1)
+
+    def test_snapshot_unreachable_is_tried_again_later(self) -> None:
+        """So does a lost connection."""
+        self.leading.unreachable("c", self.order())
+        self.assertEqual(sent(self.leading.ready(), SendSnapshot), [])
+
+        self.leading.tick(2)
+
+        self.assertEqual(len(sent(self.leading.ready(), SendSnapshot, "c")), 1)
+
+    def test_snapshot_answer_of_an_earlier_life_does_not_count(self) -> None:
+        """Only the answer to the snapshot on its way does."""
+        order = self.order()
+        stale = SendSnapshot(1, 8, order.sent, order.life - 1)
+
+        self.leading.response("c", stale, InstallSnapshotResponse(1, True))
+
+        self.assertEqual(progress(self.leading, "c").match, 1)
+
+    def test_snapshot_answer_with_a_newer_term_deposes(self) -> None:
+        """A newer term in any answer ends the leadership."""
+        answer = InstallSnapshotResponse(7, False)
+
+        self.leading.response("c", self.order(), answer)
+
+        self.assertEqual((self.leading.is_leader, self.leading.term), (False, 7))
+
+
+def settle_heartbeats(leading: Consensus) -> None:
+    """Answer what *leading* sends, and leave the snapshot on its way."""
+    ready = sync(leading)
+    for to, message in ready.send:
+        if isinstance(message, Heartbeat) or (
+            isinstance(message, Replicate) and to != "c"
+        ):
+            accept(leading, str(to), message)
