@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from itertools import pairwise
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -23,14 +22,12 @@ from tests.core.builders import (
     sync,
     terms_of,
 )
-from txraft.core.consensus import Consensus
 from txraft.core.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
     InstallSnapshotRequest,
 )
-from txraft.core.progress import Mode
-from txraft.core.ready import Heartbeat, Refusal, Replicate, SendSnapshot
+from txraft.core.ready import Heartbeat, Refusal, Replicate
 
 
 class Opening(SynchronousTestCase):
@@ -207,180 +204,6 @@ class Commitment(SynchronousTestCase):
 
         self.assertEqual(progress(leading, "b").match, 1)
         self.assertEqual(leading.commit_index, 1)
-
-
-class Pipelining(SynchronousTestCase):
-    """How much is on its way.  Source: Raft dissertation §10.2.1."""
-
-    def test_replicate_one_probe_until_the_first_success(self) -> None:
-        """Nothing more is sent to a follower whose log is not known."""
-        leading = leader(1)
-        sync(leading)
-        leading.propose([command()])
-
-        self.assertEqual(sent(leading.ready(), Replicate), [])
-
-    def test_replicate_up_to_the_window(self) -> None:
-        """Later requests do not wait for earlier answers, up to a limit."""
-        leading = settled_leader(max_append_entries=2, max_inflight_requests=3)
-        leading.propose([command() for _ in range(20)])
-
-        ranges = [(m.prev_index, m.last) for m in sent(sync(leading), Replicate, "b")]
-
-        self.assertEqual(ranges, [(1, 3), (3, 5), (5, 7)])
-        self.assertEqual(sent(leading.ready(), Replicate, "b"), [])
-
-    def test_replicate_goes_on_with_each_answer(self) -> None:
-        """An answer makes room for one request."""
-        leading = settled_leader(max_append_entries=2, max_inflight_requests=2)
-        leading.propose([command() for _ in range(20)])
-        first = sent(sync(leading), Replicate, "b")
-
-        accept(leading, "b", first[0])
-
-        ranges = [(m.prev_index, m.last) for m in sent(leading.ready(), Replicate, "b")]
-        self.assertEqual(ranges, [(5, 7)])
-
-    def test_replicate_from_disk_one_at_a_time(self) -> None:
-        """What is not in memory is sent singly, and may be cut shorter."""
-        leading = settled_leader(max_append_entries=4, max_inflight_requests=3)
-        leading.resident_from = 100
-        leading.propose([command() for _ in range(10)])
-
-        messages = sent(sync(leading), Replicate, "b")
-
-        self.assertEqual([(m.last, m.may_shorten) for m in messages], [(5, True)])
-        short = Replicate(1, 1, 1, 2, 1, messages[0].sent, messages[0].life, True)
-        accept(leading, "b", short)
-        self.assertEqual(sent(leading.ready(), Replicate, "b")[0].prev_index, 2)
-
-    def test_replicate_as_many_as_fit(self) -> None:
-        """The shell tells how many entries make a message."""
-        leading = settled_leader()
-        leading.fit = lambda first, last: min(last, first + 2)
-        leading.propose([command() for _ in range(10)])
-
-        ranges = [(m.prev_index, m.last) for m in sent(sync(leading), Replicate, "b")]
-
-        self.assertEqual(ranges, [(1, 4), (4, 7)])
-
-    def test_response_refused_in_the_pipeline_begins_again(self) -> None:
-        """What was sent after a refused request is void, and so are its answers."""
-        leading = settled_leader(max_append_entries=2, max_inflight_requests=2)
-        leading.propose([command() for _ in range(4)])
-        first, second = sent(sync(leading), Replicate, "b")
-
-        refuse(leading, "b", first, last_log=3)
-        accept(leading, "b", second)
-
-        known = progress(leading, "b")
-        self.assertEqual((known.match, known.next, known.mode), (1, 2, Mode.PROBE))
-        self.assertEqual(known.inflight, 0)
-
-    def test_unreachable_begins_again_at_the_first_lost(self) -> None:
-        """Requests after a lost one are void; they are sent again after a wait."""
-        leading = settled_leader(max_append_entries=2, max_inflight_requests=2)
-        leading.propose([command() for _ in range(4)])
-        first, second = sent(sync(leading), Replicate, "b")
-
-        leading.unreachable("b", first)
-        leading.unreachable("b", second)
-        self.assertEqual(sent(leading.ready(), Replicate, "b"), [])
-        leading.tick()
-
-        again = sent(leading.ready(), Replicate, "b")
-        self.assertEqual([(m.prev_index, m.last) for m in again], [(1, 3)])
-        self.assertEqual(progress(leading, "b").failures, 1)
-
-    def test_unreachable_of_an_earlier_leadership_means_nothing(self) -> None:
-        """A lost request of another term says nothing of this one."""
-        leading = settled_leader(3)
-        before = repr(progress(leading, "b"))
-        life = progress(leading, "b").life
-
-        leading.unreachable("b", Replicate(1, 0, 0, 1, 0, 0, life))
-        leading.unreachable("b", SendSnapshot(1, 1, 0, life))
-
-        self.assertEqual(repr(progress(leading, "b")), before)
-
-    def test_response_of_an_earlier_leadership_does_not_count(self) -> None:
-        """An answer to a request of another term tells only its term."""
-        leading = leader(5)
-        sync(leading)
-        life = progress(leading, "b").life
-
-        stale = Replicate(3, 0, 0, 1, 0, 0, life)
-        leading.response("b", stale, AppendEntriesResponse(5, 1, True))
-
-        self.assertEqual(progress(leading, "b").match, 0)
-        self.assertEqual(leading.commit_index, 0)
-
-
-class Repair(SynchronousTestCase):
-    """Finding where two logs part.  Source: Raft dissertation §3.5."""
-
-    def round_trips(self, leading: Consensus, follower: Consensus) -> int:
-        """Exchange single requests until *follower* has the leader's log."""
-        trips = 0
-        while progress(leading, "b").match < leading.log.last_index:
-            request = sent(sync(leading), Replicate, "b")[0]
-            terms = [
-                leading.log.term_at(i) or 0
-                for i in range(request.prev_index + 1, request.last + 1)
-            ]
-            prev = (request.prev_index, request.prev_term)
-            follower.request(append(request.term, prev, terms, sender="a"), "reply")
-            ready = sync(follower)
-            (answer,) = [m for _, m in (*ready.send, *ready.after_sync)]
-            assert isinstance(answer, AppendEntriesResponse)
-            leading.response("b", request, answer)
-            trips += 1
-        return trips
-
-    def test_refused_of_50000_divergent_entries_in_20_trips(self) -> None:
-        """A follower with a long log of another leader is found in a few trips."""
-        ours, theirs = log_of(1), log_of(1)
-        ours.append(3, 50_000)
-        theirs.append(2, 50_000)
-        leading = leader(4, log=ours, max_append_entries=1 << 20)
-        follower = server("b", log=theirs, term=3)
-
-        trips = self.round_trips(leading, follower)
-
-        self.assertLessEqual(trips, 20)
-        self.assertEqual(follower.log.runs, leading.log.runs)
-
-    def test_refused_with_a_short_log_in_two_trips(self) -> None:
-        """The answer's last index leads straight to a follower that lags."""
-        ours = log_of(1)
-        ours.append(1, 50_000)
-        leading = leader(4, log=ours, max_append_entries=1 << 20)
-
-        self.assertEqual(self.round_trips(leading, server("b", log=log_of(1, 1))), 2)
-
-    def test_refused_without_hurry_waits(self) -> None:
-        """A refusal that does not speak of the previous entry asks for patience."""
-        leading = leader(1, log=log_of(1, 1, 1))
-        request = sent(sync(leading), Replicate, "b")[0]
-
-        refuse(leading, "b", request, last_log=1, at_once=False)
-
-        self.assertEqual(sent(leading.ready(), Replicate, "b"), [])
-        leading.tick()
-        self.assertEqual(len(sent(leading.ready(), Replicate, "b")), 1)
-
-    def test_refused_by_one_that_lost_its_disk_does_not_spin(self) -> None:
-        """Who denies what it has confirmed is asked again only after a wait."""
-        leading = settled_leader(1, log=log_of(1, 1))
-        leading.propose([command()])
-        messages = 0
-        for _ in range(100):
-            for request in sent(sync(leading), Replicate, "b"):
-                messages += 1
-                refuse(leading, "b", request, last_log=0)
-
-        self.assertLess(messages, 5)
-        self.assertEqual(progress(leading, "b").next, 4)
 
 
 class Heartbeats(SynchronousTestCase):
@@ -633,23 +456,3 @@ class Rivals(SynchronousTestCase):
         server().propose([entry])
 
         self.assertEqual((entry.index, entry.term), (0, 0))
-
-
-class Window(SynchronousTestCase):
-    """The window, seen over a long exchange."""
-
-    def test_window_is_never_exceeded_and_always_refilled(self) -> None:
-        """With answers in order, 200 entries arrive in order without a gap."""
-        leading = settled_leader(max_append_entries=3, max_inflight_requests=4)
-        leading.propose([command() for _ in range(200)])
-        inflight: deque[Replicate] = deque()
-        expected = 1
-        while progress(leading, "b").match < 201:
-            inflight.extend(sent(sync(leading), Replicate, "b"))
-            self.assertLessEqual(len(inflight), 4)
-            request = inflight.popleft()
-            self.assertEqual(request.prev_index, expected)
-            expected = request.last
-            accept(leading, "b", request)
-
-        self.assertEqual(leading.commit_index, 201)

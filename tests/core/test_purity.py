@@ -58,8 +58,8 @@ def imported(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0 and node.module, "imports are absolute"
-            yield node.module
+            assert node.level == 0, "imports are absolute"
+            yield node.module or ""
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
@@ -123,15 +123,9 @@ class Determinism(SynchronousTestCase):
         found = [
             place
             for place, node in self.places()
-            if (
-                isinstance(node, ast.Import)
-                and "random" in [a.name for a in node.names]
-            )
-            or (
-                isinstance(node, ast.ImportFrom)
-                and node.module == "random"
-                and [a.name for a in node.names] != ["Random"]
-            )
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            and "random" in imported(ast.Module([node], []))
+            and [alias.name for alias in node.names] != ["Random"]
         ]
 
         self.assertEqual(found, [])

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.core.cluster import Cluster
 
-SEEDS = 200
+SEEDS = 150
 
 
 class RandomClusters(SynchronousTestCase):
