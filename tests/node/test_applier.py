@@ -68,8 +68,9 @@ class ApplierCase(SynchronousTestCase):
     def turn(self) -> None:
         """Make the one call that is due, and none that it makes due."""
         [call] = self.clock.getDelayedCalls()
+        make = call.func
         call.cancel()
-        call.func()
+        make()
 
     def takes(self, seconds: float) -> Callable[[], object]:
         """Make an answer that takes *seconds* of the clock."""

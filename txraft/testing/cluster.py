@@ -304,10 +304,12 @@ class Cluster:
         return self.result(self.leader.raft.apply(data))
 
     def wait_for_all(self) -> None:
-        """Wait until every node has applied what the leader has committed."""
-        self.wait_until(
-            lambda: (
-                {n.raft.applied_index for n in self.nodes.values()}
-                == {self.leader.raft.commit_index}
-            )
-        )
+        """Wait until every node has applied all that the leader's log holds."""
+
+        def applied() -> bool:
+            if not self.leaders():
+                return False
+            last = self.leader.raft.last_index
+            return {n.raft.applied_index for n in self.nodes.values()} == {last}
+
+        self.wait_until(applied)
