@@ -46,7 +46,7 @@ class Load:
         self._keys = keys
         self._sent = 0
         self._limit: int | None = None
-        self._running = True
+        self._answered_count = 0
         self._done: Deferred[None] = Deferred()
         self.latencies: list[float] = []
 
@@ -57,9 +57,10 @@ class Load:
             self._send()
         return self._done
 
-    def stop(self) -> None:
-        """Send no more."""
-        self._running = False
+    def stop(self) -> Deferred[None]:
+        """Send no more; fires when all that was sent is answered."""
+        self._limit = self._sent
+        return self._done
 
     def _send(self) -> None:
         if self._limit is not None and self._sent >= self._limit:
@@ -71,9 +72,10 @@ class Load:
 
     def _answered(self, _: object, began: float) -> None:
         self.latencies.append(time.perf_counter() - began)
-        if len(self.latencies) == self._limit:
+        self._answered_count += 1
+        if self._answered_count == self._limit:
             self._done.callback(None)
-        elif self._running:
+        else:
             self._send()
 
 
@@ -164,8 +166,8 @@ class Member:
         elapsed = time.perf_counter() - began
         used = sum(os.times()[:2]) - used
         latencies = sorted(load.latencies)
-        load.stop()
         count = len(latencies)
+        await load.stop()
         return {
             "rate": count / elapsed,
             "p50_ms": latencies[count // 2] * 1e3,
