@@ -269,6 +269,11 @@ class Cluster:
 
     # Raft
 
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses of all nodes that were ever started, running or not."""
+        return sorted(self._disks)
+
     def leaders(self) -> list[Node]:
         """Return the nodes that take themselves for the leader."""
         return [n for n in self.nodes.values() if n.raft.state is RaftState.LEADER]
