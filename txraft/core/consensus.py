@@ -34,7 +34,6 @@ from txraft.core.messages import (
     RequestPreVoteRequest,
     RequestPreVoteResponse,
     RequestVoteRequest,
-    RequestVoteResponse,
     Response,
     TimeoutNowRequest,
     TimeoutNowResponse,
@@ -50,7 +49,7 @@ from txraft.core.ready import (
     ResetLog,
     SnapshotMark,
 )
-from txraft.core.voting import grants_pre_vote, grants_vote, is_tied_to_other_leader
+from txraft.core.voting import answer_pre_vote, answer_vote
 from txraft.core.writes import Writes
 
 Role = Follower | PreCandidate | Candidate | Leader
@@ -150,9 +149,9 @@ class Consensus:
             case AppendEntriesRequest():
                 self._append_entries(message, reply_to)
             case RequestVoteRequest():
-                self._request_vote(message, reply_to)
+                answer_vote(self, message, reply_to)
             case RequestPreVoteRequest():
-                self._request_pre_vote(message, reply_to)
+                answer_pre_vote(self, message, reply_to)
             case InstallSnapshotRequest():
                 self._install_snapshot(message, reply_to)
             case TimeoutNowRequest():
@@ -451,28 +450,6 @@ class Consensus:
         """Refuse a leader whose log denies what is committed here."""
         self._ready.contradiction = leader
         self.send(reply_to, Refusal(self._foreign()))
-
-    def _request_vote(self, request: RequestVoteRequest, reply_to: object) -> None:
-        voters = self.configuration.voters
-        if is_tied_to_other_leader(self, request) or request.term < self.term:
-            self.send(reply_to, RequestVoteResponse(self.term, False, voters))
-            return
-        if request.term > self.term:
-            self.become_follower(request.term, None)
-        if not grants_vote(self, request):
-            self.send(reply_to, RequestVoteResponse(self.term, False, voters))
-            return
-        self.voted_for = request.candidate
-        self.role.granted_vote()
-        answer = RequestVoteResponse(self.term, True, voters)
-        self.send_after_sync(reply_to, answer)
-
-    def _request_pre_vote(
-        self, request: RequestPreVoteRequest, reply_to: object
-    ) -> None:
-        granted = grants_pre_vote(self, request)
-        term = request.term if granted else self.term
-        self.send(reply_to, RequestPreVoteResponse(term, granted))
 
     def _install_snapshot(
         self, request: InstallSnapshotRequest, reply_to: object

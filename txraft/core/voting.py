@@ -7,10 +7,46 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txraft.core.messages import RequestPreVoteRequest, RequestVoteRequest
+from txraft.core.messages import (
+    RequestPreVoteRequest,
+    RequestPreVoteResponse,
+    RequestVoteRequest,
+    RequestVoteResponse,
+)
 
 if TYPE_CHECKING:
     from txraft.core.consensus import Consensus
+
+
+def answer_vote(
+    consensus: Consensus, request: RequestVoteRequest, reply_to: object
+) -> None:
+    """Answer a candidate: a vote once it is durable, a refusal at once."""
+    voters = consensus.configuration.voters
+    if is_tied_to_other_leader(consensus, request) or request.term < consensus.term:
+        consensus.send(reply_to, RequestVoteResponse(consensus.term, False, voters))
+        return
+    if request.term > consensus.term:
+        consensus.become_follower(request.term, None)
+    if not grants_vote(consensus, request):
+        consensus.send(reply_to, RequestVoteResponse(consensus.term, False, voters))
+        return
+    consensus.voted_for = request.candidate
+    consensus.role.granted_vote()
+    answer = RequestVoteResponse(consensus.term, True, voters)
+    consensus.send_after_sync(reply_to, answer)
+
+
+def answer_pre_vote(
+    consensus: Consensus, request: RequestPreVoteRequest, reply_to: object
+) -> None:
+    """Answer a pre-candidate at once; nothing changes here.
+
+    A refusal names this server's term, so that a candidate behind it catches up.
+    """
+    granted = grants_pre_vote(consensus, request)
+    term = request.term if granted else consensus.term
+    consensus.send(reply_to, RequestPreVoteResponse(term, granted))
 
 
 def is_tied_to_other_leader(
