@@ -82,6 +82,7 @@ def server(
     voters: Iterable[str] = "abc",
     configuration: Configuration | None = None,
     snapshot: SnapshotMark | None = None,
+    history: ConfigurationHistory | None = None,
     seed: int = 0,
     **options: int | bool,
 ) -> Consensus:
@@ -96,7 +97,7 @@ def server(
         Options(**{**OPTIONS, **options}),  # type: ignore[arg-type]
         HardState(term, voted_for),
         log,
-        ConfigurationHistory(made, members),
+        history or ConfigurationHistory(made, members),
         snapshot,
     )
     consensus.resident_from = 1

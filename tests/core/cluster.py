@@ -41,6 +41,10 @@ MAX_EVENTS = 400_000
 """Events in one run: more than this is a storm of messages."""
 
 
+LONGEST_CALL_TICKS = 12
+"""After this long a request that was not answered has failed."""
+
+
 @dataclass(slots=True)
 class Call:
     """One request on its way, and who waits for the answer."""
@@ -161,7 +165,9 @@ class Cluster:
         if not self.calm:
             self._check_snapshot_travels(sent)
         lost = (source.address, target) in self.cuts or self._loses()
-        self.later(self.random.randint(8, 12), source, self._give_up, call)
+        self.later(
+            self.random.randint(8, LONGEST_CALL_TICKS), source, self._give_up, call
+        )
         if lost or target not in self.machines:
             if self.random.random() < 0.5:
                 self.later(1, source, self._give_up, call)
@@ -329,6 +335,7 @@ class Cluster:
         """Live through a storm, then heal and demand a leader, progress, agreement."""
         self.run_until(self.now + ticks, self.storm)
         self.heal()
+        self.run_until(self.now + LONGEST_CALL_TICKS, lambda: None)
         patience = 20 if self.options.pre_vote else 50
         backlog = 4 * self.proposed
         deadline = self.now + backlog + patience * self.options.election_timeout_ticks

@@ -112,6 +112,12 @@ class Histories(SynchronousTestCase):
             [self.history.at(i)[0] for i in (0, 2, 3, 6, 7, 99)], [0, 0, 3, 3, 7, 7]
         )
 
+    def test_since_lists_what_may_be_committed(self) -> None:
+        """The one in force at a commit index, and all that came after it."""
+        self.assertEqual(self.history.since(0), [ABC, self.four, self.five])
+        self.assertEqual(self.history.since(6), [self.four, self.five])
+        self.assertEqual(self.history.since(7), [self.five])
+
     def test_forget_before_keeps_what_is_in_force_there(self) -> None:
         """After compaction the configuration at that index is still known."""
         self.history.forget_before(5)

@@ -20,7 +20,12 @@ from tests.core.builders import (
     settled_leader,
     sync,
 )
-from txraft.core.configuration import Configuration, Server, Suffrage
+from txraft.core.configuration import (
+    Configuration,
+    ConfigurationHistory,
+    Server,
+    Suffrage,
+)
 from txraft.core.entry import Entry, LogType
 from txraft.core.messages import AppendEntriesRequest, RequestVoteResponse
 from txraft.core.ready import Heartbeat, Replicate
@@ -177,6 +182,23 @@ class Rollback(SynchronousTestCase):
         leaving.request(append(1, (1, 1), commit=1), "reply")
 
         self.assertFalse(leaving.may_campaign)
+
+    def test_uncommitted_removal_after_a_restart(self) -> None:
+        """A server that knows of no commit may campaign with any membership it has.
+
+        It joined by the entry 3, removed itself as leader by the entry 5, and lost
+        its memory of what is committed. The other voter lacks entries 4 and 5: only
+        this server can be elected.
+        """
+        history = ConfigurationHistory(0, Configuration.of_voters("b"))
+        history.append(3, Configuration.of_voters("ab"))
+        history.append(5, Configuration.of_voters("b"))
+        restarted = server(log=log_of(1, 1, 1, 2, 2), term=2, history=history)
+        self.assertTrue(restarted.may_campaign)
+
+        restarted.commit(5)
+
+        self.assertFalse(restarted.may_campaign)
 
 
 class SelfRemoval(SynchronousTestCase):

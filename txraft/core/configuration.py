@@ -147,6 +147,14 @@ class ConfigurationHistory:
                 return made, configuration
         return self._made[0]
 
+    def since(self, index: int) -> list[Configuration]:
+        """List what was in force at *index* and what was made after it.
+
+        With a commit index these are all that may turn out to be committed.
+        """
+        in_force, _ = self.at(index)
+        return [configuration for made, configuration in self._made if made >= in_force]
+
     def forget_before(self, index: int) -> None:
         """Drop what is not needed to answer `at` for *index* or later."""
         while len(self._made) > 1 and self._made[1][0] <= index:

@@ -262,15 +262,15 @@ class Consensus:
 
     @property
     def may_campaign(self) -> bool:
-        """Whether this server is a voter, or was until an uncommitted change.
+        """Whether this server is a voter, unless its removal is known to be committed.
 
+        After a restart little is known to be committed, and the votes of a server
+        that is about to be removed may be needed for its removal to commit.
         Source: Raft dissertation §4.2.2.
         """
-        if self.installing:
-            return False
-        _, committed = self.configurations.at(self.commit_index)
-        return self.configuration.is_voter(self.address) or committed.is_voter(
-            self.address
+        possible = self.configurations.since(self.commit_index)
+        return not self.installing and any(
+            configuration.is_voter(self.address) for configuration in possible
         )
 
     @property

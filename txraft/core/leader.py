@@ -288,14 +288,17 @@ class Leader(BaseRole):
         return max(last, progress.next - 1)
 
     def _has_news(self, progress: Progress, commit: int) -> bool:
-        """Tell whether a request without entries has something to say."""
+        """Tell whether a request without entries has something to say.
+
+        The commit index is said again once in a while: a follower that restarted
+        between two heartbeats has forgotten it, and heartbeats do not carry it.
+        """
         if progress.mode is Mode.PROBE:
             return True
-        return (
-            progress.commit_sent < commit
-            and progress.inflight == 0
-            and progress.commit_due <= self.consensus.now
-        )
+        waited = self.consensus.now - progress.commit_due
+        is_news = progress.commit_sent < commit
+        longest = 0 if is_news else self.consensus.options.heartbeat_timeout_ticks
+        return progress.inflight == 0 and waited >= longest
 
     def _send_snapshot(self, address: str, progress: Progress) -> None:
         """Send a snapshot to a follower that answers; it is too much to waste."""
