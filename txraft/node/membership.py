@@ -11,22 +11,174 @@ own removal. Who founds a cluster is told apart from who waits to be added here 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-from txraft.core.configuration import Configuration, Server
+from twisted.internet.defer import Deferred, fail
+
+from txraft.core.configuration import Configuration, Server, Suffrage
 from txraft.core.entry import Entry, LogType
-from txraft.errors import ConfigurationRefused
+from txraft.errors import ConfigurationRefused, KnownPeer, RaftError, UnknownPeer
+from txraft.node.pending import Change, Proposal
+
+if TYPE_CHECKING:
+    from txraft.node.shell import Parts, Shell
+
+FIRST_VERSION_WITH_IDS = 3
+FIRST_VERSION_WITH_CONFIGURATIONS = 2
+
+
+class Membership:
+    """The part of `Raft` that changes who is a member, one server at a time.
+
+    Every change is a Deferred of the index of its entry, once that is committed. It
+    fails with NotLeader, QueueFull or RaftShutdown, with ConfigurationRefused for
+    what is no legal single step, and with LeadershipLost when it may still commit.
+    A change waits until the one before it is committed.
+    """
+
+    _parts: Parts
+
+    def _leading(self) -> Shell:
+        raise NotImplementedError
+
+    def add_peer(self, address: str) -> Deferred[int]:
+        """Make the server at *address* a voter. It starts with `join`, or empty.
+
+        Returns: as every change. It also fails with KnownPeer.
+        """
+        return self.add_voter(address, address)
+
+    def remove_peer(self, address: str) -> Deferred[int]:
+        """Remove the member at *address*, which may be this one.
+
+        Returns: as every change. It also fails with UnknownPeer.
+        """
+
+        def make(configuration: Configuration) -> Entry:
+            if configuration.server(address) is None:
+                raise UnknownPeer(f"{address} is not a member")
+            return removed(configuration, address, self._version)
+
+        return self._change(make)
+
+    def add_voter(self, id: str, address: str) -> Deferred[int]:
+        """Make the server *id* at *address* a voter, new or a nonvoter so far.
+
+        Returns: as every change. It also fails with KnownPeer.
+        """
+        server = Server(id, address, Suffrage.VOTER)
+
+        def make(configuration: Configuration) -> Entry:
+            if configuration.is_voter(address):
+                raise KnownPeer(f"{address} is a member already")
+            return self._with(configuration, server)
+
+        return self._change(make)
+
+    def add_nonvoter(self, id: str, address: str) -> Deferred[int]:
+        """Make the server *id* at *address* a member that gets entries but no vote.
+
+        Returns: as every change. It also fails with KnownPeer, and with
+            ConfigurationRefused below protocol version 3.
+        """
+        server = Server(id, address, Suffrage.NONVOTER)
+
+        def make(configuration: Configuration) -> Entry:
+            self._check_nonvoters_exist()
+            if configuration.server(address) is not None:
+                raise KnownPeer(f"{address} is a member already")
+            return self._with(configuration, server)
+
+        return self._change(make)
+
+    def demote_voter(self, id: str) -> Deferred[int]:
+        """Take the vote of the server *id*, which may be this one.
+
+        Returns: as every change. It also fails with UnknownPeer, and with
+            ConfigurationRefused below protocol version 3.
+        """
+
+        def make(configuration: Configuration) -> Entry:
+            self._check_nonvoters_exist()
+            address = _address_of(configuration, id)
+            if not configuration.is_voter(address):
+                raise ConfigurationRefused(f"server {id} has no vote")
+            return added(
+                configuration, Server(id, address, Suffrage.NONVOTER), self._version
+            )
+
+        return self._change(make)
+
+    def remove_server(self, id: str) -> Deferred[int]:
+        """Remove the server *id*, which may be this one.
+
+        Returns: as every change. It also fails with UnknownPeer.
+        """
+
+        def make(configuration: Configuration) -> Entry:
+            return removed(configuration, _address_of(configuration, id), self._version)
+
+        return self._change(make)
+
+    @property
+    def _version(self) -> int:
+        return self._parts.config.protocol_version
+
+    def _with(self, configuration: Configuration, server: Server) -> Entry:
+        """Make the entry that adds *server*, whose names no other member may have."""
+        if self._version < FIRST_VERSION_WITH_IDS and server.id != server.address:
+            raise ConfigurationRefused(
+                f"server {server.id}: below protocol version {FIRST_VERSION_WITH_IDS} "
+                f"the id is the address, {server.address}"
+            )
+        known = configuration.server(server.address)
+        if known is not None and known.id != server.id:
+            raise ConfigurationRefused(
+                f"{server.address} is server {known.id}; remove that one first"
+            )
+        return added(configuration, server, self._version)
+
+    def _check_nonvoters_exist(self) -> None:
+        if self._version < FIRST_VERSION_WITH_IDS:
+            raise ConfigurationRefused(
+                f"nonvoters need protocol version {FIRST_VERSION_WITH_IDS}, "
+                f"this is {self._version}"
+            )
+
+    def _change(self, make: Callable[[Configuration], Entry]) -> Deferred[int]:
+        proposal = Proposal(Entry(0, 0, LogType.CONFIGURATION), None)
+        try:
+            self._leading().change(Change(make, proposal))
+        except RaftError as error:
+            return fail(error)
+        return proposal.deferred.addCallback(lambda result: result.index)
+
+
+def _address_of(configuration: Configuration, id: str) -> str:
+    for server in configuration.servers:
+        if server.id == id:
+            return server.address
+    raise UnknownPeer(f"there is no server {id}")
 
 
 def added(configuration: Configuration, server: Server, version: int) -> Entry:
-    """Make the entry that adds *server*."""
-    kind = LogType.ADD_PEER if version < 2 else LogType.CONFIGURATION
+    """Make the entry that adds *server*, or changes it."""
+    kind = (
+        LogType.ADD_PEER
+        if version < FIRST_VERSION_WITH_CONFIGURATIONS
+        else LogType.CONFIGURATION
+    )
     return Entry(0, 0, kind, configuration=configuration.with_server(server))
 
 
 def removed(configuration: Configuration, address: str, version: int) -> Entry:
     """Make the entry that removes the server at *address*."""
-    kind = LogType.REMOVE_PEER if version < 2 else LogType.CONFIGURATION
+    kind = (
+        LogType.REMOVE_PEER
+        if version < FIRST_VERSION_WITH_CONFIGURATIONS
+        else LogType.CONFIGURATION
+    )
     return Entry(0, 0, kind, configuration=configuration.without(address))
 
 

@@ -5,7 +5,6 @@ Source: hashicorp/raft `Raft`; the names are its own, in snake_case.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from random import SystemRandom
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txraft.config import Config, validate_config
-from txraft.core.configuration import Configuration, Server, Suffrage
+from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.core.messages import RequestVoteRequest
 from txraft.errors import (
     EntryTooLarge,
-    KnownPeer,
     NodeFailed,
     NothingNewToSnapshot,
     NotLeader,
@@ -30,7 +28,6 @@ from txraft.errors import (
     ShutdownWhileCommitting,
     TransferFailed,
     TransferInProgress,
-    UnknownPeer,
 )
 from txraft.interfaces import (
     FSM,
@@ -44,10 +41,10 @@ from txraft.interfaces import (
 )
 from txraft.node.boot import Recovered, recover, restore_newest
 from txraft.node.handover import Handover
-from txraft.node.membership import added, founders, removed
+from txraft.node.membership import Membership, founders
 from txraft.node.notices import Notices
 from txraft.node.observers import Observation, Observer
-from txraft.node.pending import ApplyResult, Change, Proposal, Verification
+from txraft.node.pending import ApplyResult, Verification
 from txraft.node.shell import Parts, Shell
 from txraft.node.state import RaftState
 from txraft.node.status import Status
@@ -59,7 +56,7 @@ if TYPE_CHECKING:
     from random import Random
 
 
-class Raft(Status):
+class Raft(Status, Membership):
     """One node: a member of a cluster that keeps *fsm* equal on all of them.
 
     Nothing happens before `start`. *local_addr* is this node's address as its peers
@@ -338,51 +335,7 @@ class Raft(Status):
         shell.verify(verification)
         return verification.deferred
 
-    # Membership
-
-    def add_peer(self, address: str) -> Deferred[int]:
-        """Make the server at *address* a voter. It starts with `join`, or empty.
-
-        Returns: a Deferred of the index of the change, once it is committed. It
-            fails with NotLeader, KnownPeer, ConfigurationRefused or LeadershipLost.
-        """
-        return self.add_voter(address, address)
-
-    def remove_peer(self, address: str) -> Deferred[int]:
-        """Remove the member at *address*, which may be this one.
-
-        Returns: a Deferred of the index of the change, once it is committed. It
-            fails with NotLeader, UnknownPeer, ConfigurationRefused or
-            LeadershipLost.
-        """
-        version = self._parts.config.protocol_version
-
-        def make(configuration: Configuration) -> Entry:
-            if configuration.server(address) is None:
-                raise UnknownPeer(f"{address} is not a member")
-            return removed(configuration, address, version)
-
-        return self._change(make)
-
-    def add_voter(self, id: str, address: str) -> Deferred[int]:
-        """Make the server *id* at *address* a voter; as `add_peer`."""
-        version = self._parts.config.protocol_version
-        server = Server(id, address, Suffrage.VOTER)
-
-        def make(configuration: Configuration) -> Entry:
-            if configuration.is_voter(address):
-                raise KnownPeer(f"{address} is a member already")
-            return added(configuration, server, version)
-
-        return self._change(make)
-
-    def _change(self, make: Callable[[Configuration], Entry]) -> Deferred[int]:
-        proposal = Proposal(Entry(0, 0, LogType.CONFIGURATION), None)
-        try:
-            self._leading().change(Change(make, proposal))
-        except RaftError as error:
-            return fail(error)
-        return proposal.deferred.addCallback(lambda result: result.index)
+    # Leadership
 
     def transfer_leadership(self, target: str | None = None) -> Deferred[None]:
         """Hand leadership to the voter at *target*, by default the most complete.
