@@ -1,0 +1,346 @@
+"""Snapshots on whole clusters: taken, sent, installed, and started from."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import BinaryIO
+
+from twisted.internet.defer import Deferred
+
+from tests.node.kit import ClusterCase, commands_of
+from txraft.core.configuration import Configuration
+from txraft.core.entry import Entry
+from txraft.errors import (
+    LeadershipLost,
+    NothingNewToSnapshot,
+    RaftShutdown,
+    SnapshotFailed,
+)
+from txraft.interfaces import SnapshotSink
+from txraft.testing import Cluster, ListFSM, Node
+from txraft.testing.cluster import ListSnapshot
+
+
+def numbers(count: int) -> list[bytes]:
+    return [b"%d" % i for i in range(count)]
+
+
+def is_installing(node: Node) -> bool:
+    shell = node.raft._shell
+    return shell is not None and shell.snapshots.installing
+
+
+class SnapshotCase(ClusterCase):
+    def apply_all(self, cluster: Cluster, commands: list[bytes]) -> None:
+        raft = cluster.leader.raft
+        outcomes = [self.outcome(raft.apply(command)) for command in commands]
+        cluster.wait_until(lambda: all(outcomes))
+
+
+class Taking(SnapshotCase):
+    def test_snapshot_and_restart(self) -> None:
+        """R17: the log is cut to what is kept, and the node starts from both."""
+        cluster = self.cluster(1, trailing_logs=10)
+        self.apply_all(cluster, numbers(100))
+        raft = cluster.leader.raft
+        last = raft.last_index
+
+        meta = cluster.result(raft.snapshot())
+        cluster.advance(0.1)
+
+        self.assertEqual((meta.index, meta.term), (last, raft.term))
+        self.assertEqual(cluster.nodes["a"].store.first_index(), last - 9)
+        node = cluster.restart("a")
+        self.assertEqual(node.raft.applied_index, last)
+        cluster.wait_for_leader()
+        self.assertSameState(cluster, numbers(100))
+
+    def test_automatic_snapshot_at_the_threshold(self) -> None:
+        """R19: not below it."""
+        cluster = self.cluster(1, snapshot_threshold=50, snapshot_interval=0.1)
+        store = cluster.nodes["a"].snapshots
+        self.apply_all(cluster, numbers(40))
+        cluster.advance(0.5)
+        self.assertEqual(store.list(), [])
+
+        self.apply_all(cluster, numbers(20))
+        cluster.advance(0.5)
+
+        self.assertEqual(len(store.list()), 1)
+
+    def test_nothing_new(self) -> None:
+        """R20: only commands and barriers count, also after a restart."""
+        cluster = self.cluster(1)
+
+        def refused() -> None:
+            outcome = self.outcome(cluster.leader.raft.snapshot())
+            cluster.advance(0.1)
+            self.assertFailedWith(outcome, NothingNewToSnapshot)
+
+        refused()
+        self.apply_all(cluster, numbers(10))
+        again: list[Deferred[object]] = []
+        raft = cluster.leader.raft
+        cluster.result(
+            raft.snapshot().addCallback(lambda _: again.append(raft.snapshot()))
+        )
+        self.assertFailedWith(self.outcome(again[0]), NothingNewToSnapshot)
+        refused()
+        cluster.restart("a")
+        cluster.wait_for_leader()
+        cluster.advance(0.1)
+        refused()
+        cluster.result(cluster.leader.raft.barrier())
+        cluster.result(cluster.leader.raft.snapshot())
+
+    def test_state_machine_that_cannot_capture_or_persist(self) -> None:
+        """The node goes on without a snapshot, and releases what it captured."""
+        captures: list[FailingSnapshot] = []
+
+        class FailingSnapshot(ListSnapshot):
+            def persist(self, sink: SnapshotSink) -> None:
+                sink.write(b"half")
+                raise OSError(28, "no space")
+
+        class FailingFSM(ListFSM):
+            def snapshot(self) -> ListSnapshot:
+                if self.commands[-1] == b"worse":
+                    raise ValueError("cannot capture")
+                captures.append(FailingSnapshot([]))
+                return captures[-1]
+
+        cluster = self.cluster(1, make_fsm=FailingFSM)
+        cluster.apply(b"bad")
+        outcome = self.outcome(cluster.leader.raft.snapshot())
+        cluster.advance(0.1)
+        self.assertFailedWith(outcome, SnapshotFailed)
+        self.assertTrue(captures[0].released)
+
+        cluster.apply(b"worse")
+        outcome = self.outcome(cluster.leader.raft.snapshot())
+        self.assertFailedWith(outcome, SnapshotFailed)
+
+        cluster.apply(b"on")
+        self.assertEqual(cluster.leader.snapshots.list(), [])
+        self.assertEqual(len(self.flushLoggedErrors(OSError, ValueError)), 2)
+
+    def test_snapshot_waits_for_the_log_to_be_durable(self) -> None:
+        """One covers only what is synced here, or a restart would find a gap."""
+        cluster = self.cluster(3)
+        self.apply_all(cluster, numbers(3))
+        slow = cluster.followers[0]
+        cluster.disk_seconds = 1.0
+        self.outcome(cluster.leader.raft.apply(b"slow here"))
+        cluster.clock.advance(0)
+        cluster.disk_seconds = 0.0
+        outcome = self.outcome(slow.raft.snapshot())
+        cluster.advance(0.2)
+        index = slow.store.last_index()
+
+        for meta in slow.snapshots.list():
+            self.assertLessEqual(meta.index, index)
+        cluster.advance(2.0)
+        self.assertSucceeded(outcome)
+
+    def test_only_one_at_a_time(self) -> None:
+        """The second is refused while the first is being written."""
+        cluster = self.cluster(1, disk_seconds=0.05)
+        self.apply_all(cluster, numbers(3))
+        raft = cluster.leader.raft
+
+        first = self.outcome(raft.snapshot())
+        second = self.outcome(raft.snapshot())
+        cluster.advance(0.5)
+
+        self.assertSucceeded(first)
+        self.assertFailedWith(second, SnapshotFailed)
+
+    def test_shutdown_abandons_what_is_being_written(self) -> None:
+        """However much is still to come: the sink takes no more."""
+        pieces: list[int] = []
+        to_stop: list[Cluster] = []
+
+        class Endless(ListSnapshot):
+            def persist(self, sink: SnapshotSink) -> None:
+                while len(pieces) < 1000:
+                    pieces.append(sink.write(b"piece"))
+                    if len(pieces) == 3:
+                        to_stop[0].nodes["a"].raft.shutdown()
+
+        class EndlessFSM(ListFSM):
+            def snapshot(self) -> ListSnapshot:
+                return Endless([])
+
+        cluster = self.cluster(1, make_fsm=EndlessFSM)
+        to_stop.append(cluster)
+        cluster.apply(b"one")
+
+        outcome = self.outcome(cluster.leader.raft.snapshot())
+        cluster.advance(0.1)
+
+        self.assertFailedWith(outcome, SnapshotFailed, RaftShutdown)
+        self.assertEqual(len(pieces), 3)
+        self.assertEqual(cluster.nodes["a"].snapshots.list(), [])
+
+
+class Sending(SnapshotCase):
+    def lag(self, cluster: Cluster, count: int) -> str:
+        """Crash a follower, apply and cut the log; return its address."""
+        laggard = cluster.followers[0].address
+        cluster.crash(laggard)
+        self.apply_all(cluster, numbers(count))
+        cluster.result(cluster.leader.raft.snapshot())
+        cluster.advance(0.1)
+        return laggard
+
+    def test_laggard_gets_a_snapshot(self) -> None:
+        """R21: what it lacks is in no log any more."""
+        cluster = self.cluster(3, trailing_logs=5)
+        laggard = self.lag(cluster, 100)
+
+        node = cluster.start_node(laggard)
+
+        self.assertSameState(cluster, numbers(100))
+        self.assertEqual(len(node.snapshots.list()), 1)
+
+    def test_laggard_gets_a_snapshot_and_the_log_behind_it(self) -> None:
+        """B12: then it restarts from both."""
+        cluster = self.cluster(3, trailing_logs=5)
+        laggard = self.lag(cluster, 100)
+        more = [b"more %d" % i for i in range(100)]
+        self.apply_all(cluster, more)
+
+        cluster.start_node(laggard)
+        self.assertSameState(cluster, numbers(100) + more)
+        cluster.restart(laggard)
+
+        self.assertSameState(cluster, numbers(100) + more)
+
+    def test_nothing_new_after_an_install(self) -> None:
+        """A leader's snapshot counts as one of this node's own."""
+        cluster = self.cluster(3, trailing_logs=0)
+        laggard = self.lag(cluster, 10)
+        node = cluster.start_node(laggard)
+        cluster.wait_for_all()
+
+        outcome = self.outcome(node.raft.snapshot())
+
+        self.assertFailedWith(outcome, NothingNewToSnapshot)
+
+    def test_no_snapshot_between_restore_and_the_turn_that_knows_of_it(self) -> None:
+        """The FSM is ahead of the applied index then: a snapshot would lie."""
+        cluster = self.cluster(3, trailing_logs=0)
+        laggard = self.lag(cluster, 10)
+        outcomes = []
+
+        class Curious(ListFSM):
+            def restore(self, source: BinaryIO) -> None:
+                super().restore(source)
+                cluster.clock.callLater(0, ask)
+
+        def ask() -> None:
+            if commands_of(cluster.nodes[laggard]):
+                raft = cluster.nodes[laggard].raft
+                shell = raft._shell
+                assert shell is not None
+                if shell.applier.applied_index < 10:
+                    outcomes.append(self.outcome(shell.snapshots.take()))
+
+        cluster._make_fsm = Curious
+        cluster.start_node(laggard)
+        cluster.wait_for_all()
+
+        for outcome in outcomes:
+            self.assertFailedWith(outcome, SnapshotFailed)
+        self.assertSameState(cluster, numbers(10))
+
+    def test_shutdown_while_a_snapshot_is_sent(self) -> None:
+        """The file is closed and nothing goes unhandled, at either end."""
+        for who in ("sender", "receiver"):
+            cluster = self.cluster(3, trailing_logs=0, latency=0.004)
+            laggard = self.lag(cluster, 10)
+            leader = cluster.leader
+            node = cluster.start_node(laggard)
+            cluster.wait_until(partial(is_installing, node))
+
+            stopping = leader if who == "sender" else node
+            cluster.result(stopping.raft.shutdown())
+            cluster.advance(0.5)
+
+            self.assertEqual(self.flushLoggedErrors(), [])
+            del cluster.nodes[stopping.address]
+
+    def test_snapshot_overtakes_commands_that_wait_to_be_applied(self) -> None:
+        """Their callers learn that nobody will tell them; nobody waits for ever."""
+        gates: list[Deferred[object]] = []
+
+        class Gated(ListFSM):
+            def apply(self, log: Entry) -> object:
+                if log.data == b"gate":
+                    super().apply(log)
+                    gates.append(Deferred())
+                    return gates[-1]
+                return super().apply(log)
+
+        cluster = self.cluster(3, make_fsm=Gated, trailing_logs=0)
+        leader = cluster.leader
+        waiting = [
+            self.outcome(leader.raft.apply(data)) for data in (b"gate", b"behind")
+        ]
+        cluster.advance(0.1)
+        cluster.isolate(leader.address)
+        others = set(cluster.nodes) - {leader.address}
+        new = cluster.wait_for_leader(among=others)
+        for gate in gates[1:]:
+            gate.callback(None)
+        cluster.result(new.raft.apply(b"more"))
+        cluster.result(new.raft.snapshot())
+        cluster.advance(0.2)
+        cluster.heal()
+        cluster.advance(1.0)
+        gates[0].callback("late")
+        cluster.advance(1.0)
+
+        self.assertFailedWith(waiting[1], LeadershipLost)
+        self.assertEqual(len(waiting[0]), 1)
+        self.assertSameState(cluster, [b"gate", b"behind", b"more"])
+
+
+class Restarting(SnapshotCase):
+    def test_restart_of_all_from_snapshots_and_logs(self) -> None:
+        """Term, vote, membership and commands are all there again."""
+        cluster = self.cluster(3, trailing_logs=3)
+        self.apply_all(cluster, numbers(20))
+        cluster.wait_for_all()
+        for node in cluster.nodes.values():
+            cluster.result(node.raft.snapshot())
+        self.apply_all(cluster, [b"after"])
+        term = cluster.leader.raft.term
+        for address in list(cluster.nodes):
+            cluster.crash(address)
+
+        for address in cluster.addresses:
+            cluster.start_node(address)
+        cluster.wait_for_leader()
+        cluster.advance(0.1)
+
+        self.assertGreater(cluster.leader.raft.term, term)
+        self.assertSameState(cluster, [*numbers(20), b"after"])
+        self.assertEqual(cluster.leader.raft.peers(), ["a", "b", "c"])
+
+    def test_snapshot_tells_the_membership_of_its_index(self) -> None:
+        """Not of the list of peers, which may be of another time."""
+        cluster = self.cluster(3, trailing_logs=0)
+        cluster.start_node("d")
+        cluster.result(cluster.leader.raft.add_peer("d"))
+        cluster.apply(b"one")
+        cluster.wait_for_all()
+        meta = cluster.result(cluster.leader.raft.snapshot())
+        leader = cluster.leader.address
+        cluster.nodes[leader].peer_store.set_peers(["x", "y"])
+        cluster.advance(0.1)
+
+        node = cluster.restart(leader)
+
+        self.assertEqual(meta.configuration, Configuration.of_voters("abcd"))
+        self.assertEqual(node.raft.peers(), ["a", "b", "c", "d"])
