@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, assert_never
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txraft.core.entry import Entry
@@ -32,6 +33,9 @@ from txraft.interfaces import AppendPipeline, Transport
 
 UNEXPECTED_COMMAND = "unexpected command"
 """What a peer answers to a request that it knows but does not serve."""
+
+MAX_REFUSAL_TEXT = 300
+"""Characters of a peer's error text that are logged."""
 
 
 class Inbox(Protocol):
@@ -75,6 +79,8 @@ class Outbox:
     it proves nothing any more.
     """
 
+    log = Logger()
+
     def __init__(
         self,
         address: str,
@@ -93,6 +99,7 @@ class Outbox:
         self._patience_ticks = patience_ticks
         self._pipelines: dict[str, _Pipeline] = {}
         self._calls: list[_Call] = []
+        self._refusals: dict[str, str] = {}
         self._now = 0
         self._stopped = False
         self.header = header
@@ -176,6 +183,7 @@ class Outbox:
 
     def _answered(self, answer: Response, call: _Call) -> None:
         self._calls.remove(call)
+        self._refusals.pop(call.peer, None)
         if not self._stopped:
             self._inbox.answered(call.peer, call.request, answer)
 
@@ -187,11 +195,25 @@ class Outbox:
     def _report(self, failure: Failure, peer: str, request: OutgoingRequest) -> None:
         if self._stopped:
             return
-        if failure.check(RemoteError) and UNEXPECTED_COMMAND in str(failure.value):
+        refused = failure.check(RemoteError) is not None
+        if refused and UNEXPECTED_COMMAND in str(failure.value):
             self._inbox.unsupported(peer, request)
-        else:
-            closed = failure.check(ConnectionClosedByPeer) is not None
-            self._inbox.lost(peer, request, closed)
+            return
+        if refused:
+            self._tell_refusal(peer, str(failure.value)[:MAX_REFUSAL_TEXT])
+        closed = failure.check(ConnectionClosedByPeer) is not None
+        self._inbox.lost(peer, request, closed)
+
+    def _tell_refusal(self, peer: str, reason: str) -> None:
+        """Log what a peer answers instead of serving a request, once each time."""
+        if self._refusals.get(peer) != reason:
+            self._refusals[peer] = reason
+            self.log.warn(
+                "{peer} refuses requests of {node}: {reason!r}",
+                peer=peer,
+                node=self._address,
+                reason=reason,
+            )
 
     # Entries
 
