@@ -15,7 +15,7 @@ from typing import BinaryIO, Protocol, runtime_checkable
 
 from twisted.internet.defer import Deferred
 
-from txraft.core.configuration import Configuration
+from txraft.core.configuration import Configuration, Server
 from txraft.core.entry import Entry
 from txraft.core.messages import (
     AppendEntriesRequest,
@@ -223,6 +223,17 @@ class PeerStore(Protocol):
         """Return the addresses of all members, this node included."""
 
     def set_peers(self, peers: Sequence[str]) -> None:
+        """Replace the list. Durable: when this returns."""
+
+
+@runtime_checkable
+class ServerPeerStore(Protocol):
+    """A peer store that also knows ids and suffrage, which version 3 has apart."""
+
+    def servers(self) -> list[Server]:
+        """Return all members, this node included."""
+
+    def set_servers(self, servers: Sequence[Server]) -> None:
         """Replace the list. Durable: when this returns."""
 
 

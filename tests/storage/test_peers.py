@@ -7,37 +7,13 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.storage.disk import Disk
+from txraft.core.configuration import Server, Suffrage
 from txraft.errors import StorageError
 from txraft.interfaces import PeerStore
 from txraft.storage.peers import MAX_PEERS_BYTES, JSONPeers, StaticPeers
+from txraft.testing.contracts import PeerStoreContract
 
 FILE = Path("/peers.json")
-
-
-class PeerStoreContract:
-    """The tests; a subclass makes the store."""
-
-    def make_store(self) -> PeerStore:
-        raise NotImplementedError
-
-    def test_peers(self) -> None:
-        """What was set last counts, in its order."""
-        store = self.make_store()
-        self.assertEqual(store.peers(), [])
-
-        store.set_peers(["c:1"])
-        store.set_peers(["b:1", "a:1"])
-
-        self.assertEqual(store.peers(), ["b:1", "a:1"])
-
-    def test_peers_is_a_copy(self) -> None:
-        """Changing an answer changes nothing."""
-        store = self.make_store()
-        store.set_peers(["a:1"])
-
-        store.peers().append("b:1")
-
-        self.assertEqual(store.peers(), ["a:1"])
 
 
 class Static(PeerStoreContract, SynchronousTestCase):
@@ -54,7 +30,7 @@ class Static(PeerStoreContract, SynchronousTestCase):
 class Json(PeerStoreContract, SynchronousTestCase):
     """The contract, in a file, and the file."""
 
-    def make_store(self) -> PeerStore:
+    def make_store(self) -> JSONPeers:
         self.disk = Disk()
         return JSONPeers("/", self.disk)
 
@@ -86,7 +62,10 @@ class Json(PeerStoreContract, SynchronousTestCase):
             b'["a:1","a:1"]',
             b'["a:1"',
             b'["a:1"] // comment',
-            b'[{"id":"n1","address":"a:1"}]',
+            b'[{"id":"n1"}]',
+            b'[{"id":"","address":"a:1"}]',
+            b'[{"id":"n1","address":"a:1","non_voter":1}]',
+            b'[{"id":"n1","address":"a:1"},{"id":"n1","address":"b:1"}]',
             b" " * (MAX_PEERS_BYTES + 1),
             b"[" * 100_000,
         ):
@@ -97,6 +76,26 @@ class Json(PeerStoreContract, SynchronousTestCase):
 
             self.assertIn(str(FILE), str(error))
             self.assertIn("write a JSON list", str(error))
+
+    def test_servers(self) -> None:
+        """The form with ids is what versioned Go peers read."""
+        store = self.make_store()
+        self.disk.create(FILE).write_at(
+            b'[{"id":"node-1","address":"a:1"},'
+            b'{"id":"node-2","address":"b:1","non_voter":true}]',
+            0,
+        )
+
+        self.assertEqual(store.peers(), ["a:1", "b:1"])
+        servers = store.servers()
+        self.assertEqual(
+            servers,
+            [Server("node-1", "a:1"), Server("node-2", "b:1", Suffrage.NONVOTER)],
+        )
+        store.set_servers(servers)
+        self.assertEqual(store.servers(), servers)
+        store.set_peers(["a:1"])
+        self.assertEqual(store.servers(), [Server("a:1", "a:1")])
 
     def test_mode(self) -> None:
         """The file is for its owner alone."""

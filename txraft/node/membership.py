@@ -127,11 +127,8 @@ class Membership:
 
     def _with(self, configuration: Configuration, server: Server) -> Entry:
         """Make the entry that adds *server*, whose names no other member may have."""
-        if self._version < FIRST_VERSION_WITH_IDS and server.id != server.address:
-            raise ConfigurationRefused(
-                f"server {server.id}: below protocol version {FIRST_VERSION_WITH_IDS} "
-                f"the id is the address, {server.address}"
-            )
+        if self._version < FIRST_VERSION_WITH_IDS:
+            _check_version_0_to_2(server)
         known = configuration.server(server.address)
         if known is not None and known.id != server.id:
             raise ConfigurationRefused(
@@ -182,17 +179,40 @@ def removed(configuration: Configuration, address: str, version: int) -> Entry:
     return Entry(0, 0, kind, configuration=configuration.without(address))
 
 
-def founders(peers: Iterable[str], address: str, server_id: str) -> Configuration:
+def founders(
+    peers: Iterable[Server], address: str, server_id: str, version: int
+) -> Configuration:
     """Make the membership that *peers* found, of which the one at *address* is us.
 
-    It is empty without peers.
-    Raises: ConfigurationRefused, if there are peers and we are not one of them.
+    It is in order of addresses, so that all founders make the same; empty without
+    peers. A peer whose id is its address may be us under any *server_id*.
+    Raises: ConfigurationRefused, if there are peers and we are not one of them, if we
+        are listed under another id, or if ids are used below protocol version 3.
     """
-    addresses = sorted(set(peers))
-    if addresses and address not in addresses:
+    by_address = {peer.address: peer for peer in peers}
+    if not by_address:
+        return Configuration()
+    own = by_address.get(address)
+    if own is None:
+        listed = ", ".join(sorted(by_address))
+        raise ConfigurationRefused(f"{address} is not among its peers: {listed}")
+    if own.id not in (address, server_id):
         raise ConfigurationRefused(
-            f"{address} is not among its peers: {', '.join(addresses)}"
+            f"{address} is listed as server {own.id}, but is server {server_id}"
         )
-    return Configuration(
-        tuple(Server(server_id if a == address else a, a) for a in addresses)
-    )
+    by_address[address] = Server(server_id, address, own.suffrage)
+    servers = tuple(by_address[a] for a in sorted(by_address))
+    if version < FIRST_VERSION_WITH_IDS:
+        for server in servers:
+            _check_version_0_to_2(server)
+    configuration = Configuration(servers)
+    configuration.check()
+    return configuration
+
+
+def _check_version_0_to_2(server: Server) -> None:
+    if server.id != server.address or server.suffrage is not Suffrage.VOTER:
+        raise ConfigurationRefused(
+            f"server {server.id} at {server.address}: ids and nonvoters need "
+            f"protocol version {FIRST_VERSION_WITH_IDS}"
+        )

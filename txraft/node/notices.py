@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
+from txraft.core.configuration import Configuration
 from txraft.core.consensus import Consensus
 from txraft.core.follower import Follower
 from txraft.errors import RaftShutdown
+from txraft.interfaces import ServerPeerStore
+from txraft.node.membership import FIRST_VERSION_WITH_IDS
 from txraft.node.observers import LeaderObservation, Observation, Observers
 from txraft.node.state import RaftState
 
@@ -121,14 +124,15 @@ class Notices:
         addresses = history.latest.addresses
         if history.latest_index != self._told_membership:
             self._told_membership = history.latest_index
-            self._tell_membership(sorted(addresses))
+            self._tell_membership(history.latest)
         if self._parts.address in addresses:
             self._was_member, self._removed_at = True, None
         elif self._was_member:
             self._leave_if_removed()
 
-    def _tell_membership(self, addresses: list[str]) -> None:
+    def _tell_membership(self, configuration: Configuration) -> None:
         """Keep the list for humans up to date; it decides nothing."""
+        addresses = sorted(configuration.addresses)
         if not addresses:
             return
         self.log.info(
@@ -136,8 +140,15 @@ class Notices:
             node=self._parts.address,
             members=", ".join(addresses),
         )
-        store = self._parts.peer_store
-        written = self._parts.workers.reader.run(lambda: store.set_peers(addresses))
+        store, version = self._parts.peer_store, self._parts.config.protocol_version
+
+        def write() -> None:
+            if version >= FIRST_VERSION_WITH_IDS and isinstance(store, ServerPeerStore):
+                store.set_servers(configuration.servers)
+            else:
+                store.set_peers(addresses)
+
+        written = self._parts.workers.reader.run(write)
         written.addErrback(
             lambda f: self.log.failure("the list of peers was not written", failure=f)
         )

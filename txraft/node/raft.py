@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txraft.config import Config, validate_config
-from txraft.core.configuration import Configuration
+from txraft.core.configuration import Configuration, Server
 from txraft.core.entry import Entry, LogType
 from txraft.core.messages import RequestVoteRequest
 from txraft.errors import (
@@ -33,6 +33,7 @@ from txraft.interfaces import (
     FSM,
     LogStore,
     PeerStore,
+    ServerPeerStore,
     SnapshotMeta,
     SnapshotStore,
     StableStore,
@@ -442,7 +443,12 @@ class Raft(Status, Membership):
 
 def _founders(parts: Parts) -> Configuration:
     """Return the membership that a node with nothing on disk begins with."""
-    peers = parts.peer_store.peers()
-    if not peers and parts.config.enable_single_node:
-        peers = [parts.address]
-    return founders(peers, parts.address, parts.server_id)
+    store = parts.peer_store
+    if isinstance(store, ServerPeerStore):
+        servers = store.servers()
+    else:
+        servers = [Server(peer, peer) for peer in store.peers()]
+    config = parts.config
+    if not servers and config.enable_single_node:
+        servers = [Server(parts.address, parts.address)]
+    return founders(servers, parts.address, parts.server_id, config.protocol_version)

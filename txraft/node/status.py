@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from txraft.core.configuration import Configuration
 from txraft.node.notices import Notices
 from txraft.node.shell import Parts, Shell
 from txraft.node.state import RaftState
@@ -83,6 +84,13 @@ class Status:
         if self.state is RaftState.LEADER:
             return "0"
         return f"{self._parts.clock.seconds() - self.last_contact:.6f}s"
+
+    @property
+    def configuration(self) -> Configuration:
+        """The membership in force, committed or not; empty before the start."""
+        if self._shell is None:
+            return Configuration()
+        return self._shell.consensus.configuration
 
     def peers(self) -> list[str]:
         """Return the addresses of all members, this node included, sorted."""
