@@ -79,6 +79,7 @@ class ClusterCase(SynchronousTestCase):
     def end(self) -> None:
         for cluster in self.clusters:
             cluster.shutdown()
+        for cluster in self.clusters:
             cluster.advance(cluster.disk_seconds + 1.0)
             left = [str(call) for call in cluster.clock.getDelayedCalls()]
             self.assertEqual(left, [], "a stopped cluster leaves no timers")

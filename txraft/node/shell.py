@@ -422,6 +422,7 @@ class Shell:
         self._fail_changes(error)
         self._fail_verifications(error)
         self.replies.abandon(self._after_sync)
+        self._after_sync.clear()
 
     # Snapshots
 
