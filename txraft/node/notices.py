@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from txraft.core.configuration import Configuration
+from txraft.core.configuration import Configuration, ConfigurationHistory
 from txraft.core.consensus import Consensus
 from txraft.core.follower import Follower
 from txraft.errors import RaftShutdown
@@ -127,7 +127,7 @@ class Notices:
             self._tell_membership(history.latest)
         if self._parts.address in addresses:
             self._was_member, self._removed_at = True, None
-        elif self._was_member:
+        elif self._was_member or _was_listed(history, self._parts.address):
             self._leave_if_removed()
 
     def _tell_membership(self, configuration: Configuration) -> None:
@@ -166,6 +166,21 @@ class Notices:
         waited = now - self._removed_at >= config.heartbeat_timeout
         if config.shutdown_on_remove and waited:
             self._raft.stop(RaftShutdown("this node was removed from the cluster"))
+
+
+def _was_listed(history: ConfigurationHistory, address: str) -> bool:
+    """Tell whether an earlier configuration of *history* has the server at *address*.
+
+    One that learns at once how it was added and removed was a member all the same.
+    """
+    made = history.latest_index
+    while True:
+        earlier, configuration = history.at(made - 1)
+        if address in configuration.addresses:
+            return True
+        if earlier >= made:
+            return False
+        made = earlier
 
 
 def state_of(consensus: Consensus) -> RaftState:
