@@ -14,6 +14,11 @@ from dataclasses import dataclass
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
 
 from txraft.core.configuration import Configuration, Server
 from txraft.core.entry import Entry
@@ -301,6 +306,15 @@ class Transport(Protocol):
     def set_handler(self, handler: RPCHandler) -> None:
         """Deliver requests to *handler* from now on."""
 
+    def set_heartbeat_handler(
+        self, handler: Callable[[IncomingRPC], object] | None
+    ) -> None:
+        """Deliver heartbeats to *handler* instead, past whatever else waits.
+
+        `Raft` does not ask for it: no request waits for the disk there. A transport
+        may ignore the call and go on delivering heartbeats with the rest.
+        """
+
     def local_addr(self) -> str:
         """Return this node's address as peers know it."""
 
@@ -376,5 +390,22 @@ class WithPeers(Protocol):
         """Drop every route and connection."""
 
 
-class LoopbackTransport(Transport, WithPeers, Protocol):
+@runtime_checkable
+class LoopbackTransport(Transport, WithPeers, WithClose, Protocol):
     """A transport inside one process."""
+
+
+class StreamLayer(Protocol):
+    """Where the connections of a `NetworkTransport` come from."""
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Accept connections for *factory*."""
+
+    def dial(self, address: str) -> IStreamClientEndpoint:
+        """Make an endpoint that connects to *address*; names resolve as it does.
+
+        Raises: ValueError for what is no address.
+        """
+
+    def addr(self) -> str:
+        """Return the address that peers dial, once listening."""

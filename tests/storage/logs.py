@@ -1,4 +1,4 @@
-"""Logs for tests: small entries, on a disk in memory."""
+"""Logs for tests, on a disk in memory."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.storage.disk import Disk
-from txraft.core.configuration import Configuration
-from txraft.core.entry import Entry, LogType
+from txraft.core.entry import Entry
 from txraft.storage.filelog import FileLog
-from txraft.wire.entries import encode_new
 
 PATH = Path("/node/log")
 
@@ -27,33 +25,6 @@ class AnyLog(Protocol):
     def delete_range(self, first: int, last: int) -> None: ...
     def term_runs(self) -> list[tuple[int, int]]: ...
     def special_entries(self) -> list[Entry]: ...
-
-
-def command(index: int, term: int = 1, data: bytes = b"") -> Entry:
-    """Make an encoded command."""
-    entry = Entry(index, term, LogType.COMMAND, data or b"%d/%d" % (index, term))
-    encode_new(entry)
-    return entry
-
-
-def commands(first: int, last: int, term: int = 1) -> list[Entry]:
-    """Make encoded commands *first* to *last*."""
-    return [command(index, term) for index in range(first, last + 1)]
-
-
-def membership(index: int, term: int = 1) -> Entry:
-    """Make an encoded entry that holds a membership."""
-    configuration = Configuration.of_voters(["a:1", "b:1"])
-    entry = Entry(index, term, LogType.ADD_PEER, configuration=configuration)
-    encode_new(entry)
-    return entry
-
-
-def identity(index: int, term: int = 1) -> Entry:
-    """Make an encoded entry that holds a cluster's identity."""
-    entry = Entry(index, term, LogType.NOOP, cluster=b"0123456789abcdef")
-    encode_new(entry)
-    return entry
 
 
 def fixed_bytes(size: int) -> bytes:

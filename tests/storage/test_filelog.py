@@ -10,16 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.storage.disk import Disk
-from tests.storage.logs import (
-    PATH,
-    command,
-    commands,
-    contents,
-    fixed_bytes,
-    identity,
-    membership,
-    open_log,
-)
+from tests.storage.logs import PATH, contents, fixed_bytes, open_log
 from txraft.core.entry import Entry, LogType
 from txraft.errors import (
     FormatTooNew,
@@ -29,6 +20,7 @@ from txraft.errors import (
 from txraft.storage.filelog import FileLog
 from txraft.storage.preamble import encode_preamble
 from txraft.storage.segment import MAX_FRAME_BYTES, segment_name
+from txraft.testing.contracts.samples import command, commands, identity, membership
 from txraft.wire.entries import encode_new
 
 FIRST = PATH / segment_name(1)

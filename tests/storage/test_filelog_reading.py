@@ -9,11 +9,12 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.storage.disk import Disk, DiskFile
-from tests.storage.logs import PATH, command, commands, contents, open_log
+from tests.storage.logs import PATH, contents, open_log
 from txraft.errors import DataCorrupted, LogNotFound
 from txraft.storage import filelog
 from txraft.storage.filelog import FileLog
 from txraft.storage.segment import segment_name
+from txraft.testing.contracts.samples import command, commands
 
 FIRST = PATH / segment_name(1)
 

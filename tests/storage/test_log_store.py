@@ -1,122 +1,40 @@
-"""What every log store does, in memory and in files."""
+"""What every log store does, in memory, in files, behind a cache and in LMDB."""
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.storage.disk import Disk
-from tests.storage.logs import (
-    AnyLog,
-    command,
-    commands,
-    contents,
-    identity,
-    membership,
-    open_log,
-)
-from txraft.errors import LogNotFound
-from txraft.interfaces import LogStore, RangeLogStore
+from tests.storage.logs import AnyLog, open_log
 from txraft.storage.filelog import FileLog
 from txraft.storage.memory import InmemStore
+from txraft.testing.contracts import RangeLogStoreContract
+from txraft.testing.contracts.samples import command, commands, identity, membership
 
 
-class LogStoreContract:
-    """The tests; a subclass makes the log."""
+class IndexedLogContract(RangeLogStoreContract):
+    """The contract, and what the logs of this package know without reading."""
 
     def make_log(self) -> AnyLog:
         raise NotImplementedError
 
-    def test_is_what_the_node_asks_for(self) -> None:
-        """The store fits both plug points, and ranges are found at run time."""
+    def test_term_runs(self) -> None:
+        """Runs of terms follow what is appended, replaced and deleted."""
         log = self.make_log()
-        store: LogStore = log
-
-        self.assertIsInstance(store, RangeLogStore)
-
-    def test_bounds_of_an_empty_log(self) -> None:
-        """Index 0 means "none"."""
-        log = self.make_log()
-
-        self.assertEqual((log.first_index(), log.last_index()), (0, 0))
         self.assertEqual(log.term_runs(), [])
-        self.assertRaises(LogNotFound, log.get_log, 0)
-        self.assertRaises(LogNotFound, log.get_log, 1)
 
-    def test_store_logs_appends(self) -> None:
-        """Stored entries are read back equal, down to their encoding."""
-        log = self.make_log()
-
-        log.store_logs(commands(1, 3))
-        log.store_log(command(4, 2))
-
-        self.assertEqual((log.first_index(), log.last_index()), (1, 4))
-        self.assertEqual(contents(log), [*commands(1, 3), command(4, 2)])
-        self.assertEqual(log.get_log(4).encoded, command(4, 2).encoded)
-        self.assertRaises(LogNotFound, log.get_log, 5)
-
-    def test_store_logs_of_nothing(self) -> None:
-        """No entries are no write."""
-        log = self.make_log()
-
-        log.store_logs([])
-
-        self.assertEqual(log.last_index(), 0)
-
-    def test_store_logs_begins_anywhere(self) -> None:
-        """An empty log may begin behind a snapshot."""
-        log = self.make_log()
-
-        log.store_logs(commands(70, 72))
-
-        self.assertEqual((log.first_index(), log.last_index()), (70, 72))
-        self.assertRaises(LogNotFound, log.get_log, 69)
-
-    def test_store_logs_replaces_the_tail(self) -> None:
-        """An entry at an index that is in the log replaces it and all after it."""
-        log = self.make_log()
         log.store_logs(commands(1, 9))
-
-        log.store_logs(commands(4, 5, term=2))
-
-        self.assertEqual(contents(log), [*commands(1, 3), *commands(4, 5, term=2)])
+        log.store_logs(commands(4, 9, term=2))
         self.assertEqual(log.term_runs(), [(1, 1), (4, 2)])
-
-    def test_store_logs_replaces_everything(self) -> None:
-        """The first entry can be replaced too."""
-        log = self.make_log()
-        log.store_logs(commands(5, 9))
-
-        log.store_logs(commands(5, 5, term=3))
-
-        self.assertEqual(contents(log), commands(5, 5, term=3))
-        self.assertEqual(log.term_runs(), [(5, 3)])
-
-    def test_store_logs_refuses_a_gap(self) -> None:
-        """Entries that would leave a gap raise and change nothing."""
-        log = self.make_log()
-        log.store_logs(commands(5, 6))
-
-        for entries in (
-            commands(8, 9),
-            commands(4, 5),
-            [command(7), command(9)],
-            [command(7), command(7)],
-        ):
-            self.assertRaises(ValueError, log.store_logs, entries)
-        self.assertRaises(ValueError, self.make_log().store_log, command(0))
-
-        self.assertEqual(contents(log), commands(5, 6))
-
-    def test_delete_range_of_a_prefix(self) -> None:
-        """The log begins behind what was deleted."""
-        log = self.make_log()
-        log.store_logs([*commands(1, 4), *commands(5, 9, term=2)])
-
-        log.delete_range(1, 6)
-
-        self.assertEqual(contents(log), commands(7, 9, term=2))
-        self.assertEqual(log.term_runs(), [(7, 2)])
-        self.assertRaises(LogNotFound, log.get_log, 6)
+        log.delete_range(1, 2)
+        self.assertEqual(log.term_runs(), [(3, 1), (4, 2)])
+        log.delete_range(6, 9)
+        log.store_log(command(6, 3))
+        self.assertEqual(log.term_runs(), [(3, 1), (4, 2), (6, 3)])
+        log.store_logs(commands(3, 3, term=4))
+        self.assertEqual(log.term_runs(), [(3, 4)])
+        log.delete_range(3, 3)
+        self.assertEqual(log.term_runs(), [])
 
     def test_delete_range_ends_with_a_term(self) -> None:
         """A prefix that ends with its term takes the term with it."""
@@ -126,66 +44,6 @@ class LogStoreContract:
         log.delete_range(1, 4)
 
         self.assertEqual(log.term_runs(), [(5, 2)])
-
-    def test_delete_range_of_a_suffix(self) -> None:
-        """The log ends before what was deleted, and goes on from there."""
-        log = self.make_log()
-        log.store_logs([*commands(1, 4), *commands(5, 9, term=2)])
-
-        log.delete_range(4, 9)
-        log.store_log(command(4, 3))
-
-        self.assertEqual(contents(log), [*commands(1, 3), command(4, 3)])
-        self.assertEqual(log.term_runs(), [(1, 1), (4, 3)])
-
-    def test_delete_range_of_everything(self) -> None:
-        """An emptied log is empty, and may begin anywhere."""
-        log = self.make_log()
-        log.store_logs(commands(1, 9))
-
-        log.delete_range(1, 9)
-
-        self.assertEqual((log.first_index(), log.last_index()), (0, 0))
-        self.assertEqual(log.term_runs(), [])
-        self.assertRaises(LogNotFound, log.get_log, 9)
-        log.store_logs(commands(100, 101, term=2))
-        self.assertEqual(contents(log), commands(100, 101, term=2))
-
-    def test_delete_range_beyond_the_log(self) -> None:
-        """Only what is there is deleted, and nothing is no error."""
-        log = self.make_log()
-        log.delete_range(1, 5)
-        log.store_logs(commands(3, 9))
-
-        log.delete_range(0, 2)
-        log.delete_range(10, 12)
-        log.delete_range(5, 4)
-        self.assertEqual(contents(log), commands(3, 9))
-
-        log.delete_range(0, 4)
-        log.delete_range(8, 99)
-        self.assertEqual(contents(log), commands(5, 7))
-
-    def test_delete_range_refuses_the_middle(self) -> None:
-        """A range with entries on both sides raises and changes nothing."""
-        log = self.make_log()
-        log.store_logs(commands(1, 9))
-
-        self.assertRaises(ValueError, log.delete_range, 2, 8)
-
-        self.assertEqual(contents(log), commands(1, 9))
-
-    def test_get_logs_within_bytes(self) -> None:
-        """Reading stops before it exceeds the bytes, but one entry is returned."""
-        log = self.make_log()
-        log.store_logs(commands(1, 9))
-        size = len(command(1).encoded)
-
-        self.assertEqual(log.get_logs(2, 9, size * 3), commands(2, 4))
-        self.assertEqual(log.get_logs(2, 9, size * 3 - 1), commands(2, 3))
-        self.assertEqual(log.get_logs(2, 9, 0), commands(2, 2))
-        self.assertEqual(log.get_logs(8, 99, 1 << 20), commands(8, 9))
-        self.assertRaises(LogNotFound, log.get_logs, 10, 12, 1 << 20)
 
     def test_special_entries(self) -> None:
         """Memberships and identities are known, also after entries have gone."""
@@ -201,28 +59,28 @@ class LogStoreContract:
         self.assertEqual(log.special_entries(), [identity(2)])
 
 
-class InmemLogs(LogStoreContract, SynchronousTestCase):
+class InmemLogs(IndexedLogContract, SynchronousTestCase):
     """The contract, in memory."""
 
     def make_log(self) -> AnyLog:
         return InmemStore()
 
 
-class FileLogs(LogStoreContract, SynchronousTestCase):
+class FileLogs(IndexedLogContract, SynchronousTestCase):
     """The contract, in one file."""
 
     def make_log(self) -> AnyLog:
         return open_log(Disk())
 
 
-class FileLogsInManySegments(LogStoreContract, SynchronousTestCase):
+class FileLogsInManySegments(IndexedLogContract, SynchronousTestCase):
     """The contract, with a file for each write."""
 
     def make_log(self) -> AnyLog:
         return open_log(Disk(), segment_bytes=1)
 
 
-class FileLogsOnTheOperatingSystem(LogStoreContract, SynchronousTestCase):
+class FileLogsOnTheOperatingSystem(IndexedLogContract, SynchronousTestCase):
     """The contract, in real files."""
 
     def make_log(self) -> AnyLog:

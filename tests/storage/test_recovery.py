@@ -9,18 +9,12 @@ from collections.abc import Callable
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.storage.disk import UNSYNCED, Content, Disk, Folder, PowerCut
-from tests.storage.logs import (
-    PATH,
-    command,
-    commands,
-    contents,
-    membership,
-    open_log,
-)
+from tests.storage.logs import PATH, contents, open_log
 from txraft.core.entry import Entry
 from txraft.errors import DataCorrupted
 from txraft.storage.filelog import FileLog
 from txraft.storage.segment import segment_name
+from txraft.testing.contracts.samples import command, commands, membership
 
 FIRST = PATH / segment_name(1)
 

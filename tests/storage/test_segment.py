@@ -8,7 +8,6 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.storage.logs import command
 from txraft.errors import DataCorrupted
 from txraft.storage.segment import (
     FrameKind,
@@ -21,6 +20,7 @@ from txraft.storage.segment import (
     sequence_in,
     unpack_lengths,
 )
+from txraft.testing.contracts.samples import command
 
 PATH = Path("/log/0000000000000003.seg")
 SALT = b"0123456789abcdef"

@@ -10,9 +10,10 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.storage.disk import Disk
-from tests.storage.snapshots import BASE, SNAPSHOTS, file_store, write
+from tests.storage.snapshots import BASE, SNAPSHOTS, file_store
 from tests.storage.test_segment import crc64
 from txraft.core.configuration import Configuration, Server, Suffrage
+from txraft.testing.contracts.snapshots import write
 
 DATA = Path(__file__).parent / "data" / "snapshots-on-disk.json"
 

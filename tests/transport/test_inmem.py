@@ -7,9 +7,9 @@ from random import Random
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.transport.kit import Recorder, agree, append
 from txraft.errors import ConnectionClosedByPeer, ConnectionFailed
 from txraft.interfaces import WithClose, WithPeers
+from txraft.testing.contracts.samples import Recorder, agree, append
 from txraft.transport.inmem import InmemTransport, new_inmem_addr
 
 

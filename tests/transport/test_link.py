@@ -6,7 +6,6 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.transport.kit import Bytes, append, snapshot, success
 from tests.transport.memory import MemoryNetwork, MemoryTransport, RawPeer
 from txraft.errors import (
     CallTimedOut,
@@ -15,6 +14,7 @@ from txraft.errors import (
     ProtocolError,
     TransportShutdown,
 )
+from txraft.testing.contracts.samples import Bytes, append, snapshot, success
 from txraft.transport.limits import ConnectionLimits
 from txraft.transport.network import NetworkTransport
 from txraft.wire.responses import encode_response

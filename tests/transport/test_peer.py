@@ -7,9 +7,9 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.transport.kit import Recorder, agree, append, snapshot, success
 from tests.transport.memory import MemoryNetwork, MemoryTransport, RawPeer
 from txraft.errors import ConnectionClosedByPeer
+from txraft.testing.contracts.samples import Recorder, agree, append, snapshot, success
 from txraft.transport.limits import ConnectionLimits
 from txraft.transport.network import NetworkTransport
 from txraft.wire.requests import encode_request

@@ -14,9 +14,16 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
-from tests.transport.kit import Bytes, Recorder, agree, append, snapshot, success
 from txraft.errors import ConnectionFailed, NotAdvertisable
 from txraft.interfaces import IncomingRPC
+from txraft.testing.contracts.samples import (
+    Bytes,
+    Recorder,
+    agree,
+    append,
+    snapshot,
+    success,
+)
 from txraft.transport.network import NetworkTransport
 from txraft.transport.tcp import (
     TCPStreamLayer,

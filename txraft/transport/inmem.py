@@ -6,6 +6,7 @@ is delivered while its sender is still on the stack.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random, SystemRandom
 from typing import cast
@@ -126,6 +127,11 @@ class InmemTransport:
         self._handler = handler
         for line in list(self._inbound):
             line.deliver()
+
+    def set_heartbeat_handler(
+        self, handler: Callable[[IncomingRPC], object] | None
+    ) -> None:
+        """Do nothing: here, nothing waits that a heartbeat could pass (the seed's)."""
 
     def local_addr(self) -> str:
         """Return this transport's address."""

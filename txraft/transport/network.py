@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import typing
+from collections.abc import Callable
 from typing import cast
 
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.interfaces import (
     IListeningPort,
-    IProtocolFactory,
     IReactorTime,
-    IStreamClientEndpoint,
 )
 from twisted.python.failure import Failure
 
@@ -29,7 +27,13 @@ from txraft.core.messages import (
     TimeoutNowResponse,
 )
 from txraft.errors import ConnectionFailed, TransportShutdown
-from txraft.interfaces import AppendPipeline, RPCHandler, SnapshotSource
+from txraft.interfaces import (
+    AppendPipeline,
+    IncomingRPC,
+    RPCHandler,
+    SnapshotSource,
+    StreamLayer,
+)
 from txraft.transport.dial import Dial
 from txraft.transport.limits import (
     DEFAULT_MAX_POOL,
@@ -45,22 +49,6 @@ from txraft.transport.stream import SnapshotStream
 from txraft.wire.membership import address_from_bytes, address_to_bytes
 from txraft.wire.requests import encode_request, request_kind
 from txraft.wire.stream import Limits
-
-
-class StreamLayer(typing.Protocol):
-    """Where connections come from: the seed's `StreamLayer`."""
-
-    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Accept connections for *factory*."""
-
-    def dial(self, address: str) -> IStreamClientEndpoint:
-        """Make an endpoint that connects to *address*; names resolve as it does.
-
-        Raises: ValueError for what is no address.
-        """
-
-    def addr(self) -> str:
-        """Return the address that peers dial, once listening."""
 
 
 class NetworkTransport:
@@ -112,6 +100,12 @@ class NetworkTransport:
     def set_handler(self, handler: RPCHandler) -> None:
         """Deliver requests to *handler*; without one none are read."""
         self._factory.set_handler(handler)
+
+    def set_heartbeat_handler(
+        self, handler: Callable[[IncomingRPC], object] | None
+    ) -> None:
+        """Deliver heartbeats to *handler* instead, as soon as they are read."""
+        self._factory.heartbeat_handler = handler
 
     def local_addr(self) -> str:
         """Return this node's address as peers know it."""

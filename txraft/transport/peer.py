@@ -7,6 +7,7 @@ requests, because nothing on the wire says which request an answer is for.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -16,9 +17,14 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txraft.core.messages import InstallSnapshotRequest, Request, Response
+from txraft.core.messages import (
+    AppendEntriesRequest,
+    InstallSnapshotRequest,
+    Request,
+    Response,
+)
 from txraft.errors import ProtocolError
-from txraft.interfaces import RPCHandler, SnapshotBody
+from txraft.interfaces import IncomingRPC, RPCHandler, SnapshotBody
 from txraft.transport.body import IncomingBody
 from txraft.transport.connection import Connection
 from txraft.transport.limits import (
@@ -182,8 +188,7 @@ class PeerProtocol(Connection):
         rpc = PeerRequest(request, self._body, self, size)
         self._unanswered.append(rpc)
         self._unanswered_bytes += size
-        assert self._factory.handler is not None, "nothing is read without a handler"
-        self._factory.handler.rpc_received(rpc)
+        self._factory.deliver(rpc)
         return True
 
     def _read_body(self, body: IncomingBody) -> bool:
@@ -263,6 +268,7 @@ class PeerFactory(Factory):
     limits: Limits = field(default_factory=Limits)
     connection_limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     handler: RPCHandler | None = None
+    heartbeat_handler: Callable[[IncomingRPC], object] | None = None
 
     noisy = False
 
@@ -284,6 +290,19 @@ class PeerFactory(Factory):
         self.handler = handler
         for connection in list(self._connections):
             connection.flow_changed()
+
+    def deliver(self, rpc: IncomingRPC) -> None:
+        """Hand *rpc* to the handler that is for its kind."""
+        assert self.handler is not None, "nothing is read without a handler"
+        command = rpc.command
+        if (
+            self.heartbeat_handler is not None
+            and type(command) is AppendEntriesRequest
+            and command.is_heartbeat
+        ):
+            self.heartbeat_handler(rpc)
+        else:
+            self.handler.rpc_received(rpc)
 
     def close(self) -> Deferred[None]:
         """Close every connection.

@@ -1,4 +1,4 @@
-"""What the transport tests share: a handler that records, messages, sources."""
+"""Entries and messages that the contracts send through an implementation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, succeed
 
-from txraft.core.configuration import Configuration
+from txraft.core.configuration import Configuration, Server, Suffrage
 from txraft.core.entry import Entry, LogType
 from txraft.core.messages import (
     AppendEntriesRequest,
@@ -28,6 +28,46 @@ from txraft.wire.entries import encode_new
 
 HEADER = Header(1)
 
+TRIO = Configuration(
+    (
+        Server("n1", "a:1"),
+        Server("n2", "b:1"),
+        Server("n3", "c:1", Suffrage.NONVOTER),
+    )
+)
+
+# Entries ------------------------------------------------------------------------
+
+
+def command(index: int, term: int = 1, data: bytes = b"") -> Entry:
+    """Make an encoded command."""
+    entry = Entry(index, term, LogType.COMMAND, data or b"%d/%d" % (index, term))
+    encode_new(entry)
+    return entry
+
+
+def commands(first: int, last: int, term: int = 1) -> list[Entry]:
+    """Make encoded commands *first* to *last*."""
+    return [command(index, term) for index in range(first, last + 1)]
+
+
+def membership(index: int, term: int = 1) -> Entry:
+    """Make an encoded entry that holds a membership."""
+    configuration = Configuration.of_voters(["a:1", "b:1"])
+    entry = Entry(index, term, LogType.ADD_PEER, configuration=configuration)
+    encode_new(entry)
+    return entry
+
+
+def identity(index: int, term: int = 1) -> Entry:
+    """Make an encoded entry that holds a cluster's identity."""
+    entry = Entry(index, term, LogType.NOOP, cluster=b"0123456789abcdef")
+    encode_new(entry)
+    return entry
+
+
+# Requests -----------------------------------------------------------------------
+
 
 class Recorder:
     """An `RPCHandler` that keeps what it is given, and answers if told how."""
@@ -38,15 +78,18 @@ class Recorder:
         self._answer = answer
 
     def rpc_received(self, rpc: IncomingRPC) -> None:
+        """Keep *rpc*, and answer it if told how."""
         self.rpcs.append(rpc)
         if self._answer is not None:
             self._answer(rpc)
 
     def connection_closed(self, connection: object) -> None:
+        """Keep the token of a connection that ended."""
         self.closed.append(connection)
 
     @property
     def commands(self) -> list[Request]:
+        """The requests so far."""
         return [rpc.command for rpc in self.rpcs]
 
 
@@ -97,6 +140,7 @@ class Bytes:
         self.taken = 0
 
     def read(self, size: int) -> Deferred[bytes]:
+        """Read the next *size* bytes."""
         piece = self.data[self.taken : self.taken + size]
         self.taken += len(piece)
         return succeed(piece)
@@ -109,5 +153,6 @@ class Pending:
         self.reads: list[Deferred[bytes]] = []
 
     def read(self, size: int) -> Deferred[bytes]:
+        """Wait until a test settles the Deferred."""
         self.reads.append(Deferred())
         return self.reads[-1]

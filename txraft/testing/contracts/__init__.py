@@ -1,0 +1,25 @@
+"""Tests that every implementation of a plug point must pass, yours too.
+
+.. code-block:: python
+
+    class MyLogs(LogStoreContract, SynchronousTestCase):
+        def make_log(self) -> LogStore:
+            return MyLogStore(self.mktemp())
+"""
+
+from txraft.testing.contracts.fsm import FSMContract
+from txraft.testing.contracts.logs import LogStoreContract, RangeLogStoreContract
+from txraft.testing.contracts.peers import PeerStoreContract
+from txraft.testing.contracts.snapshots import SnapshotStoreContract
+from txraft.testing.contracts.stable import StableStoreContract
+from txraft.testing.contracts.transports import TransportContract
+
+__all__ = [
+    "FSMContract",
+    "LogStoreContract",
+    "PeerStoreContract",
+    "RangeLogStoreContract",
+    "SnapshotStoreContract",
+    "StableStoreContract",
+    "TransportContract",
+]

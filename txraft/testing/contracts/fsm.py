@@ -1,0 +1,188 @@
+"""What the node relies on in every state machine: to be the same everywhere."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from txraft.core.configuration import Configuration
+from txraft.core.entry import Entry, LogType
+from txraft.errors import ApplicationError
+from txraft.interfaces import FSM, BatchingFSM
+from txraft.storage.memory import InmemSnapshotStore
+from txraft.testing.contracts.case import Contract
+
+MAX_PIECE_BYTES = 1 << 20
+
+
+class FSMContract(Contract):
+    """The tests of an `FSM`; a subclass makes a new one and names some commands.
+
+    Two machines are the same when their responses to `commands` and then their
+    snapshots are; where a snapshot may differ between equals, override `state`.
+    """
+
+    commands: Sequence[bytes] = ()
+
+    def make_fsm(self) -> FSM:
+        """Make a state machine in its first state."""
+        raise NotImplementedError
+
+    def state(self, fsm: FSM) -> object:
+        """Return what can be compared with that of another machine."""
+        return self.snapshot_of(fsm)
+
+    def test_same_commands_make_the_same_state(self) -> None:
+        """Two replicas answer alike and end alike."""
+        self.assertTrue(self.commands, "the contract needs commands")
+        one, other = self.make_fsm(), self.make_fsm()
+
+        answers = [self.apply(fsm, self.commands) for fsm in (one, other)]
+
+        self.assertEqual(answers[0], answers[1])
+        self.assertEqual(self.state(one), self.state(other))
+
+    def test_snapshot_restores_the_same_state(self) -> None:
+        """A machine that was restored is the one that was captured."""
+        fsm, restored = self.make_fsm(), self.make_fsm()
+        self.apply(fsm, self.commands)
+
+        restored.restore(io.BytesIO(self.snapshot_of(fsm)))
+
+        self.assertEqual(self.state(restored), self.state(fsm))
+
+    def test_restore_discards_what_was_there(self) -> None:
+        """Nothing of the state before is left."""
+        empty = self.snapshot_of(self.make_fsm())
+        fsm = self.make_fsm()
+        self.apply(fsm, self.commands)
+
+        fsm.restore(io.BytesIO(empty))
+
+        self.assertEqual(self.state(fsm), self.state(self.make_fsm()))
+
+    def test_restored_state_goes_on(self) -> None:
+        """Later commands have the same effect on a machine that was restored."""
+        half = len(self.commands) // 2
+        whole, restored = self.make_fsm(), self.make_fsm()
+        self.apply(whole, self.commands[:half])
+        restored.restore(io.BytesIO(self.snapshot_of(whole)))
+
+        answers = [
+            self.apply(fsm, self.commands[half:], half + 1) for fsm in (whole, restored)
+        ]
+
+        self.assertEqual(answers[0], answers[1])
+        self.assertEqual(self.state(restored), self.state(whole))
+
+    def test_snapshot_is_of_the_moment_it_was_taken(self) -> None:
+        """What is applied while a capture waits to be written is not in it."""
+        half = len(self.commands) // 2
+        fsm = self.make_fsm()
+        self.apply(fsm, self.commands[:half])
+        before = self.snapshot_of(fsm)
+
+        captured = fsm.snapshot()
+        self.apply(fsm, self.commands[half:], half + 1)
+        sink = _Sink()
+        captured.persist(sink)
+        captured.release()
+
+        self.assertEqual(bytes(sink.data), before)
+
+    def test_persist_writes_pieces_and_leaves_the_sink_open(self) -> None:
+        """No piece is larger than 1 MiB; the node ends the sink."""
+        fsm = self.make_fsm()
+        self.apply(fsm, self.commands)
+        captured, sink = fsm.snapshot(), _Sink()
+
+        captured.persist(sink)
+        captured.release()
+
+        self.assertLessEqual(sink.largest, MAX_PIECE_BYTES)
+        self.assertFalse(sink.ended)
+
+    def test_batch_is_one_command_after_the_other(self) -> None:
+        """`apply_batch`, if there is one, answers and ends as `apply` does."""
+        one, other = self.make_fsm(), self.make_fsm()
+        if not isinstance(one, BatchingFSM):
+            return
+
+        answers = one.apply_batch(entries_of(self.commands))
+        single = self.apply(other, self.commands)
+
+        self.assertEqual([_comparable(answer) for answer in answers], single)
+        self.assertEqual(self.state(one), self.state(other))
+
+    def apply(
+        self, fsm: FSM, commands: Sequence[bytes], first_index: int = 1
+    ) -> list[object]:
+        """Apply *commands* one by one; return the answers, refusals as text."""
+        return [self._answer(fsm, entry) for entry in entries_of(commands, first_index)]
+
+    def _answer(self, fsm: FSM, entry: Entry) -> object:
+        try:
+            answer = fsm.apply(entry)
+        except ApplicationError as error:
+            return _comparable(error)
+        if isinstance(answer, Deferred):
+            outcome: list[object] = []
+            answer.addBoth(outcome.append)
+            self.assertTrue(outcome, "the answer of a contract's command is due now")
+            answer = outcome[0]
+        return _comparable(answer)
+
+    def snapshot_of(self, fsm: FSM) -> bytes:
+        """Take a whole snapshot through a store, and read it back."""
+        store = InmemSnapshotStore()
+        captured = fsm.snapshot()
+        sink = store.create(1, 1, Configuration(), 0)
+        captured.persist(sink)
+        captured.release()
+        sink.close()
+        _, source = store.open(sink.id)
+        with source:
+            return source.read()
+
+
+def entries_of(commands: Sequence[bytes], first_index: int = 1) -> list[Entry]:
+    """Make the entries that hold *commands*."""
+    return [
+        Entry(index, 1, LogType.COMMAND, data)
+        for index, data in enumerate(commands, first_index)
+    ]
+
+
+def _comparable(answer: object) -> object:
+    if isinstance(answer, Failure):
+        answer = answer.value
+    if isinstance(answer, ApplicationError):
+        return f"{type(answer).__name__}: {answer}"
+    return answer
+
+
+class _Sink:
+    """A sink that notes how it is treated."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.largest = 0
+        self.ended = False
+
+    @property
+    def id(self) -> str:
+        return "contract"
+
+    def write(self, data: bytes) -> int:
+        self.data += data
+        self.largest = max(self.largest, len(data))
+        return len(data)
+
+    def close(self) -> None:
+        self.ended = True
+
+    def cancel(self) -> None:
+        self.ended = True

@@ -1,0 +1,98 @@
+"""What the node relies on in every snapshot store."""
+
+from __future__ import annotations
+
+from txraft.errors import StorageError
+from txraft.interfaces import SnapshotMeta, SnapshotStore
+from txraft.testing.contracts.case import Contract
+from txraft.testing.contracts.samples import TRIO
+
+
+class SnapshotStoreContract(Contract):
+    """The tests of a `SnapshotStore`; a subclass makes an empty one."""
+
+    def make_store(self) -> SnapshotStore:
+        """Make an empty store."""
+        raise NotImplementedError
+
+    def test_list_of_nothing(self) -> None:
+        """A new store has no snapshot, and opens none."""
+        store = self.make_store()
+
+        self.assertEqual(store.list(), [])
+        for id in ("1-1-1", "../1-1-1", ""):
+            self.assertRaises(StorageError, store.open, id)
+
+    def test_create_and_open(self) -> None:
+        """A finished snapshot is listed and read back, in pieces if need be."""
+        store = self.make_store()
+        sink = store.create(10, 3, TRIO, 5)
+        self.assertEqual(sink.write(b"first\n"), 6)
+        self.assertEqual(sink.write(b"second\n"), 7)
+        self.assertEqual(store.list(), [])
+
+        sink.close()
+
+        meta = SnapshotMeta(sink.id, 10, 3, TRIO, 5, 13)
+        self.assertEqual(store.list(), [meta])
+        opened, source = store.open(sink.id)
+        with source:
+            self.assertEqual(opened, meta)
+            self.assertEqual(source.read(4), b"firs")
+            self.assertEqual(source.read(), b"t\nsecond\n")
+            self.assertEqual(source.read(1), b"")
+
+    def test_newest_first(self) -> None:
+        """The newest is the one of the highest term, then index."""
+        store = self.make_store()
+        write(store, 10, b"old")
+        newest = write(store, 9, b"new", term=2)
+
+        self.assertEqual(store.list()[0].id, newest)
+        self.assertEqual(read(store, newest), b"new")
+
+    def test_empty_snapshot(self) -> None:
+        """A state of no bytes is a state."""
+        store = self.make_store()
+
+        self.assertEqual(read(store, write(store, 1, b"")), b"")
+
+    def test_cancel(self) -> None:
+        """An abandoned snapshot is not there, and cannot be finished."""
+        store = self.make_store()
+        sink = store.create(10, 1, TRIO, 5)
+        sink.write(b"x" * 100_000)
+
+        sink.cancel()
+        sink.cancel()
+        sink.close()
+
+        self.assertEqual(store.list(), [])
+        self.assertRaises(ValueError, sink.write, b"x")
+
+    def test_close_wins(self) -> None:
+        """A finished snapshot cannot be abandoned or written to."""
+        store = self.make_store()
+        sink = store.create(10, 1, TRIO, 5)
+        sink.close()
+
+        sink.cancel()
+        sink.close()
+
+        self.assertEqual([meta.id for meta in store.list()], [sink.id])
+        self.assertRaises(ValueError, sink.write, b"x")
+
+
+def write(store: SnapshotStore, index: int, data: bytes, term: int = 1) -> str:
+    """Take a whole snapshot; return its id."""
+    sink = store.create(index, term, TRIO, 5)
+    sink.write(data)
+    sink.close()
+    return sink.id
+
+
+def read(store: SnapshotStore, id: str) -> bytes:
+    """Read a whole snapshot."""
+    _, source = store.open(id)
+    with source:
+        return source.read()
