@@ -1,0 +1,353 @@
+"""Servers of both kinds in one cluster, as processes on loopback, for tests.
+
+Everything here blocks: a test is a script that tells servers what to do and waits until
+they say that it came about.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+from unittest import SkipTest
+
+from twisted.trial.unittest import SynchronousTestCase
+
+CHECKOUT = Path(__file__).parents[2]
+GO_PATH = Path("/usr/share/gocode")
+PACKAGES = (
+    "golang-go golang-github-hashicorp-raft-dev golang-github-hashicorp-raft-boltdb-dev"
+)
+HEARTBEAT = 0.6
+PATIENCE = 30.0
+CALL_TIMEOUT = 60.0
+HEAD = struct.Struct(">QQI")
+KINDS = ("go", "python")
+
+_ports = iter(random.sample(range(15000, 21000), 3000))
+
+
+class Refused(Exception):
+    """A server answered a command with an error."""
+
+
+def free_address() -> str:
+    """Return an address on loopback, its port below the ephemeral ones, that is free."""
+    for port in _ports:
+        with socket.socket() as candidate:
+            try:
+                candidate.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return f"127.0.0.1:{port}"
+    raise AssertionError("no free port is left")
+
+
+@cache
+def go_program() -> Path:
+    """Build the Go server.
+
+    Raises: SkipTest, saying what to install; AssertionError instead where CI is set.
+    """
+    library = GO_PATH / "src/github.com/hashicorp/raft"
+    if shutil.which("go") is None or not library.exists():
+        problem = f"Go or its raft library is missing: apt-get install {PACKAGES}"
+        if os.environ.get("CI"):
+            raise AssertionError(problem)
+        raise SkipTest(problem)
+    directory = Path(mkdtemp(prefix="txraft-gonode-"))
+    program = directory / "gonode"
+    subprocess.run(
+        ["go", "build", "-o", str(program), "."],
+        cwd=Path(__file__).parent / "gonode",
+        env={**os.environ, "GO111MODULE": "off", "GOPATH": str(GO_PATH)},
+        check=True,
+    )
+    return program
+
+
+@dataclass
+class Member:
+    """One server: its kind, where it is, and its process while it runs.
+
+    *config* holds fields of txraft's Config; the Go server knows some of them.
+    """
+
+    kind: str
+    id: str
+    address: str
+    directory: Path
+    protocol: int
+    config: dict[str, Any] = field(default_factory=dict)
+    control: str = field(default_factory=free_address)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What others need to know of it."""
+        return {"id": self.id, "address": self.address}
+
+    def start(self, *, bootstrap: bool = False, recover: bool = False) -> None:
+        """Start the process and wait until it answers."""
+        self.directory.mkdir(exist_ok=True)
+        command = (self._go if self.kind == "go" else self._python)(bootstrap, recover)
+        log = open(self.directory.with_suffix(".log"), "ab")
+        with log:
+            self.process = subprocess.Popen(command, cwd=CHECKOUT, stderr=log)
+        wait_until(f"{self.id} answers", self._answers)
+
+    def _go(self, bootstrap: bool, recover: bool) -> list[str]:
+        peers = str(self.directory / "peers.json")
+        return [
+            str(go_program()),
+            f"-directory={self.directory}",
+            f"-address={self.address}",
+            f"-id={self.id}",
+            f"-control={self.control}",
+            f"-protocol={self.protocol}",
+            f"-heartbeat={round(HEARTBEAT * 1000)}",
+            f"-trailing={self.config.get('trailing_logs', 10240)}",
+            *([f"-bootstrap={peers}"] if bootstrap else []),
+            *([f"-recover={peers}"] if recover else []),
+        ]
+
+    def _python(self, bootstrap: bool, recover: bool) -> list[str]:
+        options = {
+            "directory": str(self.directory),
+            "address": self.address,
+            "id": self.id,
+            "control": self.control,
+            "bootstrap": bootstrap,
+            "recover": recover,
+            "config": {
+                "protocol_version": self.protocol,
+                "heartbeat_timeout": HEARTBEAT,
+                "election_timeout": HEARTBEAT,
+                "leader_lease_timeout": HEARTBEAT / 2,
+                "shutdown_on_remove": False,
+                **self.config,
+            },
+        }
+        return [sys.executable, "-m", "tests.interop.member", json.dumps(options)]
+
+    def _answers(self) -> bool:
+        assert self.process is not None, "it was started"
+        if self.process.poll() is not None:
+            log = self.directory.with_suffix(".log").read_text(errors="replace")
+            raise AssertionError(f"{self.id} ended:\n{log[-3000:]}")
+        try:
+            self.ask("status")
+        except (OSError, http.client.HTTPException, Refused):
+            return False
+        return True
+
+    def ask(self, command: str, **told: Any) -> dict[str, Any]:
+        """Give one command. Raises: Refused; OSError when there is no answer."""
+        connection = http.client.HTTPConnection(self.control, timeout=CALL_TIMEOUT)
+        try:
+            connection.request("POST", f"/{command}", json.dumps(told))
+            answer: dict[str, Any] = json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+        if "error" in answer:
+            raise Refused(f"{self.id} {command}: {answer['error']}")
+        return answer
+
+    @property
+    def leads(self) -> bool:
+        """Whether it says that it leads."""
+        return str(self.ask("status")["state"]) == "Leader"
+
+    def kill(self) -> None:
+        """End the process with SIGKILL, if it runs."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def write_peers(self, members: list[Member]) -> None:
+        """Write `peers.json` in the form of this member's protocol version."""
+        self.directory.mkdir(exist_ok=True)
+        listed: list[Any] = [member.address for member in members]
+        if self.protocol == 3:
+            listed = [member.names for member in members]
+        (self.directory / "peers.json").write_text(json.dumps(listed))
+
+
+def wait_until(
+    what: str, holds: Callable[[], bool], patience: float = PATIENCE
+) -> None:
+    """Wait until *holds*; fail, naming *what*, when it does not within *patience*."""
+    until = time.monotonic() + patience
+    while not holds():
+        if time.monotonic() > until:
+            raise AssertionError(f"not within {patience} s: {what}")
+        time.sleep(0.02)
+
+
+class InteropTestCase(SynchronousTestCase):
+    """Makes members in a directory of its own, and ends them, come what may."""
+
+    def setUp(self) -> None:
+        go_program()
+        self.directory = Path(mkdtemp(prefix="txraft-interop-"))
+        self.addCleanup(shutil.rmtree, self.directory)
+        self.members: list[Member] = []
+        self.addCleanup(self._end)
+
+    def _end(self) -> None:
+        for member in self.members:
+            member.kill()
+
+    def make(self, kind: str, protocol: int, **config: Any) -> Member:
+        """Make a member that is not started yet."""
+        number = len(self.members) + 1
+        address = free_address()
+        has_id = protocol == 3 and config.pop("named", True)
+        member = Member(
+            kind,
+            f"{kind}-{number}" if has_id else address,
+            address,
+            self.directory / f"{kind}-{number}",
+            protocol,
+            config,
+        )
+        self.members.append(member)
+        return member
+
+    def form(self, kinds: list[str], protocol: int, **config: Any) -> list[Member]:
+        """Start a cluster: the first member founds it, and adds the others."""
+        members = [self.make(kind, protocol, **config) for kind in kinds]
+        founder = members[0]
+        founder.write_peers([founder])
+        founder.start(bootstrap=True)
+        wait_until(f"{founder.id} leads", lambda: founder.leads)
+        founder.ask("barrier")
+        for member in members[1:]:
+            member.start()
+            founder.ask("add", **member.names)
+        self.wait_equal()
+        return members
+
+    @property
+    def running(self) -> list[Member]:
+        """The members whose processes run."""
+        return [member for member in self.members if member.process is not None]
+
+    def leader(self) -> Member:
+        """Wait until one of the members leads and the others say so too."""
+        found: list[Member] = []
+
+        def agreed() -> bool:
+            said = {member.ask("status")["leader"] for member in self.running}
+            found[:] = [m for m in self.running if said == {m.address} and m.leads]
+            return len(found) == 1
+
+        wait_until("the members agree on a leader", agreed)
+        return found[0]
+
+    def make_lead(self, member: Member) -> None:
+        """Hand leadership to *member*, trying until it has it."""
+        for _ in range(10):
+            leader = self.leader()
+            if leader is member:
+                return
+            self.hand_over(leader, member)
+        raise AssertionError(f"{member.id} does not get to lead")
+
+    def hand_over(self, leader: Member, member: Member) -> None:
+        """Transfer leadership if the protocol version has it, or restart the leader."""
+        if leader.kind == "python" or leader.protocol == 3:
+            try:
+                leader.ask("transfer", **member.names)
+            except Refused:
+                time.sleep(HEARTBEAT)
+        else:
+            leader.kill()
+            self.leader()
+            leader.start()
+
+    def wait_equal(self) -> dict[str, Any]:
+        """Wait until all that run have applied the same; return what."""
+        answers: list[dict[str, Any]] = []
+
+        def equal() -> bool:
+            answers[:] = [member.ask("applied") for member in self.running]
+            return all(answer == answers[0] for answer in answers)
+
+        try:
+            wait_until("all have applied the same", equal)
+        except AssertionError:
+            states = [member.ask("status") for member in self.running]
+            raise AssertionError(f"{answers} {states}") from None
+        return answers[0]
+
+    def load(self, member: Member, name: str, count: int, inflight: int = 128) -> None:
+        """Apply *count* commands through *member*, all of which must succeed."""
+        outcome = member.ask("load", data=name, count=count, inflight=inflight)
+        self.assertEqual(outcome, {"done": count, "failed": {}})
+
+    def commands(self, member: Member) -> Iterator[tuple[int, int, bytes]]:
+        """Go through what *member* has applied: index, term and data."""
+        state = bytes.fromhex(member.ask("state")["state"])
+        at = 0
+        while at < len(state):
+            index, term, size = HEAD.unpack_from(state, at)
+            at += HEAD.size
+            yield index, term, state[at : at + size]
+            at += size
+
+
+class Writers:
+    """Threads that write through whoever leads, and remember what was acknowledged."""
+
+    def __init__(self, members: list[Member], count: int = 2) -> None:
+        self._members = members
+        self._running = True
+        self._threads = [
+            threading.Thread(target=self._write, args=(number,))
+            for number in range(count)
+        ]
+        self.acknowledged: list[bytes] = []
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Write no more; returns when all threads have ended."""
+        self._running = False
+        for thread in self._threads:
+            thread.join()
+
+    def _write(self, writer: int) -> None:
+        number = 0
+        while self._running:
+            number += 1
+            data = f"write-{writer}-{number}"
+            while self._running and not self._try(data):
+                time.sleep(0.01)
+
+    def _try(self, data: str) -> bool:
+        for member in list(self._members):
+            if member.process is None:
+                continue
+            try:
+                member.ask("apply", data=data)
+            except (Refused, OSError, http.client.HTTPException, ValueError):
+                continue
+            self.acknowledged.append(data.encode())
+            return True
+        return False
