@@ -1,0 +1,339 @@
+"""The start: what is on disk becomes the state of consensus, or is refused."""
+
+from __future__ import annotations
+
+import io
+from typing import BinaryIO
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txraft.core.configuration import Configuration
+from txraft.core.entry import Entry, LogType
+from txraft.core.ready import HardState
+from txraft.errors import DataCorrupted
+from txraft.interfaces import SnapshotMeta
+from txraft.node.boot import (
+    Recovered,
+    read_hard_state,
+    read_range,
+    recover,
+    restore_newest,
+)
+from txraft.node.writer import stored_state
+from txraft.storage.memory import InmemStore
+from txraft.testing import ListFSM
+from txraft.wire.entries import encode_new
+
+FOUNDERS = Configuration.of_voters(["a", "b", "c"])
+MEMBERS = Configuration.of_voters(["a", "b"])
+
+
+def entry(index: int, term: int, **fields: object) -> Entry:
+    made = Entry(index, term, LogType.COMMAND, b"x")
+    for name, value in fields.items():
+        setattr(made, name, value)
+    encode_new(made)
+    return made
+
+
+def snapshot(index: int, term: int) -> SnapshotMeta:
+    return SnapshotMeta("newest", index, term, MEMBERS, 1, 0)
+
+
+class BootCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.store = InmemStore()
+        self.founders = FOUNDERS
+
+    def state(self, term: int, vote: str | None = None) -> None:
+        self.store.set_many(stored_state(HardState(term, vote)))
+
+    def log(self, *terms: int, first: int = 1) -> None:
+        self.store.store_logs([entry(i, t) for i, t in enumerate(terms, first)])
+
+    def recover(
+        self, snapshot: SnapshotMeta | None = None, version: int = 1
+    ) -> Recovered:
+        return recover(
+            self.store,
+            self.store,
+            snapshot,
+            lambda: self.founders,
+            version,
+            lambda made: encode_new(made, version),
+        )
+
+
+class Founding(BootCase):
+    def test_found_stores_term_and_membership_before_the_first_election(self) -> None:
+        """Versions 1 to 3 begin with term 1 and an entry that lists all."""
+        for version, kind in ((1, LogType.ADD_PEER), (2, LogType.CONFIGURATION)):
+            self.setUp()
+
+            recovered = self.recover(version=version)
+
+            founding = self.store.get_log(1)
+            self.assertEqual((founding.term, founding.type), (1, kind))
+            self.assertEqual(founding.configuration, FOUNDERS)
+            self.assertTrue(founding.encoded)
+            self.assertEqual(read_hard_state(self.store), HardState(1))
+            self.assertEqual(recovered.log.last_index, 1)
+            self.assertEqual(recovered.configurations.latest, FOUNDERS)
+            self.assertEqual(recovered.configurations.latest_index, 1)
+
+    def test_found_at_version_0_stores_no_entry(self) -> None:
+        """The members are known, the log is empty, and term 1 has no election."""
+        recovered = self.recover(version=0)
+
+        self.assertEqual(self.store.last_index(), 0)
+        self.assertEqual(recovered.hard_state, HardState(1))
+        self.assertEqual(recovered.configurations.latest, FOUNDERS)
+        self.assertEqual(recovered.configurations.latest_index, 0)
+
+    def test_found_again_after_a_crash_between_the_two_writes(self) -> None:
+        """A term without an entry is founded again."""
+        self.state(1)
+
+        self.recover()
+
+        self.assertEqual(self.store.last_index(), 1)
+
+    def test_a_vote_in_the_founding_term_is_never_forgotten(self) -> None:
+        """Peers that number from 0 elect in term 1; two votes there elect two."""
+        self.state(1, "b")
+
+        recovered = self.recover(version=0)
+
+        self.assertEqual(recovered.hard_state, HardState(1, "b"))
+        self.assertEqual(read_hard_state(self.store), HardState(1, "b"))
+        self.assertEqual(recovered.configurations.latest, FOUNDERS)
+
+    def test_founder_without_its_log_is_refused(self) -> None:
+        """It had an entry before its first election, and may have had more."""
+        for term, vote in ((1, "b"), (7, None)):
+            self.setUp()
+            self.state(term, vote)
+
+            error = self.assertRaises(DataCorrupted, self.recover)
+
+            self.assertIn("join: true", str(error))
+            self.assertEqual(self.store.last_index(), 0)
+
+    def test_without_peers_it_waits_to_be_added(self) -> None:
+        """Nothing is stored, and nobody is a member."""
+        self.founders = Configuration()
+
+        recovered = self.recover()
+
+        self.assertEqual(recovered.configurations.latest, Configuration())
+        self.assertEqual(read_hard_state(self.store), HardState(0))
+
+    def test_one_that_waits_keeps_its_vote(self) -> None:
+        """A joining server may have voted before it got an entry."""
+        self.founders = Configuration()
+        self.state(4, "b")
+
+        self.assertEqual(self.recover().hard_state, HardState(4, "b"))
+
+
+class Refusing(BootCase):
+    def test_log_or_snapshot_without_a_term_is_refused(self) -> None:
+        """A server that forgets its vote can elect two leaders."""
+        self.log(1, 1)
+        self.assertIn("join: true", str(self.assertRaises(DataCorrupted, self.recover)))
+
+        self.setUp()
+        self.assertRaises(DataCorrupted, self.recover, snapshot(5, 1))
+
+    def test_gap_between_snapshot_and_log_is_refused(self) -> None:
+        """The message says which entries are missing, and the way out."""
+        self.state(3)
+        self.log(2, 2, first=7)
+
+        error = self.assertRaises(DataCorrupted, self.recover, snapshot(5, 2))
+
+        self.assertIn("begins at index 7", str(error))
+        self.assertIn("ends at 5", str(error))
+        self.assertEqual(self.store.first_index(), 7)
+
+    def test_log_that_begins_late_without_a_snapshot_is_refused(self) -> None:
+        """The snapshot that it followed on is gone."""
+        self.state(3)
+        self.log(2, first=7)
+        self.assertRaises(DataCorrupted, self.recover)
+
+
+class Fitting(BootCase):
+    def test_log_behind_the_snapshot_is_dropped(self) -> None:
+        """With a warning; the snapshot is newer than all of it."""
+        self.state(3)
+        self.log(1, 1, 2)
+
+        recovered = self.recover(snapshot(5, 2))
+
+        self.assertEqual(self.store.last_index(), 0)
+        self.assertEqual((recovered.log.last_index, recovered.log.last_term), (5, 2))
+        self.assertIn("ends before", recovered.warnings[0])
+
+    def test_log_that_disagrees_with_the_snapshot_is_dropped(self) -> None:
+        """Its entries were never committed: a snapshot holds what was."""
+        self.state(3)
+        self.log(1, 1, 1)
+
+        recovered = self.recover(snapshot(2, 2))
+
+        self.assertEqual(recovered.log.last_index, 2)
+        self.assertIn("disagrees", recovered.warnings[0])
+
+    def test_log_that_goes_on_behind_the_snapshot(self) -> None:
+        """Terms before the first entry are known from the snapshot."""
+        self.state(3)
+        self.log(2, 3, first=6)
+
+        recovered = self.recover(snapshot(5, 2))
+
+        log = recovered.log
+        self.assertEqual((log.base_index, log.base_term), (5, 2))
+        self.assertEqual([log.term_at(i) for i in (5, 6, 7)], [2, 2, 3])
+        self.assertEqual(recovered.configurations.latest, MEMBERS)
+
+    def test_log_that_reaches_back_behind_the_snapshot(self) -> None:
+        """The first entry stands for what lies before it."""
+        self.state(3)
+        self.log(1, 2, 2, 3, first=4)
+
+        log = self.recover(snapshot(6, 2)).log
+
+        self.assertEqual((log.base_index, log.base_term), (4, 1))
+        self.assertEqual([log.term_at(i) for i in (4, 5, 6, 7)], [1, 2, 2, 3])
+        self.assertEqual(log.runs, [(5, 2), (7, 3)])
+
+    def test_log_of_nothing_but_its_first_entry(self) -> None:
+        """The run that it began has no entries left."""
+        self.state(3)
+        self.log(2, first=5)
+
+        log = self.recover(snapshot(5, 2)).log
+
+        self.assertEqual((log.runs, log.last_index, log.last_term), ([], 5, 2))
+
+    def test_newest_membership_of_the_log_is_in_force(self) -> None:
+        """And that of the snapshot is what it falls back to."""
+        self.state(3)
+        newer = entry(7, 2, type=LogType.ADD_PEER, data=None, configuration=FOUNDERS)
+        self.store.store_logs([entry(6, 2), newer])
+
+        history = self.recover(snapshot(5, 2)).configurations
+
+        self.assertEqual((history.latest_index, history.latest), (7, FOUNDERS))
+        self.assertEqual(history.at(6)[1], MEMBERS)
+
+    def test_membership_on_disk_counts_more_than_the_list_of_peers(self) -> None:
+        """The list counts only while neither log nor snapshot holds any."""
+        self.recover()
+        self.founders = Configuration.of_voters(["x"])
+
+        self.assertEqual(self.recover().configurations.latest, FOUNDERS)
+
+    def test_cluster_named_by_an_uncommitted_entry(self) -> None:
+        """It becomes this server's when that entry is known to be committed."""
+        self.state(2)
+        self.store.store_logs(
+            [entry(1, 1), entry(2, 2, type=LogType.NOOP, data=None, cluster=b"c" * 16)]
+        )
+
+        recovered = self.recover()
+
+        self.assertIsNone(recovered.hard_state.cluster)
+        self.assertEqual(recovered.cluster_proposals, {2: b"c" * 16})
+
+
+class PlainStore:
+    """A log store with nothing but what is required, over another."""
+
+    def __init__(self, store: InmemStore) -> None:
+        for name in (
+            "first_index",
+            "last_index",
+            "get_log",
+            "store_log",
+            "store_logs",
+            "delete_range",
+        ):
+            setattr(self, name, getattr(store, name))
+
+
+class PlainStores(BootCase):
+    def test_store_without_an_index_is_read_through(self) -> None:
+        """Runs and memberships are found all the same."""
+        self.state(3)
+        self.store.store_logs([entry(i, 1 + i // 3) for i in range(1, 9)])
+        named = entry(9, 4, type=LogType.ADD_PEER, data=None, configuration=MEMBERS)
+        self.store.store_logs([named])
+
+        plain = PlainStore(self.store)
+        recovered = recover(
+            plain,  # type: ignore[arg-type]
+            self.store,
+            None,
+            lambda: FOUNDERS,
+            1,
+            encode_new,
+        )
+
+        self.assertEqual(recovered.log.runs, [(1, 1), (3, 2), (6, 3), (9, 4)])
+        self.assertEqual(recovered.configurations.latest, MEMBERS)
+
+    def test_read_range_is_bounded_by_bytes(self) -> None:
+        """At least one entry, and about as many bytes as are asked for."""
+        self.log(1, 1, 1, 1)
+        size = len(self.store.get_log(1).encoded)
+        for store in (self.store, PlainStore(self.store)):
+            few = read_range(store, 1, 4, 1)  # type: ignore[arg-type]
+            half = read_range(store, 1, 4, 2 * size)  # type: ignore[arg-type]
+            everything = read_range(store, 2, 4, 1 << 20)  # type: ignore[arg-type]
+            self.assertEqual([e.index for e in few], [1])
+            self.assertEqual([e.index for e in half], [1, 2])
+            self.assertEqual([e.index for e in everything], [2, 3, 4])
+
+
+class DamagedSnapshots:
+    """A snapshot store of which some cannot be opened."""
+
+    def __init__(self, **snapshots: bool) -> None:
+        self.snapshots = snapshots
+
+    def list(self) -> list[SnapshotMeta]:
+        return [SnapshotMeta(id, 1, 1, MEMBERS, 1, 0) for id in self.snapshots]
+
+    def open(self, id: str) -> tuple[SnapshotMeta, BinaryIO]:
+        if not self.snapshots[id]:
+            raise DataCorrupted(f"{id} is damaged")
+        return self.list()[0], io.BytesIO(f'["{id.encode().hex()}"]'.encode())
+
+
+class RestoringTheNewest(SynchronousTestCase):
+    def restore(self, **snapshots: bool) -> tuple[str | None, list[bytes], list[str]]:
+        fsm = ListFSM()
+        store = DamagedSnapshots(**snapshots)
+        meta, warnings = restore_newest(store, fsm)  # type: ignore[arg-type]
+        return meta.id if meta else None, fsm.commands, warnings
+
+    def test_newest_that_is_whole_is_restored(self) -> None:
+        """A damaged one is passed over with a warning that names it."""
+        self.assertEqual(self.restore(new=True, old=True)[:2], ("new", [b"new"]))
+
+        id, commands, warnings = self.restore(new=False, old=True)
+
+        self.assertEqual((id, commands), ("old", [b"old"]))
+        self.assertIn("new is damaged", warnings[0])
+
+    def test_none_that_is_whole_is_refused(self) -> None:
+        """To begin empty would forget what was committed."""
+        error = self.assertRaises(DataCorrupted, self.restore, new=False, old=False)
+        self.assertIn("new is damaged", str(error))
+        self.assertIn("old is damaged", str(error))
+
+    def test_no_snapshot_is_no_fault(self) -> None:
+        """The FSM begins empty."""
+        self.assertEqual(self.restore(), (None, [], []))
