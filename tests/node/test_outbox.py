@@ -1,0 +1,291 @@
+"""The outbox: each request that leaves comes back exactly once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from txraft.core.entry import Entry, LogType
+from txraft.core.messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    Header,
+    RequestPreVoteRequest,
+    RequestVoteRequest,
+    TimeoutNowRequest,
+)
+from txraft.core.ready import Heartbeat, OutgoingRequest, Replicate
+from txraft.errors import (
+    ConnectionClosedByPeer,
+    ConnectionFailed,
+    LogNotFound,
+    PipelineReplicationNotSupported,
+    PipelineShutdown,
+    RemoteError,
+)
+from txraft.node.outbox import Outbox
+
+PATIENCE = 10
+HEARTBEAT = Heartbeat(term=3, round=1, sent=0, life=1)
+VOTE = RequestVoteRequest(3, "a", 5, 2)
+PRE_VOTE = RequestPreVoteRequest(3, "a", 5, 2)
+ANSWER = AppendEntriesResponse(3, 7, True)
+
+
+def replicate(prev: int = 4, last: int = 6, commit: int = 4) -> Replicate:
+    return Replicate(3, prev, 2, last, commit, sent=0, life=1)
+
+
+class HeldPipeline:
+    """A pipeline whose answers a test gives."""
+
+    def __init__(self) -> None:
+        self.sent: list[AppendEntriesRequest] = []
+        self.answers: list[Deferred[AppendEntriesResponse]] = []
+        self.closed = False
+
+    def append_entries(
+        self, request: AppendEntriesRequest
+    ) -> Deferred[AppendEntriesResponse]:
+        self.sent.append(request)
+        self.answers.append(Deferred())
+        return self.answers[-1]
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            for answer in self.answers:
+                if not answer.called:
+                    answer.errback(PipelineShutdown())
+
+
+class HeldTransport:
+    """A transport that sends nothing: a test settles every call."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any, Deferred[Any]]] = []
+        self.openings: list[Deferred[Any]] = []
+
+    def _call(self, target: str, request: Any) -> Deferred[Any]:
+        result: Deferred[Any] = Deferred()
+        self.calls.append((target, request, result))
+        return result
+
+    append_entries = request_vote = request_pre_vote = timeout_now = _call
+
+    def append_entries_pipeline(self, target: str) -> Deferred[Any]:
+        self.openings.append(Deferred())
+        return self.openings[-1]
+
+
+class OutboxCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.transport = HeldTransport()
+        self.fates: list[tuple[str, OutgoingRequest]] = []
+        self.answers: list[object] = []
+        self.log = [Entry(i, 3, LogType.COMMAND, b"") for i in range(1, 11)]
+        self.outbox = Outbox(
+            "a",
+            self.transport,  # type: ignore[arg-type]
+            self,
+            self.fetch,
+            lambda peer, request: self.fates.append(("snapshot", request)),
+            PATIENCE,
+            Header(1),
+        )
+
+    def fetch(self, first: int, last: int) -> list[Entry] | Deferred[list[Entry]]:
+        return self.log[first - 1 : last]
+
+    def answered(self, peer: str, request: OutgoingRequest, answer: object) -> None:
+        self.fates.append(("answered", request))
+        self.answers.append(answer)
+
+    def lost(self, peer: str, request: OutgoingRequest, closed: bool) -> None:
+        self.fates.append(("closed" if closed else "lost", request))
+
+    def unsupported(self, peer: str, request: OutgoingRequest) -> None:
+        self.fates.append(("unsupported", request))
+
+    def pipeline(self) -> HeldPipeline:
+        """Open the pipeline that was asked for last."""
+        pipeline = HeldPipeline()
+        self.transport.openings[-1].callback(pipeline)
+        return pipeline
+
+
+class Calls(OutboxCase):
+    def test_each_fate_is_reported_once(self) -> None:
+        """An answer, no connection, a peer that hung up, one that does not know it."""
+        fates = [
+            (ANSWER, "answered"),
+            (ConnectionFailed("no"), "lost"),
+            (ConnectionClosedByPeer("bye"), "closed"),
+            (RemoteError("unexpected command"), "unsupported"),
+            (RemoteError("something else"), "lost"),
+        ]
+        for outcome, fate in fates:
+            for request in (HEARTBEAT, VOTE, PRE_VOTE, TimeoutNowRequest()):
+                self.setUp()
+                self.outbox.send("b", request)
+                [(target, _, deferred)] = self.transport.calls
+                if isinstance(outcome, Exception):
+                    deferred.errback(outcome)
+                else:
+                    deferred.callback(outcome)
+                self.outbox.tick(PATIENCE + 1)
+                self.outbox.stop()
+
+                self.assertEqual(target, "b")
+                self.assertEqual(self.fates, [(fate, request)])
+
+    def test_wire_form(self) -> None:
+        """A heartbeat has the shape that peers know; a pre-vote names its sender."""
+        self.outbox.send("b", HEARTBEAT)
+        self.outbox.send("b", PRE_VOTE)
+        self.outbox.send("b", VOTE)
+
+        heartbeat, pre_vote, vote = [request for _, request, _ in self.transport.calls]
+        self.assertTrue(heartbeat.is_heartbeat)
+        self.assertEqual(heartbeat.header, Header(1))
+        self.assertEqual((pre_vote.header.id, pre_vote.header.address), ("a", "a"))
+        self.assertEqual(vote.header, Header(1))
+        self.assertEqual(vote.candidate, "a")
+
+    def test_unanswered_call_is_cancelled_in_time(self) -> None:
+        """Not before; and its answer, should it still come, counts no more."""
+        self.outbox.send("b", VOTE)
+        self.outbox.tick(PATIENCE - 1)
+        self.assertEqual(self.fates, [])
+
+        self.outbox.tick(1)
+
+        self.assertEqual(self.fates, [("lost", VOTE)])
+        self.transport.calls[0][2].callback(ANSWER)
+        self.assertEqual(len(self.fates), 1)
+
+    def test_unanswered_heartbeat_drops_the_pipeline_too(self) -> None:
+        """A peer that is silent on one connection is not heard on the other."""
+        self.outbox.send("b", replicate())
+        pipeline = self.pipeline()
+        self.outbox.send("b", HEARTBEAT)
+
+        self.outbox.tick(PATIENCE)
+
+        self.assertTrue(pipeline.closed)
+        self.assertEqual(
+            sorted(fate for fate, _ in self.fates), ["lost", "lost"], self.fates
+        )
+        self.outbox.send("b", replicate())
+        self.assertEqual(len(self.transport.openings), 2)
+
+    def test_stop_reports_nothing(self) -> None:
+        """Whatever is under way is cancelled in silence."""
+        self.outbox.send("b", VOTE)
+        self.outbox.send("b", replicate())
+        pipeline = self.pipeline()
+        self.outbox.send("c", replicate())
+
+        self.outbox.stop()
+
+        self.assertTrue(pipeline.closed)
+        self.assertEqual(self.fates, [])
+
+
+class Pipelines(OutboxCase):
+    def test_requests_wait_for_the_pipeline_and_go_in_order(self) -> None:
+        """One pipeline for each peer, opened when it is first needed."""
+        first, second = replicate(4, 6), replicate(6, 8)
+        self.outbox.send("b", first)
+        self.outbox.send("b", second)
+        self.assertEqual(len(self.transport.openings), 1)
+        pipeline = self.pipeline()
+
+        self.assertEqual([r.prev_log_index for r in pipeline.sent], [4, 6])
+        self.assertEqual([e.index for e in pipeline.sent[0].entries], [5, 6])
+        pipeline.answers[0].callback(ANSWER)
+        self.assertEqual(self.fates, [("answered", first)])
+        third = replicate(8, 8)
+        self.outbox.send("b", third)
+        self.assertEqual(len(pipeline.sent), 3)
+        self.assertEqual(list(pipeline.sent[2].entries), [])
+
+    def test_failure_of_one_request_is_the_end_of_the_pipeline(self) -> None:
+        """All behind it are lost with it; the next one opens another."""
+        self.outbox.send("b", replicate(4, 6))
+        self.outbox.send("b", replicate(6, 8))
+        pipeline = self.pipeline()
+
+        pipeline.answers[0].errback(ConnectionClosedByPeer("bye"))
+
+        self.assertTrue(pipeline.closed)
+        self.assertEqual([fate for fate, _ in self.fates].count("closed"), 1)
+        self.assertEqual(len(self.fates), 2)
+        self.outbox.send("b", replicate(4, 6))
+        self.assertEqual(len(self.transport.openings), 2)
+
+    def test_opening_that_fails(self) -> None:
+        """At once or late: what waits for it is lost, and the next one tries again."""
+        self.outbox.send("b", replicate())
+        self.transport.openings[0].errback(ConnectionFailed("no"))
+        self.assertEqual(self.fates, [("lost", replicate())])
+
+        failing = ConnectionFailed("at once")
+        opening: Deferred[Any] = Deferred()
+        opening.errback(failing)
+        self.transport.append_entries_pipeline = (  # type: ignore[method-assign]
+            lambda target: opening
+        )
+        self.outbox.send("b", replicate())
+        self.assertEqual(len(self.fates), 2)
+
+    def test_pipelines_not_supported(self) -> None:
+        """Single calls take their place, for what waits and for what comes."""
+        self.outbox.send("b", replicate(4, 6))
+        self.transport.openings[0].errback(PipelineReplicationNotSupported())
+        self.outbox.send("b", replicate(6, 8))
+
+        self.assertEqual(
+            [request.prev_log_index for _, request, _ in self.transport.calls], [4, 6]
+        )
+        self.transport.calls[1][2].callback(ANSWER)
+        self.assertEqual(self.fates, [("answered", replicate(6, 8))])
+
+    def test_pipeline_that_opens_too_late_is_closed(self) -> None:
+        """A cancelled opening leaves nothing open."""
+        self.outbox.send("b", replicate())
+        opening = self.transport.openings[0]
+        self.outbox.send("b", HEARTBEAT)
+        self.outbox.tick(PATIENCE)
+
+        self.assertTrue(opening.called)
+        self.assertEqual(len(self.fates), 2)
+
+
+class Fetching(OutboxCase):
+    def test_entries_that_must_be_read_first(self) -> None:
+        """The request leaves when they are there, and says what it really holds."""
+        read: Deferred[list[Entry]] = Deferred()
+        self.fetch = lambda first, last: read  # type: ignore[method-assign]
+        self.outbox._fetch = self.fetch
+        self.outbox.send("b", replicate(4, 9, commit=9))
+        read.callback(self.log[4:7])
+        pipeline = self.pipeline()
+        pipeline.answers[0].callback(ANSWER)
+
+        [(fate, request)] = self.fates
+        assert isinstance(request, Replicate)
+        self.assertEqual((fate, request.last, request.commit), ("answered", 7, 7))
+        self.assertEqual(pipeline.sent[0].leader_commit, 7)
+
+    def test_entries_that_are_gone(self) -> None:
+        """Compacted meanwhile: the request is lost, and a snapshot will follow."""
+        read: Deferred[list[Entry]] = Deferred()
+        self.outbox._fetch = lambda first, last: read
+        self.outbox.send("b", replicate())
+
+        read.errback(LogNotFound(5))
+
+        self.assertEqual(self.fates, [("lost", replicate())])
