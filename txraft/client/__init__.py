@@ -1,0 +1,43 @@
+"""A client of the key-value store for Twisted applications, on treq.
+
+It follows the leader, repeats only what does no harm twice, and says when the outcome
+of a write is unknown.
+"""
+
+from txraft.client.client import Client
+from txraft.client.errors import (
+    ClientError,
+    LockLost,
+    MalformedAnswer,
+    OperationError,
+    OutcomeUnknown,
+    Refused,
+    SessionLost,
+    TransactionFailed,
+    Unavailable,
+)
+from txraft.client.limits import ClientLimits
+from txraft.client.lock import Election, Lock
+from txraft.client.records import KeyValue, Operation
+from txraft.client.session import Session
+from txraft.client.watch import Watch
+
+__all__ = [
+    "Client",
+    "ClientError",
+    "ClientLimits",
+    "Election",
+    "KeyValue",
+    "Lock",
+    "LockLost",
+    "MalformedAnswer",
+    "Operation",
+    "OperationError",
+    "OutcomeUnknown",
+    "Refused",
+    "Session",
+    "SessionLost",
+    "TransactionFailed",
+    "Unavailable",
+    "Watch",
+]

@@ -1,0 +1,246 @@
+"""One request to one node, and the certainty whether it can have had an effect.
+
+A request of which no byte was sent certainly has none (`NotSent`). One that was sent
+and not answered may have one (`NoAnswer`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.interfaces import IConsumer, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web._newclient import RequestNotSent
+from twisted.web.client import (
+    Agent,
+    HTTPConnectionPool,
+    PartialDownloadError,
+    ResponseDone,
+)
+from twisted.web.error import SchemeNotSupported
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IBodyProducer
+from zope.interface import implementer
+
+from txraft.client.limits import ClientLimits
+
+T = TypeVar("T")
+_NOT_SENT = (ConnectError, DNSLookupError, RequestNotSent, SchemeNotSupported)
+
+
+class NotSent(Exception):
+    """Nothing of the request was sent."""
+
+
+class NoAnswer(Exception):
+    """The request was sent, at least in part, and no whole answer came."""
+
+
+class TimedOut(Exception):
+    """An answer took too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request: *target* is path and query, *body* bytes or a producer of them.
+
+    *repeatable* says that a second one does no harm. *patience* is how many seconds an
+    attempt may take, None for the client's own bounds. *consume*, if given, is called
+    with the pieces of a good answer's body, which is then not kept.
+    """
+
+    method: str
+    target: str
+    body: bytes | IBodyProducer | None = None
+    repeatable: bool = False
+    patience: float | None = None
+    consume: Callable[[bytes], object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer of one node."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """Return the first value of the header *name*."""
+        values = self.headers.getRawHeaders(name)
+        return values[0] if values else None
+
+    @property
+    def sentence(self) -> str:
+        """The body as the one sentence that a failure answer is."""
+        return self.body[:1000].decode("utf-8", "replace").strip() or "no reason given"
+
+
+def connection_pool(reactor: Any, limits: ClientLimits) -> HTTPConnectionPool:
+    """Make a pool that never sends a request twice by itself."""
+    pool = HTTPConnectionPool(reactor, persistent=True)
+    pool.retryAutomatically = False
+    pool.maxPersistentPerHost = limits.max_idle_connections
+    pool.cachedConnectionTimeout = 20
+    return pool
+
+
+def pooled_client(
+    reactor: Any, pool: HTTPConnectionPool, limits: ClientLimits
+) -> HTTPClient:
+    """Make the client that `ask` needs, on *pool*."""
+    return HTTPClient(Agent(reactor, connectTimeout=limits.connect_timeout, pool=pool))
+
+
+async def ask(
+    http: HTTPClient,
+    clock: IReactorTime,
+    url: str,
+    question: Question,
+    headers: dict[str, str],
+    seconds: float,
+    max_bytes: int,
+) -> Reply:
+    """Ask the node at *url*, for at most *seconds*.
+
+    Raises: NotSent, NoAnswer; CancelledError when the wait was cancelled, however
+        far the request has come.
+    """
+    until = clock.seconds() + seconds
+    body = question.body
+    try:
+        response = await within(
+            http.request(
+                question.method,
+                url + question.target,
+                headers=Headers({name: [value] for name, value in headers.items()}),
+                data=Body(body) if isinstance(body, bytes) else body,
+                allow_redirects=False,
+                unbuffered=True,
+            ),
+            clock,
+            seconds,
+        )
+    except CancelledError:
+        raise
+    except _NOT_SENT as error:
+        raise NotSent(_why(error, url)) from error
+    except Exception as error:
+        raise NoAnswer(_why(error, url)) from error
+    consume = question.consume if response.code == 200 else None
+    collector = _Collector(max_bytes, consume)
+    response.deliverBody(collector)
+    try:
+        data = await within(collector.done, clock, max(0.0, until - clock.seconds()))
+    except CancelledError:
+        raise
+    except Exception as error:
+        raise NoAnswer(_why(error, url)) from error
+    return Reply(response.code, response.headers, data)
+
+
+def within(deferred: Deferred[T], clock: IReactorTime, seconds: float) -> Deferred[T]:
+    """Wait for *deferred*, but no longer than *seconds*.
+
+    Returns: a Deferred that fails with TimedOut in time, and with CancelledError
+        when it is cancelled itself, whatever *deferred* makes of its own cancelling.
+    """
+    settled = False
+
+    def settle(result: T | Failure) -> None:
+        nonlocal settled
+        if not settled:
+            settled = True
+            timer.cancel()
+            outer.callback(result)
+
+    def cancelled(_: Deferred[T]) -> None:
+        nonlocal settled
+        settled = True
+        timer.cancel()
+        deferred.cancel()
+
+    def expired() -> None:
+        nonlocal settled
+        settled = True
+        deferred.cancel()
+        outer.errback(TimedOut(f"no answer within {seconds:g} s"))
+
+    outer: Deferred[T] = Deferred(cancelled)
+    timer = clock.callLater(seconds, expired)
+    deferred.addBoth(settle)
+    return outer
+
+
+@implementer(IBodyProducer)
+class Body:
+    """A request's body that is sent in one piece."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.length = len(data)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        """Write it all."""
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """Nothing is left to pause."""
+
+    def resumeProducing(self) -> None:
+        """Nothing is left to resume."""
+
+    def stopProducing(self) -> None:
+        """Nothing is left to stop."""
+
+
+class _Collector(Protocol):
+    """Collects a body of bounded size; cancelling `done` drops the connection."""
+
+    def __init__(
+        self, room: int, consume: Callable[[bytes], object] | None = None
+    ) -> None:
+        self._room = room
+        self._pieces: list[bytes] = []
+        self._consume = consume or self._pieces.append
+        self._bounded = consume is None
+        self.done: Deferred[bytes] = Deferred(lambda _: self._abort())
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take a piece."""
+        if self.done.called:
+            return
+        self._room -= len(data) if self._bounded else 0
+        try:
+            if self._room < 0:
+                raise ValueError("the answer is longer than max_answer_bytes")
+            self._consume(data)
+        except (ValueError, OSError):
+            self.done.errback(Failure())
+            self._abort()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Take the end."""
+        if self.done.called:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.done.callback(b"".join(self._pieces))
+        else:
+            self.done.errback(PartialDownloadError(0, b"the answer was cut off"))
+
+    def _abort(self) -> None:
+        abort = getattr(self.transport, "abortConnection", None)
+        if abort is not None:
+            abort()
+
+
+def _why(error: Exception, url: str) -> str:
+    return f"{url}: {str(error) or type(error).__name__}"

@@ -1,0 +1,226 @@
+"""A lock that one client in the whole cluster holds, and an election made of it.
+
+    async with client.lock("jobs/nightly") as lock:
+        await lock.guard(work(fence=lock.fence))
+
+No lock in a distributed system keeps a holder that was paused from going on: when it
+wakes, another may hold the lock. So whatever the lock protects should be told `fence`,
+which grows with every new holder, and refuse a smaller one than it has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from txraft.client.calls import Calls
+from txraft.client.errors import ClientError, LockLost, Refused, SessionLost
+from txraft.client.exchange import Question, Reply
+from txraft.client.records import KeyValue, parse_flag, parse_records
+from txraft.client.session import Session, guarded
+from txraft.client.watch import INDEX, Watch
+
+T = TypeVar("T")
+
+
+class Lock:
+    """The lock on *key*, held within `async with`; *value* is stored there meanwhile.
+
+    It has *session* to itself: leaving the block ends both. Waiting for it is cancelled
+    like any Deferred.
+    """
+
+    def __init__(self, calls: Calls, session: Session, key: str, value: bytes) -> None:
+        self._calls = calls
+        self._session = session
+        self._target = f"/v1/kv/{quote(key, safe='/')}"
+        self._key = key
+        self._value = value
+        self._fence = 0
+        self._watching: Deferred[None] | None = None
+        self._lost: LockLost | None = None
+        self._waiting: list[Deferred[SessionLost]] = []
+
+    @property
+    def key(self) -> str:
+        """The key that is locked."""
+        return self._key
+
+    @property
+    def fence(self) -> int:
+        """The fencing token: higher than that of every holder before.
+
+        Raises: LockLost
+        """
+        self.check()
+        return self._fence
+
+    def check(self) -> None:
+        """Go on only while the lock is held, as far as is known. Raises: LockLost"""
+        if self._lost is not None:
+            raise self._lost
+        if not self._fence:
+            raise LockLost(f"the lock {self._key!r} is not held")
+
+    def when_lost(self) -> Deferred[SessionLost]:
+        """Return a Deferred that fires with why, when the lock is lost."""
+        waiter: Deferred[SessionLost] = Deferred(
+            lambda d: self._waiting.remove(d) if d in self._waiting else None
+        )
+        if self._lost is not None:
+            waiter.callback(self._lost)
+        else:
+            self._waiting.append(waiter)
+        return waiter
+
+    def guard(self, work: Coroutine[Any, Any, T] | Deferred[T]) -> Deferred[T]:
+        """Run *work*, and cancel it when the lock is lost.
+
+        Returns: a Deferred of its result, which then fails with LockLost.
+        """
+        if isinstance(work, Deferred):
+            running: Deferred[T] = work
+        else:
+            running = Deferred.fromCoroutine(work)
+        return Deferred.fromCoroutine(guarded(running, self.when_lost()))
+
+    def acquire(self) -> Deferred[Lock]:
+        """Wait for the lock, however long; fails with a ClientError.
+
+        Cancelling it leaves nothing behind.
+        """
+        return Deferred.fromCoroutine(self._acquire())
+
+    def release(self) -> Deferred[None]:
+        """Give the lock back.
+
+        Returns: a Deferred that always fires with success: a lock that could not be
+            given back falls to others when its session ends.
+        """
+        return Deferred.fromCoroutine(self._release())
+
+    async def __aenter__(self) -> Lock:
+        return await self._acquire()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.release()
+
+    async def _acquire(self) -> Lock:
+        session = self._session
+        await session.open()
+        try:
+            waiting = Deferred.fromCoroutine(self._wait())
+            await guarded(waiting, session.when_lost())
+        except BaseException:
+            await session.close()
+            raise
+        session.when_lost().addCallback(lambda why: self._lose(str(why)))
+        self._watching = watching = Deferred.fromCoroutine(self._watch())
+        watching.addCallbacks(self._watch_ended, self._watch_failed)
+        return self
+
+    async def _wait(self) -> None:
+        index = 0
+        while True:
+            # Acquiring what this session holds already changes nothing but the value.
+            target = f"{self._target}?acquire={self._session.id}"
+            asked = Question("PUT", target, self._value, repeatable=True)
+            if parse_flag((await self._calls.expect(asked)).body):
+                record, index = await self._read(0)
+                if record is not None and record.session == self._session.id:
+                    self._fence = record.lock_index
+                    return
+            record, index = await self._read(0)
+            if record is None or record.session is None:
+                pause = self._calls.limits.lock_retry
+                await deferLater(self._calls.clock, pause)
+            while record is not None and record.session is not None:
+                record, index = await self._read(index)
+
+    async def _read(self, index: int) -> tuple[KeyValue | None, int]:
+        """Read the key; with an *index*, wait until it has changed since."""
+        target, patience = f"{self._target}?consistent=1", None
+        if index:
+            wait = self._calls.limits.watch_wait
+            target = f"{self._target}?index={index}&wait={round(wait * 1000)}ms"
+            patience = wait * 17 / 16 + self._calls.limits.read_timeout
+        question = Question("GET", target, repeatable=True, patience=patience)
+        reply = await self._calls.expect(question, 404)
+        text = reply.header(INDEX) or ""
+        return first_record(reply), int(text) if text.isdigit() else 0
+
+    async def _watch(self) -> None:
+        """Look after the key, which an operator may unlock or delete."""
+        watch: Watch[KeyValue | None] = Watch(self._calls, self._target, first_record)
+        async for record in watch:
+            if record is None or record.session != self._session.id:
+                return
+
+    def _watch_ended(self, _: None) -> None:
+        self._watching = None
+        self._lose("another took it, or it was deleted")
+
+    def _watch_failed(self, failure: Failure) -> None:
+        self._watching = None
+        failure.trap(CancelledError, ClientError)
+        if failure.check(ClientError):
+            self._lose(failure.getErrorMessage())
+
+    async def _release(self) -> None:
+        was_held, self._fence = bool(self._fence), 0
+        watching, self._watching = self._watching, None
+        if watching is not None:
+            watching.cancel()
+        try:
+            if was_held and self._lost is None:
+                target = f"{self._target}?release={self._session.id}"
+                question = Question("PUT", target, self._value, repeatable=True)
+                await self._calls.make(question)
+        except ClientError:
+            return
+        finally:
+            await self._session.close()
+
+    def _lose(self, why: str) -> None:
+        if self._lost is not None or not self._fence:
+            return
+        self._lost = LockLost(f"the lock {self._key!r} is lost: {why}")
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.callback(self._lost)
+
+
+class Election(Lock):
+    """A candidacy: within `async with` this client is the one that is elected.
+
+    *value* tells the others who that is; `observe` watches it.
+    """
+
+    def observe(self) -> Watch[bytes | None]:
+        """Watch who is elected: the value it stood with, None for nobody."""
+        return Watch(self._calls, self._target, _elected)
+
+
+def first_record(reply: Reply) -> KeyValue | None:
+    """Read the answer to the read of one key. Raises: Refused, MalformedAnswer"""
+    if reply.status == 404:
+        if reply.header(INDEX) is None:
+            raise Refused(404, reply.sentence)
+        return None
+    return next(iter(parse_records(reply.body)), None)
+
+
+def _elected(reply: Reply) -> bytes | None:
+    record = first_record(reply)
+    return None if record is None or record.session is None else record.value
