@@ -46,7 +46,7 @@ class Refused(Exception):
 
 
 def free_address() -> str:
-    """Return an address on loopback, its port below the ephemeral ones, that is free."""
+    """Return a free address on loopback, its port below the ephemeral ones."""
     for port in _ports:
         with socket.socket() as candidate:
             try:
@@ -105,8 +105,7 @@ class Member:
         """Start the process and wait until it answers."""
         self.directory.mkdir(exist_ok=True)
         command = (self._go if self.kind == "go" else self._python)(bootstrap, recover)
-        log = open(self.directory.with_suffix(".log"), "ab")
-        with log:
+        with self.directory.with_suffix(".log").open("ab") as log:
             self.process = subprocess.Popen(command, cwd=CHECKOUT, stderr=log)
         wait_until(f"{self.id} answers", self._answers)
 

@@ -208,7 +208,7 @@ class Commands:
         """Take a server's vote."""
         await self._raft.demote_voter(id)
 
-    async def remove(self, id: str) -> None:
+    async def remove(self, id: str, address: str = "") -> None:
         """Remove a server."""
         await self._raft.remove_server(id)
 
