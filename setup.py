@@ -4,7 +4,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-TEST = ["pytest>=8", "hypothesis>=6.100"]
+LMDB = ["lmdb>=1.4"]
+TEST = ["pytest>=8", "hypothesis>=6.100", *LMDB]
 DOCS = ["sphinx>=8,<9"]
 
 setup(
@@ -31,6 +32,7 @@ setup(
         "fastcrc>=0.3.2",
     ],
     extras_require={
+        "lmdb": LMDB,
         "test": TEST,
         "docs": DOCS,
         "dev": [

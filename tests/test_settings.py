@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from tests.settings_case import SettingsTestCase
+from txraft import settings as settings_module
 from txraft.config import Config
 from txraft.http.limits import HTTPLimits
 from txraft.settings import (
@@ -194,8 +195,7 @@ class Mistakes(SettingsTestCase):
             ("peers: 127.0.0.1:8300", ("peers is '127.0.0.1:8300'", "a list")),
             ("peers:", ("peers is empty", "a list")),
             ("peers: [{id: a}]", ("peers is a mapping", "single value")),
-            ("store: lmdb", ("lmdb is not available in this version",)),
-            ("store: mdb", ("store is 'mdb'", "must be file")),
+            ("store: mdb", ("store is 'mdb'", "must be one of file, lmdb")),
             ("log_level: loud", ("log_level is 'loud'", "debug, info, warn")),
             ("data_dir: !!python/name:os.system x", ("data_dir", "text")),
         ]:
@@ -363,13 +363,21 @@ class Mistakes(SettingsTestCase):
         self.assertFault("tls: {ca: ca.pem}\n", 1, "tls", "not available")
         self.assertFault("tls:\n", 1, "tls", "not available")
 
+    def test_lmdb_without_its_package(self) -> None:
+        """The store that needs an extra says how to get it."""
+        self.assertEqual(self.load("store: lmdb\n").store, "lmdb")
+
+        self.patch(settings_module, "find_spec", lambda name: None)
+
+        self.assertFault("store: lmdb\n", 1, "store is 'lmdb'", "txraft[lmdb]")
+
     def test_id_below_protocol_3(self) -> None:
         self.assertFault("id: n1\n", 1, "raft.protocol_version: 3")
 
     def test_all_at_once(self) -> None:
         """Every fault is told, in the order of the lines."""
         faults = self.faults(
-            "store: lmdb\nlisten: x\nraft:\n  apply_slice: x\n  y: 1\nlog_level: z\n"
+            "store: bolt\nlisten: x\nraft:\n  apply_slice: x\n  y: 1\nlog_level: z\n"
         )
 
         lines = [re.match(r"node.yaml:(\d+)", fault) for fault in faults]

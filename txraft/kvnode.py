@@ -25,10 +25,9 @@ from txraft.node.raft import Raft
 from txraft.node.worker import Workers
 from txraft.settings import HTTPSettings, Settings
 from txraft.storage.directory import DataDirectory
-from txraft.storage.filelog import FileLog
 from txraft.storage.peers import JSONPeers
 from txraft.storage.snapshots import FileSnapshotStore
-from txraft.storage.stable import FileStableStore
+from txraft.stores import Stores, open_stores
 from txraft.transport.network import NetworkTransport
 from txraft.transport.tcp import new_tcp_transport
 
@@ -51,7 +50,7 @@ class KVNode:
         self._settings = settings
         self._directory: DataDirectory | None = None
         self._transport: NetworkTransport | None = None
-        self._log_store: FileLog | None = None
+        self._stores: Stores | None = None
         self._pool: HTTPConnectionPool | None = None
         self._port: IListeningPort | None = None
 
@@ -87,12 +86,12 @@ class KVNode:
             limits=settings.limits.messages,
             connection_limits=settings.limits.connections,
         )
-        self._log_store = FileLog(directory.log, name)
+        self._stores = stores = open_stores(settings.store, directory, name)
         self.raft = raft = Raft(
             settings.raft,
             self.fsm,
-            self._log_store,
-            FileStableStore(directory.state, name),
+            stores.log,
+            stores.stable,
             FileSnapshotStore(directory.path, SNAPSHOTS_RETAINED),
             Founders(settings.peers, JSONPeers(directory.path)),
             settings.advertise,
@@ -103,7 +102,7 @@ class KVNode:
         )
         if settings.http is not None:
             self._port = await self._serve(raft, settings.http)
-        self._warn(self._log_store.warnings)
+        self._warn(stores.warnings)
         await raft.start()
         self.log.info(
             "{node} takes part; it listens at {listen} for peers, HTTP is at {url}, "
@@ -156,8 +155,8 @@ class KVNode:
             await self._transport.close()
         if self._pool is not None:
             await self._pool.closeCachedConnections()
-        if self._log_store is not None:
-            self._log_store.close()
+        if self._stores is not None:
+            self._stores.close()
         if self._directory is not None:
             self._directory.close()
 

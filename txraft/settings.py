@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -34,6 +35,7 @@ from txraft.document import (
 )
 from txraft.errors import ConfigError
 from txraft.http.limits import HTTPLimits
+from txraft.stores import STORE_KINDS
 from txraft.transport.limits import ConnectionLimits
 from txraft.wire.stream import Limits as MessageLimits
 
@@ -107,7 +109,9 @@ class Settings:
         "the address", "The server's id, at ``raft.protocol_version`` 3 only."
     )
     store: str = _setting(
-        "file", "Kind of the log store; ``file`` is the only one in this version."
+        "file",
+        "Kind of the store for log, term and vote: ``file``, or ``lmdb`` after "
+        "``pip install 'txraft[lmdb]'``. A data directory keeps the kind it began with.",
     )
     log_level: str = _setting(
         "info",
@@ -465,10 +469,10 @@ def _directory(value: Scalar, base: str) -> str:
 
 
 def _store(value: Scalar) -> str:
-    if value.text == "lmdb":
-        raise ValueError("file: lmdb is not available in this version")
-    if value.text != "file":
-        raise ValueError("file")
+    if value.text not in STORE_KINDS:
+        raise ValueError(f"one of {', '.join(STORE_KINDS)}")
+    if value.text == "lmdb" and find_spec("lmdb") is None:
+        raise ValueError("file, or lmdb after pip install 'txraft[lmdb]'")
     return value.text
 
 

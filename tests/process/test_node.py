@@ -47,6 +47,22 @@ class Foreground(TwistdTestCase):
         got = await self.request(http, "GET", "/v1/kv/a?raw")
         self.assertEqual(got, (200, b"1"))
 
+    async def test_serve_from_lmdb(self) -> None:
+        """The other kind of store holds its keys through SIGKILL as well."""
+        config, http = self.settings()
+        config.write_text(config.read_text() + "store: lmdb\n")
+        node = await self.node(config)
+        put = await self.request(http, "PUT", "/v1/kv/a", b"1")
+
+        node.transport.signalProcess("KILL")
+        await node.status()
+
+        self.assertEqual(put, (200, b"true"))
+        await self.node(config)
+        got = await self.request(http, "GET", "/v1/kv/a?raw")
+        self.assertEqual(got, (200, b"1"))
+        self.assertTrue((self.directory / "n1" / "lmdb" / "data.mdb").exists())
+
     async def test_data_dir_is_private(self) -> None:
         """Only its owner can look into a data directory."""
         config, _ = self.settings()
@@ -140,7 +156,7 @@ class Refusals(TwistdTestCase):
     async def test_bad_settings(self) -> None:
         """Every fault is told once, by line, before anything is opened."""
         config = self.directory / "bad.yaml"
-        config.write_text("data_dir: d\nperrs: []\nstore: lmdb\n")
+        config.write_text("data_dir: d\nperrs: []\nstore: bolt\n")
 
         node = self.spawn("-n", "--pidfile=", "raft", "--config", "bad.yaml")
 

@@ -6,7 +6,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.storage.disk import Disk
 from tests.storage.logs import AnyLog, open_log
+from txraft.interfaces import LogStore
+from txraft.storage.cache import LogCache
 from txraft.storage.filelog import FileLog
+from txraft.storage.lmdbstore import LMDBStore
 from txraft.storage.memory import InmemStore
 from txraft.testing.contracts import RangeLogStoreContract
 from txraft.testing.contracts.samples import command, commands, identity, membership
@@ -87,3 +90,19 @@ class FileLogsOnTheOperatingSystem(IndexedLogContract, SynchronousTestCase):
         log = FileLog(self.mktemp(), "n1", segment_bytes=200)
         self.addCleanup(log.close)
         return log
+
+
+class CachedLogs(RangeLogStoreContract, SynchronousTestCase):
+    """The contract, behind a cache smaller than the log."""
+
+    def make_log(self) -> LogStore:
+        return LogCache(3, InmemStore())
+
+
+class LMDBLogs(RangeLogStoreContract, SynchronousTestCase):
+    """The contract, in LMDB."""
+
+    def make_log(self) -> LogStore:
+        store = LMDBStore(self.mktemp(), "n1")
+        self.addCleanup(store.close)
+        return store

@@ -14,6 +14,7 @@ from tests.storage.disk import UNSYNCED, Disk, PowerCut
 from tests.storage.test_segment import crc64
 from txraft.errors import DataCorrupted, FormatTooNew, WrongNode
 from txraft.interfaces import StableStore
+from txraft.storage.lmdbstore import LMDBStore
 from txraft.storage.memory import InmemStore
 from txraft.storage.preamble import encode_preamble
 from txraft.storage.stable import MAX_STATE_BYTES, FileStableStore
@@ -34,6 +35,15 @@ class InAFile(StableStoreContract, SynchronousTestCase):
 
     def make_store(self) -> StableStore:
         return FileStableStore(PATH, "n1", Disk())
+
+
+class InLMDB(StableStoreContract, SynchronousTestCase):
+    """The contract, in LMDB."""
+
+    def make_store(self) -> StableStore:
+        store = LMDBStore(self.mktemp(), "n1")
+        self.addCleanup(store.close)
+        return store
 
 
 class Files(SynchronousTestCase):

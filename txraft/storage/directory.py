@@ -17,19 +17,23 @@ from txraft.storage.filesystem import (
 
 LOCK_NAME = "lock"
 LOG_NAME = "log"
+LMDB_NAME = "lmdb"
 SNAPSHOTS_NAME = "snapshots"
 STATE_NAME = "state"
 PEERS_NAME = "peers.json"
 
 _MAX_PID_BYTES = 20
-_OURS = frozenset({LOG_NAME, SNAPSHOTS_NAME, STATE_NAME, PEERS_NAME, LOCK_NAME})
+_OURS = frozenset(
+    {LOG_NAME, LMDB_NAME, SNAPSHOTS_NAME, STATE_NAME, PEERS_NAME, LOCK_NAME}
+)
 
 
 class DataDirectory:
     """The directory *path*, created with mode 0700 and locked until `close`.
 
-    Its parts are paths: *log*, *snapshots*, *state* and *peers*; `FileLog` takes the
-    first, `FileStableStore` the third, the stores of snapshots and peers take *path*.
+    Its parts are paths: *log*, *snapshots*, *state*, *lmdb* and *peers*; `FileLog`
+    takes the first, `FileStableStore` the third, `LMDBStore` the fourth in place of
+    both, the stores of snapshots and peers take *path*.
     Raises: DirectoryLocked when another process has it; StorageError when a part of
         it is a symbolic link, which could lead out of it.
     Durable: the directory, its *log* and its *snapshots*.
@@ -44,6 +48,7 @@ class DataDirectory:
         self.log = self.path / LOG_NAME
         self.snapshots = self.path / SNAPSHOTS_NAME
         self.state = self.path / STATE_NAME
+        self.lmdb = self.path / LMDB_NAME
         self.peers = self.path / PEERS_NAME
         make_directories(self.file_system, self.path)
         self._refuse_links()

@@ -49,7 +49,64 @@ def _wall_milliseconds() -> int:
     return time.time_ns() // 1_000_000
 
 
-class FileSnapshotStore:
+class SnapshotReader:
+    """The snapshots in *path*/snapshots, whoever wrote them; nothing is changed.
+
+    *warnings* tells what the latest `list` has skipped.
+    """
+
+    def __init__(self, path: Path | str, fs: FileSystem | None = None) -> None:
+        self._directory = Path(path) / SNAPSHOTS_NAME
+        self._fs = fs or OsFileSystem()
+        self.warnings: list[str] = []
+
+    def list(self) -> list[SnapshotMeta]:
+        """List the finished snapshots, newest first.
+
+        One whose description cannot be read is left out, with a warning.
+        """
+        return [*self._finished()]
+
+    def open(self, id: str) -> tuple[SnapshotMeta, BinaryIO]:
+        """Open a snapshot whose checksum has been verified.
+
+        Raises: DataCorrupted; StorageError when there is no such snapshot.
+        """
+        directory = self._directory / id
+        if not _ID.match(id) or not self._fs.is_directory(directory):
+            raise refuse_id(id)
+        meta, crc = self._describe(id)
+        path = directory / STATE_NAME
+        try:
+            file = self._fs.open(path)
+        except FileNotFoundError as error:
+            raise DataCorrupted(f"{path}: the file is missing") from error
+        try:
+            _verify(file, meta.size, crc, path)
+        except Exception:
+            file.close()
+            raise
+        return meta, io.BufferedReader(_Reader(file), BUFFER_BYTES)
+
+    def _finished(self) -> Sequence[SnapshotMeta]:
+        self.warnings = []
+        found = []
+        for id in self._fs.list(self._directory):
+            if not _ID.match(id) or not self._fs.is_directory(self._directory / id):
+                continue
+            try:
+                found.append(self._describe(id)[0])
+            except (StorageError, OSError) as error:
+                self.warnings.append(f"snapshot {id} is left out: {error}")
+        found.sort(key=lambda meta: (meta.term, meta.index, meta.id), reverse=True)
+        return found
+
+    def _describe(self, id: str) -> tuple[SnapshotMeta, int]:
+        path = self._directory / id / META_NAME
+        return decode_meta(read_whole(self._fs, path, MAX_META_BYTES), id, path)
+
+
+class FileSnapshotStore(SnapshotReader):
     """A `SnapshotStore` in *path*/snapshots that keeps the newest *retain*.
 
     *milliseconds* is the time that goes into names; one that goes back does not
@@ -69,12 +126,10 @@ class FileSnapshotStore:
     ) -> None:
         if retain < 1:
             raise ValueError("must retain at least one snapshot")
-        self._directory = Path(path) / SNAPSHOTS_NAME
+        super().__init__(path, fs)
         self._retain = retain
-        self._fs = fs or OsFileSystem()
         self._milliseconds = milliseconds
         self._latest_milliseconds = 0
-        self.warnings: list[str] = []
         make_directories(self._fs, self._directory)
         self._probe()
         self._sweep()
@@ -101,27 +156,6 @@ class FileSnapshotStore:
         """
         return [*self._finished()[: self._retain]]
 
-    def open(self, id: str) -> tuple[SnapshotMeta, BinaryIO]:
-        """Open a snapshot whose checksum has been verified.
-
-        Raises: DataCorrupted; StorageError when there is no such snapshot.
-        """
-        directory = self._directory / id
-        if not _ID.match(id) or not self._fs.is_directory(directory):
-            raise refuse_id(id)
-        meta, crc = self._describe(id)
-        path = directory / STATE_NAME
-        try:
-            file = self._fs.open(path)
-        except FileNotFoundError as error:
-            raise DataCorrupted(f"{path}: the file is missing") from error
-        try:
-            _verify(file, meta.size, crc, path)
-        except Exception:
-            file.close()
-            raise
-        return meta, io.BufferedReader(_Reader(file), BUFFER_BYTES)
-
     def reap(self) -> None:
         """Remove all but the newest *retain* snapshots.
 
@@ -132,23 +166,6 @@ class FileSnapshotStore:
             self._fs.rename(path, temporary(path))
             self._fs.sync_directory(self._directory)
             _remove(self._fs, temporary(path))
-
-    def _finished(self) -> Sequence[SnapshotMeta]:
-        self.warnings = []
-        found = []
-        for id in self._fs.list(self._directory):
-            if not _ID.match(id) or not self._fs.is_directory(self._directory / id):
-                continue
-            try:
-                found.append(self._describe(id)[0])
-            except (StorageError, OSError) as error:
-                self.warnings.append(f"snapshot {id} is left out: {error}")
-        found.sort(key=lambda meta: (meta.term, meta.index, meta.id), reverse=True)
-        return found
-
-    def _describe(self, id: str) -> tuple[SnapshotMeta, int]:
-        path = self._directory / id / META_NAME
-        return decode_meta(read_whole(self._fs, path, MAX_META_BYTES), id, path)
 
     def _probe(self) -> None:
         path = self._directory / _PROBE_NAME

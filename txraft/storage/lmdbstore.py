@@ -1,0 +1,327 @@
+"""Log, term and vote in one LMDB environment: the seed's MDB store, as an extra.
+
+It needs the package `lmdb` (`pip install 'txraft[lmdb]'`). Every write is one
+transaction, synced when it commits, so that all of it is there after a crash or
+nothing. Values carry a checksum over themselves and their key, because LMDB has none.
+
+    about   format   4-byte big-endian format version
+            node     the node's name
+    log     8-byte big-endian index  ->  the entry's msgpack map
+    state   key                      ->  value
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import lmdb
+
+from txraft.core.entry import Entry
+from txraft.errors import (
+    DataCorrupted,
+    FormatTooNew,
+    LogNotFound,
+    ProtocolError,
+    StorageError,
+)
+from txraft.storage.filesystem import OsFileSystem, make_directories
+from txraft.storage.preamble import WAY_OUT, check_node_name, encode_node_name
+from txraft.storage.stable import from_uint64, to_uint64
+from txraft.wire.entries import decode_entry
+
+FORMAT_VERSION = 1
+INITIAL_MAP_BYTES = 64 << 20
+MAX_MAP_BYTES = 1 << 40
+"""The file grows as it is used; this bounds it, not what is reserved."""
+
+MAX_DELETED_ENTRIES = 4096
+"""Entries that one transaction deletes: what it frees has to fit into memory."""
+
+_INDEX = struct.Struct(">Q")
+_NUMBER = struct.Struct(">I")
+
+if TYPE_CHECKING:
+    Transaction = lmdb.Transaction[bytes]
+
+
+class LMDBStore:
+    """A `LogStore`, `RangeLogStore` and `StableStore` in the directory *path*.
+
+    The map begins with *map_bytes* and doubles when it is full, up to
+    *max_map_bytes*. A failed write is final: every later one raises the same error.
+    Raises: DataCorrupted, FormatTooNew, WrongNode, StorageError; nothing has been
+        changed then.
+    Durable: everything that can be read, as soon as this is constructed.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        node_name: str,
+        *,
+        map_bytes: int = INITIAL_MAP_BYTES,
+        max_map_bytes: int = MAX_MAP_BYTES,
+    ) -> None:
+        self._path = Path(path)
+        self._max_map_bytes = max_map_bytes
+        self._failure: Exception | None = None
+        self._closed = False
+        self._mapping = Lock()
+        files = OsFileSystem()
+        make_directories(files, self._path)
+        try:
+            self._environment = lmdb.open(
+                str(self._path), map_size=map_bytes, max_dbs=3, mode=0o600
+            )
+        except lmdb.Error as error:
+            raise DataCorrupted(f"{self._path}: {error}; {WAY_OUT}") from error
+        try:
+            self._about, self._log, self._state = (
+                self._environment.open_db(name) for name in (b"about", b"log", b"state")
+            )
+            files.sync_directory(self._path)
+            self._check_owner(node_name)
+            self._bounds = self._read_bounds()
+        except Exception:
+            self._environment.close()
+            raise
+
+    def close(self) -> None:
+        """Close the environment; idempotent. Nothing may be under way."""
+        if not self._closed:
+            self._closed = True
+            self._environment.close()
+
+    # Log
+
+    def first_index(self) -> int:
+        """Return the index of the oldest entry, 0 when empty. Thread: any."""
+        return self._bounds[0]
+
+    def last_index(self) -> int:
+        """Return the index of the newest entry, 0 when empty. Thread: any."""
+        return self._bounds[1]
+
+    def get_log(self, index: int) -> Entry:
+        """Read one entry. Raises: LogNotFound, DataCorrupted"""
+        return self.get_logs(index, index, 0)[0]
+
+    def get_logs(self, first: int, last: int, max_bytes: int) -> list[Entry]:
+        """Read entries *first* to *last*, stopping after *max_bytes* of encoding.
+
+        At least one entry is returned.
+        Raises: LogNotFound for *first*; DataCorrupted.
+        """
+        found: list[Entry] = []
+        size = 0
+        with self._mapping, self._environment.begin(self._log) as transaction:
+            for index in range(first, max(first, min(last, self.last_index())) + 1):
+                key = _INDEX.pack(index) if 0 <= index < 1 << 64 else b""
+                stored = transaction.get(key) if key else None
+                if stored is None:
+                    break
+                size += len(stored) - _NUMBER.size
+                if found and size > max_bytes:
+                    break
+                found.append(self._entry(index, self._checked(key, stored)))
+        if not found:
+            raise LogNotFound(first)
+        return found
+
+    def store_log(self, entry: Entry) -> None:
+        """Store one entry; as `store_logs`."""
+        self.store_logs([entry])
+
+    def store_logs(self, entries: Sequence[Entry]) -> None:
+        """Append consecutive entries, in one transaction.
+
+        An entry at an index that is in the log replaces it and all after it.
+        Raises: ValueError for entries that leave a gap, and nothing is done.
+        Durable: every entry, when this returns.
+        """
+        if not entries:
+            return
+        first, last = entries[0].index, entries[-1].index
+        if [entry.index for entry in entries] != [*range(first, first + len(entries))]:
+            raise ValueError("the entries are not consecutive")
+        low, high = self._bounds
+        if first < 1 or (low and not low <= first <= high + 1):
+            raise ValueError(f"entry {first} leaves a gap to entries {low} to {high}")
+
+        def store(transaction: Transaction) -> None:
+            for index in range(last + 1, high + 1):
+                transaction.delete(_INDEX.pack(index), db=self._log)
+            for entry in entries:
+                key = _INDEX.pack(entry.index)
+                transaction.put(key, _with_checksum(key, entry.encoded), db=self._log)
+
+        self._write(store)
+        self._bounds = (low or first, last)
+
+    def delete_range(self, first: int, last: int) -> None:
+        """Delete a prefix or a suffix of the log.
+
+        Raises: ValueError for a range that leaves entries on both sides.
+        Durable: the deletion, when this returns.
+        """
+        low, high = self._bounds
+        first, last = max(first, low), min(last, high)
+        if low == 0 or first > last:
+            return
+        if low < first and last < high:
+            raise ValueError(f"entries {first} to {last} are within {low} to {high}")
+
+        # Readers on other threads see the smaller log first.
+        kept = (last + 1, high) if first == low else (low, first - 1)
+        self._bounds = kept if kept[0] <= kept[1] else (0, 0)
+        # Whatever a crash leaves between two pieces is a log without a gap.
+        indexes = range(first, last + 1) if first == low else range(last, first - 1, -1)
+        for start in range(0, len(indexes), MAX_DELETED_ENTRIES):
+            self._delete(indexes[start : start + MAX_DELETED_ENTRIES])
+
+    def _delete(self, indexes: range) -> None:
+        def delete(transaction: Transaction) -> None:
+            for index in indexes:
+                transaction.delete(_INDEX.pack(index), db=self._log)
+
+        self._write(delete)
+
+    # Stable
+
+    def get(self, key: bytes) -> bytes:
+        """Return the value of *key*, b"" when there is none. Raises: DataCorrupted"""
+        with self._mapping, self._environment.begin(self._state) as transaction:
+            stored = transaction.get(_state_key(key))
+            return b"" if stored is None else self._checked(key, stored)
+
+    def get_uint64(self, key: bytes) -> int:
+        """Return the integer at *key*, 0 when there is none.
+
+        Raises: DataCorrupted; StorageError when what is there is no integer.
+        """
+        return to_uint64(key, self.get(key))
+
+    def set(self, key: bytes, value: bytes) -> None:
+        """Store *value*. Durable: when this returns."""
+        self.set_many({key: value})
+
+    def set_uint64(self, key: bytes, value: int) -> None:
+        """Store an unsigned 64-bit integer. Durable: when this returns."""
+        self.set(key, from_uint64(value))
+
+    def set_many(self, values: Mapping[bytes, bytes]) -> None:
+        """Store several keys in one transaction. Durable: when this returns."""
+
+        def put(transaction: Transaction) -> None:
+            for key, value in values.items():
+                stored = _with_checksum(key, value)
+                transaction.put(_state_key(key), stored, db=self._state)
+
+        self._write(put)
+
+    # Transactions
+
+    def _write(self, change: Callable[[Transaction], None]) -> None:
+        """Commit *change*, with as large a map as it takes."""
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
+        try:
+            while not self._commit(change):
+                self._grow()
+        except Exception as error:
+            self._failure = error
+            raise
+
+    def _commit(self, change: Callable[[Transaction], None]) -> bool:
+        """Try once; False if the map is full, and then nothing is changed."""
+        try:
+            with self._environment.begin(write=True) as transaction:
+                change(transaction)
+        except lmdb.MapFullError:
+            return False
+        except lmdb.Error as error:
+            raise StorageError(f"{self._path}: {error}") from error
+        return True
+
+    def _grow(self) -> None:
+        """Double the map. LMDB allows it only while nobody reads."""
+        size = self._environment.info()["map_size"]
+        if size >= self._max_map_bytes:
+            raise StorageError(
+                f"{self._path}: the map is full at {size} bytes; lower trailing_logs "
+                "or snapshot_threshold, or raise max_map_bytes"
+            )
+        with self._mapping:
+            self._environment.set_mapsize(min(2 * size, self._max_map_bytes))
+
+    # What is there
+
+    def _check_owner(self, node_name: str) -> None:
+        name = encode_node_name(node_name)
+        with self._environment.begin(self._about) as transaction:
+            version, owner = (transaction.get(key) for key in (b"format", b"node"))
+        if version is None and owner is None:
+
+            def claim(transaction: Transaction) -> None:
+                number = _NUMBER.pack(FORMAT_VERSION)
+                transaction.put(b"format", number, db=self._about)
+                transaction.put(b"node", name, db=self._about)
+
+            self._write(claim)
+            return
+        if version is None or owner is None or len(version) != _NUMBER.size:
+            raise self._damaged("there is no format version or no node name")
+        (number,) = _NUMBER.unpack(version)
+        if number > FORMAT_VERSION:
+            raise FormatTooNew(
+                f"{self._path}: the environment has format {number}, this version "
+                f"reads formats up to {FORMAT_VERSION}; start the version that wrote "
+                "it, or a later one"
+            )
+        check_node_name(owner, node_name, self._path)
+
+    def _read_bounds(self) -> tuple[int, int]:
+        with self._environment.begin(self._log) as transaction:
+            cursor = transaction.cursor()
+            if not cursor.first():
+                return 0, 0
+            first = cursor.key()
+            cursor.last()
+            last = cursor.key()
+            count = transaction.stat(self._log)["entries"]
+        low, high = (int.from_bytes(key, "big") for key in (first, last))
+        if count != high - low + 1:
+            raise self._damaged(f"entries {low} to {high} are {count}")
+        return low, high
+
+    def _entry(self, index: int, encoded: bytes) -> Entry:
+        try:
+            entry = decode_entry(encoded)
+        except ProtocolError as error:
+            raise self._damaged(str(error)) from error
+        if entry.index != index:
+            raise self._damaged(f"entry {entry.index} is at index {index}")
+        return entry
+
+    def _checked(self, key: bytes, stored: bytes) -> bytes:
+        value = stored[_NUMBER.size :]
+        if stored != _with_checksum(key, value):
+            raise self._damaged(f"the checksum of the value at {key!r} does not match")
+        return value
+
+    def _damaged(self, what: str) -> DataCorrupted:
+        return DataCorrupted(f"{self._path}: damaged: {what}; {WAY_OUT}")
+
+
+def _with_checksum(key: bytes, value: bytes) -> bytes:
+    return _NUMBER.pack(zlib.crc32(value, zlib.crc32(key))) + value
+
+
+def _state_key(key: bytes) -> bytes:
+    """Make a key that LMDB takes: it refuses an empty one."""
+    return b"=" + key
