@@ -161,8 +161,6 @@ class Figures(ClusterCase):
         )
         told = (raft.leader, raft.last_contact, raft.peers())
         self.assertEqual(told, (None, None, []))
-            (raft.leader, raft.last_contact, raft.peers()), (None, None, [])
-        )
         cluster.advance(0.2)
 
 

@@ -95,6 +95,8 @@ class Chaos:
             self.apply,
             self.read,
             self.crash,
+            self.crash_some_at_once,
+            self.slow_disk,
             self.restart,
             self.partition,
             self.cluster.heal,
@@ -154,6 +156,22 @@ class Chaos:
         down = len(self.cluster.addresses) - len(self.cluster.nodes)
         if self.cluster.nodes and down < 3:
             self.cluster.crash(self.random.choice(sorted(self.cluster.nodes)))
+
+    def crash_some_at_once(self) -> None:
+        """Let the power fail just after a command, for all or a part of the nodes."""
+        self.apply()
+        self.cluster.advance(self.random.choice([0.005, 0.01, 0.02, 0.04, 0.08]))
+        running = sorted(self.cluster.nodes)
+        for address in self.random.sample(running, (len(running) + 1) // 2):
+            self.cluster.crash(address)
+        for address in sorted(set(self.cluster.addresses) - set(self.cluster.nodes)):
+            if self.random.random() < 0.6:
+                self.cluster.start_node(address)
+
+    def slow_disk(self) -> None:
+        """Let one disk be slower than the others, or as fast again."""
+        address = self.random.choice(self.cluster.addresses)
+        self.cluster.slow_disk(address, self.random.choice([0.0, 0.01, 0.05]))
 
     def restart(self) -> None:
         down = sorted(set(self.cluster.addresses) - set(self.cluster.nodes))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import BinaryIO, TypeVar
 
@@ -132,6 +133,7 @@ class Cluster:
         self._disks: dict[str, _Disk] = {}
         self._founders = [chr(ord("a") + i) for i in range(size)]
         self._cut: set[frozenset[str]] = set()
+        self._slow_disks: dict[str, float] = {}
 
     # Nodes
 
@@ -156,7 +158,8 @@ class Cluster:
         if not disk.peer_store.peers():
             disk.peer_store.set_peers(list(peers))
         transport = InmemTransport(self.clock, address, latency=self.latency)
-        workers = Workers(*(MemoryWorker(self._later) for _ in range(3)))
+        later = partial(self._later, address)
+        workers = Workers(*(MemoryWorker(later) for _ in range(3)))
         fsm = self._make_fsm()
         raft = Raft(
             config or self.config,
@@ -187,8 +190,13 @@ class Cluster:
         self.advance(0)
         return node
 
-    def _later(self, call: Callable[[], bool]) -> object:
-        return self.clock.callLater(self.disk_seconds, call)
+    def _later(self, address: str, call: Callable[[], bool]) -> object:
+        seconds = self._slow_disks.get(address, self.disk_seconds)
+        return self.clock.callLater(seconds, call)
+
+    def slow_disk(self, address: str, seconds: float) -> None:
+        """Let each write of the node at *address* take *seconds* from now on."""
+        self._slow_disks[address] = seconds
 
     def crash(self, address: str) -> None:
         """End the node at *address* at once: writes that wait are lost.
