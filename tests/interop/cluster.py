@@ -101,10 +101,26 @@ class Member:
         """What others need to know of it."""
         return {"id": self.id, "address": self.address}
 
-    def start(self, *, bootstrap: bool = False, recover: bool = False) -> None:
-        """Start the process and wait until it answers."""
+    def start(
+        self,
+        *,
+        bootstrap: bool = False,
+        recover: bool = False,
+        imported: Path | None = None,
+    ) -> None:
+        """Start the process and wait until it answers.
+
+        *bootstrap* founds a cluster of those in `peers.json`, *recover* makes them
+        the membership of the data that are there, *imported* is a data directory
+        whose snapshot they begin with; for Go it is one of its own, recovered.
+        """
         self.directory.mkdir(exist_ok=True)
-        command = (self._go if self.kind == "go" else self._python)(bootstrap, recover)
+        if self.kind == "go":
+            if imported is not None:
+                shutil.copytree(imported / "snapshots", self.directory / "snapshots")
+            command = self._go(bootstrap, recover or imported is not None)
+        else:
+            command = self._python(bootstrap, recover, imported)
         with self.directory.with_suffix(".log").open("ab") as log:
             self.process = subprocess.Popen(command, cwd=CHECKOUT, stderr=log)
         wait_until(f"{self.id} answers", self._answers)
@@ -124,7 +140,9 @@ class Member:
             *([f"-recover={peers}"] if recover else []),
         ]
 
-    def _python(self, bootstrap: bool, recover: bool) -> list[str]:
+    def _python(
+        self, bootstrap: bool, recover: bool, imported: Path | None
+    ) -> list[str]:
         options = {
             "directory": str(self.directory),
             "address": self.address,
@@ -132,6 +150,7 @@ class Member:
             "control": self.control,
             "bootstrap": bootstrap,
             "recover": recover,
+            "imported": None if imported is None else str(imported),
             "config": {
                 "protocol_version": self.protocol,
                 "heartbeat_timeout": HEARTBEAT,

@@ -25,6 +25,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from txraft import (
     ApplyResult,
     Config,
+    Configuration,
     Log,
     Raft,
     RaftError,
@@ -34,10 +35,11 @@ from txraft import (
 from txraft.clock import use_monotonic_time
 from txraft.interfaces import PeerStore
 from txraft.node.worker import Workers
+from txraft.recovery import import_snapshot, recover_cluster
 from txraft.storage.directory import DataDirectory
 from txraft.storage.filelog import FileLog
 from txraft.storage.peers import JSONPeers, StaticPeers
-from txraft.storage.snapshots import FileSnapshotStore
+from txraft.storage.snapshots import FileSnapshotStore, SnapshotReader
 from txraft.storage.stable import FileStableStore
 from txraft.transport.tcp import new_tcp_transport
 
@@ -256,12 +258,21 @@ async def run(reactor: ReactorBase, options: dict[str, Any]) -> None:
         peers = JSONPeers(directory.path)
     host, port = address.split(":")
     fsm = Recorder()
+    log = FileLog(directory.log, name)
+    stable = FileStableStore(directory.state, name)
+    snapshots = FileSnapshotStore(directory.path, retain=2)
+    listed = Configuration(tuple(JSONPeers(directory.path).servers()))
+    if options["recover"]:
+        recover_cluster(Recorder(), log, stable, snapshots, listed)
+    if options["imported"]:
+        source = SnapshotReader(options["imported"])
+        import_snapshot(source, log, stable, snapshots, listed)
     raft = Raft(
         Config(**options["config"]),
         fsm,
-        FileLog(directory.log, name),
-        FileStableStore(directory.state, name),
-        FileSnapshotStore(directory.path, retain=2),
+        log,
+        stable,
+        snapshots,
         peers,
         address,
         await new_tcp_transport(reactor, f"tcp:{port}:interface={host}", address),

@@ -1,0 +1,181 @@
+"""What an operator does to a stopped node, and no node ever does by itself.
+
+`recover_cluster` gives a node's own data another membership, after a quorum was lost
+for good. `import_snapshot` founds a cluster from a snapshot of another one, of Go
+servers for example. Both are blocking and need the node's stores to themselves.
+
+Source: hashicorp/raft `RecoverCluster`.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from txraft.core.configuration import Configuration
+from txraft.core.entry import Entry, LogType
+from txraft.core.ready import HardState
+from txraft.errors import ApplicationError, StorageError
+from txraft.interfaces import (
+    FSM,
+    LogStore,
+    SnapshotMeta,
+    SnapshotStore,
+    StableStore,
+)
+from txraft.node.boot import read_hard_state, read_range, restore_newest
+from txraft.node.writer import stored_state
+from txraft.storage.snapshots import SnapshotReader
+
+PIECE_BYTES = 1 << 20
+READ_BYTES = 4 << 20
+CONFIGURATION_INDEX = 1
+"""Where the given membership is said to come from: as if it had founded the cluster."""
+
+
+def recover_cluster(
+    fsm: FSM,
+    log_store: LogStore,
+    stable_store: StableStore,
+    snapshots: SnapshotStore,
+    configuration: Configuration,
+) -> SnapshotMeta:
+    """Make *configuration* the membership of this node's data, whatever it was.
+
+    Run it with the same *configuration* on the data of every server in it, or on one
+    server alone and have that one add others with empty data. Everything in the log
+    counts as committed. That may be more than was, and less if another server had
+    more: take the one with the longest log of the newest term. *fsm* is used up; the
+    node starts with a new one. Servers that are left out are refused from then on.
+
+    Returns: the snapshot that now holds everything; the log is empty.
+    Raises: StorageError when there is nothing to recover; ConfigurationRefused;
+        whatever *fsm* raises. The data are as they were then.
+    Durable: all of it, when this returns. After a crash, call it again.
+    """
+    configuration.check()
+    meta, _ = restore_newest(snapshots, fsm)
+    last, term = (meta.index, meta.term) if meta else (0, 0)
+    end = log_store.last_index()
+    if not end and meta is None:
+        raise StorageError("there is neither a log nor a snapshot to recover from")
+    if end > last:
+        last, term = _replay(fsm, log_store, last + 1, end)
+    state = read_hard_state(stable_store)
+    recovered = _persist(fsm, snapshots, last, term, configuration)
+    newest = max(state.term, term)
+    vote = state.voted_for if newest == state.term else None
+    stable_store.set_many(stored_state(HardState(newest, vote)))
+    if end:
+        log_store.delete_range(log_store.first_index(), end)
+    return recovered
+
+
+def import_snapshot(
+    source: SnapshotReader,
+    log_store: LogStore,
+    stable_store: StableStore,
+    snapshots: SnapshotStore,
+    configuration: Configuration,
+) -> SnapshotMeta:
+    """Found a cluster of *configuration* from the newest whole snapshot in *source*.
+
+    The stores must never have been used. Run it on one server, alone in its
+    *configuration*, and have that one add the others; or with the same *source* and
+    *configuration* on every founding server. It is not for a member that lost its
+    disk: a snapshot knows no vote and not what came after it.
+
+    Returns: the snapshot, as this node has it now.
+    Raises: StorageError when *source* has none that is whole, or the stores are in
+        use; ConfigurationRefused. Nothing has changed then.
+    Durable: all of it, when this returns. After a crash, call it again.
+    """
+    configuration.check()
+    state = read_hard_state(stable_store)
+    used = log_store.last_index() or snapshots.list() or state.voted_for
+    if used or state.cluster:
+        raise StorageError(
+            "this node has data of its own; a snapshot is imported into an empty data "
+            "directory only"
+        )
+    meta = _newest_whole(source)
+    stable_store.set_many(stored_state(HardState(max(meta.term, state.term))))
+    sink = snapshots.create(meta.index, meta.term, configuration, CONFIGURATION_INDEX)
+    _, file = source.open(meta.id)
+    try:
+        with file:
+            while piece := file.read(PIECE_BYTES):
+                sink.write(piece)
+        sink.close()
+    except BaseException:
+        sink.cancel()
+        raise
+    return _described(snapshots, sink.id)
+
+
+def _newest_whole(source: SnapshotReader) -> SnapshotMeta:
+    problems = []
+    for meta in source.list():
+        try:
+            _, file = source.open(meta.id)
+        except StorageError as error:
+            problems.append(str(error))
+            continue
+        file.close()
+        return meta
+    problems += source.warnings
+    raise StorageError("; ".join(["there is no snapshot to import", *problems]))
+
+
+def _replay(fsm: FSM, log_store: LogStore, first: int, last: int) -> tuple[int, int]:
+    """Apply the log to *fsm*; return the index and the term of its last entry."""
+    term = 0
+    while first <= last:
+        for entry in read_range(log_store, first, last, READ_BYTES):
+            if entry.type is LogType.COMMAND:
+                _apply(fsm, entry)
+            first, term = entry.index + 1, entry.term
+    return last, term
+
+
+def _apply(fsm: FSM, entry: Entry) -> None:
+    try:
+        response = fsm.apply(entry)
+    except ApplicationError:
+        return
+    if not isinstance(response, Deferred):
+        return
+    outcome: list[object] = []
+    response.addBoth(outcome.append)
+    if not outcome:
+        raise StorageError(
+            f"the response to entry {entry.index} is a Deferred that has not fired; "
+            "recovery runs without a reactor"
+        )
+    failure = outcome[0]
+    if isinstance(failure, Failure) and not failure.check(ApplicationError):
+        failure.raiseException()
+
+
+def _persist(
+    fsm: FSM,
+    snapshots: SnapshotStore,
+    index: int,
+    term: int,
+    configuration: Configuration,
+) -> SnapshotMeta:
+    captured = fsm.snapshot()
+    sink = snapshots.create(index, term, configuration, CONFIGURATION_INDEX)
+    try:
+        captured.persist(sink)
+        sink.close()
+    except BaseException:
+        sink.cancel()
+        raise
+    finally:
+        captured.release()
+    return _described(snapshots, sink.id)
+
+
+def _described(snapshots: SnapshotStore, id: str) -> SnapshotMeta:
+    return next(meta for meta in snapshots.list() if meta.id == id)
