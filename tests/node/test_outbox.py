@@ -83,8 +83,10 @@ class HeldTransport:
 class OutboxCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.transport = HeldTransport()
+        self.leading = True
         self.fates: list[tuple[str, OutgoingRequest]] = []
         self.answers: list[object] = []
+        self.leading = 3
         self.log = [Entry(i, 3, LogType.COMMAND, b"") for i in range(1, 11)]
         self.outbox = Outbox(
             "a",
@@ -108,6 +110,12 @@ class OutboxCase(SynchronousTestCase):
 
     def unsupported(self, peer: str, request: OutgoingRequest) -> None:
         self.fates.append(("unsupported", request))
+
+    def leads(self, term: int) -> bool:
+        return self.leading
+
+    def leads(self, term: int) -> bool:
+        return term == self.leading
 
     def pipeline(self) -> HeldPipeline:
         """Open the pipeline that was asked for last."""
@@ -279,6 +287,29 @@ class Fetching(OutboxCase):
         assert isinstance(request, Replicate)
         self.assertEqual((fate, request.last, request.commit), ("answered", 7, 7))
         self.assertEqual(pipeline.sent[0].leader_commit, 7)
+
+    def test_entries_read_by_one_that_leads_no_more(self) -> None:
+        """They may be another leader's by then, and never leave in the old term."""
+        read: Deferred[list[Entry]] = Deferred()
+        self.outbox._fetch = lambda first, last: read
+        self.outbox.send("b", replicate())
+        self.leading = 4
+
+        read.callback(self.log[4:6])
+
+        self.assertEqual((self.transport.openings, self.transport.calls), ([], []))
+
+    def test_entries_read_after_leadership_ended(self) -> None:
+        """They may be another leader's, with another entry before them: not sent."""
+        read: Deferred[list[Entry]] = Deferred()
+        self.outbox._fetch = lambda first, last: read
+        self.outbox.send("b", replicate())
+
+        self.leading = False
+        read.callback(self.log[4:7])
+
+        self.assertEqual(self.transport.openings, [])
+        self.assertEqual(self.fates, [])
 
     def test_entries_that_are_gone(self) -> None:
         """Compacted meanwhile: the request is lost, and a snapshot will follow."""

@@ -50,6 +50,9 @@ class Inbox(Protocol):
     def unsupported(self, peer: str, request: OutgoingRequest) -> None:
         """Report that the peer does not know this kind of request."""
 
+    def leads(self, term: int) -> bool:
+        """Tell whether this server leads *term*, still."""
+
 
 @dataclass(slots=True)
 class _Pipeline:
@@ -235,8 +238,8 @@ class Outbox:
     def _entries_fetched(
         self, entries: list[Entry], peer: str, message: Replicate
     ) -> None:
-        if self._stopped:
-            return
+        if self._stopped or not self._inbox.leads(message.term):
+            return  # what was read meanwhile may be another leader's log
         message, commit = _as_sent(message, len(entries))
         wire = AppendEntriesRequest(
             message.term,

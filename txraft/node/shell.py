@@ -228,6 +228,10 @@ class Shell:
         """Learn that the peer does not know a request."""
         self._input(self.consensus.unsupported, peer, request)
 
+    def leads(self, term: int) -> bool:
+        """Tell whether this node leads *term*, still."""
+        return self.consensus.is_leader and self.consensus.term == term
+
     def verify(self, verification: Verification) -> None:
         """Have a quorum confirm leadership."""
         self._verifications[verification] = None
