@@ -125,7 +125,8 @@ class Raft(Status, Membership):
         store; with no peers there it waits until a leader adds it.
 
         Returns: a Deferred that fires when the node takes part. It fails with
-            DataCorrupted, or whatever the stores raise, and nothing has changed.
+            DataCorrupted, ConfigurationRefused or whatever the stores raise, and
+            nothing has changed; or with RaftShutdown. `shutdown` then frees the rest.
         """
         assert not self._started, "a node starts once"
         self._started = True
@@ -178,7 +179,9 @@ class Raft(Status, Membership):
         ShutdownWhileCommitting.
 
         Returns: a Deferred that fires when all that was written is durable, and
-            threads and transport are closed; every call gets one.
+            threads and transport are closed; every call gets one. A snapshot that
+            is being written is abandoned at its next piece; one that the FSM is
+            restoring is waited for. If the last write fails, `when_stopped` says so.
         """
         stopped: Deferred[None] = Deferred()
         self.when_stopped().addCallback(lambda _: stopped.callback(None))
