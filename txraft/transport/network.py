@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import cast
 
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
@@ -35,6 +35,7 @@ from txraft.interfaces import (
     StreamLayer,
 )
 from txraft.transport.dial import Dial
+from txraft.transport.gate import Gate
 from txraft.transport.limits import (
     DEFAULT_MAX_POOL,
     DEFAULT_TIMEOUT,
@@ -72,7 +73,6 @@ class NetworkTransport:
         self._clock = clock
         self._layer = layer
         self._timeout = timeout
-        self._timeout_scale = timeout_scale
         self._limits = limits or Limits()
         self._connection_limits = connection_limits or ConnectionLimits()
         self._factory = PeerFactory(
@@ -83,6 +83,15 @@ class NetworkTransport:
         self._dials: dict[Dial, None] = {}
         self._port: IListeningPort | None = None
         self._closed: Deferred[None] | None = None
+
+    @property
+    def timeout_scale(self) -> int:
+        """Bytes of a snapshot that one timeout is granted for; may be changed."""
+        return self._factory.timeout_scale
+
+    @timeout_scale.setter
+    def timeout_scale(self, scale: int) -> None:
+        self._factory.timeout_scale = scale
 
     @property
     def is_shutdown(self) -> bool:
@@ -138,7 +147,7 @@ class NetworkTransport:
     ) -> Deferred[InstallSnapshotResponse]:
         """Send a snapshot; its connection is closed afterwards."""
         deadline = self._clock.seconds() + snapshot_timeout(
-            self._timeout, request.size, self._timeout_scale
+            self._timeout, request.size, self.timeout_scale
         )
         encoded = encode_request(request)
         answer = self._connect(target).addCallback(
@@ -161,6 +170,17 @@ class NetworkTransport:
     def decode_peer(self, data: bytes) -> str:
         """Turn the bytes on the wire into an address."""
         return address_from_bytes(data)
+
+    def set_gate(self, gate: Gate) -> None:
+        """Have *gate* judge who may send what; without one, all are heard."""
+        self._factory.gate = gate
+
+    def members_committed(self, addresses: Collection[str]) -> None:
+        """Close what is open with members that are members no longer."""
+        self._factory.members_committed(addresses)
+        for link in list(self._links):
+            if link.idle and link.target not in addresses:
+                link.finish()
 
     def close(self) -> Deferred[None]:
         """Stop listening and end every connection; calls fail with TransportShutdown.
