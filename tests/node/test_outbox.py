@@ -86,7 +86,6 @@ class OutboxCase(SynchronousTestCase):
         self.leading = True
         self.fates: list[tuple[str, OutgoingRequest]] = []
         self.answers: list[object] = []
-        self.leading = 3
         self.log = [Entry(i, 3, LogType.COMMAND, b"") for i in range(1, 11)]
         self.outbox = Outbox(
             "a",
@@ -113,9 +112,6 @@ class OutboxCase(SynchronousTestCase):
 
     def leads(self, term: int) -> bool:
         return self.leading
-
-    def leads(self, term: int) -> bool:
-        return term == self.leading
 
     def pipeline(self) -> HeldPipeline:
         """Open the pipeline that was asked for last."""
@@ -287,17 +283,6 @@ class Fetching(OutboxCase):
         assert isinstance(request, Replicate)
         self.assertEqual((fate, request.last, request.commit), ("answered", 7, 7))
         self.assertEqual(pipeline.sent[0].leader_commit, 7)
-
-    def test_entries_read_by_one_that_leads_no_more(self) -> None:
-        """They may be another leader's by then, and never leave in the old term."""
-        read: Deferred[list[Entry]] = Deferred()
-        self.outbox._fetch = lambda first, last: read
-        self.outbox.send("b", replicate())
-        self.leading = 4
-
-        read.callback(self.log[4:6])
-
-        self.assertEqual((self.transport.openings, self.transport.calls), ([], []))
 
     def test_entries_read_after_leadership_ended(self) -> None:
         """They may be another leader's, with another entry before them: not sent."""
