@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twisted.internet.defer import CancelledError
+from twisted.logger import capturedLogs, formatEvent
 
 from tests.node.kit import ClusterCase
 from txraft.core.entry import LogType
@@ -19,10 +20,6 @@ from txraft.errors import (
 from txraft.node.shell import MAX_WAITING_CHANGES
 from txraft.node.state import RaftState
 from txraft.testing import Cluster, Node
-
-
-def quietly(cluster: Cluster) -> set[str]:
-    return {node.address for node in cluster.nodes.values()}
 
 
 class Adding(ClusterCase):
@@ -345,8 +342,13 @@ class TwoClusters(ClusterCase):
         other.result(stranger.raft.apply(b"theirs"))
         for _ in range(2):
             self.meet(cluster, stranger)
-            outcome = self.outcome(cluster.leader.raft.add_peer("z"))
-            cluster.advance(1)
+            with capturedLogs() as events:
+                outcome = self.outcome(cluster.leader.raft.add_peer("z"))
+                cluster.advance(1)
+            told = [formatEvent(e) for e in events if e["log_level"].name == "critical"]
+            self.assertEqual(len(told), 1, "once for each leader, not per message")
+            self.assertIn("z refuses entries", told[0])
+            self.assertIn("join: true", told[0])
 
             self.assertEqual(len(outcome), 1)
             self.assertNotEqual(stranger.raft.leader, cluster.leader.address)
