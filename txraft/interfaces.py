@@ -9,7 +9,7 @@ Source: hashicorp/raft, the interfaces of the same names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, runtime_checkable
 
@@ -374,6 +374,14 @@ class WithClose(Protocol):
 
     def close(self) -> Deferred[None]:
         """Stop listening and close every connection; idempotent."""
+
+
+@runtime_checkable
+class WithMembers(Protocol):
+    """A transport that cares who is a member."""
+
+    def members_committed(self, addresses: Collection[str]) -> None:
+        """Learn that *addresses* are all members, which is committed."""
 
 
 @runtime_checkable

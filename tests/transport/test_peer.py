@@ -138,7 +138,6 @@ class SlowDrip(PeerCase):
     def test_idle_connection_stays(self) -> None:
         """Between messages a connection may rest for ever."""
         peer = self.dial()
-        self.clock.advance(100 * TIMEOUT)
         self.send(peer, HEARTBEAT)
         self.clock.advance(100 * TIMEOUT)
         self.assertFalse(peer.lost)

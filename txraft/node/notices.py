@@ -11,7 +11,7 @@ from txraft.core.configuration import Configuration, ConfigurationHistory
 from txraft.core.consensus import Consensus
 from txraft.core.follower import Follower
 from txraft.errors import RaftShutdown
-from txraft.interfaces import ServerPeerStore
+from txraft.interfaces import ServerPeerStore, WithMembers
 from txraft.node.membership import FIRST_VERSION_WITH_IDS
 from txraft.node.observers import LeaderObservation, Observation, Observers
 from txraft.node.state import RaftState
@@ -135,6 +135,8 @@ class Notices:
         addresses = sorted(configuration.addresses)
         if not addresses:
             return
+        if isinstance(self._parts.transport, WithMembers):
+            self._parts.transport.members_committed(addresses)
         self.log.info(
             "{node} has members {members}",
             node=self._parts.address,

@@ -22,6 +22,11 @@ class ConnectionLimits:
     """What connections may hold and how many there may be.
 
     *max_inbound_connections* counts all peers together; one more is closed at once.
+    *max_connections_per_peer* counts those of one sender; one more ends the oldest.
+    *handshake_timeout* is the seconds until a connection must have proved who it is
+    and sent a request. *max_unauthenticated* counts those that have not yet, and
+    *max_unauthenticated_per_address* those from one IP address; one more ends the
+    oldest.
     *max_outbound_connections* counts calls, pipelines and idle connections.
     *max_idle_connections* counts idle ones to all peers together.
     *max_unanswered_requests* and *max_unanswered_bytes* are what one inbound
@@ -33,6 +38,10 @@ class ConnectionLimits:
     """
 
     max_inbound_connections: int = 256
+    max_connections_per_peer: int = 32
+    handshake_timeout: float = 5.0
+    max_unauthenticated: int = 64
+    max_unauthenticated_per_address: int = 16
     max_outbound_connections: int = 1024
     max_idle_connections: int = 256
     max_unanswered_requests: int = 1024

@@ -7,7 +7,7 @@ requests, because nothing on the wire says which request an answer is for.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -27,12 +27,15 @@ from txraft.errors import ProtocolError
 from txraft.interfaces import IncomingRPC, RPCHandler, SnapshotBody
 from txraft.transport.body import IncomingBody
 from txraft.transport.connection import Connection
+from txraft.transport.gate import Gate, claimed_sender, shown
+from txraft.transport.identity import Identity
 from txraft.transport.limits import (
     DEFAULT_TIMEOUT,
     DEFAULT_TIMEOUT_SCALE,
     PIECE_BYTES,
     ConnectionLimits,
 )
+from txraft.transport.lobby import Guest, Lobby, host_of
 from txraft.wire.responses import encode_error, encode_response
 from txraft.wire.stream import Limits, RequestReader
 
@@ -87,11 +90,15 @@ class PeerProtocol(Connection):
     """One connection from a peer.
 
     It is read no further while too much is unanswered, while the peer does not take
-    its answers, and while the consumer of a snapshot waits.
+    its answers, and while the consumer of a snapshot waits. All its requests are of
+    one *sender*; *identity* is who that has proved to be, if it had to.
     """
 
     def __init__(self, factory: PeerFactory) -> None:
         self._factory = factory
+        self._guest: Guest | None = None
+        self.sender: str | None = None
+        self.identity: Identity | None = None
         self._unanswered: deque[PeerRequest] = deque()
         self._unanswered_bytes = 0
         self._body: IncomingBody | None = None
@@ -107,6 +114,7 @@ class PeerProtocol(Connection):
         super().connectionMade()
         self._reader = RequestReader(self._factory.limits)
         if self._factory.connection_made(self):
+            self.enter_lobby()
             self._read()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -115,6 +123,7 @@ class PeerProtocol(Connection):
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+        self._leave_lobby()
         self._unanswered.clear()
         body, self._body = self._body, None
         if body is not None:
@@ -137,7 +146,7 @@ class PeerProtocol(Connection):
     def refuse(self, reason: str) -> None:
         """Close the connection and say why, once."""
         if not self.lost:
-            self._factory.warn(self.channel.getPeer(), reason)
+            self._factory.warn(self.channel.getPeer(), reason, self.identity)
             self.abort()
 
     def answer_ready(self) -> None:
@@ -182,6 +191,7 @@ class PeerProtocol(Connection):
         if request is None:
             return False
         self._requests += 1
+        self._check_sender(request)
         size = before - self._reader.pending_bytes
         if type(request) is InstallSnapshotRequest:
             self._body = IncomingBody(request.size, self.flow_changed)
@@ -190,6 +200,46 @@ class PeerProtocol(Connection):
         self._unanswered_bytes += size
         self._factory.deliver(rpc)
         return True
+
+    def _check_sender(self, request: Request) -> None:
+        """Let one sender use this connection, and only while it may.
+
+        Raises: ProtocolError
+        """
+        factory, known = self._factory, self.sender
+        sender = claimed_sender(request) or known
+        if sender is None and factory.gate is not None:
+            sender = factory.gate.sender_named(self.identity)
+        if sender != known and known is not None:
+            raise ProtocolError(
+                f"a message of {shown(sender or '')} came on the connection of "
+                f"{shown(known)}"
+            )
+        if sender is not None and factory.gate is not None:
+            factory.gate.check(sender, self.identity)
+        if known is None:
+            self.sender = sender
+            self._leave_lobby()
+            factory.sender_known(self)
+
+    def _leave_lobby(self) -> None:
+        guest, self._guest = self._guest, None
+        if guest is not None:
+            self._factory.lobby.leave(guest)
+
+    def enter_lobby(self) -> None:
+        """Send a request soon, or be closed."""
+        host = host_of(self.channel.getPeer())
+        self._guest = self._factory.lobby.enter(
+            host, self._turned_away, "it sent no request"
+        )
+
+    def _turned_away(self, reason: str) -> None:
+        self._guest = None
+        if self._factory.handler is None and not self.lost:
+            self.enter_lobby()
+        else:
+            self.refuse(reason)
 
     def _read_body(self, body: IncomingBody) -> bool:
         piece = self._reader.read_body(PIECE_BYTES)
@@ -273,6 +323,9 @@ class PeerFactory(Factory):
     noisy = False
 
     def __post_init__(self) -> None:
+        self.gate: Gate | None = None
+        self.lobby = Lobby(self.clock, self.connection_limits)
+        self._members: frozenset[str] = frozenset()
         self._connections: dict[PeerProtocol, None] = {}
         self._closing: list[Deferred[None]] = []
         self._closed = False
@@ -327,6 +380,21 @@ class PeerFactory(Factory):
         self._connections[connection] = None
         return True
 
+    def sender_known(self, connection: PeerProtocol) -> None:
+        """End the oldest connection of the same sender, if it has too many."""
+        limit = self.connection_limits.max_connections_per_peer
+        same = [c for c in self._connections if c.sender == connection.sender]
+        if connection.sender is not None and len(same) > limit:
+            same[0].refuse(f"more than {limit} connections of {same[0].sender}")
+
+    def members_committed(self, addresses: Iterable[str]) -> None:
+        """Close the connections of members that are members no longer."""
+        members = frozenset(addresses)
+        removed, self._members = self._members - members, members
+        for connection in list(self._connections):
+            if connection.sender in removed:
+                connection.refuse(f"{connection.sender} was removed from the cluster")
+
     def connection_lost(self, connection: PeerProtocol) -> None:
         """Forget *connection* and tell the handler."""
         if connection not in self._connections:
@@ -337,7 +405,9 @@ class PeerFactory(Factory):
         if self._closing:
             self._closing.pop().callback(None)
 
-    def warn(self, address: object, reason: str) -> None:
+    def warn(
+        self, address: object, reason: str, identity: Identity | None = None
+    ) -> None:
         """Log that a connection was refused, but not without end."""
         limits = self.connection_limits
         now = self.clock.seconds()
@@ -349,4 +419,5 @@ class PeerFactory(Factory):
                 "connection from {address} closed: {reason}",
                 address=address,
                 reason=reason,
+                identity=str(identity) if identity else None,
             )

@@ -1,0 +1,145 @@
+"""Who a certificate speaks for, and which name each member goes by.
+
+A member's identity is one name: that in `server_names` for its address, or else the
+host of the address. A certificate proves it with a subject alternative name; common
+names and wildcards count for nothing. The chain to the cluster's authority is the
+business of `txraft.transport.tls`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from service_identity import CertificateError, VerificationError
+from service_identity.cryptography import (
+    verify_certificate_hostname,
+    verify_certificate_ip_address,
+)
+
+from txraft.addresses import parse_address
+
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.(?!-)[A-Za-z0-9_-]{1,63})*\Z")
+_SHOWN_NAMES = 4
+_SHOWN_CHARACTERS = 80
+_BOTH_USES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+_ANY_USE = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
+
+
+class NoIdentity(Exception):
+    """A certificate is no member's; the message says why."""
+
+
+class Identity:
+    """The names in the *certificate* of a peer.
+
+    Raises: NoIdentity for one that no member of a cluster may have.
+    """
+
+    def __init__(self, certificate: x509.Certificate) -> None:
+        self._certificate = certificate
+        self.names = _names_in(certificate)
+        _check_uses(certificate)
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.names[:_SHOWN_NAMES])
+        return shown if len(self.names) <= _SHOWN_NAMES else f"{shown}, ..."
+
+    def is_named(self, name: str) -> bool:
+        """Tell whether the certificate proves *name*, a host name or IP address."""
+        try:
+            if is_ip_address(name):
+                verify_certificate_ip_address(self._certificate, name)
+            else:
+                verify_certificate_hostname(self._certificate, name)
+        except (VerificationError, CertificateError):
+            return False
+        return True
+
+
+class PeerNames:
+    """The name that each address goes by; *server_names* overrides the host."""
+
+    def __init__(self, server_names: Mapping[str, str] | None = None) -> None:
+        self._names = dict(server_names or {})
+
+    def name_of(self, address: str) -> str:
+        """Return the identity of the member at *address*.
+
+        Raises: ValueError for what is no address.
+        """
+        name = self._names.get(address)
+        return parse_address(address)[0] if name is None else name
+
+    def shared(self, addresses: Iterable[str]) -> list[tuple[str, str, str]]:
+        """List (name, address, other address) for each name that two have."""
+        owners: dict[str, str] = {}
+        shared = []
+        for address in addresses:
+            name = self.name_of(address).lower().rstrip(".")
+            first = owners.setdefault(name, address)
+            if first != address:
+                shared.append((name, first, address))
+        return shared
+
+
+def is_ip_address(name: str) -> bool:
+    """Tell whether *name* is an address rather than a host name."""
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _names_in(certificate: x509.Certificate) -> tuple[str, ...]:
+    try:
+        found = certificate.extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        ).value
+    except x509.ExtensionNotFound:
+        raise NoIdentity(
+            "its certificate has no subject alternative name, and a common name "
+            "does not count"
+        ) from None
+    except ValueError as error:
+        raise NoIdentity("its certificate holds names that are malformed") from error
+    hosts = found.get_values_for_type(x509.DNSName)
+    for host in hosts:
+        if "*" in host:
+            raise NoIdentity(f"its certificate is for a wildcard, {_shown(host)}")
+        if not _HOST_NAME.match(host):
+            raise NoIdentity(f"its certificate holds an odd name, {_shown(host)}")
+    names = (*hosts, *map(str, found.get_values_for_type(x509.IPAddress)))
+    if not names:
+        raise NoIdentity("its certificate names no host and no IP address")
+    return names
+
+
+def _check_uses(certificate: x509.Certificate) -> None:
+    """Refuse what was not issued for a server that dials as well as listens."""
+    extensions = certificate.extensions
+    try:
+        uses = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        uses = None
+    if uses is not None and _ANY_USE not in uses:
+        missing = [use for use in _BOTH_USES if use not in uses]
+        if missing:
+            raise NoIdentity(
+                "its certificate is not for a peer, which needs both clientAuth and "
+                "serverAuth"
+            )
+    try:
+        basic = extensions.get_extension_for_class(x509.BasicConstraints).value
+    except x509.ExtensionNotFound:
+        return
+    if basic.ca:
+        raise NoIdentity("its certificate is that of an authority, not of a peer")
+
+
+def _shown(name: str) -> str:
+    return repr(name[:_SHOWN_CHARACTERS])
