@@ -5,14 +5,20 @@ Source: hashicorp/raft `observer.go`.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from twisted.internet.defer import Deferred, QueueOverflow
 from twisted.logger import Logger
 
 if TYPE_CHECKING:
     from txraft.node.raft import Raft
+
+
+MAX_WAITING_OBSERVATIONS = 1024
+"""Observations that a blocking observer keeps while its callback is busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,27 +36,87 @@ class Observation:
     data: object
 
 
+FilterFn = Callable[[Observation], bool]
+"""Tells whether an observer wants an observation."""
+
+
 class Observer:
     """Calls *callback* with each observation that *filter* lets through.
 
-    `num_observed` counts those delivered, `num_dropped` those whose callback raised.
+    A callback that returns a Deferred is busy until it fires. Meanwhile an observer
+    that is *blocking* keeps what comes, in its order, and at most *max_waiting* of it;
+    others drop it. It is never entered twice: what comes while it is on the stack is
+    delivered when it returns. A `DeferredQueue` of limited size serves as the seed's channel:
+    pass its `put`. Without a callback, only the filter is called.
+
+    `num_observed` counts what was delivered; `num_dropped` what was not, because the
+    callback was busy, its queue full, or it raised. Where the seed's blocking observer
+    holds the node up, ours never does.
     """
+
+    log = Logger()
 
     def __init__(
         self,
-        callback: Callable[[Observation], object],
-        filter: Callable[[Observation], bool] | None = None,
+        callback: Callable[[Observation], object] | None,
+        filter: FilterFn | None = None,
+        *,
+        blocking: bool = False,
+        max_waiting: int = MAX_WAITING_OBSERVATIONS,
     ) -> None:
         self._callback = callback
         self._filter = filter
+        self._blocking = blocking
+        self._most = max_waiting
+        self._waiting: deque[Observation] = deque()
+        self._busy = False
+        self._entered = False
         self.num_observed = 0
         self.num_dropped = 0
 
     def observe(self, observation: Observation) -> None:
         """Deliver *observation* if the filter lets it through."""
-        if self._filter is None or self._filter(observation):
-            self._callback(observation)
-            self.num_observed += 1
+        if self._filter is not None and not self._filter(observation):
+            return
+        if self._callback is None:
+            return
+        kept = self._most if self._blocking or self._entered else 0
+        if not self._busy:
+            self._deliver(observation)
+        elif len(self._waiting) < kept:
+            self._waiting.append(observation)
+        else:
+            self.num_dropped += 1
+
+    def _deliver(self, observation: Observation) -> None:
+        self._busy = self._entered = True
+        done = self._call(observation)
+        self._entered = False
+        if not isinstance(done, Deferred):
+            self._done(None)
+            return
+        if not self._blocking and not done.called:
+            self.num_dropped += len(self._waiting)
+            self._waiting.clear()
+        done.addErrback(lambda f: self.log.failure("an observer failed", failure=f))
+        done.addCallback(self._done)
+
+    def _call(self, observation: Observation) -> object:
+        assert self._callback is not None, "there is somebody to deliver to"
+        try:
+            done = self._callback(observation)
+        except Exception as error:
+            self.num_dropped += 1
+            if not isinstance(error, QueueOverflow):
+                self.log.failure("an observer raised")
+            return None
+        self.num_observed += 1
+        return done
+
+    def _done(self, _: object) -> None:
+        self._busy = False
+        if self._waiting:
+            self._deliver(self._waiting.popleft())
 
 
 class Observers:
@@ -78,4 +144,4 @@ class Observers:
                 observer.observe(observation)
             except Exception:
                 observer.num_dropped += 1
-                self.log.failure("an observer raised")
+                self.log.failure("the filter of an observer raised")
