@@ -1,0 +1,50 @@
+"""Named points at which a simulated server does something legal but unkind.
+
+A seed arms some of them; an armed one fires at random. They stand in the simulator,
+not in the code under test, which has no idea of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+POINTS = {
+    "one entry in a message": 0.5,
+    "half of the entries in a message": 0.5,
+    "nothing in memory": 0.5,
+    "inputs in batches": 0.3,
+    "snapshot at once": 0.2,
+    "log cut to nothing": 0.5,
+    "slow sync": 0.05,
+    "late tick": 0.05,
+    "failed installation": 0.5,
+    "slow installation": 0.3,
+    "connection closed on a pre-vote": 0.3,
+    "crash of a new leader": 0.4,
+    "leader cut off after a change": 0.4,
+    "leader cut off with entries of its own": 0.02,
+    "crash after a vote": 0.05,
+    "answer lost": 0.05,
+}
+"""Each point, and how often it fires where it is armed."""
+
+
+class Buggify:
+    """Decides whether a named point fires; *calm* is set when faults have to end."""
+
+    def __init__(self, random: Random, share: float) -> None:
+        self._random = random
+        self.calm = False
+        self.fired: Counter[str] = Counter()
+        self.armed = {
+            name: chance for name, chance in POINTS.items() if random.random() < share
+        }
+
+    def __call__(self, point: str) -> bool:
+        """Tell whether *point* fires now."""
+        chance = self.armed.get(point)
+        if chance is None or self.calm or self._random.random() >= chance:
+            return False
+        self.fired[point] += 1
+        return True

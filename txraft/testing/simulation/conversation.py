@@ -1,0 +1,81 @@
+"""What a run looks like, line by line, for whoever replays it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from zlib import crc32
+
+from txraft.core.messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    RequestPreVoteRequest,
+    RequestPreVoteResponse,
+    RequestVoteRequest,
+    RequestVoteResponse,
+)
+from txraft.core.ready import Refusal
+
+MAX_LINES = 100_000
+"""Lines that a conversation keeps; older ones are forgotten."""
+
+
+class Conversation:
+    """The lines of one run; *write*, if given, gets each as it is made.
+
+    *digest* stands for all of them: two runs with the same are the same.
+    """
+
+    def __init__(
+        self, keep: int = MAX_LINES, write: Callable[[str], object] | None = None
+    ) -> None:
+        self.lines: deque[str] = deque(maxlen=min(keep, MAX_LINES))
+        self.digest = 0
+        self._write = write
+
+    def note(
+        self, time: int, who: str, event: str, about: tuple[object, ...] = ()
+    ) -> None:
+        """Add what *who* does at *time*, in microseconds."""
+        words = " ".join(describe(thing) for thing in about)
+        line = f"{time / 1e6:11.6f}  {who}  {event} {words}".rstrip()
+        self.digest = crc32(line.encode(), self.digest)
+        self.lines.append(line)
+        if self._write is not None:
+            self._write(line)
+
+
+def describe(thing: object) -> str:
+    """Say what *thing* is, in a few words."""
+    match thing:
+        case AppendEntriesRequest(is_heartbeat=True):
+            return f"heartbeat, term {thing.term}"
+        case AppendEntriesRequest():
+            entries = " ".join(f"{e.index}.{e.term}" for e in thing.entries)
+            previous = f"{thing.prev_log_index}.{thing.prev_log_term}"
+            return (
+                f"append after {previous} [{entries}], "
+                f"commit {thing.leader_commit}, term {thing.term}"
+            )
+        case RequestVoteRequest() | RequestPreVoteRequest():
+            kind = "vote" if isinstance(thing, RequestVoteRequest) else "pre-vote"
+            last = f"{thing.last_log_index}.{thing.last_log_term}"
+            return f"{kind} for term {thing.term}, log to {last}"
+        case InstallSnapshotRequest():
+            last = f"{thing.last_log_index}.{thing.last_log_term}"
+            return f"snapshot to {last}, term {thing.term}"
+        case AppendEntriesResponse() | InstallSnapshotResponse():
+            return f"{_verdict(thing.success)}, term {thing.term}"
+        case RequestVoteResponse() | RequestPreVoteResponse():
+            return f"{_verdict(thing.granted)}, term {thing.term}"
+        case Refusal():
+            return f"error: {thing.error}"
+        case bytes():
+            return thing.decode(errors="replace")
+    return str(thing)
+
+
+def _verdict(agreed: bool) -> str:
+    return "yes" if agreed else "no"

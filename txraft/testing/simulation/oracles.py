@@ -1,0 +1,165 @@
+"""What must hold in a cluster, checked after every event.
+
+Source: Raft dissertation, figure 3.2; the rules of `Ready`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from txraft.core.entry import Entry
+from txraft.core.invariants import History, Seen, check_ready, check_server
+from txraft.core.messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    RequestVoteRequest,
+    RequestVoteResponse,
+)
+from txraft.core.ready import Ready
+
+if TYPE_CHECKING:
+    from txraft.testing.simulation.server import SimulatedServer
+
+Position = tuple[int, int]
+"""Index and term, which name one entry for ever."""
+
+
+class Oracles:
+    """The past of a cluster, and the claims about it."""
+
+    def __init__(self) -> None:
+        self.history = History()
+        self.changes_checked = 0
+        self._entries: dict[Position, tuple[int, Entry]] = {}
+        self._votes: dict[tuple[str, int], str] = {}
+        self._states: dict[int, int] = {0: 0}
+        self._commands: dict[int, bytes] = {}
+
+    # One server -----------------------------------------------------------------
+
+    def check_turn(self, server: SimulatedServer, ready: Ready) -> None:
+        """Check one server after its inputs, before its output is acted on."""
+        consensus = server.consensus
+        self._check_entries(server, ready)
+        check_ready(consensus, ready)
+        key = (
+            consensus.role,
+            consensus.term,
+            consensus.voted_for,
+            consensus.commit_index,
+            consensus.log.last_index,
+            consensus.log.last_term,
+            consensus.snapshot.index,
+        )
+        if not consensus.is_leader and key == server.checked:
+            return
+        server.checked = key
+        before: Seen | None = server.seen
+        server.seen = check_server(consensus, before)
+        self.history.observe(consensus)
+        self._check_own_copy(server)
+
+    def _check_entries(self, server: SimulatedServer, ready: Ready) -> None:
+        """Assert that an index and a term name one entry, and all that precede it.
+
+        Source: Raft dissertation, figure 3.2, Log Matching.
+        """
+        if not ready.append:
+            return
+        previous = server.consensus.log.term_at(ready.append[0].index - 1)
+        assert previous is not None, "the log has no gaps"
+        for entry in ready.append:
+            known = self._entries.setdefault(
+                (entry.index, entry.term), (previous, entry)
+            )
+            assert known == (previous, entry), (
+                f"entry {entry.index} of term {entry.term} is not the same everywhere"
+            )
+            previous = entry.term
+
+    def _check_own_copy(self, server: SimulatedServer) -> None:
+        """Assert that a leader counts no copy of its own that is not on its disk."""
+        match = getattr(server.consensus.role, "own_match", 0)
+        assert match <= server.disk.last_index, "a leader counts what it has synced"
+
+    # Promises -------------------------------------------------------------------
+
+    def check_request(self, server: SimulatedServer, message: object) -> None:
+        """Assert that a vote request leaves after the candidate's own vote."""
+        if isinstance(message, RequestVoteRequest):
+            self._check_vote(server, message.term, server.address)
+
+    def check_answer(
+        self, server: SimulatedServer, request: object, answer: object
+    ) -> None:
+        """Assert that what *answer* promises is on the disk of *server*."""
+        match request, answer:
+            case RequestVoteRequest(), RequestVoteResponse(granted=True):
+                self._check_vote(server, request.term, request.candidate)
+            case AppendEntriesRequest(), AppendEntriesResponse(success=True):
+                self._check_stored(server, request, answer)
+            case InstallSnapshotRequest(), InstallSnapshotResponse(success=True):
+                disk = server.disk
+                assert max(disk.mark.index, disk.last_index) >= (
+                    request.last_log_index
+                ), "a snapshot is durable before it is answered for"
+
+    def _check_vote(self, server: SimulatedServer, term: int, candidate: str) -> None:
+        """Assert that nobody votes twice in a term, not even across crashes."""
+        state = server.disk.state
+        assert state.term >= term, f"{server.address} votes before its term is durable"
+        assert state.term > term or state.voted_for == candidate, (
+            f"{server.address} votes before its vote is durable"
+        )
+        known = self._votes.setdefault((server.address, term), candidate)
+        assert known == candidate, (
+            f"{server.address} voted for {known} and {candidate} in term {term}"
+        )
+
+    def _check_stored(
+        self,
+        server: SimulatedServer,
+        request: AppendEntriesRequest,
+        answer: AppendEntriesResponse,
+    ) -> None:
+        disk = server.disk
+        assert disk.state.term >= answer.term, "success waits for its term"
+        if not request.entries:
+            return
+        last = request.entries[-1]
+        covered = last.index <= max(disk.base[0], disk.mark.index)
+        assert covered or disk.term_at(last.index) == last.term, (
+            f"{server.address} promises entry {last.index} before it is durable"
+        )
+
+    # State machines ---------------------------------------------------------------
+
+    def check_applied(self, index: int, digest: int, entry: Entry) -> None:
+        """Assert that every state machine goes through the same states."""
+        known = self._states.setdefault(index, digest)
+        assert known == digest, f"state machines differ after {index}"
+        if entry.data is not None:
+            self._commands[index] = entry.data
+
+    def check_restored(self, index: int, digest: int) -> None:
+        """Assert that a snapshot holds a state that the cluster was in."""
+        assert self._states.get(index) == digest, f"no such state at {index}"
+
+    # Outcomes ---------------------------------------------------------------------
+
+    def check_outcomes(
+        self, acknowledged: dict[bytes, int], refused: dict[bytes, int]
+    ) -> None:
+        """Assert that clients were told the truth, once all is said and done."""
+        places: dict[bytes, int] = {}
+        for index, command in self._commands.items():
+            assert command not in places, f"{command!r} is committed twice"
+            assert command not in refused, f"{command!r} was refused, and committed"
+            places[command] = index
+        for command, index in acknowledged.items():
+            assert places.get(command) == index, (
+                f"{command!r} was acknowledged at {index}, and is at "
+                f"{places.get(command)}"
+            )

@@ -1,0 +1,39 @@
+"""What happens next: a heap of calls by simulated time."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+MAX_EVENTS = 400_000
+"""Events in one run: more than this is a storm of messages."""
+
+
+class Schedule:
+    """Calls to make, by time in microseconds; of the same time, the older first."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.events = 0
+        self._made = 0
+        self._heap: list[
+            tuple[int, int, Callable[..., object], tuple[object, ...]]
+        ] = []
+
+    def after(
+        self, delay: int, function: Callable[..., object], *arguments: object
+    ) -> None:
+        """Call *function* in *delay* microseconds."""
+        self._made += 1
+        entry = (self.now + delay, self._made, function, arguments)
+        heapq.heappush(self._heap, entry)
+
+    def run_until(self, time: int) -> None:
+        """Make all calls that are due up to *time*, in order."""
+        heap = self._heap
+        while heap and heap[0][0] <= time:
+            self.now, _, function, arguments = heapq.heappop(heap)
+            self.events += 1
+            assert self.events <= MAX_EVENTS, "a storm of messages"
+            function(*arguments)
+        self.now = time
