@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred, DeferredQueue
+from twisted.internet.defer import Deferred, DeferredQueue, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.node.observers import Observation, Observer, Observers
@@ -105,6 +105,23 @@ class Observing(SynchronousTestCase):
 
         self.assertEqual(self.seen, [1, 2, 3])
         self.assertEqual(observer.num_dropped, 2)
+
+    def test_many_that_waited_are_delivered_in_one_go(self) -> None:
+        """However many they are, and whether or not each ends at once."""
+        first: Deferred[None] = Deferred()
+
+        def take(observation: Observation) -> Deferred[None] | None:
+            self.seen.append(observation.data)
+            if observation.data == 0:
+                return first
+            return succeed(None) if int(str(observation.data)) % 2 else None
+
+        self.register(take, blocking=True)
+        tell(self.observers, *range(1000))
+
+        first.callback(None)
+
+        self.assertEqual(self.seen, list(range(1000)))
 
     def test_callback_that_fails_later_goes_on(self) -> None:
         """A failed Deferred is logged, and the next observation delivered."""

@@ -46,8 +46,9 @@ class Observer:
     A callback that returns a Deferred is busy until it fires. Meanwhile an observer
     that is *blocking* keeps what comes, in its order, and at most *max_waiting* of it;
     others drop it. It is never entered twice: what comes while it is on the stack is
-    delivered when it returns. A `DeferredQueue` of limited size serves as the seed's channel:
-    pass its `put`. Without a callback, only the filter is called.
+    delivered when it returns. The `put` of a `DeferredQueue` of limited size is a
+    callback that drops what does not fit, as the seed's channel does. Without a
+    callback, only the filter is called.
 
     `num_observed` counts what was delivered; `num_dropped` what was not, because the
     callback was busy, its queue full, or it raised. Where the seed's blocking observer
@@ -71,6 +72,7 @@ class Observer:
         self._waiting: deque[Observation] = deque()
         self._busy = False
         self._entered = False
+        self._draining = False
         self.num_observed = 0
         self.num_dropped = 0
 
@@ -115,8 +117,12 @@ class Observer:
 
     def _done(self, _: object) -> None:
         self._busy = False
-        if self._waiting:
+        if self._draining:
+            return
+        self._draining = True
+        while self._waiting and not self._busy:
             self._deliver(self._waiting.popleft())
+        self._draining = False
 
 
 class Observers:
