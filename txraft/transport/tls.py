@@ -1,0 +1,504 @@
+"""Peers over TLS: both sides show a certificate of the cluster, and both look at it.
+
+A connection belongs to nobody until its handshake is done and its certificate names
+an identity: only then does the protocol of the transport come to be. Whoever fails
+is closed, with one line in the log that says why. Which member an identity is, and
+what it may say, is decided by `txraft.transport.gate`.
+
+What this does not do: resume sessions (a certificate is judged on each connection),
+renegotiate, compress, trust the authorities of the system, ask for revocations.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography import x509
+from OpenSSL import SSL, crypto
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IHandshakeListener,
+    IListeningPort,
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txraft.errors import ConfigError, ConnectionFailed
+from txraft.transport.gate import shown
+from txraft.transport.identity import Identity, NoIdentity, PeerNames, is_ip_address
+from txraft.transport.limits import ConnectionLimits
+from txraft.transport.lobby import Guest, Lobby, host_of
+from txraft.transport.peer import PeerFactory, PeerProtocol
+from txraft.transport.tcp import TCPStreamLayer
+
+VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+DEFAULT_VERSION = "1.2"
+MAX_PEM_BYTES = 1 << 20
+_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
+_OTHERS_MAY_READ = 0o077
+
+_PROBLEMS = {
+    9: "its certificate is not valid yet",
+    10: "its certificate has expired",
+    18: "its certificate is signed by itself",
+    19: "its certificate is from an authority that is not the cluster's",
+    20: "its certificate is from an authority that is not the cluster's",
+    21: "its certificate is from an authority that is not the cluster's",
+    24: "its certificate is from one that is no authority",
+    26: "its certificate is not for this use",
+    79: "its certificate is from one that is no authority",
+}
+"""What is wrong with a certificate, by OpenSSL's number for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TLSFiles:
+    """Where certificate, private key and authorities are, in PEM."""
+
+    certificate: str
+    private_key: str
+    ca: str | None
+    minimum_version: str = DEFAULT_VERSION
+
+
+class Contexts:
+    """What *files* hold, ready for use; with *ca*, the other side must be known.
+
+    *warnings* tells what is not as it should be.
+    Raises: ConfigError, naming the file at fault.
+    """
+
+    def __init__(self, files: TLSFiles) -> None:
+        certificate = _load(files.certificate, x509.load_pem_x509_certificate)
+        self.certificate = certificate
+        self.client = _context(files)
+        self.server = _context(files)
+        self.not_valid_now = _not_valid_now(certificate, files.certificate)
+        self.warnings = [self.not_valid_now] if self.not_valid_now else []
+        if os.stat(files.private_key).st_mode & _OTHERS_MAY_READ:
+            self.warnings.append(
+                f"{files.private_key}: other users may read the private key; "
+                "chmod 600 it"
+            )
+
+
+class PeerTLS:
+    """The certificates in force; `reload` replaces them for new connections.
+
+    *own_name* is the identity that the certificate must have.
+    Raises: ConfigError
+    """
+
+    def __init__(self, files: TLSFiles, names: PeerNames, own_name: str) -> None:
+        self.names = names
+        self._files = files
+        self._own_name = own_name
+        self._contexts = self._load()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is not as it should be about the files."""
+        return self._contexts.warnings
+
+    def reload(self) -> None:
+        """Read the files anew.
+
+        Raises: ConfigError, and what was in force stays so.
+        """
+        contexts = self._load()
+        if contexts.not_valid_now is not None:
+            raise ConfigError([contexts.not_valid_now])
+        self._contexts = contexts
+
+    def connection(self, client: bool, server_name: str | None = None) -> Any:
+        """Make an `OpenSSL.SSL.Connection` with the certificates in force."""
+        contexts = self._contexts
+        context = contexts.client if client else contexts.server
+        connection = SSL.Connection(context, None)
+        if server_name is not None and not is_ip_address(server_name):
+            connection.set_tlsext_host_name(server_name.encode("idna"))
+        return connection
+
+    def _load(self) -> Contexts:
+        contexts = Contexts(self._files)
+        path = self._files.certificate
+        try:
+            identity = Identity(contexts.certificate)
+        except NoIdentity as error:
+            raise ConfigError([f"{path}: no peer will accept it: {error}"]) from error
+        if not identity.is_named(self._own_name):
+            raise ConfigError(
+                [
+                    f"{path}: it is for {identity}, but this node's identity is "
+                    f"{self._own_name}; issue one for it, or set tls.server_names"
+                ]
+            )
+        return contexts
+
+
+class TLSStreamLayer:
+    """A `StreamLayer` of TLS over the TCP of *tcp*."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        tcp: TCPStreamLayer,
+        tls: PeerTLS,
+        clock: IReactorTime,
+        limits: ConnectionLimits | None = None,
+    ) -> None:
+        self._tcp = tcp
+        self._tls = tls
+        self._clock = clock
+        self._lobby = Lobby(clock, limits or ConnectionLimits())
+        self._told: dict[str, str] = {}
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Accept connections for *factory*, which is a `PeerFactory`."""
+        assert isinstance(factory, PeerFactory), "who connects must be judged"
+        accepting = _Accepting(factory, self._lobby)
+        creator = _Creator(lambda: self._tls.connection(client=False))
+        return self._tcp.listen(
+            TLSMemoryBIOFactory(creator, False, accepting, self._clock)
+        )
+
+    def dial(self, address: str) -> IStreamClientEndpoint:
+        """Make an endpoint that connects to *address* and nobody else."""
+        return _Endpoint(self, self._tcp.dial(address), address)
+
+    def addr(self) -> str:
+        """Return the address that peers dial, once listening."""
+        return self._tcp.addr()
+
+    def connect(
+        self, endpoint: IStreamClientEndpoint, address: str, factory: IProtocolFactory
+    ) -> Deferred[IProtocol]:
+        """Connect through *endpoint* to the member at *address*.
+
+        Returns: a Deferred of the protocol that *factory* makes, once the other
+            side has proved who it is; it fails with ConnectionFailed if not.
+        """
+        name = self._tls.names.name_of(address)
+        attempt: Deferred[IProtocol] = Deferred()
+        creator = _Creator(lambda: self._tls.connection(True, name))
+        dialling = _Dialling(factory, name, attempt)
+        connecting = endpoint.connect(
+            TLSMemoryBIOFactory(creator, True, dialling, self._clock)
+        )
+        result: Deferred[IProtocol] = Deferred(lambda _: give_up())
+
+        def give_up() -> None:
+            connecting.cancel()
+            dialling.give_up()
+
+        def failed(failure: Failure) -> None:
+            if not result.called:
+                result.errback(failure)
+
+        connecting.addErrback(failed)
+        attempt.addCallbacks(
+            lambda protocol: self._reached(address, protocol, result),
+            lambda failure: self._refused(address, failure, result),
+        )
+        return result
+
+    def _reached(
+        self, address: str, protocol: IProtocol, result: Deferred[IProtocol]
+    ) -> None:
+        self._told.pop(address, None)
+        if not result.called:
+            result.callback(protocol)
+
+    def _refused(
+        self, address: str, failure: Failure, result: Deferred[IProtocol]
+    ) -> None:
+        reason = failure.getErrorMessage()
+        if result.called:
+            return
+        if self._told.get(address) != reason:
+            self._told[address] = reason
+            self.log.warn(
+                "connection to {address} closed: {reason}",
+                address=address,
+                reason=reason,
+            )
+        result.errback(ConnectionFailed(reason))
+
+
+@implementer(IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator)
+class _Creator:
+    """Makes connections that remember their protocol, for the check of its chain."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+
+    def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> Any:
+        connection = self._make()
+        connection.set_app_data(protocol)
+        return connection
+
+    clientConnectionForTLS = serverConnectionForTLS
+
+
+@implementer(IHandshakeListener)
+class _Handshake(Protocol):
+    """Stands in for the protocol of a connection until the handshake is done."""
+
+    problem: str | None = None
+    _done = False
+
+    def handshakeCompleted(self) -> None:
+        """Look at the certificate, and let the protocol take over or close."""
+        assert self.transport is not None, "it is connected"
+        try:
+            certificate = self.transport.getPeerCertificate()  # type: ignore[attr-defined]
+            if certificate is None:
+                raise NoIdentity("it shows no certificate")
+            identity = Identity(_to_cryptography(certificate))
+            protocol = self.accepted(identity)
+        except NoIdentity as error:
+            self.close(str(error))
+            return
+        self._done = True
+        if protocol is None:
+            self.transport.abortConnection()  # type: ignore[attr-defined]
+            return
+        tls: Any = self.transport
+        tls.wrappedProtocol = protocol
+        protocol.makeConnection(tls)
+        self.completed(protocol)
+
+    def close(self, reason: str) -> None:
+        """Close now, because of *reason*."""
+        if not self._done:
+            self._done = True
+            self.refused(reason)
+            self.transport.abortConnection()  # type: ignore[union-attr]
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Tell why the handshake did not come to its end."""
+        if not self._done:
+            self._done = True
+            self.refused(self.problem or why_lost(reason))
+
+    def accepted(self, identity: Identity) -> IProtocol | None:
+        """Make the protocol for a peer with this *identity*. Raises: NoIdentity"""
+        raise NotImplementedError
+
+    def completed(self, protocol: IProtocol) -> None:
+        """Learn that *protocol* has taken over."""
+
+    def refused(self, reason: str) -> None:
+        """Learn that nobody takes over."""
+        raise NotImplementedError
+
+
+class _Accepting(Factory):
+    """Handshakes of those who dial us."""
+
+    noisy = False
+
+    def __init__(self, peers: PeerFactory, lobby: Lobby) -> None:
+        self.peers = peers
+        self.lobby = lobby
+
+    def buildProtocol(self, addr: IAddress | None) -> _Caller:
+        return _Caller(self, addr)
+
+
+class _Caller(_Handshake):
+    def __init__(self, factory: _Accepting, address: IAddress | None) -> None:
+        self._factory = factory
+        self._address = address
+        self._guest: Guest | None = None
+
+    def connectionMade(self) -> None:
+        """Begin to count and to wait."""
+        self._guest = self._factory.lobby.enter(
+            host_of(self._address), self.close, "its TLS handshake did not end"
+        )
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Count the connection no more."""
+        self._leave()
+        super().connectionLost(reason)
+
+    def accepted(self, identity: Identity) -> PeerProtocol | None:
+        """Make the protocol that reads requests of *identity*."""
+        self._leave()
+        protocol = self._factory.peers.buildProtocol(self._address)
+        if protocol is not None:
+            protocol.identity = identity
+        return protocol
+
+    def refused(self, reason: str) -> None:
+        """Log who was refused, and why."""
+        self._leave()
+        self._factory.peers.warn(self._address, reason)
+
+    def _leave(self) -> None:
+        guest, self._guest = self._guest, None
+        if guest is not None:
+            self._factory.lobby.leave(guest)
+
+
+class _Dialling(Factory):
+    """The one handshake with *name* that `attempt` tells of."""
+
+    noisy = False
+
+    def __init__(
+        self, factory: IProtocolFactory, name: str, attempt: Deferred[IProtocol]
+    ) -> None:
+        self.factory = factory
+        self.name = name
+        self.attempt = attempt
+        self._callee: _Callee | None = None
+
+    def buildProtocol(self, addr: IAddress | None) -> _Callee:
+        self._callee = _Callee(self, addr)
+        return self._callee
+
+    def give_up(self) -> None:
+        """Close what was begun."""
+        if self._callee is not None and self._callee.connected:
+            self._callee.close("its TLS handshake did not end in time")
+
+
+class _Callee(_Handshake):
+    def __init__(self, factory: _Dialling, address: IAddress | None) -> None:
+        self._factory = factory
+        self._address = address
+
+    def accepted(self, identity: Identity) -> IProtocol | None:
+        """Make the protocol, if this is who was dialled."""
+        name = self._factory.name
+        if not identity.is_named(name):
+            raise NoIdentity(
+                f"its certificate is for {identity}, but {shown(name)} was dialled"
+            )
+        assert self._address is not None, "it is connected"
+        return self._factory.factory.buildProtocol(self._address)
+
+    def completed(self, protocol: IProtocol) -> None:
+        """Hand the protocol to who dialled."""
+        self._factory.attempt.callback(protocol)
+
+    def refused(self, reason: str) -> None:
+        """Tell who dialled."""
+        self._factory.attempt.errback(ConnectionFailed(reason))
+
+
+@implementer(IStreamClientEndpoint)
+class _Endpoint:
+    def __init__(
+        self, layer: TLSStreamLayer, endpoint: IStreamClientEndpoint, address: str
+    ) -> None:
+        self._layer = layer
+        self._endpoint = endpoint
+        self._address = address
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        return self._layer.connect(self._endpoint, self._address, factory)
+
+
+def why_lost(reason: Failure) -> str:
+    """Say in words why a handshake ended."""
+    error = reason.value
+    if isinstance(error, SSL.Error) and error.args and error.args[0]:
+        texts = [part[-1] for part in error.args[0] if part[-1]]
+        if texts:
+            return f"its TLS handshake failed: {'; '.join(texts)}"
+    return "it closed the connection within the TLS handshake"
+
+
+def _context(files: TLSFiles) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(VERSIONS[files.minimum_version])
+    context.set_options(
+        SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION
+    )
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_cipher_list(_CIPHERS)
+    for path, load in (
+        (files.certificate, context.use_certificate_chain_file),
+        (files.private_key, context.use_privatekey_file),
+        (files.ca, context.load_verify_locations),
+    ):
+        if path is not None:
+            _with(path, load)
+    try:
+        context.check_privatekey()
+    except SSL.Error as error:
+        raise ConfigError(
+            [f"{files.private_key}: it is not the key of {files.certificate}"]
+        ) from error
+    if files.ca is not None:
+        wanted = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+        context.set_verify(wanted, _verified)
+    return context
+
+
+def _verified(
+    connection: SSL.Connection,
+    certificate: crypto.X509,
+    number: int,
+    depth: int,
+    ok: int,
+) -> bool:
+    """Note what is wrong with a chain; OpenSSL's own judgement stands."""
+    if not ok:
+        handshake = connection.get_app_data().wrappedProtocol
+        problem = _PROBLEMS.get(number, f"its certificate is refused (code {number})")
+        if isinstance(handshake, _Handshake) and handshake.problem is None:
+            handshake.problem = problem
+    return bool(ok)
+
+
+def _not_valid_now(certificate: x509.Certificate, path: str) -> str | None:
+    now = datetime.now(UTC)
+    if certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+        return None
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return f"{path}: it is valid from {begin} to {end}, which is not now"
+
+
+def _with(path: str, load: Callable[[str], None]) -> None:
+    try:
+        load(path)
+    except (SSL.Error, OSError) as error:
+        readable = os.access(path, os.R_OK)
+        what = "it is not PEM of the right kind" if readable else "it cannot be read"
+        raise ConfigError([f"{path}: {what}"]) from error
+
+
+def _load(path: str, load: Callable[[bytes], x509.Certificate]) -> x509.Certificate:
+    try:
+        with open(path, "rb") as file:
+            return load(file.read(MAX_PEM_BYTES))
+    except OSError as error:
+        raise ConfigError([f"{path}: it cannot be read: {error.strerror}"]) from error
+    except ValueError as error:
+        raise ConfigError([f"{path}: it is not a certificate in PEM"]) from error
+
+
+def _to_cryptography(certificate: crypto.X509) -> x509.Certificate:
+    try:
+        return certificate.to_cryptography()
+    except ValueError as error:
+        raise NoIdentity("its certificate is malformed") from error
