@@ -95,6 +95,7 @@ class OutboxCase(SynchronousTestCase):
             lambda peer, request: self.fates.append(("snapshot", request)),
             PATIENCE,
             Header(1),
+            lambda: "id-of-a",
         )
 
     def fetch(self, first: int, last: int) -> list[Entry] | Deferred[list[Entry]]:
@@ -154,7 +155,7 @@ class Calls(OutboxCase):
         heartbeat, pre_vote, vote = [request for _, request, _ in self.transport.calls]
         self.assertTrue(heartbeat.is_heartbeat)
         self.assertEqual(heartbeat.header, Header(1))
-        self.assertEqual((pre_vote.header.id, pre_vote.header.address), ("a", "a"))
+        self.assertEqual(pre_vote.header, Header(1, id="id-of-a", address="a"))
         self.assertEqual(vote.header, Header(1))
         self.assertEqual(vote.candidate, "a")
 

@@ -60,6 +60,11 @@ class Configuration:
         """Find a member by its address."""
         return next((s for s in self.servers if s.address == address), None)
 
+    def id_of(self, address: str, otherwise: str) -> str:
+        """Return the id of the server at *address*, *otherwise* if there is none."""
+        server = self.server(address)
+        return otherwise if server is None else server.id
+
     def is_voter(self, address: str) -> bool:
         """Tell whether the server at *address* votes."""
         server = self.server(address)

@@ -79,7 +79,8 @@ class Outbox:
 
     *fetch* returns the entries from *first* to at most *last*. *patience_ticks*
     bounds the wait for the answer to a heartbeat or a request for a vote: later,
-    it proves nothing any more.
+    it proves nothing any more. *own_id* tells the id that the membership has for this
+    server, by which peers find a pre-candidate.
     """
 
     log = Logger()
@@ -93,6 +94,7 @@ class Outbox:
         send_snapshot: Callable[[str, SendSnapshot], None],
         patience_ticks: int,
         header: Header,
+        own_id: Callable[[], str],
     ) -> None:
         self._address = address
         self._transport = transport
@@ -105,6 +107,7 @@ class Outbox:
         self._refusals: dict[str, str] = {}
         self._now = 0
         self._stopped = False
+        self._own_id = own_id
         self.header = header
 
     def send(self, peer: str, message: OutgoingRequest) -> None:
@@ -159,7 +162,7 @@ class Outbox:
     def _request_pre_vote(self, peer: str, message: RequestPreVoteRequest) -> None:
         header = Header(
             self.header.protocol_version,
-            id=self.header.id or self._address,
+            id=self._own_id(),
             address=self._address,
             cluster=self.header.cluster,
         )

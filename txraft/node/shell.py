@@ -164,6 +164,7 @@ class Shell:
             self._send_snapshot,
             self.consensus.options.heartbeat_timeout_ticks,
             self.replies.request_header(self.consensus.cluster),
+            lambda: self.consensus.configuration.id_of(parts.address, parts.server_id),
         )
         self.snapshots = Snapshots(
             parts.address,
