@@ -216,3 +216,23 @@ def _write_beyond_limit(path: Path) -> int:
     except OSError as error:
         return error.errno or 0
     return 0
+
+
+class _Raced(OsFileSystem):
+    """Somebody else makes each directory just before."""
+
+    def make_directory(self, path: Path) -> None:
+        super().make_directory(path)
+        super().make_directory(path)
+
+
+class MakingDirectories(SynchronousTestCase):
+    """Several processes that start at once."""
+
+    def test_make_directories_beside_others(self) -> None:
+        """It is no failure that another process has made a common parent."""
+        path = Path(self.mktemp())
+
+        make_directories(_Raced(), path / "a")
+
+        self.assertTrue(path.joinpath("a").is_dir())

@@ -272,7 +272,8 @@ def make_directories(fs: FileSystem, path: Path) -> None:
             fs.sync_directory(path.parent)
         return
     make_directories(fs, path.parent)
-    fs.make_directory(path)
+    with contextlib.suppress(FileExistsError):  # others start at the same time
+        fs.make_directory(path)
     fs.sync_directory(path.parent)
 
 
