@@ -53,6 +53,11 @@ def encode_node_name(name: str) -> bytes:
     return data
 
 
+def decode_node_name(data: bytes) -> str:
+    """Decode a node's name from a header."""
+    return data.decode("utf-8", "surrogateescape")
+
+
 def check_node_name(found: bytes, name: str, path: Path) -> None:
     """Refuse a file of another node. Raises: WrongNode"""
     if found != encode_node_name(name):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fastcrc.crc64 import xz
 
@@ -29,6 +29,7 @@ from txraft.storage.preamble import (
     check_node_name,
     check_preamble,
     damaged,
+    decode_node_name,
     encode_node_name,
     encode_preamble,
 )
@@ -96,6 +97,20 @@ def decode_header(data: bytes, node_name: str, path: Path) -> tuple[SegmentHeade
     Returns: the header, and where the first frame begins.
     Raises: DataCorrupted, FormatTooNew, WrongNode
     """
+    fields, name, end = _read_header(data, path)
+    check_node_name(name, node_name, path)
+    return SegmentHeader(*fields), end
+
+
+def header_node_name(data: bytes, path: Path) -> str:
+    """Return the name of the node whose segment at *path* begins with *data*.
+
+    Raises: DataCorrupted, FormatTooNew
+    """
+    return decode_node_name(_read_header(data, path)[1])
+
+
+def _read_header(data: bytes, path: Path) -> tuple[list[Any], bytes, int]:
     check_preamble(data, MAGIC, VERSION, path)
     fixed = PREAMBLE_BYTES + _HEADER.size
     if len(data) < fixed:
@@ -106,8 +121,7 @@ def decode_header(data: bytes, node_name: str, path: Path) -> tuple[SegmentHeade
         raise damaged(path, len(data), "the file ends in its header")
     if _CHECK.pack(xz(data[:end])) != data[end : end + _CHECK.size]:
         raise damaged(path, 0, "the checksum of the header does not match")
-    check_node_name(data[fixed:end], node_name, path)
-    return SegmentHeader(*fields), end + _CHECK.size
+    return fields, data[fixed:end], end + _CHECK.size
 
 
 class Frame(NamedTuple):

@@ -24,6 +24,7 @@ from txraft.storage.preamble import (
     check_node_name,
     check_preamble,
     damaged,
+    decode_node_name,
     encode_node_name,
     encode_preamble,
 )
@@ -58,7 +59,8 @@ class FileStableStore:
             # A crash may have come between the renaming and its sync.
             self._fs.sync_directory(self._path.parent)
             data = read_whole(self._fs, self._path, MAX_STATE_BYTES)
-            self._values = _decode(data, node_name, self._path)
+            name, self._values = _decode(data, self._path)
+            check_node_name(name, node_name, self._path)
 
     def get(self, key: bytes) -> bytes:
         """Return the value of *key*, b"" when there is none."""
@@ -132,7 +134,16 @@ def _prefixed(data: bytes) -> tuple[bytes, bytes]:
     return _COUNT.pack(len(data)), data
 
 
-def _decode(data: bytes, node_name: str, path: Path) -> dict[bytes, bytes]:
+def owner_in_state(fs: FileSystem, path: Path) -> str:
+    """Return the name of the node whose term and vote are in the file *path*.
+
+    Raises: DataCorrupted, FormatTooNew
+    """
+    name, _ = _decode(read_whole(fs, path, MAX_STATE_BYTES), path)
+    return decode_node_name(name)
+
+
+def _decode(data: bytes, path: Path) -> tuple[bytes, dict[bytes, bytes]]:
     check_preamble(data, MAGIC, VERSION, path)
     end = len(data) - _CHECK.size
     if end < PREAMBLE_BYTES:
@@ -149,8 +160,7 @@ def _decode(data: bytes, node_name: str, path: Path) -> dict[bytes, bytes]:
             values[key], at = _take(data, at, end)
     except (struct.error, ValueError) as error:
         raise damaged(path, PREAMBLE_BYTES, str(error)) from error
-    check_node_name(name, node_name, path)
-    return values
+    return name, values
 
 
 def _take(data: bytes, at: int, end: int) -> tuple[bytes, int]:

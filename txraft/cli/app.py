@@ -1,0 +1,38 @@
+"""The `txraft` command."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from txraft.cli.kv import kv
+from txraft.cli.txn import txn
+
+EPILOG = (
+    "Exit status: 0 done; 1 the answer is no, or a fault was found; 2 wrong usage; "
+    "3 no node took the request, nothing was changed; 4 the outcome of a write is "
+    "unknown; 5 refused; 6 the lock was lost; 130 interrupted."
+)
+
+
+def _version() -> str:
+    try:
+        return version("txraft")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
+@click.version_option(_version(), prog_name="txraft")
+def main() -> None:
+    """Use and look after a txraft cluster.
+
+    `txraft demo` starts one on this machine to play with. Nodes are named by their
+    HTTP addresses, with --http-addr or in TXRAFT_HTTP_ADDR; one is enough, as every
+    node serves every request.
+    """
+
+
+for _command in (kv, txn):
+    main.add_command(_command)

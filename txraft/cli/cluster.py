@@ -1,0 +1,152 @@
+"""`txraft members`, `status`, `doctor`, `transfer` and `peer`: the cluster itself."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from urllib.parse import quote
+
+import click
+
+from txraft.cli.diagnosis import Severity, diagnose, leader_of
+from txraft.cli.exits import Exit
+from txraft.cli.running import Job, online
+from txraft.cli.views import View, all_views
+from txraft.client import MalformedAnswer
+from txraft.client.exchange import Question
+from txraft.client.records import parse_json
+
+CONFIGURATION = "/v1/operator/raft/configuration"
+PEER = "/v1/operator/raft/peer"
+TRANSFER = "/v1/operator/raft/transfer-leader"
+
+
+@click.command("members")
+@click.option("--stale", is_flag=True, help="Ask any node; it may be behind.")
+@online
+async def members(job: Job, stale: bool) -> None:
+    """List the members of the cluster."""
+    target = f"{CONFIGURATION}?stale=1" if stale else CONFIGURATION
+    question = Question("GET", target, repeatable=True)
+    told = parse_json((await job.client.calls.expect(question)).body)
+    if job.output.as_json:
+        job.output.json(told)
+        return
+    try:
+        rows = [
+            (server["ID"], server["Address"], server["Leader"], server["Voter"])
+            for server in told["Servers"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise MalformedAnswer("an answer lists no servers") from error
+    job.output.table(("ID", "ADDRESS", "LEADER", "VOTER"), rows)
+
+
+@click.command("status")
+@online
+async def status(job: Job) -> int:
+    """Show all nodes in one table: role, term, indexes, lag and last contact.
+
+    Those are shown that --http-addr or TXRAFT_HTTP_ADDR names. The status is 1 when
+    one does not answer, or none leads.
+    """
+    views = await all_views(job)
+    leader = leader_of(views)
+    if job.output.as_json:
+        job.output.json([asdict(view) for view in views])
+    headings = ("NODE", "ROLE", "TERM", "LAST", "COMMIT", "APPLIED", "LAG", "CONTACT")
+    job.output.table((*headings, "HTTP"), [_row(view, leader) for view in views])
+    for view in views:
+        if view.error is not None:
+            job.output.problem(f"txraft: {view.url}: {view.error}")
+    if leader is None:
+        job.output.problem("txraft: none of these leads; `txraft doctor` says why")
+    is_well = leader is not None and all(view.answers for view in views)
+    return Exit.OK if is_well else Exit.NO
+
+
+@click.command("doctor")
+@online
+async def doctor(job: Job) -> int:
+    """Say what is wrong: why there is no leader, or who lags, and what to do.
+
+    Name all nodes with --http-addr. The status is 1 when a fault was found.
+    """
+    views = await all_views(job)
+    findings = diagnose(views)
+    faults = [each for each in findings if each.severity is Severity.FAULT]
+    if job.output.as_json:
+        job.output.json(
+            [{"severity": f.severity.value, "sentence": f.sentence} for f in findings]
+        )
+    for finding in findings:
+        job.output.line(f"{finding.severity.value}: {finding.sentence}.")
+    if not findings:
+        leader = leader_of(views)
+        assert leader is not None, "to have no leader is a fault"
+        job.output.line(
+            f"All is well: {leader.address} leads term {leader.term}, and "
+            f"{len(views)} of {len(leader.members)} members were asked."
+        )
+    return Exit.NO if faults else Exit.OK
+
+
+@click.command("transfer")
+@click.argument("target", required=False)
+@online
+async def transfer(job: Job, target: str | None) -> None:
+    """Hand leadership to TARGET, an id of `members`, or to the most complete voter."""
+    query = f"?id={quote(target)}" if target else ""
+    await job.client.calls.expect(Question("PUT", TRANSFER + query, b""))
+    _done(job, "Leadership was handed over.")
+
+
+@click.group("peer")
+def peer() -> None:
+    """Add and remove members."""
+
+
+@peer.command("add")
+@click.argument("address")
+@online
+async def add(job: Job, address: str) -> None:
+    """Make the node at the peer ADDRESS (host:port) a member.
+
+    Start it before, with join: true. To add a member again does nothing.
+    """
+    target = f"{PEER}?address={quote(address)}"
+    await job.client.calls.expect(Question("PUT", target, b"", repeatable=True))
+    _done(job, f"{address} is a member.")
+
+
+@peer.command("remove")
+@click.argument("address")
+@online
+async def remove(job: Job, address: str) -> None:
+    """Remove the member at the peer ADDRESS (host:port)."""
+    target = f"{PEER}?address={quote(address)}"
+    await job.client.calls.expect(Question("DELETE", target))
+    _done(job, f"{address} is no member any more.")
+
+
+def _done(job: Job, sentence: str) -> None:
+    if job.output.as_json:
+        job.output.json(True)
+    job.output.line(sentence)
+
+
+def _row(view: View, leader: View | None) -> tuple[object, ...]:
+    if view.error is not None:
+        return ("?", "silent", None, None, None, None, None, None, view.url)
+    lag = None if leader is None else max(0, leader.commit_index - view.commit_index)
+    contact = view.last_contact
+    return (
+        view.address,
+        view.state.lower(),
+        view.term,
+        view.last_index,
+        view.commit_index,
+        view.applied_index,
+        lag,
+        "never" if contact is None else f"{contact * 1000:.0f} ms",
+        view.url,
+    )

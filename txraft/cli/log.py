@@ -1,0 +1,154 @@
+"""`txraft log`: the log in a stopped node's data directory, which stays as it is."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from txraft.cli.exits import Exit
+from txraft.cli.offline import Opened, opened
+from txraft.cli.output import Output, table_lines
+from txraft.cli.running import offline
+from txraft.core.entry import Entry, LogType
+from txraft.errors import ApplicationError, DataCorrupted, RaftError
+from txraft.kv.commands import decode
+from txraft.node.boot import read_hard_state
+
+READ_BYTES = 1 << 20
+SHOWN_CHARACTERS = 100
+DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.group("log")
+def log() -> None:
+    """Look at a stopped node's log. Nothing is changed."""
+
+
+@log.command("verify")
+@click.argument("data_dir", type=DIRECTORY)
+@offline
+def verify(output: Output, data_dir: Path) -> int:
+    """Read and check everything in DATA_DIR: log, term and vote, snapshots.
+
+    The status is 1 for damage, which is named with file and offset. A torn last
+    write is none: the node cuts it off.
+    """
+    try:
+        with opened(data_dir) as stores:
+            return _verified(output, stores)
+    except DataCorrupted as error:
+        if output.as_json:
+            output.json({"sound": False, "problems": [str(error)]})
+        output.problem(f"txraft: {error}")
+        return Exit.NO
+
+
+@log.command("dump")
+@click.argument("data_dir", type=DIRECTORY)
+@click.option("--first", type=click.IntRange(min=1), help="Index to begin with.")
+@click.option("--last", type=click.IntRange(min=1), help="Index to end with.")
+@offline
+def dump(output: Output, data_dir: Path, first: int | None, last: int | None) -> None:
+    """Write the entries of the log in DATA_DIR, one a line."""
+    with opened(data_dir) as stores:
+        low, high = stores.log.first_index(), stores.log.last_index()
+        begin, end = max(first or low, low), min(last or high, high)
+        for entry in _entries(stores, begin, end) if low else ():
+            if output.as_json:
+                click.echo(json.dumps(as_json(entry), ensure_ascii=False))
+            else:
+                output.line(as_line(entry))
+
+
+def as_line(entry: Entry) -> str:
+    """Write *entry* for people: index, term, type and what it says."""
+    said = _meaning(entry)
+    if len(said) > SHOWN_CHARACTERS:
+        said = said[: SHOWN_CHARACTERS - 3] + "..."
+    return f"{entry.index:>10} {entry.term:>6}  {entry.type.name.lower():<13} {said}"
+
+
+def as_json(entry: Entry) -> dict[str, object]:
+    """Write *entry* for machines, its data in base64."""
+    shaped: dict[str, object] = {
+        "index": entry.index,
+        "term": entry.term,
+        "type": entry.type.name.lower(),
+        "data": None if entry.data is None else b64encode(entry.data).decode("ascii"),
+    }
+    if entry.configuration is not None:
+        shaped["members"] = list(entry.configuration.addresses)
+    if entry.type is LogType.COMMAND:
+        shaped["meaning"] = _meaning(entry)
+    return shaped
+
+
+def _meaning(entry: Entry) -> str:
+    if entry.configuration is not None:
+        return ", ".join(entry.configuration.addresses)
+    if entry.type is not LogType.COMMAND:
+        return ""
+    try:
+        return str(decode(entry.data))
+    except ApplicationError:
+        return f"{len(entry.data or b'')} bytes of another application"
+    except RaftError as error:
+        return str(error)
+
+
+def _entries(stores: Opened, first: int, last: int) -> Iterator[Entry]:
+    while first <= last:
+        entries = stores.log.get_logs(first, last, READ_BYTES)
+        yield from entries
+        first = entries[-1].index + 1
+
+
+def _verified(output: Output, stores: Opened) -> int:
+    problems = []
+    count = 0
+    first, last = stores.log.first_index(), stores.log.last_index()
+    with output.progress("verifying", max(0, last - first + 1)) as bar:
+        for entry in _entries(stores, first, last) if first else ():
+            count += 1
+            bar.update(1)
+            assert entry.index, "the log has checked it"
+    found = stores.snapshots.list()
+    problems += stores.snapshots.warnings
+    for meta in found:
+        try:
+            stores.snapshots.open(meta.id)[1].close()
+        except RaftError as error:
+            problems.append(str(error))
+    state = read_hard_state(stores.stable)
+    if output.as_json:
+        output.json(
+            {
+                "sound": not problems,
+                "node": stores.name,
+                "first": first,
+                "last": last,
+                "entries": count,
+                "term": state.term,
+                "voted_for": state.voted_for,
+                "snapshots": [asdict(meta) for meta in found],
+                "warnings": list(stores.log.warnings),
+                "problems": problems,
+            }
+        )
+    rows = [
+        ("node", stores.name),
+        ("term", f"{state.term}, voted for {state.voted_for or 'nobody'}"),
+        ("log", f"entries {first} to {last}" if first else "empty"),
+        *(("snapshot", f"{meta.id}, {meta.size} bytes") for meta in found),
+        *(("torn", warning) for warning in stores.log.warnings),
+        *(("damage", problem) for problem in problems),
+        ("", "damaged" if problems else "sound"),
+    ]
+    for line in list(table_lines(("", ""), rows))[1:]:
+        output.line(line)
+    return Exit.NO if problems else Exit.OK

@@ -1,0 +1,99 @@
+"""What a command writes: tables for people, JSON for machines, progress for both."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+GAP = "  "
+
+
+class Output:
+    """Standard output and error of one command; *as_json* asks for JSON only."""
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person reads it."""
+        return sys.stdout.isatty()
+
+    def json(self, value: object) -> None:
+        """Write *value* as one line of JSON, indented on a terminal."""
+        indent = 2 if self.is_terminal else None
+        click.echo(json.dumps(value, ensure_ascii=False, indent=indent))
+
+    def line(self, text: str = "") -> None:
+        """Write a line for people; in JSON there are none."""
+        if not self.as_json:
+            click.echo(text)
+
+    def value(self, value: bytes) -> None:
+        """Write bytes as they are; on a terminal the line is ended."""
+        stream = sys.stdout.buffer
+        stream.write(value)
+        if self.is_terminal and not value.endswith(b"\n"):
+            stream.write(b"\n")
+        stream.flush()
+
+    def table(self, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Write *rows* in columns; nothing in JSON."""
+        for line in table_lines(headings, rows):
+            self.line(line)
+
+    def problem(self, text: str) -> None:
+        """Write to standard error, where no machine takes it for the result."""
+        click.echo(text, err=True)
+
+    @contextmanager
+    def progress(self, label: str, total: int) -> Iterator[Any]:
+        """Show a bar of *total* steps on a terminal; `update(n)` moves it."""
+        with click.progressbar(
+            length=total,
+            label=label,
+            file=sys.stderr,
+            hidden=self.as_json or not sys.stderr.isatty(),
+        ) as bar:
+            yield bar
+
+
+def table_lines(
+    headings: Sequence[str], rows: Sequence[Sequence[object]]
+) -> Iterator[str]:
+    """Lay out *rows* in columns; numbers stand to the right."""
+    cells = [list(headings), *([_text(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(headings))]
+    numeric = [
+        bool(rows)
+        and all(isinstance(row[i], int | float) or row[i] is None for row in rows)
+        for i in range(len(headings))
+    ]
+    for row in cells:
+        columns = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ]
+        yield GAP.join(columns).rstrip()
+
+
+def size_text(count: float) -> str:
+    """Write a number of bytes for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("the last unit takes every size")
+
+
+def _text(cell: object) -> str:
+    if cell is None:
+        return "-"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    return str(cell)

@@ -1,0 +1,118 @@
+"""`txraft recover`: another membership for a stopped node, when a quorum is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from txraft.addresses import parse_address
+from txraft.cli.offline import Opened, opened
+from txraft.cli.output import Output
+from txraft.cli.running import offline
+from txraft.core.configuration import Configuration, Server, Suffrage
+from txraft.kv.state import KeyValueFSM
+from txraft.node.boot import read_hard_state
+from txraft.recovery import recover_cluster
+from txraft.storage.directory import DataDirectory
+from txraft.storage.filelog import FileLog
+from txraft.storage.snapshots import FileSnapshotStore
+from txraft.storage.stable import FileStableStore
+
+SNAPSHOTS_RETAINED = 2
+
+
+@click.command("recover")
+@click.argument(
+    "data_dir", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+@click.option(
+    "--member",
+    "-m",
+    "members",
+    multiple=True,
+    required=True,
+    metavar="HOST:PORT",
+    help="Peer address of a member that is to remain; give each. ID=HOST:PORT at "
+    "protocol version 3.",
+)
+@click.option("--yes", is_flag=True, help="Do it. Without this nothing is changed.")
+@offline
+def recover(output: Output, data_dir: Path, members: Sequence[str], yes: bool) -> None:
+    """Give the stopped node in DATA_DIR a new membership.
+
+    This is for a cluster that has lost a majority of its members for ever. It is not
+    safe: what only the lost members held is lost, and entries that were never
+    committed may become so. If the lost members come back, they must not be started.
+
+    Without --yes it shows what is there and what would be done, and changes nothing.
+    Copy the data directory first. Of several survivors choose the one whose last
+    entry has the highest term, then the highest index: recover it alone, start it, and
+    add the others with empty directories (`txraft peer add`).
+    """
+    configuration = Configuration(tuple(_server(text) for text in members))
+    configuration.check()
+    with opened(data_dir) as stores:
+        name = stores.name
+        _show(output, stores, configuration)
+    if name not in {id for s in configuration.servers for id in (s.id, s.address)}:
+        raise click.UsageError(
+            f"{data_dir} belongs to {name}, which is not among the members given"
+        )
+    if not yes:
+        output.line("Nothing was changed. Repeat with --yes to do it.")
+        return
+    directory = DataDirectory(data_dir, name)
+    try:
+        log = FileLog(directory.log, name)
+        meta = recover_cluster(
+            KeyValueFSM(),
+            log,
+            FileStableStore(directory.state, name),
+            FileSnapshotStore(directory.path, SNAPSHOTS_RETAINED),
+            configuration,
+        )
+        log.close()
+    finally:
+        directory.close()
+    output.line(f"Done: snapshot {meta.id} holds everything. Start the node.")
+
+
+def _server(text: str) -> Server:
+    id, _, address = text.rpartition("=")
+    try:
+        parse_address(address)
+    except ValueError as error:
+        raise click.UsageError(f"{text!r} is no HOST:PORT: {error}") from error
+    return Server(id or address, address, Suffrage.VOTER)
+
+
+def _show(output: Output, stores: Opened, configuration: Configuration) -> None:
+    log, snapshots = stores.log, stores.snapshots.list()
+    snapshot = snapshots[0] if snapshots else None
+    last = log.last_index()
+    term = log.term_runs()[-1][1] if last else 0
+    if snapshot is not None and snapshot.index >= last:
+        last, term = snapshot.index, snapshot.term
+    changes = [e for e in log.special_entries() if e.configuration is not None]
+    newest = changes[-1].configuration if changes else None
+    if newest is None and snapshot is not None:
+        newest = snapshot.configuration
+    before = newest.addresses if newest is not None else ()
+    state = read_hard_state(stores.stable)
+    if output.as_json:
+        output.json(
+            {
+                "node": stores.name,
+                "term": state.term,
+                "last_index": last,
+                "last_term": term,
+                "members": list(before),
+                "new_members": list(configuration.addresses),
+            }
+        )
+    output.line(f"node         {stores.name}, term {state.term}")
+    output.line(f"last entry   index {last}, term {term}")
+    output.line(f"members      {', '.join(before) or 'none'}")
+    output.line(f"new members  {', '.join(configuration.addresses)}")

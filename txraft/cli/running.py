@@ -1,0 +1,201 @@
+"""How a command gets its client and its reactor, and ends with a status.
+
+A command is a coroutine function of a `Job`; `online` and `offline` make click
+commands of it. What runs it is a `Runner`, kept by click as the context's object, so
+that a test brings its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import click
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from txraft.cli.exits import Exit, exit_of
+from txraft.cli.output import Output
+from txraft.client import Client, ClientError, ClientLimits
+from txraft.client.nodes import normal_url
+from txraft.clock import use_monotonic_time
+from txraft.errors import RaftError
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8500"
+
+Main = Callable[[Any], Coroutine[Deferred[Any], Any, int]]
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a command works with."""
+
+    client: Client
+    output: Output
+    reactor: Any
+    urls: tuple[str, ...]
+
+
+class Runner(Protocol):
+    """Runs a command."""
+
+    def run(self, main: Main) -> int:
+        """Run *main* of a reactor to its end; return its exit status."""
+
+    def client(
+        self, urls: list[str], reactor: Any, token: str | None, limits: ClientLimits
+    ) -> Client:
+        """Make the client of the nodes at *urls*."""
+
+
+class ReactorRunner:
+    """Runs a command on the reactor of this process.
+
+    An interrupt cancels the command and waits until it has cleaned up.
+    """
+
+    def run(self, main: Main) -> int:
+        """Run *main* to its end; return its exit status."""
+        from twisted.internet import reactor as installed
+
+        reactor = cast(Any, installed)
+        use_monotonic_time(cast(IReactorTime, reactor))
+        statuses: list[int | Failure] = []
+
+        def begin() -> None:
+            running = Deferred.fromCoroutine(main(reactor))
+            reactor.addSystemEventTrigger("before", "shutdown", interrupt, running)
+            running.addBoth(statuses.append)
+            running.addBoth(lambda _: reactor.stop() if not stopping else None)
+
+        def interrupt(running: Deferred[int]) -> Deferred[int] | None:
+            stopping.append(True)
+            if statuses:
+                return None
+            running.cancel()
+            return running
+
+        stopping: list[bool] = []
+        reactor.callWhenRunning(begin)
+        reactor.run()
+        status = statuses[0] if statuses else Exit.INTERRUPTED
+        if isinstance(status, Failure):
+            if status.check(CancelledError):
+                return Exit.INTERRUPTED
+            status.raiseException()
+        return status
+
+    def client(
+        self, urls: list[str], reactor: Any, token: str | None, limits: ClientLimits
+    ) -> Client:
+        """Make a client with connections of its own."""
+        return Client(urls, reactor, token=token, limits=limits)
+
+
+_JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Write JSON, for machines."
+)
+_ONLINE = (
+    click.option(
+        "--http-addr",
+        "-a",
+        "addresses",
+        multiple=True,
+        envvar="TXRAFT_HTTP_ADDR",
+        metavar="URL",
+        help="HTTP address of a node; give several, or separate them by commas. "
+        f"[env: TXRAFT_HTTP_ADDR; default: {DEFAULT_ADDRESS}]",
+    ),
+    click.option(
+        "--token",
+        envvar="TXRAFT_HTTP_TOKEN",
+        help="Token for each request. [env: TXRAFT_HTTP_TOKEN]",
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0.1),
+        default=15.0,
+        show_default=True,
+        help="Seconds for a request with all its attempts.",
+    ),
+    _JSON,
+)
+
+
+def online(function: Callable[..., Awaitable[int | None]]) -> Function:
+    """Make a command that talks to a cluster of a coroutine function.
+
+    It is called with a `Job` and the command's own parameters, and returns an exit
+    status, None for success.
+    """
+
+    def command(
+        context: click.Context,
+        addresses: tuple[str, ...],
+        token: str | None,
+        timeout: float,
+        as_json: bool,
+        **parameters: Any,
+    ) -> None:
+        runner: Runner = context.obj or ReactorRunner()
+        output = Output(as_json)
+        urls = _split(addresses)
+        limits = ClientLimits(timeout=timeout)
+
+        async def main(reactor: Any) -> int:
+            async with runner.client(urls, reactor, token, limits) as client:
+                job = Job(client, output, reactor, client.calls.nodes.urls)
+                return int(await function(job, **parameters) or Exit.OK)
+
+        context.exit(_guarded(output, lambda: runner.run(main)))
+
+    return _as_command(command, function, _ONLINE)
+
+
+def offline(function: Callable[..., int | None]) -> Function:
+    """Make a command that works on files of a function of an `Output`."""
+
+    def command(context: click.Context, as_json: bool, **parameters: Any) -> None:
+        output = Output(as_json)
+        context.exit(_guarded(output, lambda: function(output, **parameters)))
+
+    return _as_command(command, function, (_JSON,))
+
+
+def _as_command(
+    command: Function, function: Function, options: tuple[Function, ...]
+) -> Function:
+    functools.update_wrapper(command, function)
+    made: Function = click.pass_context(command)
+    for option in reversed(options):
+        made = option(made)
+    return made
+
+
+def _guarded(output: Output, work: Callable[[], int | None]) -> int:
+    """Tell of the errors that a user can do something about, in one sentence."""
+    try:
+        return int(work() or Exit.OK)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return Exit.OK
+    except ClientError as error:
+        output.problem(f"txraft: {error}")
+        return exit_of(error)
+    except (RaftError, OSError) as error:
+        output.problem(f"txraft: {error}")
+        return Exit.REFUSED
+
+
+def _split(addresses: tuple[str, ...]) -> list[str]:
+    named = [part.strip() for text in addresses for part in text.split(",")]
+    urls = [each for each in named if each] or [DEFAULT_ADDRESS]
+    try:
+        return [normal_url(url) for url in urls]
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error

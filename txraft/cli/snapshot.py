@@ -1,0 +1,177 @@
+"""`txraft snapshot`: backups of the whole state."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO
+
+import click
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
+from twisted.web.iweb import IBodyProducer
+from zope.interface import implementer
+
+from txraft.cli.archive import Backup, inspect_backup
+from txraft.cli.output import Output, size_text
+from txraft.cli.running import Job, offline, online
+from txraft.client.exchange import Question
+
+PIECE_BYTES = 1 << 16
+PATIENCE = 600.0
+
+
+@click.group("snapshot")
+def snapshot() -> None:
+    """Back up and restore the whole state."""
+
+
+@snapshot.command("save")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--stale", is_flag=True, help="Take what some node has, maybe old.")
+@online
+async def save(job: Job, file: Path, stale: bool) -> None:
+    """Write a consistent backup of the whole state to FILE.
+
+    It is checked before it gets its name, so FILE is whole or not there.
+    """
+    unfinished = file.with_name(file.name + ".unfinished")
+    query = "?stale=1" if stale else ""
+    try:
+        with unfinished.open("wb") as stream:
+            os.fchmod(stream.fileno(), 0o600)
+            await _download(job, f"/v1/snapshot{query}", stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        backup = inspect_backup(unfinished)
+        unfinished.rename(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    show(job.output, file, backup)
+
+
+@snapshot.command("inspect")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@offline
+def inspect(output: Output, file: Path) -> None:
+    """Check the backup in FILE, byte for byte, and show what it holds."""
+    show(output, file, inspect_backup(file))
+
+
+@snapshot.command("restore")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@online
+async def restore(job: Job, file: Path, yes: bool) -> None:
+    """Replace the state of the whole cluster by the backup in FILE.
+
+    The membership stays as it is. Everything written since the backup is gone.
+    """
+    backup = inspect_backup(file)
+    if not yes:
+        click.confirm(
+            f"Replace all keys of the cluster by those of {file} (index "
+            f"{backup.index})?",
+            abort=True,
+            err=True,
+        )
+    with file.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        with job.output.progress("restoring", size) as bar:
+            body = FileBody(stream, size, job, bar.update)
+            question = Question("PUT", "/v1/snapshot", body, patience=PATIENCE)
+            await job.client.calls.expect(question)
+    if job.output.as_json:
+        job.output.json(True)
+    job.output.line(f"Restored {file}: {backup.keys} keys.")
+
+
+def show(output: Output, file: Path, backup: Backup) -> None:
+    """Write what *backup* holds."""
+    if output.as_json:
+        output.json({"file": str(file), **asdict(backup)})
+    output.table(
+        ("FILE", "INDEX", "TERM", "STATE", "KEYS", "MEMBERS"),
+        [
+            (
+                file,
+                backup.index,
+                backup.term,
+                size_text(backup.state_bytes),
+                backup.keys,
+                ", ".join(backup.members),
+            )
+        ],
+    )
+
+
+async def _download(job: Job, target: str, stream: IO[bytes]) -> None:
+    received = 0
+    with job.output.progress("saving", 0) as bar:
+
+        def consume(data: bytes) -> None:
+            nonlocal received
+            received += len(data)
+            stream.write(data)
+            bar.label = f"saving {size_text(received)}"
+            bar.update(0)
+
+        # A second attempt would write behind what the first has left.
+        question = Question("GET", target, consume=consume, patience=PATIENCE)
+        await job.client.calls.expect(question)
+
+
+@implementer(IBodyProducer)
+class FileBody:
+    """Sends a file in pieces, at the pace of the connection."""
+
+    def __init__(
+        self, stream: IO[bytes], size: int, job: Job, sent: Callable[[int], object]
+    ) -> None:
+        self._stream = stream
+        self._reactor = job.reactor
+        self._sent = sent
+        self._consumer: IConsumer | None = None
+        self._done: Deferred[None] = Deferred()
+        self._scheduled = False
+        self._paused = False
+        self.length = size
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        """Begin to send."""
+        self._stream.seek(0)
+        self._consumer = consumer
+        self.resumeProducing()
+        return self._done
+
+    def resumeProducing(self) -> None:
+        """Go on."""
+        self._paused = False
+        if not self._scheduled:
+            self._scheduled = True
+            self._reactor.callLater(0, self._send)
+
+    def pauseProducing(self) -> None:
+        """Send no more until it goes on."""
+        self._paused = True
+
+    def stopProducing(self) -> None:
+        """Send no more at all."""
+        self._paused = True
+        self._consumer = None
+
+    def _send(self) -> None:
+        self._scheduled = False
+        if self._paused or self._consumer is None:
+            return
+        data = self._stream.read(PIECE_BYTES)
+        if not data:
+            self._consumer = None
+            self._done.callback(None)
+            return
+        self._consumer.write(data)
+        self._sent(len(data))
+        if not self._paused:
+            self.resumeProducing()

@@ -1,0 +1,37 @@
+"""`txraft txn`: several operations, all or none."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from txraft.cli.exits import Exit
+from txraft.cli.kv import content
+from txraft.cli.running import Job, online
+from txraft.client.exchange import Question
+from txraft.client.records import parse_json
+
+
+@click.command("txn")
+@click.argument("source", default="-")
+@online
+async def txn(job: Job, source: str) -> int:
+    """Run a transaction, written in JSON as the HTTP API takes it.
+
+    SOURCE is the JSON itself, @FILE, or - for standard input:
+
+    \b
+        txraft txn '[{"KV": {"Verb": "set", "Key": "a", "Value": "MQ=="}}]'
+
+    Values are in base64. The results are written as JSON. When one operation is
+    refused, nothing is done and the errors are written, with status 1.
+    """
+    body = content(source)
+    try:
+        json.loads(body)
+    except ValueError as error:
+        raise click.UsageError(f"the transaction is not JSON: {error}") from error
+    reply = await job.client.calls.expect(Question("PUT", "/v1/txn", body), 409)
+    job.output.json(parse_json(reply.body))
+    return Exit.NO if reply.status == 409 else Exit.OK
