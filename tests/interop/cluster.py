@@ -59,10 +59,12 @@ def free_address() -> str:
 
 @cache
 def go_program() -> Path:
-    """Build the Go server.
+    """Build the Go server; GONODE names one that was built elsewhere.
 
     Raises: SkipTest, saying what to install; AssertionError instead where CI is set.
     """
+    if "GONODE" in os.environ:
+        return Path(os.environ["GONODE"])
     library = GO_PATH / "src/github.com/hashicorp/raft"
     if shutil.which("go") is None or not library.exists():
         problem = f"Go or its raft library is missing: apt-get install {PACKAGES}"
@@ -235,7 +237,7 @@ class InteropTestCase(SynchronousTestCase):
         """Make a member that is not started yet."""
         number = len(self.members) + 1
         address = free_address()
-        has_id = protocol == 3 and config.pop("named", True)
+        has_id = config.pop("named", True) and protocol == 3
         member = Member(
             kind,
             f"{kind}-{number}" if has_id else address,
@@ -247,9 +249,21 @@ class InteropTestCase(SynchronousTestCase):
         self.members.append(member)
         return member
 
-    def form(self, kinds: list[str], protocol: int, **config: Any) -> list[Member]:
-        """Start a cluster: the first member founds it, and adds the others."""
-        members = [self.make(kind, protocol, **config) for kind in kinds]
+    def form(
+        self,
+        kinds: list[str],
+        protocol: int,
+        python_protocol: int | None = None,
+        **config: Any,
+    ) -> list[Member]:
+        """Start a cluster: the first member founds it, and adds the others.
+
+        *python_protocol* is that of the Python members where it differs.
+        """
+        protocols = {"go": protocol, "python": protocol}
+        if python_protocol is not None:
+            protocols["python"] = python_protocol
+        members = [self.make(kind, protocols[kind], **config) for kind in kinds]
         founder = members[0]
         founder.write_peers([founder])
         founder.start(bootstrap=True)

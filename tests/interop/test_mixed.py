@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.interop.cluster import InteropTestCase, Member
+from tests.interop.cluster import KINDS, InteropTestCase, Member
 
 
 class Replication(InteropTestCase):
@@ -11,17 +11,13 @@ class Replication(InteropTestCase):
     def check(self, kinds: list[str], protocol: int) -> None:
         """Load through a leader of each kind; all must apply the same."""
         members = self.form(kinds, protocol)
-        for leader in self.of_each_kind(members):
+        for leader in of_each_kind(members):
             self.make_lead(leader)
             self.load(leader, f"under {leader.kind}", 10_000)
             leader.ask("barrier")
             leader.ask("verify")
         applied = self.wait_equal()
         self.assertEqual(applied["count"], 20_000)
-
-    def of_each_kind(self, members: list[Member]) -> list[Member]:
-        """Choose a member of each kind."""
-        return list({member.kind: member for member in members}.values())
 
     def test_one_go_two_python_version_1(self) -> None:
         """At protocol version 1, founded by Go."""
@@ -46,3 +42,56 @@ class Replication(InteropTestCase):
     def test_two_go_one_python_version_3(self) -> None:
         """At protocol version 3, founded by Python."""
         self.check(["python", "go", "go"], 3)
+
+
+class Versions(InteropTestCase):
+    """Servers of different protocol versions, where ids are addresses."""
+
+    def check(self, kinds: list[str], go: int, python: int) -> None:
+        """Let each kind lead, add a server, and send a snapshot."""
+        members = self.form(kinds, go, python, named=False, trailing_logs=16)
+        for leader in of_each_kind(members):
+            self.make_lead(leader)
+            self.load(leader, f"under {leader.kind}", 200)
+            leader.ask("barrier")
+            leader.ask("verify")
+            other = next(kind for kind in KINDS if kind != leader.kind)
+            joiner = self.make(other, go if other == "go" else python, named=False)
+            leader.ask("snapshot")
+            joiner.start()
+            leader.ask("add", **joiner.names)
+            self.wait_equal()
+            self.assertGreater(joiner.ask("status")["snapshot"], 0)
+            leader.ask("remove", **joiner.names)
+            joiner.kill()
+        self.load(self.leader(), "in the end", 200)
+        self.assertEqual(self.wait_equal()["count"], 600)
+
+    def test_version_0_among_version_1_founded_by_go(self) -> None:
+        """We speak version 0, and the founding entry is Go's."""
+        self.check(["go", "go", "python"], 1, 0)
+
+    def test_version_0_among_version_1_founded_by_python(self) -> None:
+        """We speak version 0 and found the cluster, as 0.1.0 would."""
+        self.check(["python", "python", "go"], 1, 0)
+
+    def test_version_1_among_version_2(self) -> None:
+        """We are one version behind."""
+        self.check(["go", "go", "python"], 2, 1)
+
+    def test_version_2_among_version_1(self) -> None:
+        """We are one version ahead."""
+        self.check(["go", "go", "python"], 1, 2)
+
+    def test_version_2_among_version_3(self) -> None:
+        """We are one version behind."""
+        self.check(["python", "go", "go"], 3, 2)
+
+    def test_version_3_among_version_2(self) -> None:
+        """We are one version ahead."""
+        self.check(["python", "go", "go"], 2, 3)
+
+
+def of_each_kind(members: list[Member]) -> list[Member]:
+    """Choose a member of each kind."""
+    return list({member.kind: member for member in members}.values())
