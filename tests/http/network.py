@@ -19,6 +19,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
+from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.errors import KnownPeer, NotLeader, RaftError, UnknownPeer
 from txraft.http.limits import HTTPLimits
@@ -93,6 +94,23 @@ class ScriptedNode:
 
     def peers(self) -> list[str]:
         return sorted(self.members)
+
+    @property
+    def configuration(self) -> Configuration:
+        return Configuration.of_voters(self.peers())
+
+    @property
+    def term(self) -> int:
+        return 1
+
+    def stats(self) -> dict[str, str]:
+        return {"applied_index": str(self.index), "last_log_index": str(self.index)}
+
+    def remove_server(self, id: str) -> Deferred[int]:
+        return self.remove_peer(id)
+
+    def transfer_leadership(self, target: str | None = None) -> Deferred[None]:
+        return self._act(lambda: self.follow(target or "other:8300"))
 
     def register_observer(self, observer: Observer) -> None:
         self.observers.append(observer)

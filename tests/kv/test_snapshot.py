@@ -10,8 +10,8 @@ from txraft.kv.commands import encode_advertise, encode_put
 from txraft.kv.snapshot import MAX_PIECE_BYTES, read_state
 from txraft.kv.state import KeyValueFSM
 
-HEADER = [0, "txraft-kv", 1, 9]
-RECORD = [1, "k", b"v", 0, 3, 4, 0]
+HEADER = [0, "txraft-kv", 2, 9, 9]
+RECORD = [1, "k", b"v", 0, 3, 4, 0, ""]
 URL = [2, "a:1", "u"]
 
 
@@ -24,7 +24,7 @@ class Format(SynchronousTestCase):
         self.assertEqual(
             snapshot_of(fsm),
             stream(
-                [0, "txraft-kv", 1, 1], [1, "k", b"v", 5, 1, 1, 0], URL, [3, 2]
+                [0, "txraft-kv", 2, 1, 0], [1, "k", b"v", 5, 1, 1, 0, ""], URL, [3, 2]
             ).getvalue(),
         )
 
@@ -53,7 +53,7 @@ class Refusals(SynchronousTestCase):
         """The streams below differ from this one in a single point."""
         state = read_state(stream(HEADER, RECORD, URL, [3, 2]))
 
-        self.assertEqual(state.rows, {"k": (b"v", 0, 3, 4, 0)})
+        self.assertEqual(state.rows, {"k": (b"v", 0, 3, 4, 0, "")})
         self.assertEqual((state.urls, state.index), ({"a:1": "u"}, 9))
 
     def test_read_state_cut_anywhere(self) -> None:
@@ -73,9 +73,9 @@ class Refusals(SynchronousTestCase):
 
     def test_read_state_newer_version_is_named(self) -> None:
         error = self.assertRaises(
-            FormatTooNew, read_state, stream([0, "txraft-kv", 2, {"later": 1}])
+            FormatTooNew, read_state, stream([0, "txraft-kv", 3, {"later": 1}])
         )
-        self.assertIn("version 2", str(error))
+        self.assertIn("version 3", str(error))
 
     def test_read_state_count(self) -> None:
         self.assert_refused(HEADER, RECORD, [3, 2])
@@ -94,17 +94,20 @@ class Refusals(SynchronousTestCase):
     def test_read_state_malformed_records(self) -> None:
         for record in (
             [1, "k", b"v", 0, 3, 4],
-            [1, b"k", b"v", 0, 3, 4, 0],
-            [1, "", b"v", 0, 3, 4, 0],
-            [1, "k", "v", 0, 3, 4, 0],
-            [1, "k", b"v", -1, 3, 4, 0],
-            [1, "k", b"v", 0, 0, 4, 0],
-            [1, "k", b"v", 0, 5, 4, 0],
-            [1, "k", b"v", 0, 3, 10, 0],
-            [1, "k", b"v", 0, 3, 4, None],
+            [1, b"k", b"v", 0, 3, 4, 0, ""],
+            [1, "", b"v", 0, 3, 4, 0, ""],
+            [1, "k", "v", 0, 3, 4, 0, ""],
+            [1, "k", b"v", -1, 3, 4, 0, ""],
+            [1, "k", b"v", 0, 0, 4, 0, ""],
+            [1, "k", b"v", 0, 5, 4, 0, ""],
+            [1, "k", b"v", 0, 3, 10, 0, ""],
+            [1, "k", b"v", 0, 3, 4, None, ""],
             [2, "a:1", 1],
             [2, "a:1"],
+            [1, "k", b"v", 0, 3, 4, 0, None],
+            [1, "k", b"v", 0, 3, 4, 0],
             [4, "k"],
+            [8, "k"],
             HEADER,
             ["k"],
             [],

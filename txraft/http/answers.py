@@ -56,6 +56,7 @@ class Answer:
 
 
 TRUE = Answer(200, b"true", JSON)
+FALSE = Answer(200, b"false", JSON)
 
 
 class Refusal(Exception):

@@ -1,13 +1,10 @@
-"""The table of what is served, and how a request becomes an answer.
+"""How a request becomes an answer.
 
 The resource keeps count of requests at work and sees to it that each is answered
 once and in time, whatever happens to the work behind it.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -26,42 +23,16 @@ from txraft.http.answers import (
     not_applied,
     unknown,
 )
-from txraft.http.calls import Call, parse_key
-from txraft.http.cluster import Cluster
+from txraft.http.calls import DATACENTER, Call, parse_key
 from txraft.http.deadlines import Deadlines
-from txraft.http.keys import Keys
+from txraft.http.expiry import Expiry
 from txraft.http.leader import Leadership
 from txraft.http.limits import HTTPLimits
+from txraft.http.routes import KEYS, Endpoint, Routes
+from txraft.http.waits import Waits
 
-KEY_PREFIX = b"/v1/kv/"
 RETRY_AFTER = (b"Retry-After", b"1")
-
-
-class Endpoint(NamedTuple):
-    """What serves one method of one path, and the query parameters it knows."""
-
-    serve: Callable[[Call], Answer | Deferred[Answer]]
-    parameters: frozenset[str] = frozenset()
-
-
-Routes = dict[bytes, dict[bytes, Endpoint]]
-
-
-def routes(keys: Keys, cluster: Cluster) -> Routes:
-    """Make the table of paths and methods; `KEY_PREFIX` stands for all keys."""
-    return {
-        KEY_PREFIX: {
-            b"GET": Endpoint(keys.get, frozenset({"raw", "stale", "consistent"})),
-            b"PUT": Endpoint(keys.put, frozenset({"flags"})),
-            b"DELETE": Endpoint(keys.delete),
-        },
-        b"/v1/status/leader": {b"GET": Endpoint(cluster.leader)},
-        b"/v1/status/peers": {b"GET": Endpoint(cluster.peers)},
-        b"/v1/operator/raft/peer": {
-            b"PUT": Endpoint(cluster.add, frozenset({"address"})),
-            b"DELETE": Endpoint(cluster.remove, frozenset({"address"})),
-        },
-    }
+_ALWAYS = frozenset({"dc", "pretty", "token"})
 
 
 class API(Resource):
@@ -74,44 +45,65 @@ class API(Resource):
         self,
         table: Routes,
         leadership: Leadership,
+        waits: Waits,
+        expiry: Expiry,
         clock: IReactorTime,
         limits: HTTPLimits,
     ) -> None:
         Resource.__init__(self)
         self._routes = table
         self._leadership = leadership
+        self._waits = waits
+        self._expiry = expiry
         self._limits = limits
         self._deadlines = Deadlines(clock, limits.request_timeout, self._expired)
+        self._patient = Deadlines(clock, limits.backup_timeout, self._expired)
         self._in_flight = 0
 
     def render(self, request: Request) -> int:
         """Answer *request*, now or later."""
         try:
             call, endpoint = self._accept(request)
+            parked = self._park(call, endpoint)
         except Refusal as refusal:
             refusal.answer.write(request)
             return NOT_DONE_YET
-        self._in_flight += 1
-        self._deadlines.add(call)
         request.notifyFinish().addErrback(self._disconnected, call)
-        result = _serve(endpoint, call)
-        if isinstance(result, Answer):
-            self._done(result, call)
-        else:
-            result.addErrback(self._failed, call).addCallback(self._done, call)
+        if not parked:
+            self._begin(call, endpoint)
         return NOT_DONE_YET
 
     def close(self) -> None:
         """Let requests at work end, and nothing wait for a leader any longer."""
         self._leadership.close()
+        self._expiry.close()
+        self._waits.close()
         self._deadlines.close()
+        self._patient.close()
 
     def _accept(self, request: Request) -> tuple[Call, Endpoint]:
         if self._in_flight >= self._limits.max_requests_in_flight:
             raise not_applied("The node is busy: try again in a second.", RETRY_AFTER)
         call = Call(request)
-        is_key = call.path.startswith(KEY_PREFIX)
-        methods = self._routes.get(KEY_PREFIX if is_key else call.path)
+        endpoint, rest = self._find(call)
+        if call.parameters:
+            _check_parameters(call, endpoint)
+        if rest is not None:
+            call.key = parse_key(rest, self._limits.max_key_bytes)
+        if call.method == b"PUT" and request.content is not None:
+            call.body = request.content.read()
+        return call, endpoint
+
+    def _find(self, call: Call) -> tuple[Endpoint, bytes | None]:
+        """Find what serves *call*, and what its path names beyond that."""
+        path, rest = call.path, None
+        if path.startswith(KEYS):
+            path, rest = KEYS, path[len(KEYS) :]
+        methods = self._routes.get(path)
+        if methods is None or (rest is None and path.endswith(b"/")):
+            start = path.rfind(b"/") + 1
+            path, rest = path[:start], path[start:]
+            methods = self._routes.get(path) if rest else None
         if methods is None:
             raise Refusal(404, "There is nothing at this path.")
         endpoint = methods.get(call.method)
@@ -119,15 +111,25 @@ class API(Resource):
             allowed = b", ".join(methods)
             sentence = f"This path takes only {allowed.decode('ascii')}."
             raise Refusal(405, sentence, (b"Allow", allowed))
-        for name in call.parameters.keys() - endpoint.parameters:
-            raise Refusal(400, f"The parameter {name!r} is not served here.")
-        if is_key:
-            call.key = parse_key(
-                call.path[len(KEY_PREFIX) :], self._limits.max_key_bytes
-            )
-        if call.method == b"PUT" and request.content is not None:
-            call.body = request.content.read()
-        return call, endpoint
+        return endpoint, rest
+
+    def _park(self, call: Call, endpoint: Endpoint) -> bool:
+        """Let a blocking query wait; False when there is nothing to wait for."""
+        if endpoint.topic is None or not call.parameters:
+            return False
+        topic = endpoint.topic(call)
+        return self._waits.park(call, topic, lambda: self._begin(call, endpoint))
+
+    def _begin(self, call: Call, endpoint: Endpoint) -> None:
+        if call.answered:
+            return
+        self._in_flight += 1
+        (self._patient if endpoint.is_long else self._deadlines).add(call)
+        result = _serve(endpoint, call)
+        if isinstance(result, Answer):
+            self._done(result, call)
+        else:
+            result.addErrback(self._failed, call).addCallback(self._done, call)
 
     def _failed(self, failure: Failure, call: Call) -> Answer:
         error = failure.value
@@ -154,13 +156,26 @@ class API(Resource):
     def _answer(self, answer: Answer, call: Call) -> None:
         if not call.answered:
             call.answered = True
-            self._deadlines.discard(call)
+            self._discard(call)
             answer.write(call.request)
 
     def _disconnected(self, _failure: Failure, call: Call) -> None:
         """Forget a client that went away; what it asked for goes on."""
         call.answered = True
+        self._waits.discard(call)
+        self._discard(call)
+
+    def _discard(self, call: Call) -> None:
         self._deadlines.discard(call)
+        self._patient.discard(call)
+
+
+def _check_parameters(call: Call, endpoint: Endpoint) -> None:
+    for name in call.parameters.keys() - endpoint.parameters - _ALWAYS:
+        raise Refusal(400, f"The parameter {name!r} is not served here.")
+    datacenter = call.parameters.get("dc", DATACENTER)
+    if datacenter not in ("", DATACENTER):
+        raise Refusal(400, f"No path to datacenter: there is only {DATACENTER}.")
 
 
 def _serve(endpoint: Endpoint, call: Call) -> Answer | Deferred[Answer]:

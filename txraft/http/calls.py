@@ -8,10 +8,20 @@ from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode
 from twisted.web.http import Request
 
 from txraft.http.answers import Refusal
+from txraft.kv.commands import MAX_CLIENT_CHARACTERS, MAX_FLAGS, encode_once
 
 MAX_PARAMETERS = 32
 FORWARDED = b"X-Txraft-Forwarded"
+CLIENT = b"X-Txraft-Client"
+SEQUENCE = b"X-Txraft-Sequence"
+DATACENTER = "dc1"
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_UNSIGNED = re.compile(r"[0-9]{1,20}")
+_CLIENT = re.compile(rb"[!-~]+")
+_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ns|us|µs|ms|s|m|h))+")
+_DURATION_PART = re.compile(r"([0-9.]+)(ns|us|µs|ms|s|m|h)")
+_MAX_DURATION_CHARACTERS = 32
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 
 
 class Call:
@@ -19,7 +29,9 @@ class Call:
 
     *submitted* is true from the moment the request may have reached a log until it
     is known that it has not: it decides between the outcomes `not-applied` and
-    `unknown`. *answered* is true once nobody waits for an answer any more.
+    `unknown`. *answered* is true once nobody waits for an answer any more. *waited* is
+    true of a blocking query whose wait is over. *once* holds the client and the
+    sequence number under which a write is to be done once.
     """
 
     __slots__ = (
@@ -29,10 +41,12 @@ class Call:
         "forwarded",
         "key",
         "method",
+        "once",
         "parameters",
         "path",
         "request",
         "submitted",
+        "waited",
         "writes",
     )
 
@@ -45,8 +59,10 @@ class Call:
         self.key = ""
         self.body = b""
         self.writes = self.method != b"GET"
+        self.once = _once(request) if self.writes else None
         self.submitted = False
         self.answered = False
+        self.waited = False
         self.deadline = 0.0
 
     def flag(self, name: str) -> bool:
@@ -55,9 +71,25 @@ class Call:
         Raises: Refusal when its value says something else than yes.
         """
         value = self.parameters.get(name)
-        if value not in (None, "", "1", "true"):
+        if value not in (None, "", "1", "true", "True"):
             raise Refusal(400, f"The parameter '{name}' is a flag and takes no value.")
         return value is not None
+
+    def number(self, name: str) -> int | None:
+        """Return the parameter *name*, an unsigned 64-bit integer, if it is given.
+
+        Raises: Refusal when it is something else.
+        """
+        text = self.parameters.get(name)
+        if text is None:
+            return None
+        if not _UNSIGNED.fullmatch(text) or int(text) > MAX_FLAGS:
+            raise Refusal(400, f"The parameter '{name}' is an unsigned 64-bit integer.")
+        return int(text)
+
+    def command(self, command: bytes) -> bytes:
+        """Return the encoded *command*, to be done once if the call asks for that."""
+        return command if self.once is None else encode_once(*self.once, command)
 
     def target(self) -> str:
         """Write path and parameters anew, so that a peer reads the same request."""
@@ -89,20 +121,47 @@ def parse_parameters(query: bytes) -> dict[str, str]:
 
 
 def parse_key(encoded: bytes, max_bytes: int) -> str:
-    """Decode a percent-encoded key, strictly.
+    """Decode a percent-encoded key, which may be empty, strictly.
 
     Raises: Refusal
     """
     _check_escapes(encoded)
     raw = unquote_to_bytes(encoded)
-    if not raw:
-        raise Refusal(400, "Missing key name")
     if len(raw) > max_bytes:
         raise Refusal(414, f"The key has {len(raw)} bytes, at most {max_bytes} fit.")
     try:
         return raw.decode()
     except UnicodeDecodeError:
         raise Refusal(400, "The key is not UTF-8.") from None
+
+
+def parse_duration(text: str) -> float | None:
+    """Return the seconds of a duration such as `1m30s`, None if it is none."""
+    if text == "0":
+        return 0.0
+    if len(text) > _MAX_DURATION_CHARACTERS or not _DURATION.fullmatch(text):
+        return None
+    parts = _DURATION_PART.findall(text)
+    return float(sum(float(number) * _UNITS[unit] for number, unit in parts))
+
+
+def _once(request: Request) -> tuple[str, int] | None:
+    headers = request.requestHeaders
+    clients = headers.getRawHeaders(CLIENT)
+    sequences = headers.getRawHeaders(SEQUENCE)
+    if clients is None and sequences is None:
+        return None
+    if clients is None or sequences is None or len({*clients, *sequences}) > 2:
+        raise Refusal(400, "A write that is done once has a client and a sequence.")
+    client, sequence = clients[0], sequences[0].decode("latin-1")
+    if len(client) > MAX_CLIENT_CHARACTERS or not _CLIENT.fullmatch(client):
+        raise Refusal(
+            400,
+            f"{CLIENT.decode()} is 1 to {MAX_CLIENT_CHARACTERS} printable characters.",
+        )
+    if not _UNSIGNED.fullmatch(sequence) or not 0 < int(sequence) <= MAX_FLAGS:
+        raise Refusal(400, f"{SEQUENCE.decode()} is an integer from 1, of 64 bits.")
+    return client.decode("ascii"), int(sequence)
 
 
 def _check_escapes(encoded: bytes) -> None:

@@ -1,6 +1,6 @@
 """The cluster itself: who leads, who is a member, and changes of that.
 
-Source: Consul's HTTP API, "Status" and "Operator: Raft".
+Source: Consul's HTTP API, "Status", "Operator: Raft" and "Operator: Autopilot".
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from txraft.core.configuration import Server, Suffrage
 from txraft.errors import KnownPeer
-from txraft.http.answers import TRUE, Answer, Refusal, json_answer
+from txraft.http.answers import JSON, TEXT, TRUE, Answer, Refusal, json_answer
 from txraft.http.calls import Call
 from txraft.http.leader import Leadership
 from txraft.http.node import Node
@@ -32,6 +33,90 @@ class Cluster:
         """List the peer addresses of all members, as this node knows them."""
         return json_answer(self._raft.peers())
 
+    def configuration(self, call: Call) -> Answer:
+        """Describe every member, as this node knows them."""
+        shapes = [
+            {
+                "ID": server.id,
+                "Node": server.address,
+                "Address": server.address,
+                "Leader": server.address == self._raft.leader,
+                "ProtocolVersion": "3",
+                "Voter": server.suffrage is Suffrage.VOTER,
+            }
+            for server in self._raft.configuration.servers
+        ]
+        return json_answer({"Servers": shapes, "Index": 0})
+
+    def health(self, call: Call) -> Deferred[Answer]:
+        """Tell whether a quorum confirms the leader just now: 429 if it does not."""
+        return self._leadership.run(call, self._confirmed).addErrback(self._unhealthy)
+
+    def transfer(self, call: Call) -> Deferred[Answer]:
+        """Hand leadership to the member `?id=`, or to the most complete one."""
+        return self._leadership.run(call, self._transfer)
+
+    def live(self, call: Call) -> Answer:
+        """Say that this process answers."""
+        return Answer(200, b"live\n", TEXT)
+
+    def ready(self, call: Call) -> Answer:
+        """Say whether this node knows a leader, and so can serve everything."""
+        if self._raft.leader is None:
+            return Answer(503, b"no leader is known\n", TEXT)
+        return Answer(200, b"ready\n", TEXT)
+
+    def _confirmed(self, call: Call) -> Deferred[Answer]:
+        return self._raft.linearizable().addCallback(lambda _: self._health(True))
+
+    def _unhealthy(self, failure: Failure) -> Answer:
+        failure.trap(Refusal)
+        answer = self._health(False)
+        return Answer(429, answer.body, JSON)
+
+    def _health(self, healthy: bool) -> Answer:
+        servers = self._raft.configuration.servers
+        voters = sum(server.suffrage is Suffrage.VOTER for server in servers)
+        return json_answer(
+            {
+                "Healthy": healthy,
+                "FailureTolerance": (voters - 1) // 2 if healthy else 0,
+                "Servers": [self._member_health(s, healthy) for s in servers],
+            }
+        )
+
+    def _member_health(self, server: Server, healthy: bool) -> dict[str, object]:
+        leads = server.address == self._raft.leader
+        stats = self._raft.stats() if leads else {}
+        return {
+            "ID": server.id,
+            "Name": server.address,
+            "Address": server.address,
+            "SerfStatus": "alive",
+            "Version": "",
+            "Leader": leads,
+            "LastContact": "0s" if leads else "",
+            "LastTerm": int(stats.get("last_log_term", "0")),
+            "LastIndex": int(stats.get("last_log_index", "0")),
+            "Healthy": healthy,
+            "Voter": server.suffrage is Suffrage.VOTER,
+        }
+
+    def _transfer(self, call: Call) -> Deferred[Answer]:
+        target = self._named(call.parameters.get("id"))
+        call.submitted = True
+        handed = self._raft.transfer_leadership(target)
+        return handed.addCallback(lambda _: json_answer({"Success": True}))
+
+    def _named(self, id: str | None) -> str | None:
+        """Return the address of the member *id*, None for none given."""
+        if not id:
+            return None
+        for server in self._raft.configuration.servers:
+            if id in (server.id, server.address):
+                return server.address
+        raise Refusal(404, f"There is no member {id}.")
+
     def add(self, call: Call) -> Deferred[Answer]:
         """Add the server at `?address=`; answers `true`, also to a repetition.
 
@@ -41,12 +126,13 @@ class Cluster:
         return self._leadership.run(call, self._add)
 
     def remove(self, call: Call) -> Deferred[Answer]:
-        """Remove the server at `?address=`; 404 says that it is no member.
+        """Remove the server at `?address=` or `?id=`; 404: it is no member.
 
         A repetition thus tells that the first request has worked, and a mistyped
         address does not pass for a removal.
         """
-        _address(call)
+        if "id" not in call.parameters:
+            _address(call)
         return self._leadership.run(call, self._remove)
 
     def _add(self, call: Call) -> Deferred[Answer]:
@@ -56,6 +142,9 @@ class Cluster:
 
     def _remove(self, call: Call) -> Deferred[Answer]:
         call.submitted = True
+        id = call.parameters.get("id")
+        if id:
+            return self._raft.remove_server(id).addCallback(_true)
         return self._raft.remove_peer(_address(call)).addCallback(_true)
 
 

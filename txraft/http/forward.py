@@ -27,7 +27,7 @@ from twisted.web.iweb import IBodyProducer, IResponse
 from zope.interface import implementer
 
 from txraft.http.answers import NOT_APPLIED, OUTCOME, Answer, unknown
-from txraft.http.calls import FORWARDED, Call
+from txraft.http.calls import CLIENT, FORWARDED, SEQUENCE, Call
 from txraft.http.limits import HTTPLimits
 
 RELAYED_HEADERS = (
@@ -49,6 +49,10 @@ _BROKEN = (
     CancelledError,
     TimeoutError,
 )
+
+
+LEADER = b"X-Txraft-Leader"
+"""Tells a client where its request was forwarded to, so that it goes there next time."""
 
 
 class NotDelivered(Exception):
@@ -116,7 +120,7 @@ class Forwarder:
         sent = self._client.request(
             call.method.decode("ascii"),
             url.rstrip("/") + call.target(),
-            headers=Headers({FORWARDED: [self._name.encode()]}),
+            headers=self._headers(call),
             data=_Body(call.body) if call.method == b"PUT" else None,
             allow_redirects=False,
             unbuffered=True,
@@ -135,6 +139,14 @@ class Forwarder:
 
         await treq.collect(response, collect).addTimeout(remaining, self._clock)
         return response, b"".join(pieces)
+
+    def _headers(self, call: Call) -> Headers:
+        headers = {FORWARDED: [self._name.encode()]}
+        if call.once is not None:
+            client, sequence = call.once
+            headers[CLIENT] = [client.encode("ascii")]
+            headers[SEQUENCE] = [b"%d" % sequence]
+        return Headers(headers)
 
 
 @implementer(IBodyProducer)
@@ -165,6 +177,7 @@ def _relay(call: Call, url: str, response: IResponse, body: bytes) -> Answer:
         for name in RELAYED_HEADERS
         if (values := response.headers.getRawHeaders(name))
     ]
+    headers.append((LEADER, url.encode("ascii", "replace")))
     answer = Answer(response.code, body, *headers)
     if answer.status < 500:
         return answer

@@ -37,7 +37,23 @@ class HTTPLimits:
         256, "Requests at work before more are refused with 503."
     )
     max_connections: int = _option(
-        1024, "Open connections before more are refused with 503."
+        12_000, "Open connections before more are refused with 503."
+    )
+    max_waiting: int = _option(
+        11_000, "Blocking queries that wait before more are refused with 503."
+    )
+    default_wait: float = _option(
+        300.0, "Seconds that a blocking query waits if it does not say how long."
+    )
+    max_wait: float = _option(600.0, "Seconds that a blocking query waits at most.")
+    max_answer_bytes: int = _option(
+        32 << 20, "Bytes, about, of an answer that lists many keys."
+    )
+    max_backup_bytes: int = _option(
+        32 << 20, "Bytes of a backup to restore, compressed."
+    )
+    backup_timeout: float = _option(
+        120.0, "Seconds after which a backup or its restoration is given up."
     )
     request_timeout: float = _option(
         10.0, "Seconds after which a request is answered whatever became of it."
@@ -54,7 +70,7 @@ class HTTPLimits:
         2.0, "Seconds to open a connection to the leader's HTTP address."
     )
     max_relayed_bytes: int = _option(
-        2 << 20, "Bytes of the leader's answer that a follower passes on."
+        64 << 20, "Bytes of the leader's answer that a follower passes on."
     )
     max_idle_forwards: int = _option(
         16, "Idle connections kept open to the leader's HTTP address."

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
+from txraft.core.configuration import Configuration
 from txraft.node.observers import Observer
 from txraft.node.pending import ApplyResult
 from txraft.node.state import RaftState
@@ -26,6 +27,17 @@ class Node(Protocol):
     def last_contact(self) -> float | None:
         """When the leader was last heard from, on the node's clock."""
 
+    @property
+    def term(self) -> int:
+        """The current term."""
+
+    @property
+    def configuration(self) -> Configuration:
+        """The members as this node knows them."""
+
+    def stats(self) -> dict[str, str]:
+        """Return figures for an operator."""
+
     def apply(self, data: bytes, timeout: float | None = None) -> Deferred[ApplyResult]:
         """Commit and apply *data*; leader only."""
 
@@ -40,6 +52,12 @@ class Node(Protocol):
 
     def remove_peer(self, address: str) -> Deferred[int]:
         """Make *address* no member; leader only."""
+
+    def remove_server(self, id: str) -> Deferred[int]:
+        """Make the server *id* no member; leader only."""
+
+    def transfer_leadership(self, target: str | None = None) -> Deferred[None]:
+        """Hand leadership to the voter at *target*; leader only."""
 
     def peers(self) -> list[str]:
         """Return the addresses of all members."""

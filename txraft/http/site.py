@@ -18,14 +18,23 @@ from twisted.web.server import Site
 from zope.interface import provider
 
 from txraft.http.advertise import Advertiser
+from txraft.http.agent import Agent
 from txraft.http.answers import NOSNIFF, Refusal, not_applied
-from txraft.http.api import API, RETRY_AFTER, routes
+from txraft.http.api import API, RETRY_AFTER
+from txraft.http.backups import Backups
 from txraft.http.cluster import Cluster
+from txraft.http.expiry import Expiry
 from txraft.http.forward import Forwarder
 from txraft.http.keys import Keys
 from txraft.http.leader import Leadership
 from txraft.http.limits import HTTPLimits
 from txraft.http.node import Node
+from txraft.http.reads import Reads
+from txraft.http.routes import BACKUP, Routes, routes
+from txraft.http.sessions import Sessions
+from txraft.http.transactions import Transactions
+from txraft.http.waits import Waits
+from txraft.http.writes import Writes
 from txraft.kv.state import KeyValueFSM
 
 
@@ -36,16 +45,28 @@ def make_api(
     clock: IReactorTime,
     limits: HTTPLimits,
     address: str,
+    more: Routes | None = None,
 ) -> API:
     """Make the resource that serves the node at the peer *address*.
 
+    *more* is served beside what is served anyway.
     *client* forwards to the leader; see `txraft.http.forward.forwarding_pool`.
     """
     forwarder = Forwarder(client, clock, limits, address)
     leadership = Leadership(raft, fsm, forwarder, clock, limits)
-    keys = Keys(raft, fsm, leadership, clock, limits)
-    table = routes(keys, Cluster(raft, leadership))
-    return API(table, leadership, clock, limits)
+    reads = Reads(raft, leadership, clock)
+    writes = Writes(raft, leadership, limits)
+    expiry = Expiry(raft, fsm, clock)
+    table = routes(
+        Keys(fsm, reads, writes, limits),
+        Transactions(fsm, reads, writes, limits),
+        Sessions(fsm, reads, writes, leadership, expiry, address),
+        Cluster(raft, leadership),
+        Agent(raft, reads, address),
+        Backups(raft, fsm, reads, leadership, limits),
+    )
+    waits = Waits(fsm, clock, limits)
+    return API({**table, **(more or {})}, leadership, waits, expiry, clock, limits)
 
 
 def make_site(
@@ -57,13 +78,14 @@ def make_site(
     *,
     address: str,
     url: str,
+    more: Routes | None = None,
 ) -> KVSite:
     """Make the server of one node.
 
     *address* names the node to its peers, *url* is where they reach this server.
     From `startFactory` on the node tells them that whenever it becomes the leader.
     """
-    api = make_api(raft, fsm, client, clock, limits, address)
+    api = make_api(raft, fsm, client, clock, limits, address, more)
     return KVSite(api, Advertiser(raft, fsm, clock, address, url), clock, limits)
 
 
@@ -75,7 +97,7 @@ class KVRequest(Request):
 
     def __init__(self, channel: KVChannel) -> None:
         Request.__init__(self, channel, parsePOSTFormSubmission=False)
-        self._room = channel.site.limits.max_body_bytes
+        self._limit = self._room = channel.site.limits.max_body_bytes
         self._body = BytesIO()
         self._refused = False
         self._linger: IDelayedCall | None = None
@@ -83,6 +105,8 @@ class KVRequest(Request):
     def gotLength(self, length: int | None) -> None:
         """Refuse a body that is announced as too long, before it is sent."""
         self.content = self._body
+        if self.channel.is_for(BACKUP):
+            self._limit = self._room = self.channel.site.limits.max_backup_bytes
         if length is not None and length > self._room:
             self._refuse()
 
@@ -122,7 +146,7 @@ class KVRequest(Request):
         self.requestHeaders.removeHeader(b"Expect")
         limits = self.channel.site.limits
         self.channel.write_refusal(
-            Refusal(413, f"The body is longer than {limits.max_body_bytes} bytes.")
+            Refusal(413, f"The body is longer than {self._limit} bytes.")
         )
         self._linger = self.channel.site.clock.callLater(
             limits.linger_timeout, self.channel.forceAbortClient
@@ -152,6 +176,10 @@ class KVChannel(HTTPChannel):
         """Count the connection no more."""
         self.site.channels.discard(self)
         HTTPChannel.connectionLost(self, reason)
+
+    def is_for(self, path: bytes) -> bool:
+        """Tell whether the request whose headers have come is for *path*."""
+        return self._path.partition(b"?")[0] == path
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Say that the URL or a header is too long, and close."""

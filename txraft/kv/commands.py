@@ -6,6 +6,14 @@ bytes are in logs and on other replicas, so a verb never changes its meaning:
     [1, 1, key: str, value: bin, flags: uint64]      put
     [1, 2, key: str]                                 delete
     [1, 3, address: str, url: str]                   advertise
+    [2, 4, [operation, ...]]                         transact, all or nothing
+    [2, 5, id, name, node: str, lock_delay_ms, behavior, ttl_ms]  create session
+    [2, 6, [id: str, ...]]                           destroy sessions
+    [2, 7, [[key: str, index: uint64], ...]]         end lock delays
+    [2, 8, client: str, sequence: uint64, command: bin]           once
+    [2, 9, id: str, offset, total: uint64, piece: bin]            restore
+
+An operation is `[kind, key: str, value: bin, flags, index: uint64, session: str]`.
 
 Every replica must judge a command alike. So whatever is malformed, of a version no
 longer understood, or of a verb that its version does not have, is refused with
@@ -16,16 +24,24 @@ one, which is behind its peers until it is upgraded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from enum import IntEnum
+from typing import Any, NamedTuple
 
 import msgpack
 
 from txraft.errors import ApplicationError, RaftError
 
-VERSION = 1
+VERSION = 2
 MAX_FLAGS = (1 << 64) - 1
+MAX_OPERATIONS = 64
+MAX_BATCH = 1024
+MAX_NAME_CHARACTERS = 1024
+MAX_CLIENT_CHARACTERS = 128
+MAX_LOCK_DELAY_MS = 60_000
+MAX_TTL_MS = 86_400_000
+MAX_RESTORE_BYTES = 64 << 20
 MAX_ADDRESS_CHARACTERS = 512
 MAX_URL_CHARACTERS = 2048
 
@@ -58,24 +74,158 @@ class Advertise:
     url: str
 
 
-Command = Put | Delete | Advertise
+class Kind(IntEnum):
+    """What an operation of a transaction does."""
+
+    SET = 1
+    CAS = 2
+    LOCK = 3
+    UNLOCK = 4
+    GET = 5
+    GET_OR_EMPTY = 6
+    GET_TREE = 7
+    CHECK_INDEX = 8
+    CHECK_SESSION = 9
+    CHECK_NOT_EXISTS = 10
+    DELETE = 11
+    DELETE_TREE = 12
+    DELETE_CAS = 13
+
+
+class Operation(NamedTuple):
+    """One operation of a transaction; what its kind has no use for is ignored."""
+
+    kind: Kind
+    key: str
+    value: bytes = b""
+    flags: int = 0
+    modify_index: int = 0
+    session: str = ""
+
+
+@dataclass(slots=True)
+class Transact:
+    """Do *operations* in order, all of them or none."""
+
+    operations: list[Operation]
+
+
+@dataclass(slots=True)
+class CreateSession:
+    """Make the session *id*, which has no TTL when *ttl_ms* is 0."""
+
+    id: str
+    name: str
+    node: str
+    lock_delay_ms: int
+    deletes: bool
+    ttl_ms: int
+
+
+@dataclass(slots=True)
+class DestroySessions:
+    """End the sessions *ids*, as far as they are there."""
+
+    ids: list[str]
+
+
+@dataclass(slots=True)
+class EndDelays:
+    """End the lock delays that began at these indexes, as far as they still run."""
+
+    delays: list[tuple[str, int]]
+
+
+@dataclass(slots=True)
+class Once:
+    """Do *command* unless *client* has had it done under this *sequence*."""
+
+    client: str
+    sequence: int
+    command: Command
+
+
+@dataclass(slots=True)
+class Restore:
+    """Keep one *piece* of a backup, and take the whole when it is complete."""
+
+    id: str
+    offset: int
+    total: int
+    piece: bytes
+
+
+Command = (
+    Put
+    | Delete
+    | Advertise
+    | Transact
+    | CreateSession
+    | DestroySessions
+    | EndDelays
+    | Once
+    | Restore
+)
 
 _PUT, _DELETE, _ADVERTISE = 1, 2, 3
+_TRANSACT, _CREATE, _DESTROY, _END_DELAYS, _ONCE, _RESTORE = 4, 5, 6, 7, 8, 9
+_TREES = frozenset({Kind.GET_TREE, Kind.DELETE_TREE})
 
 
 def encode_put(key: str, value: bytes, flags: int = 0) -> bytes:
     """Encode a `Put`."""
-    return _pack([VERSION, _PUT, key, value, flags])
+    return _pack([1, _PUT, key, value, flags])
 
 
 def encode_delete(key: str) -> bytes:
     """Encode a `Delete`."""
-    return _pack([VERSION, _DELETE, key])
+    return _pack([1, _DELETE, key])
 
 
 def encode_advertise(address: str, url: str) -> bytes:
     """Encode an `Advertise`."""
-    return _pack([VERSION, _ADVERTISE, address, url])
+    return _pack([1, _ADVERTISE, address, url])
+
+
+def encode_transact(operations: Sequence[Operation]) -> bytes:
+    """Encode a `Transact`."""
+    return _pack([2, _TRANSACT, operations])
+
+
+def encode_create_session(command: CreateSession) -> bytes:
+    """Encode a `CreateSession`."""
+    return _pack(
+        [
+            2,
+            _CREATE,
+            command.id,
+            command.name,
+            command.node,
+            command.lock_delay_ms,
+            int(command.deletes),
+            command.ttl_ms,
+        ]
+    )
+
+
+def encode_destroy_sessions(ids: Sequence[str]) -> bytes:
+    """Encode a `DestroySessions`."""
+    return _pack([2, _DESTROY, ids])
+
+
+def encode_end_delays(delays: Sequence[tuple[str, int]]) -> bytes:
+    """Encode an `EndDelays`."""
+    return _pack([2, _END_DELAYS, delays])
+
+
+def encode_once(client: str, sequence: int, command: bytes) -> bytes:
+    """Encode a `Once` around an encoded *command*."""
+    return _pack([2, _ONCE, client, sequence, command])
+
+
+def encode_restore(id: str, offset: int, total: int, piece: bytes) -> bytes:
+    """Encode a `Restore`."""
+    return _pack([2, _RESTORE, id, offset, total, piece])
 
 
 def decode(data: bytes | None) -> Command:
@@ -92,11 +242,12 @@ def decode(data: bytes | None) -> Command:
             f"a command of version {version} is in the log, this node understands "
             f"up to {VERSION}: upgrade it"
         )
-    if version < VERSION:
+    verbs = _VERSIONS.get(version)
+    if verbs is None:
         raise ApplicationError(f"command version {version} is not understood any more")
-    make = _VERBS.get(verb)
+    make = verbs.get(verb)
     if make is None:
-        raise ApplicationError(f"command version {VERSION} has no verb {verb}")
+        raise ApplicationError(f"command version {version} has no verb {verb}")
     return make(arguments)
 
 
@@ -145,14 +296,115 @@ def _advertise(arguments: list[Any]) -> Command:
     return Advertise(address, url)
 
 
+def _transact(arguments: list[Any]) -> Command:
+    return Transact([_operation(each) for each in _batch(arguments, MAX_OPERATIONS)])
+
+
+def _operation(fields: object) -> Operation:
+    if type(fields) is not list or len(fields) != 6:
+        raise ApplicationError("an operation has six fields")
+    kind, key, value, flags, index, session = fields
+    if type(kind) is not int or kind not in _KINDS:
+        raise ApplicationError("the kind of an operation is not known")
+    if type(key) is not str or (not key and kind not in _TREES):
+        raise ApplicationError("a key is a text of at least one character")
+    if type(value) is not bytes:
+        raise ApplicationError("the value of an operation is not binary")
+    return Operation(
+        _KINDS[kind], key, value, _number(flags), _number(index), _text(session)
+    )
+
+
+def _create(arguments: list[Any]) -> Command:
+    if len(arguments) != 6:
+        raise ApplicationError("a session has six fields")
+    id, name, node, lock_delay_ms, deletes, ttl_ms = arguments
+    if not _text(id):
+        raise ApplicationError("the id of a session is empty")
+    return CreateSession(
+        id,
+        _text(name),
+        _text(node),
+        _number(lock_delay_ms, MAX_LOCK_DELAY_MS),
+        bool(_number(deletes, 1)),
+        _number(ttl_ms, MAX_TTL_MS),
+    )
+
+
+def _destroy(arguments: list[Any]) -> Command:
+    return DestroySessions([_text(each) for each in _batch(arguments, MAX_BATCH)])
+
+
+def _end_delays(arguments: list[Any]) -> Command:
+    delays: list[tuple[str, int]] = []
+    for each in _batch(arguments, MAX_BATCH):
+        if type(each) is not list or len(each) != 2:
+            raise ApplicationError("a lock delay has a key and an index")
+        delays.append((_key(each[0]), _number(each[1])))
+    return EndDelays(delays)
+
+
+def _once(arguments: list[Any]) -> Command:
+    if len(arguments) != 3:
+        raise ApplicationError("once takes a client, a sequence and a command")
+    client, sequence, data = arguments
+    if not _text(client, MAX_CLIENT_CHARACTERS):
+        raise ApplicationError("the client of a command is not named")
+    if type(data) is not bytes:
+        raise ApplicationError("the command in a once is not binary")
+    command = decode(data)
+    if isinstance(command, Once | Restore):
+        raise ApplicationError("this verb is not carried in a once")
+    return Once(client, _number(sequence), command)
+
+
+def _restore(arguments: list[Any]) -> Command:
+    if len(arguments) != 4:
+        raise ApplicationError("restore takes an id, an offset, a total and a piece")
+    id, offset, total, piece = arguments
+    if type(piece) is not bytes or not piece:
+        raise ApplicationError("a piece of a backup is not binary")
+    _number(total, MAX_RESTORE_BYTES)
+    return Restore(_text(id), _number(offset, total - len(piece)), total, piece)
+
+
+def _batch(arguments: list[Any], most: int) -> list[Any]:
+    if len(arguments) != 1 or type(arguments[0]) is not list:
+        raise ApplicationError("the verb takes one list")
+    if len(arguments[0]) > most:
+        raise ApplicationError(f"the list has more than {most} elements")
+    batch: list[Any] = arguments[0]
+    return batch
+
+
+def _number(value: object, most: int = MAX_FLAGS) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise ApplicationError("a number of the command is out of range")
+    return value
+
+
+def _text(value: object, most: int = MAX_NAME_CHARACTERS) -> str:
+    if type(value) is not str or len(value) > most:
+        raise ApplicationError("a text of the command is too long or none")
+    return value
+
+
 def _key(key: object) -> str:
     if type(key) is not str or not key:
         raise ApplicationError("a key is a text of at least one character")
     return key
 
 
-_VERBS: dict[int, Callable[[list[Any]], Command]] = {
-    _PUT: _put,
-    _DELETE: _delete,
-    _ADVERTISE: _advertise,
+_KINDS = {int(kind): kind for kind in Kind}
+_Verbs = dict[int, Callable[[list[Any]], Command]]
+_VERBS_1: _Verbs = {_PUT: _put, _DELETE: _delete, _ADVERTISE: _advertise}
+_VERBS_2: _Verbs = {
+    **_VERBS_1,
+    _TRANSACT: _transact,
+    _CREATE: _create,
+    _DESTROY: _destroy,
+    _END_DELAYS: _end_delays,
+    _ONCE: _once,
+    _RESTORE: _restore,
 }
+_VERSIONS = {1: _VERBS_1, 2: _VERBS_2}

@@ -2,22 +2,26 @@
 
 A stream of msgpack lists, each led by a number that says what it is:
 
-    [0, "txraft-kv", 1, index: uint64]               first; format name and version
-    [1, key: str, value: bin, flags, create, modify, lock]
+    [0, "txraft-kv", 2, index: uint64, session index]  first; format name and version
+    [1, key: str, value: bin, flags, create, modify, lock, session: str]
     [2, address: str, url: str]
-    [3, records: uint64]                             last; how many of 1 and 2 there are
+    [4, id: str, name, node, lock_delay_ms, deletes: bool, ttl_ms, create, modify]
+    [5, key: str, index, milliseconds]                 a lock delay
+    [6, client: str, floor, [[sequence, result: bin], ...]]  oldest client first
+    [7, id: str, total, [piece: bin, ...]]             a backup on its way
+    [3, records: uint64]                               last; how many others there are
 
-Records come in no order. Checksums are the snapshot store's business; what is checked
-here is that the stream is whole and that it makes a state which commands could have
-made.
+Version 1, which is still read, has neither the session index, the session of a key,
+nor records of 4 and above. Other records come in no order. Checksums are the snapshot
+store's business; what is checked here is that the stream is whole and that it makes a
+state which commands could have made.
 
 Thread: snapshot, but for the capture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import msgpack
@@ -25,25 +29,17 @@ import msgpack
 from txraft.errors import DataCorrupted, FormatTooNew
 from txraft.interfaces import SnapshotSink
 from txraft.kv.commands import MAX_FLAGS
+from txraft.kv.once import WINDOW
+from txraft.kv.records import Delay, Session, Staged, State
 
 FORMAT = "txraft-kv"
-VERSION = 1
+VERSION = 2
 MAX_PIECE_BYTES = 1 << 20
 MAX_RECORD_BYTES = 256 << 20
-_MAX_FIELDS = 8
-_HEADER, _KEY, _URL, _END = 0, 1, 2, 3
-
-Row = tuple[bytes, int, int, int, int]
-"""A record without its key: value, flags, create, modify and lock index."""
-
-
-@dataclass(slots=True)
-class State:
-    """The whole state: records, HTTP addresses, index of the last change of a key."""
-
-    rows: dict[str, Row]
-    urls: dict[str, str]
-    index: int
+_MAX_FIELDS = 1 << 16
+_HEADER, _KEY, _URL, _END, _SESSION, _DELAY, _CLIENT, _STAGED = range(8)
+_HEADER_FIELDS = {1: 4, 2: 5}
+_KEY_FIELDS = {1: 7, 2: 8}
 
 
 class KeyValueSnapshot:
@@ -73,12 +69,24 @@ class KeyValueSnapshot:
 def encode_state(state: State) -> Iterator[bytes]:
     """Encode *state*, one list at a time."""
     pack = msgpack.Packer().pack
-    yield pack([_HEADER, FORMAT, VERSION, state.index])
+    yield pack([_HEADER, FORMAT, VERSION, state.index, state.session_index])
     for key, row in state.rows.items():
         yield pack([_KEY, key, *row])
     for address, url in state.urls.items():
         yield pack([_URL, address, url])
-    yield pack([_END, len(state.rows) + len(state.urls)])
+    for record in _others(state):
+        yield pack(record)
+    yield pack([_END, _count(state)])
+
+
+def digest_parts(state: State) -> Iterator[bytes]:
+    """Encode *state* in an order that is the same for equal states."""
+    pack = msgpack.Packer().pack
+    yield pack([state.index, state.session_index, sorted(state.urls.items())])
+    for key in sorted(state.rows):
+        yield pack([key, *state.rows[key]])
+    for record in _others(state):
+        yield pack(record)
 
 
 def read_state(source: BinaryIO) -> State:
@@ -94,14 +102,35 @@ def read_state(source: BinaryIO) -> State:
         max_map_len=_MAX_FIELDS,
         max_ext_len=_MAX_FIELDS,
     )
-    state = State({}, {}, _read_header(_next(unpacker)))
+    version, index, session_index = _read_header(_next(unpacker))
+    state = State({}, {}, index, session_index)
     while True:
         fields = _next(unpacker)
         if fields[0] == _END:
             break
-        _add(state, fields)
+        _add(state, version, fields)
     _check_end(state, fields, unpacker)
+    _check_locks(state)
     return state
+
+
+def _others(state: State) -> Iterator[list[object]]:
+    """Tell all but keys and addresses; the oldest first, as their order counts."""
+    for id, session in state.sessions.items():
+        yield [_SESSION, id, *session]
+    for key, delay in state.delays.items():
+        yield [_DELAY, key, *delay]
+    for name, (floor, results) in state.results.clients().items():
+        yield [_CLIENT, name, floor, list(results.items())]
+    if state.staged is not None:
+        staged = state.staged
+        yield [_STAGED, staged.id, staged.total, list(staged.pieces)]
+
+
+def _count(state: State) -> int:
+    count = len(state.rows) + len(state.urls) + len(state.sessions)
+    count += len(state.delays) + len(state.results.clients())
+    return count + (state.staged is not None)
 
 
 def _write(sink: SnapshotSink, data: bytes) -> None:
@@ -123,7 +152,7 @@ def _next(unpacker: msgpack.Unpacker) -> list[Any]:
     return fields
 
 
-def _read_header(fields: list[Any]) -> int:
+def _read_header(fields: list[Any]) -> tuple[int, int, int]:
     if fields[0] != _HEADER or len(fields) < 3 or fields[1] != FORMAT:
         raise DataCorrupted("this is not a key-value snapshot: its header is missing")
     version = fields[2]
@@ -134,26 +163,98 @@ def _read_header(fields: list[Any]) -> int:
             f"the key-value snapshot has version {version}, this node understands up "
             f"to {VERSION}: upgrade it"
         )
-    if len(fields) != 4 or not _unsigned(fields[3]):
+    if len(fields) != _HEADER_FIELDS[version] or not all(map(_unsigned, fields[3:])):
         raise DataCorrupted("the header of the key-value snapshot is malformed")
-    index: int = fields[3]
-    return index
+    return version, fields[3], fields[4] if version > 1 else 0
 
 
-def _add(state: State, fields: list[Any]) -> None:
-    if fields[0] == _KEY and len(fields) == 7:
-        _, key, *row = fields
-        _check_row(state, key, row)
-        state.rows[key] = (row[0], row[1], row[2], row[3], row[4])
-    elif fields[0] == _URL and len(fields) == 3:
-        _, address, url = fields
-        if type(address) is not str or type(url) is not str or address in state.urls:
-            raise DataCorrupted("an HTTP address in the snapshot is malformed or twice")
-        state.urls[address] = url
+def _add(state: State, version: int, fields: list[Any]) -> None:
+    kind = fields[0]
+    if kind == _KEY and len(fields) == _KEY_FIELDS[version]:
+        _add_key(state, fields)
+    elif kind == _URL and len(fields) == 3:
+        _add_url(state, fields)
+    elif version > 1 and kind in _OTHERS and len(fields) == _OTHERS[kind][0]:
+        _OTHERS[kind][1](state, fields)
     else:
-        raise DataCorrupted(
-            f"the key-value snapshot holds an unknown record {fields[0]}"
-        )
+        raise DataCorrupted(f"the key-value snapshot holds an unknown record {kind}")
+
+
+def _add_key(state: State, fields: list[Any]) -> None:
+    _, key, *row = fields
+    if len(row) == 5:
+        row.append("")
+    _check_row(state, key, row)
+    state.rows[key] = (row[0], row[1], row[2], row[3], row[4], row[5])
+
+
+def _add_url(state: State, fields: list[Any]) -> None:
+    _, address, url = fields
+    if type(address) is not str or type(url) is not str or address in state.urls:
+        raise DataCorrupted("an HTTP address in the snapshot is malformed or twice")
+    state.urls[address] = url
+
+
+def _add_session(state: State, fields: list[Any]) -> None:
+    _, id, name, node, lock_delay, deletes, ttl, create, modify = fields
+    if (
+        not all(type(text) is str for text in (id, name, node))
+        or not id
+        or id in state.sessions
+        or type(deletes) is not bool
+        or not all(map(_unsigned, (lock_delay, ttl, create, modify)))
+        or not create <= modify <= state.session_index
+    ):
+        raise DataCorrupted("a session in the snapshot is malformed or twice")
+    state.sessions[id] = Session(name, node, lock_delay, deletes, ttl, create, modify)
+
+
+def _add_delay(state: State, fields: list[Any]) -> None:
+    _, key, index, milliseconds = fields
+    if (
+        type(key) is not str
+        or not _unsigned(index)
+        or not _unsigned(milliseconds)
+        or key in state.delays
+    ):
+        raise DataCorrupted("a lock delay in the snapshot is malformed or twice")
+    state.delays[key] = Delay(index, milliseconds)
+
+
+def _add_client(state: State, fields: list[Any]) -> None:
+    _, name, floor, pairs = fields
+    if (
+        type(name) is not str
+        or name in state.results.clients()
+        or not _unsigned(floor)
+        or type(pairs) is not list
+        or not 0 < len(pairs) <= WINDOW
+        or not all(map(_is_result, pairs))
+    ):
+        raise DataCorrupted("the results of a client in the snapshot are malformed")
+    state.results.add(name, floor, dict(pairs))
+
+
+def _is_result(pair: object) -> bool:
+    return (
+        type(pair) is list
+        and len(pair) == 2
+        and _unsigned(pair[0])
+        and type(pair[1]) is bytes
+    )
+
+
+def _add_staged(state: State, fields: list[Any]) -> None:
+    _, id, total, pieces = fields
+    if (
+        type(id) is not str
+        or not _unsigned(total)
+        or type(pieces) is not list
+        or not all(type(piece) is bytes for piece in pieces)
+        or state.staged is not None
+    ):
+        raise DataCorrupted("the backup on its way in the snapshot is malformed")
+    state.staged = Staged(id, total, sum(map(len, pieces)), tuple(pieces))
 
 
 def _check_row(state: State, key: object, row: list[Any]) -> None:
@@ -161,9 +262,11 @@ def _check_row(state: State, key: object, row: list[Any]) -> None:
         raise DataCorrupted("a key in the snapshot is not a text")
     if key in state.rows:
         raise DataCorrupted(f"the key {key!r} is twice in the snapshot")
-    value, flags, create, modify, lock = row
+    value, flags, create, modify, lock, session = row
     if type(value) is not bytes:
         raise DataCorrupted(f"the value of {key!r} in the snapshot is not binary")
+    if type(session) is not str:
+        raise DataCorrupted(f"the session of {key!r} in the snapshot is not a text")
     if not all(map(_unsigned, (flags, create, modify, lock))):
         raise DataCorrupted(f"a number of {key!r} in the snapshot is malformed")
     if not 0 < create <= modify <= state.index:
@@ -175,7 +278,7 @@ def _unsigned(value: object) -> bool:
 
 
 def _check_end(state: State, fields: list[Any], unpacker: msgpack.Unpacker) -> None:
-    count = len(state.rows) + len(state.urls)
+    count = _count(state)
     if len(fields) != 2 or type(fields[1]) is not int or fields[1] != count:
         raise DataCorrupted(
             f"the key-value snapshot has {count} records, not {fields[1:]}"
@@ -187,3 +290,17 @@ def _check_end(state: State, fields: list[Any], unpacker: msgpack.Unpacker) -> N
     except (ValueError, TypeError, msgpack.UnpackException):
         pass
     raise DataCorrupted("the key-value snapshot goes on after its end mark")
+
+
+def _check_locks(state: State) -> None:
+    for key, row in state.rows.items():
+        if row[5] and row[5] not in state.sessions:
+            raise DataCorrupted(f"the lock of {key!r} is held by no session")
+
+
+_OTHERS: dict[int, tuple[int, Callable[[State, list[Any]], None]]] = {
+    _SESSION: (9, _add_session),
+    _DELAY: (4, _add_delay),
+    _CLIENT: (4, _add_client),
+    _STAGED: (4, _add_staged),
+}

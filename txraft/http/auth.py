@@ -1,0 +1,196 @@
+"""Who may do what over HTTP: tokens and client certificates, each with a role.
+
+A request shows a token in `X-Consul-Token` or as `Authorization: Bearer`, or its
+connection has a certificate. Tokens are kept as digests, compared in constant time
+and never logged; they come from a file that only its owner can read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from twisted.web.http import Request
+
+from txraft.errors import ConfigError
+from txraft.http.answers import Refusal
+from txraft.http.roles import NODE, ROLES, Role, needed_role
+from txraft.transport.identity import names_of
+
+MAX_TOKENS_FILE_BYTES = 1 << 20
+MAX_TOKENS = 1024
+MIN_TOKEN_CHARACTERS = 16
+MAX_TOKEN_CHARACTERS = 512
+CONSUL_TOKEN = b"X-Consul-Token"
+AUTHORIZATION = b"Authorization"
+FORWARDED_ROLE = b"X-Txraft-Role"
+_OTHERS_MAY = 0o077
+_BEARER = b"bearer "
+
+
+class Access(Protocol):
+    """Decides whether a request is served."""
+
+    def role_of(self, request: Request) -> Role:
+        """Return the role that *request* has. Raises: Refusal, for a stranger."""
+
+
+class Everybody:
+    """Lets everybody do everything, for a port that only this machine reaches."""
+
+    def role_of(self, request: Request) -> Role:
+        """Return the highest role."""
+        return Role.OPERATOR
+
+
+@dataclass(slots=True)
+class Accounts:
+    """Knows clients by the tokens of the file *tokens* and by their certificates.
+
+    *certificates* maps names in certificates to roles, or to `NODE`.
+    Raises: ConfigError
+    """
+
+    tokens: str | None
+    certificates: Mapping[str, str]
+    _digests: list[tuple[bytes, Role]] | None = None
+
+    def __post_init__(self) -> None:
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the tokens anew.
+
+        Raises: ConfigError, and those that were in force stay so.
+        """
+        self._digests = [] if self.tokens is None else read_tokens(self.tokens)
+
+    def role_of(self, request: Request) -> Role:
+        """Return the highest role of token and certificate. Raises: Refusal"""
+        roles = [self._role_of_certificate(request)]
+        token = token_in(request)
+        if token is not None:
+            role = self._role_of_token(token)
+            if role is None:
+                raise Refusal(403, "ACL not found: the token is not known.")
+            roles.append(role)
+        best = max(role or 0 for role in roles)
+        if not best:
+            raise Refusal(
+                403,
+                "Permission denied: a token is needed, in X-Consul-Token or as "
+                "Authorization: Bearer.",
+            )
+        return Role(best)
+
+    def _role_of_token(self, token: bytes) -> Role | None:
+        """Compare with every token, so that the time tells nothing."""
+        digest = hashlib.sha256(token).digest()
+        found = None
+        for known, role in self._digests or ():
+            if hmac.compare_digest(known, digest):
+                found = role
+        return found
+
+    def _role_of_certificate(self, request: Request) -> Role | None:
+        if not self.certificates:
+            return None
+        roles = [
+            self.certificates[name]
+            for name in _certificate_names(request)
+            if name in self.certificates
+        ]
+        if NODE in roles:
+            forwarded = request.requestHeaders.getRawHeaders(FORWARDED_ROLE, [b""])
+            return ROLES.get(forwarded[0].decode("ascii", "replace"))
+        return max((ROLES[role] for role in roles), default=None)
+
+
+def check_access(access: Access, request: Request, path: bytes) -> Role:
+    """Let *request* for *path* pass if its client may send it.
+
+    Returns: the role of the client.
+    Raises: Refusal
+    """
+    role = access.role_of(request)
+    needed = needed_role(request.method, path)
+    if role < needed:
+        raise Refusal(403, f"Permission denied: this needs the role {needed}.")
+    return role
+
+
+def token_in(request: Request) -> bytes | None:
+    """Return the token that *request* shows, None if it shows none."""
+    headers = request.requestHeaders
+    for value in headers.getRawHeaders(CONSUL_TOKEN, []):
+        if value:
+            return bytes(value)
+    for value in headers.getRawHeaders(AUTHORIZATION, []):
+        if value[: len(_BEARER)].lower() == _BEARER:
+            return bytes(value[len(_BEARER) :].strip())
+    return None
+
+
+def read_tokens(path: str) -> list[tuple[bytes, Role]]:
+    """Read lines of a role and a token; a `#` begins a comment.
+
+    Returns: the digest and role of each token.
+    Raises: ConfigError, which shows no token.
+    """
+    problems = []
+    tokens = []
+    for number, line in enumerate(_private_lines(path), 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        problem = _problem_of(words)
+        if problem is not None:
+            problems.append(f"{path}:{number}: {problem}")
+            continue
+        tokens.append((hashlib.sha256(words[1].encode()).digest(), ROLES[words[0]]))
+    if len({digest for digest, _ in tokens}) < len(tokens):
+        problems.append(f"{path}: a token is given twice")
+    if not tokens or len(tokens) > MAX_TOKENS:
+        problems.append(f"{path}: it must hold 1 to {MAX_TOKENS} tokens")
+    if problems:
+        raise ConfigError(problems)
+    return tokens
+
+
+def _private_lines(path: str) -> list[str]:
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise ConfigError([f"{path}: it cannot be read: {error.strerror}"]) from error
+    with open(file, "rb") as opened:
+        mode = os.fstat(file).st_mode
+        if not stat.S_ISREG(mode) or mode & _OTHERS_MAY:
+            raise ConfigError(
+                [f"{path}: it must be a file that only its owner can read: chmod 600"]
+            )
+        data = opened.read(MAX_TOKENS_FILE_BYTES + 1)
+    if len(data) > MAX_TOKENS_FILE_BYTES or not data.isascii():
+        raise ConfigError([f"{path}: it is too long or not plain ASCII"])
+    return data.decode("ascii").splitlines()
+
+
+def _problem_of(words: list[str]) -> str | None:
+    if len(words) != 2 or words[0] not in ROLES:
+        return f"a line is a role ({', '.join(ROLES)}) and a token"
+    if not MIN_TOKEN_CHARACTERS <= len(words[1]) <= MAX_TOKEN_CHARACTERS:
+        return (
+            f"a token has {MIN_TOKEN_CHARACTERS} to {MAX_TOKEN_CHARACTERS} characters"
+        )
+    return None
+
+
+def _certificate_names(request: Request) -> tuple[str, ...]:
+    transport = getattr(request.channel, "transport", None)
+    get = getattr(transport, "getPeerCertificate", None)
+    certificate = get() if get is not None else None
+    return () if certificate is None else names_of(certificate)

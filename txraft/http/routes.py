@@ -1,0 +1,123 @@
+"""The table of what is served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from twisted.internet.defer import Deferred
+
+from txraft.http.agent import PARAMETERS, Agent
+from txraft.http.answers import Answer
+from txraft.http.backups import Backups
+from txraft.http.calls import Call
+from txraft.http.cluster import Cluster
+from txraft.http.keys import (
+    DELETE_PARAMETERS,
+    GET_PARAMETERS,
+    PUT_PARAMETERS,
+    Keys,
+)
+from txraft.http.reads import BLOCKING, MODES
+from txraft.http.sessions import Sessions
+from txraft.http.transactions import Transactions
+from txraft.kv.watches import Topic
+
+KEYS = b"/v1/kv/"
+BACKUP = b"/v1/snapshot"
+_NONE: frozenset[str] = frozenset()
+
+
+class Endpoint(NamedTuple):
+    """What serves one method of one path, and the query parameters it knows.
+
+    One with a *topic* serves blocking queries, which wait for a change of that. One
+    that *is_long* may take `HTTPLimits.backup_timeout`.
+    """
+
+    serve: Callable[[Call], Answer | Deferred[Answer]]
+    parameters: frozenset[str] = _NONE
+    topic: Callable[[Call], Topic] | None = None
+    is_long: bool = False
+
+
+Methods = dict[bytes, Endpoint]
+Routes = dict[bytes, Methods]
+
+
+def routes(
+    keys: Keys,
+    transactions: Transactions,
+    sessions: Sessions,
+    cluster: Cluster,
+    agent: Agent,
+    backups: Backups,
+) -> Routes:
+    """Make the table; a path that ends in `/` is followed by one more segment.
+
+    `KEYS` is followed by a key, which may hold any number of `/`.
+    """
+    return {
+        KEYS: {
+            b"GET": Endpoint(keys.get, GET_PARAMETERS, keys.topic),
+            b"PUT": Endpoint(keys.put, PUT_PARAMETERS),
+            b"DELETE": Endpoint(keys.delete, DELETE_PARAMETERS),
+        },
+        b"/v1/txn": {b"PUT": Endpoint(transactions.put, MODES)},
+        BACKUP: {
+            b"GET": Endpoint(backups.get, MODES, is_long=True),
+            b"PUT": Endpoint(backups.put, is_long=True),
+        },
+        b"/livez": {b"GET": Endpoint(cluster.live)},
+        b"/readyz": {b"GET": Endpoint(cluster.ready)},
+        **_session_routes(sessions),
+        **_cluster_routes(cluster),
+        **_agent_routes(agent),
+    }
+
+
+def _session_routes(sessions: Sessions) -> Routes:
+    def read(serve: Callable[[Call], Answer | Deferred[Answer]]) -> Methods:
+        return {b"GET": Endpoint(serve, BLOCKING, sessions.topic)}
+
+    return {
+        b"/v1/session/create": {b"PUT": Endpoint(sessions.create)},
+        b"/v1/session/destroy/": {b"PUT": Endpoint(sessions.destroy)},
+        b"/v1/session/renew/": {b"PUT": Endpoint(sessions.renew)},
+        b"/v1/session/info/": read(sessions.info),
+        b"/v1/session/node/": read(sessions.node),
+        b"/v1/session/list": read(sessions.list),
+    }
+
+
+def _cluster_routes(cluster: Cluster) -> Routes:
+    transfer = Endpoint(cluster.transfer, frozenset({"id"}))
+    return {
+        b"/v1/status/leader": {b"GET": Endpoint(cluster.leader)},
+        b"/v1/status/peers": {b"GET": Endpoint(cluster.peers)},
+        b"/v1/operator/raft/configuration": {
+            b"GET": Endpoint(cluster.configuration, MODES)
+        },
+        b"/v1/operator/raft/peer": {
+            b"PUT": Endpoint(cluster.add, frozenset({"address"})),
+            b"DELETE": Endpoint(cluster.remove, frozenset({"address", "id"})),
+        },
+        b"/v1/operator/raft/transfer-leader": {b"POST": transfer, b"PUT": transfer},
+        b"/v1/operator/autopilot/health": {b"GET": Endpoint(cluster.health)},
+    }
+
+
+def _agent_routes(agent: Agent) -> Routes:
+    def read(serve: Callable[[Call], Answer]) -> Methods:
+        return {b"GET": Endpoint(serve, PARAMETERS)}
+
+    return {
+        b"/v1/agent/self": {b"GET": Endpoint(agent.self)},
+        b"/v1/catalog/register": {b"PUT": Endpoint(agent.register)},
+        b"/v1/catalog/datacenters": read(agent.datacenters),
+        b"/v1/catalog/nodes": read(agent.nodes),
+        b"/v1/catalog/services": read(agent.services),
+        b"/v1/health/node/": read(agent.node_health),
+        b"/v1/health/state/": read(agent.state_health),
+        b"/v1/health/service/": read(agent.service_health),
+    }

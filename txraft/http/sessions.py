@@ -1,0 +1,192 @@
+"""Sessions: `/v1/session/...`.
+
+Source: Consul's HTTP API, "Sessions".
+"""
+
+from __future__ import annotations
+
+import json
+from uuid import uuid4
+
+from twisted.internet.defer import Deferred
+
+from txraft.http.answers import TRUE, Answer, Refusal, json_answer
+from txraft.http.bodies import Fields, parse_json
+from txraft.http.calls import Call
+from txraft.http.expiry import Expiry
+from txraft.http.leader import Leadership
+from txraft.http.reads import Reads
+from txraft.http.writes import Writes
+from txraft.kv.commands import (
+    MAX_LOCK_DELAY_MS,
+    MAX_TTL_MS,
+    CreateSession,
+    encode_create_session,
+    encode_destroy_sessions,
+)
+from txraft.kv.records import Session
+from txraft.kv.state import KeyValueFSM
+from txraft.kv.watches import SESSIONS, Topic
+from txraft.node.pending import ApplyResult
+
+MIN_TTL_SECONDS = 10
+DEFAULT_LOCK_DELAY_SECONDS = 15
+_BEHAVIORS = {"": False, "release": False, "delete": True}
+_CHECKS = frozenset({"serfHealth"})
+
+
+class Sessions:
+    """Makes, renews, ends and tells of sessions; *node* is where they are made."""
+
+    def __init__(
+        self,
+        fsm: KeyValueFSM,
+        reads: Reads,
+        writes: Writes,
+        leadership: Leadership,
+        expiry: Expiry,
+        node: str,
+    ) -> None:
+        self._fsm = fsm
+        self._reads = reads
+        self._writes = writes
+        self._leadership = leadership
+        self._expiry = expiry
+        self._node = node
+
+    def topic(self, call: Call) -> Topic:
+        """Tell what a blocking query waits for."""
+        return SESSIONS
+
+    def create(self, call: Call) -> Deferred[Answer]:
+        """Make a session; answers its id."""
+        wanted = _parse(call.body, self._node)
+        if not call.forwarded:
+            call.body = _with_node(call.body, wanted.node)
+        return self._writes.run(
+            call, lambda: encode_create_session(_named(wanted)), _created
+        )
+
+    def destroy(self, call: Call) -> Deferred[Answer]:
+        """End a session; answers `true` whether or not it was there."""
+        return self._writes.run(
+            call, lambda: encode_destroy_sessions([_id(call)]), lambda _: TRUE
+        )
+
+    def renew(self, call: Call) -> Deferred[Answer]:
+        """Let the TTL of a session begin anew, where expiry is decided."""
+        _id(call)
+        return self._leadership.run(call, self._renew)
+
+    def info(self, call: Call) -> Answer | Deferred[Answer]:
+        """Tell of one session: a list of it, or an empty one."""
+        return self._reads.run(call, lambda _: self._listed(id=_id(call)))
+
+    def node(self, call: Call) -> Answer | Deferred[Answer]:
+        """List the sessions of a node."""
+        return self._reads.run(call, lambda _: self._listed(node=call.key))
+
+    def list(self, call: Call) -> Answer | Deferred[Answer]:
+        """List all sessions."""
+        return self._reads.run(call, lambda _: self._listed())
+
+    def _renew(self, call: Call) -> Deferred[Answer]:
+        renewed = self._expiry.renew(call.key)
+        return renewed.addCallback(lambda found: self._renewed(call.key, found))
+
+    def _renewed(self, id: str, found: bool) -> Answer:
+        if not found:
+            raise Refusal(404, f"Session id '{id}' not found")
+        return json_answer([_as_json(id, self._fsm.sessions[id])])
+
+    def _listed(self, id: str | None = None, node: str | None = None) -> Answer:
+        sessions = self._fsm.sessions
+        if id is not None:
+            found = [id] if id in sessions else []
+        else:
+            found = [i for i, s in sessions.items() if node in (None, s.node)]
+        meta = self._reads.meta(self._fsm.session_index)
+        return json_answer([_as_json(each, sessions[each]) for each in found], *meta)
+
+
+def _parse(body: bytes, node: str) -> CreateSession:
+    fields = Fields(parse_json(body), "the session")
+    behavior = fields.text("Behavior")
+    if behavior not in _BEHAVIORS:
+        raise Refusal(400, "The behavior of a session is release or delete.")
+    for name in ("Checks", "NodeChecks", "ServiceChecks"):
+        value = fields.get(name)
+        if value and not _CHECKS.issuperset(fields.texts(name)):
+            raise Refusal(400, f"{name}: there is no check but serfHealth here.")
+    delay = fields.seconds("LockDelay")
+    if delay is None:
+        delay = DEFAULT_LOCK_DELAY_SECONDS
+    if delay * 1000 > MAX_LOCK_DELAY_MS:
+        raise Refusal(400, f"LockDelay is at most {MAX_LOCK_DELAY_MS // 1000}s.")
+    return CreateSession(
+        "",
+        fields.text("Name"),
+        fields.text("Node") or node,
+        int(delay * 1000),
+        _BEHAVIORS[behavior],
+        _ttl_ms(fields),
+    )
+
+
+def _ttl_ms(fields: Fields) -> int:
+    ttl = fields.seconds("TTL")
+    if not ttl:
+        return 0
+    if not MIN_TTL_SECONDS <= ttl <= MAX_TTL_MS / 1000:
+        raise Refusal(
+            400,
+            f"Invalid Session TTL: it must be between {MIN_TTL_SECONDS}s and "
+            f"{MAX_TTL_MS // 1000}s",
+        )
+    return int(ttl * 1000)
+
+
+def _with_node(body: bytes, node: str) -> bytes:
+    """Write *node* into the body, so that the leader does not put in itself."""
+    members = parse_json(body) or {}
+    assert isinstance(members, dict), "the body was read before"
+    kept = {name: v for name, v in members.items() if name.lower() != "node"}
+    return json.dumps({**kept, "Node": node}).encode()
+
+
+def _named(wanted: CreateSession) -> CreateSession:
+    return CreateSession(
+        str(uuid4()),
+        wanted.name,
+        wanted.node,
+        wanted.lock_delay_ms,
+        wanted.deletes,
+        wanted.ttl_ms,
+    )
+
+
+def _created(result: ApplyResult) -> Answer:
+    return json_answer({"ID": result.response})
+
+
+def _id(call: Call) -> str:
+    if not call.key:
+        raise Refusal(400, "Missing session")
+    return call.key
+
+
+def _as_json(id: str, session: Session) -> dict[str, object]:
+    """Shape *session* as Consul does: LockDelay in nanoseconds, the TTL a text."""
+    return {
+        "ID": id,
+        "Name": session.name,
+        "Node": session.node,
+        "LockDelay": session.lock_delay_ms * 1_000_000,
+        "Behavior": "delete" if session.deletes else "release",
+        "TTL": f"{session.ttl_ms / 1000:g}s" if session.ttl_ms else "",
+        "Checks": ["serfHealth"],
+        "NodeChecks": ["serfHealth"],
+        "ServiceChecks": None,
+        "CreateIndex": session.create_index,
+        "ModifyIndex": session.modify_index,
+    }

@@ -1,0 +1,105 @@
+"""What the key-value state consists of, and what its verbs answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from txraft.kv.once import Results
+
+Row = tuple[bytes, int, int, int, int, str]
+"""A record without its key: value, flags, create, modify, lock index, session.
+
+An exact tuple, which the garbage collector does not follow.
+"""
+
+
+class Record(NamedTuple):
+    """One key as clients see it. Indexes are those of log entries.
+
+    *session* holds the lock on the key, nobody does when it is "".
+    """
+
+    key: str
+    value: bytes
+    flags: int
+    create_index: int
+    modify_index: int
+    lock_index: int
+    session: str = ""
+
+
+class Session(NamedTuple):
+    """Who may hold locks. Durations are milliseconds, a TTL of 0 is none.
+
+    Its keys are deleted with it if *deletes*, and else released.
+    """
+
+    name: str
+    node: str
+    lock_delay_ms: int
+    deletes: bool
+    ttl_ms: int
+    create_index: int
+    modify_index: int
+
+
+class Delay(NamedTuple):
+    """A key cannot be locked until this delay, begun at index *begun*, has ended."""
+
+    begun: int
+    milliseconds: int
+
+
+class Staged(NamedTuple):
+    """The pieces of a backup that came so far; *size* is their sum in bytes."""
+
+    id: str
+    total: int
+    size: int
+    pieces: tuple[bytes, ...]
+
+
+class OperationError(NamedTuple):
+    """The operation at *position* failed; an *invalid* one can never succeed."""
+
+    position: int
+    sentence: str
+    invalid: bool
+
+
+class Outcome(NamedTuple):
+    """What a transaction answers: records if all went well, else what did not."""
+
+    records: list[Record]
+    errors: list[OperationError]
+
+
+@dataclass(slots=True)
+class State:
+    """The whole replicated state.
+
+    *index* is that of the last change of a key, *session_index* of a session.
+    """
+
+    rows: dict[str, Row]
+    urls: dict[str, str]
+    index: int
+    session_index: int = 0
+    sessions: dict[str, Session] = field(default_factory=dict)
+    delays: dict[str, Delay] = field(default_factory=dict)
+    results: Results = field(default_factory=Results)
+    staged: Staged | None = None
+
+    def copy(self) -> State:
+        """Return a copy, of references only."""
+        return State(
+            self.rows.copy(),
+            self.urls.copy(),
+            self.index,
+            self.session_index,
+            self.sessions.copy(),
+            self.delays.copy(),
+            self.results.copy(),
+            self.staged,
+        )

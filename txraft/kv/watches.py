@@ -1,0 +1,101 @@
+"""Who waits for a change of what: woken by the change itself, never by a clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import NamedTuple
+
+
+class Scope(Enum):
+    """What kind of thing is watched."""
+
+    KEY = auto()
+    PREFIX = auto()
+    SESSIONS = auto()
+
+
+class Topic(NamedTuple):
+    """One key, all keys under a prefix, or all sessions."""
+
+    scope: Scope
+    text: str = ""
+
+
+SESSIONS = Topic(Scope.SESSIONS)
+
+Wake = Callable[[], object]
+_Waiting = dict[str, dict[Wake, None]]
+
+
+class Watches:
+    """Calls to make upon the next change of a topic, each of them once.
+
+    A call happens in the middle of applying commands: it may note something down and
+    must do no more. A change that nobody waits for costs two tests.
+    """
+
+    def __init__(self) -> None:
+        self._keys: _Waiting = {}
+        self._prefixes: _Waiting = {}
+        self._sessions: _Waiting = {}
+        self._lengths: Counter[int] = Counter()
+        self._scopes = {
+            Scope.KEY: self._keys,
+            Scope.PREFIX: self._prefixes,
+            Scope.SESSIONS: self._sessions,
+        }
+
+    def __len__(self) -> int:
+        """Return how many calls wait."""
+        return sum(
+            len(calls) for scope in self._scopes.values() for calls in scope.values()
+        )
+
+    def add(self, topic: Topic, wake: Wake) -> None:
+        """Call *wake* upon the next change of *topic*."""
+        scope = self._scopes[topic.scope]
+        if topic.scope is Scope.PREFIX and topic.text not in scope:
+            self._lengths[len(topic.text)] += 1
+        scope.setdefault(topic.text, {})[wake] = None
+
+    def discard(self, topic: Topic, wake: Wake) -> None:
+        """Do not call *wake* any more; idempotent."""
+        calls = self._scopes[topic.scope].get(topic.text)
+        if calls is not None and wake in calls:
+            del calls[wake]
+            if not calls:
+                self._take(topic)
+
+    def key_changed(self, key: str) -> None:
+        """Wake who watches *key* or a prefix of it."""
+        if self._keys and key in self._keys:
+            self._wake(Topic(Scope.KEY, key))
+        if self._prefixes:
+            for length in list(self._lengths):
+                if length <= len(key) and key[:length] in self._prefixes:
+                    self._wake(Topic(Scope.PREFIX, key[:length]))
+
+    def sessions_changed(self) -> None:
+        """Wake who watches sessions."""
+        if self._sessions:
+            self._wake(SESSIONS)
+
+    def everything_changed(self) -> None:
+        """Wake everybody."""
+        for scope, waiting in self._scopes.items():
+            for text in list(waiting):
+                self._wake(Topic(scope, text))
+
+    def _wake(self, topic: Topic) -> None:
+        for wake in self._take(topic):
+            wake()
+
+    def _take(self, topic: Topic) -> dict[Wake, None]:
+        if topic.scope is Scope.PREFIX:
+            length = len(topic.text)
+            self._lengths[length] -= 1
+            if not self._lengths[length]:
+                del self._lengths[length]
+        return self._scopes[topic.scope].pop(topic.text)
