@@ -42,10 +42,13 @@ class Defaults(SettingsTestCase):
                 http=HTTPSettings(
                     listen="tcp:8500:interface=127.0.0.1",
                     advertise="http://127.0.0.1:8500",
+                    tls=None,
+                    tokens=None,
                     insecure=False,
                 ),
                 raft=Config(),
                 limits=Limits(),
+                tls=None,
                 insecure_peers=False,
             ),
         )
@@ -358,10 +361,22 @@ class Mistakes(SettingsTestCase):
             "turns HTTP off",
         )
 
-    def test_tls_not_available(self) -> None:
-        """What this version cannot do is refused, never ignored."""
-        self.assertFault("tls: {ca: ca.pem}\n", 1, "tls", "not available")
-        self.assertFault("tls:\n", 1, "tls", "not available")
+    def test_tls_needs_its_files(self) -> None:
+        """Half of a TLS section is refused, never ignored."""
+        faults = self.faults("tls: {ca: ca.pem}\n")
+        self.assertEqual(
+            [fault.split(" is ")[0] for fault in faults],
+            ["node.yaml:1: tls.certificate", "node.yaml:1: tls.private_key"],
+        )
+
+    def test_tls_names_must_differ(self) -> None:
+        """Two members of one name could each speak as the other."""
+        self.assertFault(
+            "peers: [127.0.0.1:8300, 127.0.0.1:8310]\n"
+            "tls: {certificate: a, private_key: b, ca: c}\n",
+            2,
+            "127.0.0.1:8300 and 127.0.0.1:8310 share the name 127.0.0.1",
+        )
 
     def test_lmdb_without_its_package(self) -> None:
         """The store that needs an extra says how to get it."""

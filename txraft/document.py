@@ -199,6 +199,10 @@ class Section:
         self._path = path
         self._unsound: set[str] = set()
 
+    def names(self) -> list[str]:
+        """List what was written, for a mapping whose keys are free."""
+        return list(self._mapping.entries)
+
     def given(self, key: str) -> bool:
         """Tell whether *key* was written."""
         return key in self._mapping.entries

@@ -19,14 +19,20 @@ import yaml
 
 from txraft.addresses import is_loopback, is_wildcard, parse_address, parse_listen
 from txraft.config import Config, validate_config
+from txraft.credentials import (
+    HTTPTLSSettings,
+    TLSSettings,
+    as_document,
+    http_tls,
+    peer_tls,
+    tokens_path,
+)
 from txraft.document import (
     Faults,
     Mapping,
     Place,
     Scalar,
     Section,
-    Sequence,
-    Value,
     boolean,
     duration,
     integer,
@@ -34,6 +40,7 @@ from txraft.document import (
     text,
 )
 from txraft.errors import ConfigError
+from txraft.flags import override
 from txraft.http.limits import HTTPLimits
 from txraft.stores import STORE_KINDS
 from txraft.transport.limits import ConnectionLimits
@@ -44,10 +51,6 @@ DEFAULT_LISTEN = "tcp:8300:interface=127.0.0.1"
 DEFAULT_HTTP_LISTEN = "tcp:8500:interface=127.0.0.1"
 LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
 
-_REFUSED = {
-    "tls": "is not available in this version: leave it out, and listen on loopback "
-    "or, with insecure_peers: true, in a network that you trust",
-}
 T = TypeVar("T")
 L = TypeVar("L", HTTPLimits, ConnectionLimits, MessageLimits)
 
@@ -75,10 +78,19 @@ class HTTPSettings:
         "URL at which other nodes reach this one, to forward requests to it. "
         "Needed when ``http.listen`` covers every interface.",
     )
+    tls: HTTPTLSSettings | None = field(
+        metadata={"default": "none", "doc": "Turns HTTPS on; see below."}
+    )
+    tokens: str | None = _setting(
+        "none",
+        "File of lines with a role (read, write or operator) and a token, readable "
+        "for its owner alone. With it, or with `http.tls.ca`, every request must "
+        "show who it is from.",
+    )
     insecure: bool = _setting(
         "false",
-        "Whether HTTP may listen beyond loopback. Nothing authenticates a request: "
-        "whoever reaches the port reads and writes everything.",
+        "Whether HTTP may listen beyond loopback without TLS and authentication: "
+        "whoever reaches the port then reads and writes everything.",
     )
 
 
@@ -111,7 +123,8 @@ class Settings:
     store: str = _setting(
         "file",
         "Kind of the store for log, term and vote: ``file``, or ``lmdb`` after "
-        "``pip install 'txraft[lmdb]'``. A data directory keeps the kind it began with.",
+        "``pip install 'txraft[lmdb]'``. A data directory keeps the kind it began "
+        "with.",
     )
     log_level: str = _setting(
         "info",
@@ -144,6 +157,9 @@ class Settings:
     limits: Limits = field(
         metadata={"default": "see below", "doc": "Bounds of what others can cause."}
     )
+    tls: TLSSettings | None = field(
+        metadata={"default": "none", "doc": "Turns TLS among peers on; see below."}
+    )
     insecure_peers: bool = _setting(
         "false",
         "Whether peers may connect beyond loopback although nothing authenticates or "
@@ -171,7 +187,7 @@ def load_settings(
     document.entries.setdefault(
         "data_dir", Scalar("text", DEFAULT_DATA_DIR, document.place)
     )
-    _override(document.entries, flags or {}, os.path.abspath(directory))
+    override(document.entries, flags or {}, os.path.abspath(directory))
     settings = _settings(Section(document, faults), os.path.abspath(base))
     faults.check()
     return settings
@@ -189,15 +205,18 @@ def effective(settings: Settings) -> str:
     else:
         document["peers"] = list(settings.peers)
     http = settings.http
-    document["http"] = (
-        {f.name: getattr(http, f.name) for f in fields(http)}
-        if http
-        else {"listen": None}
-    )
+    document["http"] = _http_document(http) if http else {"listen": None}
+    document["tls"] = as_document(settings.tls)
     document["limits"] = settings.limits.named()
     document["raft"] = {name: getattr(settings.raft, name) for name in raft_settings()}
     dumped: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     return dumped
+
+
+def _http_document(http: HTTPSettings) -> dict[str, object]:
+    document = {f.name: getattr(http, f.name) for f in fields(http)}
+    document["tls"] = as_document(http.tls)
+    return {name: value for name, value in document.items() if value is not None}
 
 
 def raft_settings() -> dict[str, str]:
@@ -207,45 +226,10 @@ def raft_settings() -> dict[str, str]:
 
 
 def field_documentation(
-    kind: type[Settings] | type[HTTPSettings],
+    kind: type[Settings | HTTPSettings | TLSSettings | HTTPTLSSettings],
 ) -> list[tuple[str, str, str]]:
     """List each field's name, default and sentence, for the manual."""
     return [(f.name, f.metadata["default"], f.metadata["doc"]) for f in fields(kind)]
-
-
-# Flags --------------------------------------------------------------------------
-
-
-def _override(
-    entries: dict[str, Value], flags: MappingType[str, str], directory: str
-) -> None:
-    for flag, written in flags.items():
-        place = Place(0, f"--{flag}")
-        section, key = entries, flag.replace("-", "_")
-        if flag.startswith("http-"):
-            section, key = _http_entries(entries, place), flag.removeprefix("http-")
-        section[key] = _flag_value(flag, written, directory, place)
-    for flag, other in (("join", "peers"), ("peers", "join")):
-        if flag in flags and other not in flags:
-            entries.pop(other, None)
-
-
-def _http_entries(entries: dict[str, Value], place: Place) -> dict[str, Value]:
-    http = entries.get("http")
-    if not isinstance(http, Mapping):
-        http = entries["http"] = Mapping({}, place)
-    return http.entries
-
-
-def _flag_value(flag: str, written: str, directory: str, place: Place) -> Value:
-    if flag == "peers":
-        items = (Scalar("text", item.strip(), place) for item in written.split(","))
-        return Sequence(tuple(items), place)
-    if flag == "join":
-        return Scalar("boolean", written, place)
-    if flag == "data-dir" and written:
-        written = os.path.join(directory, written)
-    return Scalar("null" if written == "null" else "text", written, place)
 
 
 # The schema ---------------------------------------------------------------------
@@ -253,15 +237,15 @@ def _flag_value(flag: str, written: str, directory: str, place: Place) -> Value:
 
 def _settings(top: Section, base: str) -> Settings:
     names = [f.name for f in fields(Settings)]
-    for key, problem in _REFUSED.items():
-        if top.given(key):
-            top.fault(key, problem)
-    top.known([*names, *_REFUSED], {name: f"raft.{name}" for name in raft_settings()})
+    top.known(names, {name: f"raft.{name}" for name in raft_settings()})
     insecure = top.read("insecure_peers", False, boolean)
-    listen = _listen(top, DEFAULT_LISTEN, insecure, "insecure_peers: true")
+    safe = insecure or (top.given("tls") and not top.null("tls"))
+    permission = "secure it with tls, or permit it with insecure_peers: true"
+    listen = _listen(top, DEFAULT_LISTEN, safe, permission)
     advertise = _advertise(top, listen)
     join = top.read("join", False, boolean)
     raft = _raft(top.section("raft"), {name: name for name in names})
+    peers = _peers(top, advertise, join)
     return Settings(
         data_dir=top.read("data_dir", "", lambda value: _directory(value, base)),
         id=_id(top, raft),
@@ -269,11 +253,12 @@ def _settings(top: Section, base: str) -> Settings:
         log_level=top.read("log_level", "info", _log_level),
         listen=listen,
         advertise=advertise,
-        peers=_peers(top, advertise, join),
+        peers=peers,
         join=join,
-        http=_http(top.section("http")),
+        http=_http(top.section("http"), base),
         raft=raft,
         limits=_limits(top.section("limits")),
+        tls=peer_tls(top, base, advertise, peers),
         insecure_peers=insecure,
     )
 
@@ -284,8 +269,7 @@ def _listen(section: Section, default: str, insecure: bool, permission: str) -> 
         section.fault(
             "listen",
             f"is {listen!r}, which is reached from other machines, with nothing to "
-            f"authenticate them: add interface=127.0.0.1, or permit it with "
-            f"{permission}",
+            f"authenticate them: add interface=127.0.0.1, {permission}",
         )
     return listen
 
@@ -339,14 +323,18 @@ def _id(top: Section, raft: Config) -> str | None:
     return identity
 
 
-def _http(http: Section) -> HTTPSettings | None:
-    http.known([f.name for f in fields(HTTPSettings)], {"tls": "tls"})
+def _http(http: Section, base: str) -> HTTPSettings | None:
+    http.known([f.name for f in fields(HTTPSettings)], {})
     if http.null("listen"):
         if http.given("advertise"):
             http.fault("advertise", "is given although http.listen turns HTTP off")
         return None
     insecure = http.read("insecure", False, boolean)
-    listen = _listen(http, DEFAULT_HTTP_LISTEN, insecure, "insecure: true under http")
+    tls, tokens = http_tls(http, base), tokens_path(http, base)
+    safe = insecure or (tls is not None and (tokens or tls.ca) is not None)
+    permission = "secure it with http.tls and tokens, or permit it with insecure: true"
+    listen = _listen(http, DEFAULT_HTTP_LISTEN, safe, f"{permission} under http")
+    scheme = "http" if tls is None else "https"
     address = parse_listen(listen).address
     if address is None and not http.given("advertise"):
         http.fault(
@@ -357,7 +345,11 @@ def _http(http: Section) -> HTTPSettings | None:
         )
     return HTTPSettings(
         listen=listen,
-        advertise=http.read("advertise", f"http://{address}", _url),
+        advertise=http.read(
+            "advertise", f"{scheme}://{address}", lambda value: _url(value, scheme)
+        ),
+        tls=tls,
+        tokens=tokens,
         insecure=insecure,
     )
 
@@ -443,16 +435,16 @@ def _address(value: Scalar) -> str:
     return value.text
 
 
-def _url(value: Scalar) -> str:
+def _url(value: Scalar, scheme: str) -> str:
     url = text(value)
     try:
         parts = urlsplit(url)
         host, _ = parse_address(parts.netloc if parts.port else f"{parts.netloc}:80")
-        plain = f"http://{parts.netloc}" == url.rstrip("/")
+        plain = f"{scheme}://{parts.netloc}" == url.rstrip("/")
     except ValueError:
         plain, host = False, ""
     if not plain or is_wildcard(host):
-        raise ValueError("a URL of this node, such as http://127.0.0.1:8500")
+        raise ValueError(f"a URL of this node, such as {scheme}://127.0.0.1:8500")
     return url.rstrip("/")
 
 

@@ -14,6 +14,7 @@ from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from OpenSSL import crypto
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import (
     verify_certificate_hostname,
@@ -84,6 +85,14 @@ class PeerNames:
             if first != address:
                 shared.append((name, first, address))
         return shared
+
+
+def names_of(certificate: crypto.X509) -> tuple[str, ...]:
+    """List the names in the certificate of a client, none if they are malformed."""
+    try:
+        return _names_in(certificate.to_cryptography())
+    except (NoIdentity, ValueError):
+        return ()
 
 
 def is_ip_address(name: str) -> bool:
