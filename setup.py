@@ -30,7 +30,10 @@ setup(
         "service-identity>=24.1",
         "pyyaml>=6.0.1",
         "fastcrc>=0.3.2",
+        "click>=8.1",
+        "prometheus-client>=0.20",
     ],
+    entry_points={"console_scripts": ["txraft = txraft.cli.app:main"]},
     extras_require={
         "lmdb": LMDB,
         "test": TEST,

@@ -117,6 +117,64 @@ class Attempts(ClientCase):
         self.assertLess(len(self.a.asked), 12)
 
 
+class ExactlyOnce(ClientCase):
+    """Writes that are numbered may be sent again."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.client = self.make_client(exactly_once=True)
+        self.numbers: list[tuple[str, str]] = []
+
+    def noting(self, step: object) -> object:
+        """Note under which number a request came, then answer."""
+
+        def note(request: object) -> None:
+            names = ("X-Txraft-Client", "X-Txraft-Sequence")
+            self.numbers.append(tuple(request.getHeader(n) for n in names))
+            step(request)
+
+        return note
+
+    def test_sent_again_under_its_number(self) -> None:
+        """The second attempt is known for the first; the next write is another."""
+        self.network.losing = {"a"}
+        self.a.script = [self.noting(TRUE)]
+        self.b.default = self.noting(TRUE)
+
+        self.assertIs(self.done(self.client.put("k", b"v")), True)
+        self.done(self.client.delete("k"))
+
+        clients, sequences = zip(*self.numbers, strict=True)
+        self.assertEqual(sequences, ("1", "1", "2"))
+        self.assertEqual(len(set(clients)), 1)
+
+    def test_reads_are_not_numbered(self) -> None:
+        """What changes nothing takes no number."""
+        self.a.default = self.noting(FOUND)
+
+        self.done(self.client.get("k"))
+
+        self.assertEqual(self.numbers, [(None, None)])
+
+    def test_forgotten(self) -> None:
+        """When the cluster does not know the first attempt any more, nobody does."""
+        self.network.losing = {"a"}
+        self.a.script = [TRUE]
+        self.b.script = [answer(400, b"the sequence 1 is too old")]
+
+        self.failed(self.client.put("k", b"v"), OutcomeUnknown)
+
+    def test_out_of_time(self) -> None:
+        """A write that was sent and never answered is not said to be without effect."""
+        for node in (self.a, self.b, self.c):
+            node.default = UNKNOWN
+        put = self.client.put("k", b"v")
+
+        self.pass_time(20)
+
+        self.failed(put, OutcomeUnknown)
+
+
 class TheLeader(ClientCase):
     """Where the leader is, as forwarded answers tell."""
 

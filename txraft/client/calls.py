@@ -12,21 +12,29 @@ ask a node ── answered ─────────────────�
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from treq.client import HTTPClient
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from txraft.client.errors import OutcomeUnknown, Refused, Unavailable
+from txraft.client.errors import ClientError, OutcomeUnknown, Refused, Unavailable
 from txraft.client.exchange import NoAnswer, NotSent, Question, Reply, ask
 from txraft.client.limits import ClientLimits
 from txraft.client.nodes import Nodes
 
 OUTCOME = "X-Txraft-Outcome"
 LEADER = "X-Txraft-Leader"
+CLIENT = "X-Txraft-Client"
+SEQUENCE = "X-Txraft-Sequence"
 
 
 class Calls:
-    """Makes the calls of one client."""
+    """Makes the calls of one client.
+
+    With a *name* its writes are numbered under it, so that the cluster does each once
+    however often it is sent.
+    """
 
     def __init__(
         self,
@@ -35,9 +43,12 @@ class Calls:
         nodes: Nodes,
         limits: ClientLimits,
         headers: dict[str, str],
+        name: str | None = None,
     ) -> None:
         self._http = http
         self._headers = headers
+        self._name = name
+        self._sequence = 0
         self.clock = clock
         self.nodes = nodes
         self.limits = limits
@@ -45,23 +56,29 @@ class Calls:
     async def make(self, question: Question) -> Reply:
         """Ask until there is an answer of a status below 500.
 
-        Raises: Unavailable, OutcomeUnknown; the latter never if it is repeatable.
+        Raises: Unavailable when the request certainly has no effect, OutcomeUnknown
+            when that cannot be told.
         """
+        if self._name is not None and not question.repeatable:
+            self._sequence += 1
+            numbered = {CLIENT: self._name, SEQUENCE: str(self._sequence)}
+            question = replace(question, repeatable=True, headers=numbered)
         until = self.clock.seconds() + (question.patience or self.limits.timeout)
-        pause, attempts = self.limits.retry_interval, 0
+        pause, attempts, sent = self.limits.retry_interval, 0, False
         while True:
             left = max(0.001, until - self.clock.seconds())
-            reply, reason = await self._attempt(question, left)
-            if reply is not None:
-                return reply
+            attempt = await self._attempt(question, left)
+            if attempt.reply is not None:
+                return _certain(attempt.reply, sent and bool(question.headers))
+            sent = sent or (attempt.sent and question.method != "GET")
             attempts += 1
-            if attempts % len(self.nodes.urls) == 0:
-                if until - self.clock.seconds() <= pause:
-                    raise Unavailable(f"nothing was changed: {reason}")
+            is_round = attempts % len(self.nodes.urls) == 0
+            left = until - self.clock.seconds()
+            if left <= (pause if is_round else 0):
+                raise _gave_up(attempt.reason, sent)
+            if is_round:
                 await deferLater(self.clock, pause)
                 pause = min(2 * pause, self.limits.max_retry_interval)
-            elif self.clock.seconds() >= until:
-                raise Unavailable(f"nothing was changed: {reason}")
 
     async def expect(self, question: Question, *statuses: int) -> Reply:
         """Make a call whose answer has status 200, or one of *statuses*.
@@ -87,14 +104,12 @@ class Calls:
             self.clock,
             url,
             question,
-            self._headers,
+            {**self._headers, **question.headers},
             seconds,
             self.limits.max_answer_bytes,
         )
 
-    async def _attempt(
-        self, question: Question, left: float
-    ) -> tuple[Reply | None, str]:
+    async def _attempt(self, question: Question, left: float) -> _Attempt:
         if question.repeatable and question.patience is None:
             left = min(left, self.limits.read_timeout)
         url = self.nodes.choose()
@@ -102,18 +117,45 @@ class Calls:
             reply = await self._ask(url, question, left)
         except NotSent as error:
             self.nodes.failed(url)
-            return None, str(error)
+            return _Attempt(str(error))
         except NoAnswer as error:
             self.nodes.failed(url)
-            if not question.repeatable:
-                raise OutcomeUnknown(f"the outcome is unknown: {error}") from error
-            return None, str(error)
+            return _unanswered(question, str(error))
         leader = reply.header(LEADER)
         if leader is not None:
             self.nodes.led_by(leader)
         if reply.status < 500:
-            return reply, ""
+            return _Attempt("", reply=reply)
         self.nodes.failed(url)
-        if reply.header(OUTCOME) != "not-applied" and not question.repeatable:
-            raise OutcomeUnknown(f"{url}: {reply.sentence}")
-        return None, f"{url}: {reply.sentence}"
+        reason = f"{url}: {reply.sentence}"
+        if reply.header(OUTCOME) == "not-applied":
+            return _Attempt(reason)
+        return _unanswered(question, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """How one attempt ended; *sent*: without an answer that tells its fate."""
+
+    reason: str
+    sent: bool = False
+    reply: Reply | None = None
+
+
+def _unanswered(question: Question, reason: str) -> _Attempt:
+    if not question.repeatable:
+        raise _gave_up(reason, sent=True)
+    return _Attempt(reason, sent=True)
+
+
+def _gave_up(reason: str, sent: bool) -> ClientError:
+    if sent:
+        return OutcomeUnknown(f"the outcome is unknown: {reason}")
+    return Unavailable(f"nothing was changed: {reason}")
+
+
+def _certain(reply: Reply, was_sent: bool) -> Reply:
+    """Take *reply* for the answer, unless it says that the first is forgotten."""
+    if was_sent and reply.status == 400:
+        raise _gave_up(reply.sentence, sent=True)
+    return reply

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote, urlencode
+from uuid import uuid4
 
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, succeed
@@ -48,9 +49,11 @@ DEFAULT_LOCK_DELAY = 15.0
 class Client:
     """Asks the nodes at *urls*, one of which is enough to begin with.
 
-    *reactor* is what it lives on. *token*, if given, is sent with each request. *http*
-    takes the place of connections of its own, in tests. A client keeps connections
-    open: `close` it, or use it in `async with`.
+    *reactor* is what it lives on. *token*, if given, is sent with each request. With
+    *exactly_once* its writes are numbered, so that one whose answer was lost is sent
+    again and done once; the cluster remembers the newest 64 of each of some thousand
+    clients. *http* takes the place of connections of its own, in tests. A client
+    keeps connections open: `close` it, or use it in `async with`.
 
     Every Deferred may be cancelled; a write that was cancelled may still be applied.
     Each fails with Unavailable when no node took the request, with Refused when the
@@ -65,6 +68,7 @@ class Client:
         *,
         token: str | None = None,
         limits: ClientLimits | None = None,
+        exactly_once: bool = False,
         http: HTTPClient | None = None,
     ) -> None:
         limits = limits or ClientLimits()
@@ -74,7 +78,8 @@ class Client:
             http = pooled_client(reactor, self._pool, limits)
         nodes = Nodes(urls, reactor, limits.shun_time)
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self.calls = Calls(http, reactor, nodes, limits, headers)
+        name = str(uuid4()) if exactly_once else None
+        self.calls = Calls(http, reactor, nodes, limits, headers, name)
 
     def close(self) -> Deferred[None]:
         """Close idle connections. Returns: a Deferred that fires when they are."""

@@ -6,8 +6,8 @@ and not answered may have one (`NoAnswer`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from treq.client import HTTPClient
@@ -53,7 +53,8 @@ class Question:
 
     *repeatable* says that a second one does no harm. *patience* is how many seconds an
     attempt may take, None for the client's own bounds. *consume*, if given, is called
-    with the pieces of a good answer's body, which is then not kept.
+    with the pieces of a good answer's body, which is then not kept. *headers* go with
+    it, besides those of every request.
     """
 
     method: str
@@ -62,6 +63,7 @@ class Question:
     repeatable: bool = False
     patience: float | None = None
     consume: Callable[[bytes], object] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
