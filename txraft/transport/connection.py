@@ -69,13 +69,6 @@ class Connection(Protocol):
             return
         if self.blocked:
             self.unsent_bytes += len(data)
-        t = self.channel
-        if not getattr(t, "dataBuffer", b"x") and not t._tempDataBuffer:
-            n = t.writeSomeData(data)
-            if type(n) is int and n >= 0:
-                if n < len(data):
-                    t.write(data[n:])
-                return
         self.channel.write(data)
 
     def abort(self) -> None:
