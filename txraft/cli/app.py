@@ -6,7 +6,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+from txraft.cli.cluster import doctor, members, peer, status, transfer
+from txraft.cli.demo import demo
 from txraft.cli.kv import kv
+from txraft.cli.lock import lock
+from txraft.cli.log import log
+from txraft.cli.recover import recover
+from txraft.cli.snapshot import snapshot
 from txraft.cli.txn import txn
 
 EPILOG = (
@@ -34,5 +40,19 @@ def main() -> None:
     """
 
 
-for _command in (kv, txn):
+_COMMANDS = (
+    kv,
+    txn,
+    lock,
+    members,
+    status,
+    doctor,
+    transfer,
+    peer,
+    snapshot,
+    log,
+    recover,
+    demo,
+)
+for _command in _COMMANDS:
     main.add_command(_command)

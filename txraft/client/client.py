@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.web.client import HTTPConnectionPool
 
 from txraft.client.calls import Calls
-from txraft.client.errors import Refused, TransactionFailed
+from txraft.client.errors import MalformedAnswer, Refused, TransactionFailed
 from txraft.client.exchange import (
     Question,
     Reply,
@@ -34,6 +34,7 @@ from txraft.client.records import (
     KeyValue,
     Operation,
     parse_flag,
+    parse_json,
     parse_keys,
     parse_records,
     parse_refusals,
@@ -143,6 +144,22 @@ class Client:
     def watch_prefix(self, prefix: str) -> Watch[list[KeyValue]]:
         """Watch all keys that begin with *prefix*."""
         return Watch(self.calls, f"{_key(prefix)}?recurse=1", _tree)
+
+    def leader(self) -> Deferred[str]:
+        """Ask some node who leads.
+
+        Returns: a Deferred of the leader's peer address, "" when it knows of none.
+        """
+
+        async def read() -> str:
+            target = "/v1/status/leader"
+            question = Question("GET", target, repeatable=True)
+            answer = parse_json((await self.calls.expect(question)).body)
+            if not isinstance(answer, str):
+                raise MalformedAnswer("an answer names no leader")
+            return answer
+
+        return Deferred.fromCoroutine(read())
 
     # Writes
 
