@@ -6,6 +6,7 @@ they say that it came about.
 
 from __future__ import annotations
 
+import atexit
 import http.client
 import json
 import os
@@ -38,7 +39,7 @@ CALL_TIMEOUT = 60.0
 HEAD = struct.Struct(">QQI")
 KINDS = ("go", "python")
 
-_ports = iter(random.sample(range(15000, 21000), 3000))
+_ports = iter(random.sample(range(10100, 15000), 3000))
 
 
 class Refused(Exception):
@@ -72,6 +73,7 @@ def go_program() -> Path:
             raise AssertionError(problem)
         raise SkipTest(problem)
     directory = Path(mkdtemp(prefix="txraft-gonode-"))
+    atexit.register(shutil.rmtree, directory)
     program = directory / "gonode"
     subprocess.run(
         ["go", "build", "-o", str(program), "."],
@@ -328,7 +330,7 @@ class InteropTestCase(SynchronousTestCase):
             raise AssertionError(f"{answers} {states}") from None
         return answers[0]
 
-    def load(self, member: Member, name: str, count: int, inflight: int = 128) -> None:
+    def load(self, member: Member, name: str, count: int, inflight: int = 512) -> None:
         """Apply *count* commands through *member*, all of which must succeed."""
         outcome = member.ask("load", data=name, count=count, inflight=inflight)
         self.assertEqual(outcome, {"done": count, "failed": {}})
