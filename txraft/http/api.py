@@ -23,6 +23,7 @@ from txraft.http.answers import (
     not_applied,
     unknown,
 )
+from txraft.http.auth import Access, Everybody, check_access
 from txraft.http.calls import DATACENTER, Call, parse_key
 from txraft.http.deadlines import Deadlines
 from txraft.http.expiry import Expiry
@@ -49,8 +50,10 @@ class API(Resource):
         expiry: Expiry,
         clock: IReactorTime,
         limits: HTTPLimits,
+        access: Access | None = None,
     ) -> None:
         Resource.__init__(self)
+        self._access = access or Everybody()
         self._routes = table
         self._leadership = leadership
         self._waits = waits
@@ -85,6 +88,7 @@ class API(Resource):
         if self._in_flight >= self._limits.max_requests_in_flight:
             raise not_applied("The node is busy: try again in a second.", RETRY_AFTER)
         call = Call(request)
+        call.role = check_access(self._access, call)
         endpoint, rest = self._find(call)
         if call.parameters:
             _check_parameters(call, endpoint)

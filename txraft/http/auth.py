@@ -19,6 +19,7 @@ from twisted.web.http import Request
 
 from txraft.errors import ConfigError
 from txraft.http.answers import Refusal
+from txraft.http.calls import Call, parse_parameters
 from txraft.http.roles import NODE, ROLES, Role, needed_role
 from txraft.transport.identity import names_of
 
@@ -31,6 +32,7 @@ AUTHORIZATION = b"Authorization"
 FORWARDED_ROLE = b"X-Txraft-Role"
 _OTHERS_MAY = 0o077
 _BEARER = b"bearer "
+_PARAMETER = b"token="
 
 
 class Access(Protocol):
@@ -111,21 +113,24 @@ class Accounts:
         return max((ROLES[role] for role in roles), default=None)
 
 
-def check_access(access: Access, request: Request, path: bytes) -> Role:
-    """Let *request* for *path* pass if its client may send it.
+def check_access(access: Access, call: Call) -> Role:
+    """Let *call* pass if its client may send it.
 
     Returns: the role of the client.
     Raises: Refusal
     """
-    role = access.role_of(request)
-    needed = needed_role(request.method, path)
+    role = access.role_of(call.request)
+    needed = needed_role(call.method, call.path)
     if role < needed:
         raise Refusal(403, f"Permission denied: this needs the role {needed}.")
     return role
 
 
 def token_in(request: Request) -> bytes | None:
-    """Return the token that *request* shows, None if it shows none."""
+    """Return the token that *request* shows, None if it shows none.
+
+    Older Consul clients show it as a query parameter.
+    """
     headers = request.requestHeaders
     for value in headers.getRawHeaders(CONSUL_TOKEN, []):
         if value:
@@ -133,6 +138,9 @@ def token_in(request: Request) -> bytes | None:
     for value in headers.getRawHeaders(AUTHORIZATION, []):
         if value[: len(_BEARER)].lower() == _BEARER:
             return bytes(value[len(_BEARER) :].strip())
+    _, _, query = request.uri.partition(b"?")
+    if _PARAMETER in query:
+        return parse_parameters(query).get("token", "").encode() or None
     return None
 
 

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode
 from twisted.web.http import Request
 
 from txraft.http.answers import Refusal
+from txraft.http.roles import Role
 from txraft.kv.commands import MAX_CLIENT_CHARACTERS, MAX_FLAGS, encode_once
 
 MAX_PARAMETERS = 32
@@ -45,6 +46,7 @@ class Call:
         "parameters",
         "path",
         "request",
+        "role",
         "submitted",
         "waited",
         "writes",
@@ -56,6 +58,7 @@ class Call:
         self.path, _, query = request.uri.partition(b"?")
         self.parameters = parse_parameters(query) if query else {}
         self.forwarded = request.requestHeaders.hasHeader(FORWARDED)
+        self.role = Role.OPERATOR
         self.key = ""
         self.body = b""
         self.writes = self.method != b"GET"

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.web._newclient import RequestNotSent
 from twisted.web.client import (
     Agent,
+    BrowserLikePolicyForHTTPS,
     HTTPConnectionPool,
     RequestGenerationFailed,
     RequestTransmissionFailed,
@@ -23,10 +24,11 @@ from twisted.web.client import (
 )
 from twisted.web.error import SchemeNotSupported
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer, IResponse
+from twisted.web.iweb import IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from txraft.http.answers import NOT_APPLIED, OUTCOME, Answer, unknown
+from txraft.http.auth import CONSUL_TOKEN, FORWARDED_ROLE, token_in
 from txraft.http.calls import CLIENT, FORWARDED, SEQUENCE, Call
 from txraft.http.limits import HTTPLimits
 
@@ -78,10 +80,22 @@ def forwarding_pool(reactor: Any, limits: HTTPLimits) -> HTTPConnectionPool:
 
 
 def forwarding_client(
-    reactor: Any, pool: HTTPConnectionPool, limits: HTTPLimits
+    reactor: Any,
+    pool: HTTPConnectionPool,
+    limits: HTTPLimits,
+    policy: IPolicyForHTTPS | None = None,
 ) -> HTTPClient:
-    """Make the client that `Forwarder` needs, on a pool of `forwarding_pool`."""
-    return HTTPClient(Agent(reactor, connectTimeout=limits.connect_timeout, pool=pool))
+    """Make the client that `Forwarder` needs, on a pool of `forwarding_pool`.
+
+    *policy* says what it shows to HTTPS servers, and which it trusts.
+    """
+    agent = Agent(
+        reactor,
+        policy or BrowserLikePolicyForHTTPS(),
+        connectTimeout=limits.connect_timeout,
+        pool=pool,
+    )
+    return HTTPClient(agent)
 
 
 class Forwarder:
@@ -146,6 +160,10 @@ class Forwarder:
             client, sequence = call.once
             headers[CLIENT] = [client.encode("ascii")]
             headers[SEQUENCE] = [b"%d" % sequence]
+        token = token_in(call.request)
+        if token is not None:
+            headers[CONSUL_TOKEN] = [token]
+        headers[FORWARDED_ROLE] = [str(call.role).encode("ascii")]
         return Headers(headers)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-OPERATOR_PREFIX = b"/v1/operator/"
+OPERATOR_PREFIXES = (b"/v1/operator/", b"/v1/snapshot")
 
 
 class Role(IntEnum):
@@ -30,6 +30,6 @@ NODE = "node"
 
 def needed_role(method: bytes, path: bytes) -> Role:
     """Return the least role that may send a request of *method* for *path*."""
-    if path.startswith(OPERATOR_PREFIX):
+    if path.startswith(OPERATOR_PREFIXES):
         return Role.OPERATOR
     return Role.READ if method in (b"GET", b"HEAD") else Role.WRITE

@@ -21,6 +21,7 @@ from txraft.http.advertise import Advertiser
 from txraft.http.agent import Agent
 from txraft.http.answers import NOSNIFF, Refusal, not_applied
 from txraft.http.api import API, RETRY_AFTER
+from txraft.http.auth import Access
 from txraft.http.backups import Backups
 from txraft.http.cluster import Cluster
 from txraft.http.expiry import Expiry
@@ -46,10 +47,12 @@ def make_api(
     limits: HTTPLimits,
     address: str,
     more: Routes | None = None,
+    access: Access | None = None,
 ) -> API:
     """Make the resource that serves the node at the peer *address*.
 
-    *more* is served beside what is served anyway.
+    *more* is served beside what is served anyway; *access* decides for whom, and
+    without it everybody is served.
     *client* forwards to the leader; see `txraft.http.forward.forwarding_pool`.
     """
     forwarder = Forwarder(client, clock, limits, address)
@@ -66,7 +69,8 @@ def make_api(
         Backups(raft, fsm, reads, leadership, limits),
     )
     waits = Waits(fsm, clock, limits)
-    return API({**table, **(more or {})}, leadership, waits, expiry, clock, limits)
+    table |= more or {}
+    return API(table, leadership, waits, expiry, clock, limits, access)
 
 
 def make_site(
@@ -79,13 +83,14 @@ def make_site(
     address: str,
     url: str,
     more: Routes | None = None,
+    access: Access | None = None,
 ) -> KVSite:
     """Make the server of one node.
 
     *address* names the node to its peers, *url* is where they reach this server.
     From `startFactory` on the node tells them that whenever it becomes the leader.
     """
-    api = make_api(raft, fsm, client, clock, limits, address, more)
+    api = make_api(raft, fsm, client, clock, limits, address, more, access)
     return KVSite(api, Advertiser(raft, fsm, clock, address, url), clock, limits)
 
 

@@ -76,17 +76,19 @@ class TLSFiles:
 
 
 class Contexts:
-    """What *files* hold, ready for use; with *ca*, the other side must be known.
+    """What *files* hold, ready for use.
 
+    With authorities, what the other side shows must be theirs; with *required* it
+    must show something.
     *warnings* tells what is not as it should be.
     Raises: ConfigError, naming the file at fault.
     """
 
-    def __init__(self, files: TLSFiles) -> None:
+    def __init__(self, files: TLSFiles, *, required: bool = True) -> None:
         certificate = _load(files.certificate, x509.load_pem_x509_certificate)
         self.certificate = certificate
-        self.client = _context(files)
-        self.server = _context(files)
+        self.client = _context(files, required)
+        self.server = _context(files, required)
         self.not_valid_now = _not_valid_now(certificate, files.certificate)
         self.warnings = [self.not_valid_now] if self.not_valid_now else []
         if os.stat(files.private_key).st_mode & _OTHERS_MAY_READ:
@@ -427,7 +429,7 @@ def why_lost(reason: Failure) -> str:
     return "it closed the connection within the TLS handshake"
 
 
-def _context(files: TLSFiles) -> SSL.Context:
+def _context(files: TLSFiles, required: bool) -> SSL.Context:
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(VERSIONS[files.minimum_version])
     context.set_options(
@@ -449,8 +451,8 @@ def _context(files: TLSFiles) -> SSL.Context:
             [f"{files.private_key}: it is not the key of {files.certificate}"]
         ) from error
     if files.ca is not None:
-        wanted = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-        context.set_verify(wanted, _verified)
+        wanted = SSL.VERIFY_FAIL_IF_NO_PEER_CERT if required else 0
+        context.set_verify(SSL.VERIFY_PEER | wanted, _verified)
     return context
 
 

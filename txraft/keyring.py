@@ -1,0 +1,60 @@
+"""The secrets of a running node: certificates, keys and tokens, reread on demand."""
+
+from __future__ import annotations
+
+from txraft.errors import ConfigError
+from txraft.http.auth import Access, Accounts, Everybody
+from txraft.http.tls import HTTPTLS
+from txraft.settings import Settings
+from txraft.transport.identity import PeerNames
+from txraft.transport.tls import PeerTLS
+
+
+class Keyring:
+    """What *settings* name; each part is None where they name none.
+
+    Raises: ConfigError, naming the file at fault.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.names = PeerNames(settings.tls.server_names if settings.tls else None)
+        self.peers: PeerTLS | None = None
+        if settings.tls is not None:
+            own = self.names.name_of(settings.advertise)
+            self.peers = PeerTLS(settings.tls.files, self.names, own)
+        self.http: HTTPTLS | None = None
+        self.accounts: Accounts | None = None
+        http = settings.http
+        if http is None:
+            return
+        if http.tls is not None:
+            required = http.tokens is None and http.tls.ca is not None
+            self.http = HTTPTLS(http.tls.files, required)
+        if http.tokens is not None or (http.tls and http.tls.ca):
+            roles = http.tls.roles if http.tls else {}
+            self.accounts = Accounts(http.tokens, roles)
+
+    @property
+    def access(self) -> Access:
+        """Who may do what over HTTP."""
+        return self.accounts or Everybody()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is not as it should be about the files."""
+        parts = [part for part in (self.peers, self.http) if part is not None]
+        return list(dict.fromkeys(w for part in parts for w in part.warnings))
+
+    def reload(self) -> list[str]:
+        """Read everything anew; a part that is broken stays as it was.
+
+        Returns: what is wrong, empty when all was taken.
+        """
+        problems: list[str] = []
+        for part in (self.peers, self.http, self.accounts):
+            try:
+                if part is not None:
+                    part.reload()
+            except ConfigError as error:
+                problems += error.problems
+        return problems
