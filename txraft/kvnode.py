@@ -17,9 +17,10 @@ from twisted.logger import Logger
 from twisted.web.client import HTTPConnectionPool
 
 from txraft.addresses import is_loopback, parse_listen
-from txraft.errors import RaftError
+from txraft.errors import ConfigError, RaftError
 from txraft.http.forward import forwarding_client, forwarding_pool
 from txraft.http.site import make_site
+from txraft.keyring import Keyring
 from txraft.kv.state import KeyValueFSM
 from txraft.node.raft import Raft
 from txraft.node.worker import Workers
@@ -28,8 +29,11 @@ from txraft.storage.directory import DataDirectory
 from txraft.storage.peers import JSONPeers
 from txraft.storage.snapshots import FileSnapshotStore
 from txraft.stores import Stores, open_stores
+from txraft.transport.gate import Gate
+from txraft.transport.identity import PeerNames
 from txraft.transport.network import NetworkTransport
-from txraft.transport.tcp import new_tcp_transport
+from txraft.transport.tcp import TCPStreamLayer
+from txraft.transport.tls import TLSStreamLayer
 
 SNAPSHOTS_RETAINED = 2
 
@@ -53,6 +57,7 @@ class KVNode:
         self._stores: Stores | None = None
         self._pool: HTTPConnectionPool | None = None
         self._port: IListeningPort | None = None
+        self._keyring: Keyring | None = None
 
     def start(self) -> Deferred[None]:
         """Open everything and take part.
@@ -67,6 +72,20 @@ class KVNode:
         """Fire when the node takes part no more: with why, if it stopped itself."""
         return succeed(None) if self.raft is None else self.raft.when_stopped()
 
+    def reload(self) -> None:
+        """Reread certificates and tokens; what is broken leaves the old in force."""
+        if self._keyring is None:
+            return
+        problems = self._keyring.reload()
+        for problem in problems:
+            self.log.error(
+                "Not reloaded, the old one stays: {problem}", problem=problem
+            )
+        if not problems:
+            self.log.info("Certificates and tokens were reread")
+        for warning in self._keyring.warnings:
+            self.log.warn("{warning}", warning=warning)
+
     def stop(self) -> Deferred[None]:
         """Close everything that was opened.
 
@@ -78,14 +97,10 @@ class KVNode:
     async def _start(self) -> None:
         settings = self._settings
         name = settings.id or settings.advertise
+        self._keyring = keyring = Keyring(settings)
         self._directory = directory = DataDirectory(settings.data_dir, name)
-        self._transport = await new_tcp_transport(
-            self._reactor,
-            settings.listen,
-            settings.advertise,
-            limits=settings.limits.messages,
-            connection_limits=settings.limits.connections,
-        )
+        self._transport = transport = self._make_transport(keyring)
+        await transport.listen()
         self._stores = stores = open_stores(settings.store, directory, name)
         self.raft = raft = Raft(
             settings.raft,
@@ -95,15 +110,21 @@ class KVNode:
             FileSnapshotStore(directory.path, SNAPSHOTS_RETAINED),
             Founders(settings.peers, JSONPeers(directory.path)),
             settings.advertise,
-            self._transport,
+            transport,
             clock=self._reactor,
             workers=Workers.threaded(self._reactor),
             server_id=settings.id,
         )
+        if keyring.peers is not None:
+            patience = settings.raft.heartbeat_timeout
+            now = self._reactor.seconds
+            transport.set_gate(Gate(keyring.names, raft, now, patience))
         if settings.http is not None:
-            self._port = await self._serve(raft, settings.http)
-        self._warn(stores.warnings)
+            self._port = await self._serve(raft, settings.http, keyring)
+        self._warn([*stores.warnings, *keyring.warnings])
         await raft.start()
+        if keyring.peers is not None:
+            _refuse_shared_names(keyring.names, raft.configuration.addresses)
         self.log.info(
             "{node} takes part; it listens at {listen} for peers, HTTP is at {url}, "
             "data in {directory}",
@@ -113,29 +134,46 @@ class KVNode:
             directory=settings.data_dir,
         )
 
-    def _serve(self, raft: Raft, http: HTTPSettings) -> Deferred[IListeningPort]:
+    def _make_transport(self, keyring: Keyring) -> NetworkTransport:
+        settings, reactor = self._settings, self._reactor
+        limits = settings.limits.connections
+        endpoint = serverFromString(reactor, settings.listen)
+        tcp = TCPStreamLayer(reactor, endpoint, settings.advertise)
+        tls = keyring.peers
+        return NetworkTransport(
+            reactor,
+            tcp if tls is None else TLSStreamLayer(tcp, tls, reactor, limits),
+            limits=settings.limits.messages,
+            connection_limits=limits,
+        )
+
+    def _serve(
+        self, raft: Raft, http: HTTPSettings, keyring: Keyring
+    ) -> Deferred[IListeningPort]:
         limits = self._settings.limits.http
         self._pool = pool = forwarding_pool(self._reactor, limits)
         site = make_site(
             raft,
             self.fsm,
-            forwarding_client(self._reactor, pool, limits),
+            forwarding_client(self._reactor, pool, limits, keyring.http),
             self._reactor,
             limits,
             address=self._settings.advertise,
             url=http.advertise,
+            access=keyring.access,
         )
+        tls = keyring.http
         listening: Deferred[IListeningPort] = serverFromString(
             self._reactor, http.listen
-        ).listen(site)
+        ).listen(site if tls is None else tls.wrap(site, self._reactor))
         return listening
 
     def _warn(self, warnings: Sequence[str]) -> None:
         settings = self._settings
         for warning in warnings:
             self.log.warn("{warning}", warning=warning)
-        exposed = {"peers": settings.listen}
-        if settings.http is not None:
+        exposed = {"peers": settings.listen} if settings.tls is None else {}
+        if settings.http is not None and settings.http.insecure:
             exposed["HTTP"] = settings.http.listen
         for whom, listen in exposed.items():
             if not is_loopback(parse_listen(listen).host):
@@ -159,6 +197,17 @@ class KVNode:
             self._stores.close()
         if self._directory is not None:
             self._directory.close()
+
+
+def _refuse_shared_names(names: PeerNames, addresses: Sequence[str]) -> None:
+    """Refuse members of whom each could speak as the other. Raises: ConfigError"""
+    problems = [
+        f"tls.server_names: the members {first} and {second} share the name {name}; "
+        "give each its own, for which its certificate is"
+        for name, first, second in names.shared(addresses)
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 class Founders:

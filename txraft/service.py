@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 from contextlib import suppress
 from typing import Any, Protocol, cast
@@ -19,7 +20,11 @@ from typing import Any, Protocol, cast
 from twisted.application.service import IServiceCollection, MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ReactorNotRunning
-from twisted.internet.interfaces import IReactorCore, IReactorTime
+from twisted.internet.interfaces import (
+    IReactorCore,
+    IReactorFromThreads,
+    IReactorTime,
+)
 from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
@@ -102,6 +107,9 @@ class Node(Protocol):
 
     def when_stopped(self) -> Deferred[RaftError | None]:
         """Fire when the node has stopped: with why, if it stopped itself."""
+
+    def reload(self) -> None:
+        """Reread certificates and tokens."""
 
     def stop(self) -> Deferred[None]:
         """Close everything that `start` opened, as far as it came."""
@@ -213,6 +221,28 @@ class NodeService(Service):
         )
 
 
+class HangUp(Service):
+    """Has a node reread its certificates and tokens on SIGHUP."""
+
+    def __init__(self, node: Node, reactor: IReactorFromThreads) -> None:
+        self._node = node
+        self._reactor = reactor
+        self._before: Any = None
+
+    def startService(self) -> None:
+        """Take the signal."""
+        Service.startService(self)
+        self._before = signal.signal(signal.SIGHUP, self._received)
+
+    def stopService(self) -> None:
+        """Give the signal back."""
+        Service.stopService(self)
+        signal.signal(signal.SIGHUP, self._before)
+
+    def _received(self, _number: int, _frame: object) -> None:
+        self._reactor.callFromThread(self._node.reload)
+
+
 class RaftService(MultiService):
     """The services of `twistd raft`; it also sets the log level of the process."""
 
@@ -250,4 +280,5 @@ def makeService(options: Options) -> MultiService:
     end = ProcessEnd(cast(IReactorCore, reactor))
     service = NodeService(node, cast(IReactorTime, reactor), end)
     Service.setServiceParent(service, root)
+    Service.setServiceParent(HangUp(node, cast(IReactorFromThreads, reactor)), root)
     return root
