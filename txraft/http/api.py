@@ -29,7 +29,7 @@ from txraft.http.deadlines import Deadlines
 from txraft.http.expiry import Expiry
 from txraft.http.leader import Leadership
 from txraft.http.limits import HTTPLimits
-from txraft.http.routes import KEYS, Endpoint, Routes
+from txraft.http.routes import BACKUP, KEYS, Endpoint, Routes
 from txraft.http.waits import Waits
 
 RETRY_AFTER = (b"Retry-After", b"1")
@@ -150,7 +150,10 @@ class API(Resource):
         self._answer(answer, call)
 
     def _expired(self, call: Call) -> None:
-        seconds = f"{self._limits.request_timeout:g} s"
+        long = call.path == BACKUP
+        limits = self._limits
+        timeout = limits.backup_timeout if long else limits.request_timeout
+        seconds = f"{timeout:g} s"
         if call.submitted:
             refusal = unknown(f"The outcome is unknown: none was reached in {seconds}.")
         else:

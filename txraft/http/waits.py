@@ -36,7 +36,7 @@ class Waits:
         self._clock = clock
         self._limits = limits
         self._waiting: dict[Call, _Wait] = {}
-        self._woken: deque[Callable[[], object]] = deque()
+        self._woken: deque[_Wait] = deque()
         self._timer: IDelayedCall | None = None
         fsm.on_restore = self._restored
 
@@ -61,10 +61,10 @@ class Waits:
             return False
         if len(self._waiting) >= self._limits.max_waiting:
             raise not_applied("Too many queries wait at this node.")
-        wait = _Wait(call, topic, resume, self._wake)
+        timer = self._clock.callLater(seconds, self._end, call)
+        wait = _Wait(call, topic, index, resume, timer, self._wake)
         self._waiting[call] = wait
         self._fsm.watches.add(topic, wait.wake)
-        wait.timer = self._clock.callLater(seconds, self._end, wait)
         return True
 
     def discard(self, call: Call) -> None:
@@ -72,15 +72,15 @@ class Waits:
         wait = self._waiting.pop(call, None)
         if wait is not None:
             self._fsm.watches.discard(wait.topic, wait.wake)
-            wait.cancel_timer()
+            if wait.timer.active():
+                wait.timer.cancel()
 
     def close(self) -> None:
         """Resume everything that waits, now."""
-        for wait in list(self._waiting.values()):
-            self._end(wait)
-        while self._woken:
-            self._woken.popleft()()
-        if self._timer is not None and self._timer.active():
+        for call in list(self._waiting):
+            self._end(call)
+        self._woken.clear()
+        if self._timer is not None:
             self._timer.cancel()
 
     def _seconds(self, call: Call) -> float:
@@ -93,23 +93,29 @@ class Waits:
         return min(seconds, self._limits.max_wait)
 
     def _wake(self, wait: _Wait) -> None:
-        """Resume *wait* soon: commands are being applied right now."""
-        del self._waiting[wait.call]
-        wait.cancel_timer()
-        self._woken.append(wait.resume)
+        """Look at *wait* soon: commands are being applied right now."""
+        self._woken.append(wait)
         if self._timer is None:
             self._timer = self._clock.callLater(0, self._resume)
 
     def _resume(self) -> None:
         self._timer = None
         for _ in range(min(len(self._woken), RESUMED_TOGETHER)):
-            self._woken.popleft()()
+            wait = self._woken.popleft()
+            if wait.call not in self._waiting:
+                continue
+            # A node that lags meets the change that its client has seen elsewhere.
+            if self._fsm.changed_at(wait.topic) > wait.index:
+                self._end(wait.call)
+            else:
+                self._fsm.watches.add(wait.topic, wait.wake)
         if self._woken and self._timer is None:
             self._timer = self._clock.callLater(0, self._resume)
 
-    def _end(self, wait: _Wait) -> None:
-        self.discard(wait.call)
-        wait.resume()
+    def _end(self, call: Call) -> None:
+        resume = self._waiting[call].resume
+        self.discard(call)
+        resume()
 
     def _restored(self) -> None:
         everything_changed = self._fsm.watches.everything_changed
@@ -120,26 +126,25 @@ class Waits:
 
 
 class _Wait:
-    """One call that waits."""
+    """One call that waits for a change of *topic* after *index*."""
 
-    __slots__ = ("_wake", "call", "resume", "timer", "topic")
+    __slots__ = ("_wake", "call", "index", "resume", "timer", "topic")
 
     def __init__(
         self,
         call: Call,
         topic: Topic,
+        index: int,
         resume: Callable[[], object],
+        timer: IDelayedCall,
         wake: Callable[[_Wait], object],
     ) -> None:
         self.call = call
         self.topic = topic
+        self.index = index
         self.resume = resume
-        self.timer: IDelayedCall | None = None
+        self.timer = timer
         self._wake = wake
 
     def wake(self) -> None:
         self._wake(self)
-
-    def cancel_timer(self) -> None:
-        if self.timer is not None and self.timer.active():
-            self.timer.cancel()
