@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from time import perf_counter
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -15,6 +16,7 @@ from twisted.python.failure import Failure
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry
 from txraft.errors import LeadershipLost, QueueFull, RaftError
+from txraft.node.meters import Timer
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,11 @@ class Verification:
 
 
 class Pending:
-    """The proposals of one node, bounded in number and bytes."""
+    """The proposals of one node, bounded in number and bytes.
+
+    `appended_count` counts all that got an index. `commits` times one of them after
+    the other, from there to its outcome.
+    """
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
         self._max_entries = max_entries
@@ -86,9 +92,18 @@ class Pending:
         self._queued: list[Proposal] = []
         self._appended: dict[int, Proposal] = {}
         self._bytes = 0
+        self._timed_index = 0
+        self._timed_since = 0.0
+        self.appended_count = 0
+        self.commits = Timer()
 
     def __len__(self) -> int:
         return len(self._queued) + len(self._appended)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes of data wait for an outcome."""
+        return self._bytes
 
     @property
     def has_queued(self) -> bool:
@@ -130,12 +145,17 @@ class Pending:
     def appended(self, proposals: Iterable[Proposal]) -> list[Proposal]:
         """Keep those whose entry got an index; return the others, refused."""
         refused = []
+        before = self.appended_count - len(self._appended)
         for proposal in proposals:
             if proposal.entry.index:
                 self._appended[proposal.entry.index] = proposal
             else:
                 self._forget(proposal)
                 refused.append(proposal)
+        self.appended_count = before + len(self._appended)
+        if self._timed_index not in self._appended and self._appended:
+            self._timed_index = next(reversed(self._appended))
+            self._timed_since = perf_counter()
         return refused
 
     def applied(self, entry: Entry, response: object) -> None:
@@ -147,6 +167,8 @@ class Pending:
         proposal = self._appended.pop(entry.index, None)
         if proposal is None:
             return
+        if entry.index == self._timed_index:
+            self.commits.add(perf_counter() - self._timed_since)
         self._forget(proposal)
         if proposal.entry.term == entry.term:
             proposal.succeed(response)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from txraft.core.configuration import Configuration
+from txraft.core.leader import Leader
+from txraft.node.meters import Figures, MeteredLog, PeerFigures
 from txraft.node.notices import Notices
 from txraft.node.shell import Parts, Shell
 from txraft.node.state import RaftState
+from txraft.node.timing import tick_seconds
 
 
 class Status:
@@ -76,6 +79,52 @@ class Status:
             "last_snapshot_term": str(consensus.snapshot.term),
             "num_peers": str(max(0, len(self.peers()) - 1)),
             "last_contact": self._last_contact_text(),
+        }
+
+    def figures(self) -> Figures:
+        """Return figures for whoever watches this node."""
+        shell = self._shell
+        if shell is None:
+            return Figures()
+        consensus = shell.consensus
+        store = self._parts.log_store
+        heard = self.last_contact
+        now = self._parts.clock.seconds()
+        return Figures(
+            term=consensus.term,
+            first_index=store.first_index(),
+            last_index=consensus.log.last_index,
+            commit_index=consensus.commit_index,
+            applied_index=shell.applier.applied_index,
+            apply_backlog=shell.applier.backlog,
+            pending_entries=len(shell.pending),
+            pending_bytes=shell.pending.waiting_bytes,
+            waiting_writes=shell.writer.waiting,
+            appended=shell.pending.appended_count,
+            stored=shell.writer.stored,
+            snapshot_index=consensus.snapshot.index,
+            snapshot_bytes=shell.snapshots.newest_bytes,
+            silence=None if heard is None else now - heard,
+            commits=shell.pending.commits,
+            stores=shell.writer.stores,
+            snapshots=shell.snapshots.taken,
+            peers=self._peer_figures(shell),
+            log=store.figures() if isinstance(store, MeteredLog) else {},
+        )
+
+    def _peer_figures(self, shell: Shell) -> dict[str, PeerFigures]:
+        leader, consensus = shell.consensus.role, shell.consensus
+        if not isinstance(leader, Leader):
+            return {}
+        tick = tick_seconds(self._parts.config)
+        return {
+            address: PeerFigures(
+                progress.match,
+                consensus.log.last_index - progress.match,
+                progress.inflight,
+                (consensus.now - progress.contact) * tick,
+            )
+            for address, progress in leader.followers.items()
         }
 
     def _last_contact_text(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -15,6 +16,7 @@ from twisted.python.failure import Failure
 from txraft.core.entry import Entry
 from txraft.core.ready import HardState, Ready
 from txraft.interfaces import LogStore, StableStore
+from txraft.node.meters import Timer
 from txraft.node.worker import Worker
 
 CURRENT_TERM = b"CurrentTerm"
@@ -45,7 +47,8 @@ class Writer:
     unknown. The log holds entries up to *last_index* at the start.
 
     `synced_number` is the last durable write; `synced_index` the last entry of the
-    log that is on disk and that no write which still waits takes back.
+    log that is on disk and that no write which still waits takes back. `stores` times
+    what it takes to store entries, `stored` counts them.
     """
 
     def __init__(
@@ -73,6 +76,13 @@ class Writer:
         self._broken: Failure | None = None
         self.synced_number = 0
         self.synced_index = last_index
+        self.stores = Timer()
+        self.stored = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many operations wait for the disk to be free."""
+        return len(self._operations)
 
     def write(self, ready: Ready) -> None:
         """Queue the write of *ready*, in the order that `Ready` documents."""
@@ -143,7 +153,7 @@ class Writer:
         """Let entries of several turns that wait together be one write."""
         if self._appending is None:
             batch = list(entries)
-            self._queue(lambda: self._log_store.store_logs(batch))
+            self._queue(lambda: self._store(batch))
             self._appending = batch
         else:
             self._appending += entries
@@ -182,6 +192,12 @@ class Writer:
         for _, waiter in waiting:
             waiter.errback(failure)
         self._tell_flushed()
+
+    def _store(self, entries: list[Entry]) -> None:
+        began = perf_counter()
+        self._log_store.store_logs(entries)
+        self.stores.add(perf_counter() - began)
+        self.stored += len(entries)
 
     def _reset_log(self, index: int, keep_suffix: bool) -> None:
         first, last = self._log_store.first_index(), self._log_store.last_index()

@@ -86,6 +86,8 @@ class FileLog:
         self._index = recovered.index
         self._tail = self._begin(recovered)
         self._oldest = recovered.oldest or self._tail.sequence
+        self._full: list[float] = [0, 0, 0.0]
+        self._rotations = 0
         self._remove_old_segments()
 
     def _begin(self, recovered: Recovered) -> Tail:
@@ -185,6 +187,25 @@ class FileLog:
             raise damaged(path, offset, f"entry {entry.index} stands for {index}")
         return entry
 
+    def figures(self) -> dict[str, float]:
+        """Return what was written since the log was opened. Thread: any."""
+        frames, size, seconds = self._written()
+        return {
+            "log_appends": frames,
+            "log_bytes_written": size,
+            "log_sync_seconds": seconds,
+            "segment_rotations": self._rotations,
+            "segments": self._tail.sequence - self._oldest + 1,
+        }
+
+    def _written(self) -> list[float]:
+        tail, full = self._tail, self._full
+        return [
+            full[0] + tail.frames,
+            full[1] + tail.written_bytes,
+            full[2] + tail.sync_seconds,
+        ]
+
     # Writing -------------------------------------------------------------------
 
     def store_log(self, entry: Entry) -> None:
@@ -269,8 +290,9 @@ class FileLog:
 
     def _room_in_tail(self) -> Tail:
         if self._tail.size >= self._segment_bytes:
-            full = self._tail
+            full, written = self._tail, self._written()
             self._tail = self._new_segment(full.sequence + 1, full.chain)
+            self._full, self._rotations = written, self._rotations + 1
             full.close()
         return self._tail
 

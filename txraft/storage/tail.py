@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 
 from txraft.storage.filesystem import File, FileSystem, create_whole
 from txraft.storage.recovery import Scanned
@@ -23,6 +24,8 @@ class Tail:
 
     *chain* is the checksum of the newest frame of the log. After an error nothing
     may be written any more: what the file holds is known only by reading it back.
+    `frames`, `written_bytes` and `sync_seconds` add up what was written since it was
+    opened.
     """
 
     def __init__(
@@ -33,6 +36,9 @@ class Tail:
         self.chain = chain
         self._file = file
         self._seal = Seal(header.salt)
+        self.frames = 0
+        self.written_bytes = 0
+        self.sync_seconds = 0.0
 
     @classmethod
     def create(
@@ -80,7 +86,11 @@ class Tail:
             offset, kind, count, first, payload, self.chain
         )
         self._file.write_at(frame, offset)
+        began = perf_counter()
         self._file.sync_data()
+        self.sync_seconds += perf_counter() - began
+        self.frames += 1
+        self.written_bytes += len(frame)
         self.size = offset + len(frame)
         self.chain = checksum
         return offset + FRAME_HEADER_BYTES
