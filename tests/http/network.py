@@ -26,6 +26,7 @@ from txraft.http.limits import HTTPLimits
 from txraft.http.site import make_api
 from txraft.kv.commands import encode_advertise
 from txraft.kv.state import KeyValueFSM
+from txraft.node.meters import Figures
 from txraft.node.observers import LeaderObservation, Observation, Observer
 from txraft.node.pending import ApplyResult
 from txraft.node.state import RaftState
@@ -105,6 +106,9 @@ class ScriptedNode:
 
     def stats(self) -> dict[str, str]:
         return {"applied_index": str(self.index), "last_log_index": str(self.index)}
+
+    def figures(self) -> Figures:
+        return Figures(last_index=self.index, applied_index=self.index)
 
     def remove_server(self, id: str) -> Deferred[int]:
         return self.remove_peer(id)

@@ -29,6 +29,7 @@ from txraft.http.deadlines import Deadlines
 from txraft.http.expiry import Expiry
 from txraft.http.leader import Leadership
 from txraft.http.limits import HTTPLimits
+from txraft.http.metrics import Metrics
 from txraft.http.routes import BACKUP, KEYS, Endpoint, Routes
 from txraft.http.waits import Waits
 
@@ -48,6 +49,7 @@ class API(Resource):
         leadership: Leadership,
         waits: Waits,
         expiry: Expiry,
+        metrics: Metrics,
         clock: IReactorTime,
         limits: HTTPLimits,
         access: Access | None = None,
@@ -58,9 +60,11 @@ class API(Resource):
         self._leadership = leadership
         self._waits = waits
         self._expiry = expiry
+        self._metrics = metrics
         self._limits = limits
         self._deadlines = Deadlines(clock, limits.request_timeout, self._expired)
         self._patient = Deadlines(clock, limits.backup_timeout, self._expired)
+        self._clock = clock
         self._in_flight = 0
 
     def render(self, request: Request) -> int:
@@ -80,6 +84,7 @@ class API(Resource):
         """Let requests at work end, and nothing wait for a leader any longer."""
         self._leadership.close()
         self._expiry.close()
+        self._metrics.close()
         self._waits.close()
         self._deadlines.close()
         self._patient.close()
@@ -90,6 +95,7 @@ class API(Resource):
         call = Call(request)
         call.role = check_access(self._access, call)
         endpoint, rest = self._find(call)
+        call.route = call.path if rest is None else call.path[: -len(rest) or None]
         if call.parameters:
             _check_parameters(call, endpoint)
         if rest is not None:
@@ -128,6 +134,7 @@ class API(Resource):
         if call.answered:
             return
         self._in_flight += 1
+        call.begun = self._clock.seconds()
         (self._patient if endpoint.is_long else self._deadlines).add(call)
         result = _serve(endpoint, call)
         if isinstance(result, Answer):
@@ -164,6 +171,8 @@ class API(Resource):
         if not call.answered:
             call.answered = True
             self._discard(call)
+            seconds = self._clock.seconds() - call.begun
+            self._metrics.served.add(call.method, call.route, answer.status, seconds)
             answer.write(call.request)
 
     def _disconnected(self, _failure: Failure, call: Call) -> None:

@@ -32,11 +32,13 @@ class Call:
     is known that it has not: it decides between the outcomes `not-applied` and
     `unknown`. *answered* is true once nobody waits for an answer any more. *waited* is
     true of a blocking query whose wait is over. *once* holds the client and the
-    sequence number under which a write is to be done once.
+    sequence number under which a write is to be done once. *route* is the part of the
+    path that the table of what is served holds, *begun* when it came to be served.
     """
 
     __slots__ = (
         "answered",
+        "begun",
         "body",
         "deadline",
         "forwarded",
@@ -47,6 +49,7 @@ class Call:
         "path",
         "request",
         "role",
+        "route",
         "submitted",
         "waited",
         "writes",
@@ -65,6 +68,8 @@ class Call:
         self.once = _once(request) if self.writes else None
         self.submitted = False
         self.answered = False
+        self.route = self.path
+        self.begun = 0.0
         self.waited = False
         self.deadline = 0.0
 

@@ -54,7 +54,7 @@ _BROKEN = (
 
 
 LEADER = b"X-Txraft-Leader"
-"""Tells a client where its request was forwarded to, so that it goes there next time."""
+"""Tells a client where its request was forwarded to: it goes there next time."""
 
 
 class NotDelivered(Exception):

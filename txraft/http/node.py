@@ -7,6 +7,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from txraft.core.configuration import Configuration
+from txraft.node.meters import Figures
 from txraft.node.observers import Observer
 from txraft.node.pending import ApplyResult
 from txraft.node.state import RaftState
@@ -37,6 +38,9 @@ class Node(Protocol):
 
     def stats(self) -> dict[str, str]:
         """Return figures for an operator."""
+
+    def figures(self) -> Figures:
+        """Return figures for whoever watches this node."""
 
     def apply(self, data: bytes, timeout: float | None = None) -> Deferred[ApplyResult]:
         """Commit and apply *data*; leader only."""

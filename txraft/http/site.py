@@ -29,9 +29,12 @@ from txraft.http.forward import Forwarder
 from txraft.http.keys import Keys
 from txraft.http.leader import Leadership
 from txraft.http.limits import HTTPLimits
+from txraft.http.metrics import PARAMETERS as METRICS_PARAMETERS
+from txraft.http.metrics import PATH as METRICS
+from txraft.http.metrics import Metrics, Served
 from txraft.http.node import Node
 from txraft.http.reads import Reads
-from txraft.http.routes import BACKUP, Routes, routes
+from txraft.http.routes import BACKUP, Endpoint, Routes, routes
 from txraft.http.sessions import Sessions
 from txraft.http.transactions import Transactions
 from txraft.http.waits import Waits
@@ -70,7 +73,9 @@ def make_api(
     )
     waits = Waits(fsm, clock, limits)
     table |= more or {}
-    return API(table, leadership, waits, expiry, clock, limits, access)
+    metrics = Metrics(raft, fsm, Served())
+    table[METRICS] = {b"GET": Endpoint(metrics.get, METRICS_PARAMETERS)}
+    return API(table, leadership, waits, expiry, metrics, clock, limits, access)
 
 
 def make_site(
