@@ -1,0 +1,131 @@
+"""Metrics: names that dashboards know, and numbers that are true."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.http.network import HTTPCase, ScriptedNode
+from txraft.http.metrics import Metrics, Served
+from txraft.node.meters import Figures, PeerFigures, Timer
+
+PATH = "/v1/agent/metrics?format=prometheus"
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+class MetricsCase(HTTPCase):
+    """Reads what a node tells, as Prometheus does."""
+
+    def samples(self, node: ScriptedNode) -> Samples:
+        """Return each sample of *node* by its name and labels."""
+        reply = self.reply(node, "GET", PATH)
+        self.assertEqual(reply.status, 200)
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(reply.body.decode())
+            for sample in family.samples
+        }
+
+    def value(self, node: ScriptedNode, name: str, **labels: str) -> float:
+        """Return one sample."""
+        return self.samples(node)[name, tuple(sorted(labels.items()))]
+
+
+class TheNode(MetricsCase):
+    """What is told of consensus."""
+
+    def test_indexes(self) -> None:
+        """Indexes are those of the moment."""
+        self.reply(self.n1, "PUT", "/v1/kv/a", b"1")
+
+        self.assertEqual(self.value(self.n1, "raft_applied_index"), self.n1.index)
+        self.assertEqual(self.value(self.n1, "kv_keys"), 1)
+
+    def test_elections(self) -> None:
+        """Each change of role and of leader is counted."""
+        before = self.value(self.n1, "raft_leader_changes")
+
+        self.n1.follow("n2:8300")
+        self.n1.lead()
+
+        self.assertEqual(self.value(self.n1, "raft_leader_changes"), before + 2)
+        self.assertEqual(self.value(self.n1, "raft_state_leader"), 2)
+        self.assertEqual(self.value(self.n1, "raft_isLeader"), 1)
+        self.assertEqual(self.value(self.n2, "raft_isLeader"), 0)
+
+    def test_peers_are_labels(self) -> None:
+        """One family has a sample for each follower."""
+        peer = PeerFigures(match=7, lag=3, in_flight=1, silence=0.25)
+        self.n1.figures = lambda: Figures(peers={"n2:8300": peer})  # type: ignore[method-assign]
+
+        lag = self.value(self.n1, "raft_replication_lag", peer_id="n2:8300")
+        silence = self.value(self.n1, "raft_replication_lastContact", peer_id="n2:8300")
+
+        self.assertEqual((lag, silence), (3, 250))
+
+    def test_times(self) -> None:
+        """Times are histograms in milliseconds."""
+        stores = Timer()
+        for seconds in (0.0004, 0.0015, 9.0):
+            stores.add(seconds)
+        self.n1.figures = lambda: Figures(stores=stores)  # type: ignore[method-assign]
+
+        samples = self.samples(self.n1)
+
+        name = "raft_wal_storeLogs"
+        self.assertEqual(samples[f"{name}_bucket", (("le", "0.5"),)], 1)
+        self.assertEqual(samples[f"{name}_bucket", (("le", "2.0"),)], 2)
+        self.assertEqual(samples[f"{name}_bucket", (("le", "+Inf"),)], 3)
+        self.assertEqual(samples[f"{name}_count", ()], 3)
+        self.assertAlmostEqual(samples[f"{name}_sum", ()], 9001.9)
+
+
+class TheAPI(MetricsCase):
+    """What is told of HTTP."""
+
+    def test_requests(self) -> None:
+        """Requests count by method, path and status; keys are no label."""
+        self.reply(self.n1, "PUT", "/v1/kv/a/b", b"1")
+        self.reply(self.n1, "GET", "/v1/kv/a/b")
+        self.reply(self.n1, "GET", "/v1/kv/nothing")
+
+        counted = {
+            labels: value
+            for (name, labels), value in self.samples(self.n1).items()
+            if name == "api_http_requests"
+        }
+        key = ("path", "/v1/kv/")
+        self.assertEqual(
+            counted,
+            {
+                (("method", "PUT"), key, ("status", "200")): 1,
+                (("method", "GET"), key, ("status", "200")): 1,
+                (("method", "GET"), key, ("status", "404")): 1,
+            },
+        )
+
+    def test_paths_of_strangers(self) -> None:
+        """A path that is not served makes no sample: nobody can fill the memory."""
+        self.reply(self.n1, "GET", "/v1/a")
+        self.reply(
+            self.n1, "GET", "/v1/session/info/00000000-0000-0000-0000-000000000000"
+        )
+
+        paths = {dict(labels).get("path") for _, labels in self.samples(self.n1)}
+
+        self.assertEqual(paths - {None}, {"/v1/session/info/"})
+
+    def test_other_formats(self) -> None:
+        """There is one format, and it is asked for by name."""
+        self.assertEqual(self.reply(self.n1, "GET", "/v1/agent/metrics").status, 400)
+
+    def test_time(self) -> None:
+        """A request's time is that from its whole arrival to its answer."""
+        served = Served()
+        served.add(b"GET", b"/x", 200, 0.003)
+        metrics = Metrics(self.n1, self.n1.fsm, served)
+
+        family = next(f for f in metrics.collect() if f.name == "api_http")
+
+        self.assertEqual(
+            [s.value for s in family.samples if s.name.endswith("_sum")], [3]
+        )

@@ -1,0 +1,222 @@
+"""Metrics for Prometheus: `GET /v1/agent/metrics?format=prometheus`.
+
+Names are hashicorp/raft's where it has one, in the form that its Prometheus sink gives
+them (`raft.commitTime` is `raft_commitTime`); times are milliseconds, as there. All is
+read at the moment of asking, but for a few counts of rare events and of requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    UntypedMetricFamily,
+)
+
+from txraft.http.answers import Answer, Refusal
+from txraft.http.calls import Call
+from txraft.http.node import Node
+from txraft.kv.state import KeyValueFSM
+from txraft.node.meters import BOUNDS, Figures, Timer
+from txraft.node.observers import LeaderObservation, Observation, Observer
+from txraft.node.state import RaftState
+
+PATH = b"/v1/agent/metrics"
+PARAMETERS = frozenset({"format"})
+_PROMETHEUS = (b"Content-Type", b"text/plain; version=0.0.4; charset=utf-8")
+_PEER = ("peer_id",)
+_STATES = {
+    RaftState.LEADER: "leader",
+    RaftState.CANDIDATE: "candidate",
+    RaftState.FOLLOWER: "follower",
+}
+
+
+class Served:
+    """Counts requests by method, path and status, and times them."""
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[bytes, bytes, int], int] = {}
+        self.times: dict[tuple[bytes, bytes], Timer] = {}
+
+    def add(self, method: bytes, path: bytes, status: int, seconds: float) -> None:
+        """Count a request to *path*, one of the table of what is served."""
+        counted = (method, path, status)
+        self.counts[counted] = self.counts.get(counted, 0) + 1
+        timer = self.times.get((method, path))
+        if timer is None:
+            timer = self.times[method, path] = Timer()
+        timer.add(seconds)
+
+
+class Metrics:
+    """Tells of the node *raft*, of its keys and of what its HTTP API has *served*."""
+
+    def __init__(self, raft: Node, fsm: KeyValueFSM, served: Served) -> None:
+        self._raft = raft
+        self._fsm = fsm
+        self.served = served
+        self._states = dict.fromkeys(_STATES.values(), 0)
+        self._leader_changes = 0
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+        self._observer = Observer(self._observed)
+        raft.register_observer(self._observer)
+
+    def close(self) -> None:
+        """Count changes of the node no more; idempotent."""
+        self._raft.deregister_observer(self._observer)
+
+    def get(self, call: Call) -> Answer:
+        """Answer with all metrics in the text format of Prometheus."""
+        if call.parameters.get("format") != "prometheus":
+            raise Refusal(400, "The only format is 'prometheus'.")
+        return Answer(200, generate_latest(self._registry), _PROMETHEUS)
+
+    def collect(self) -> Iterable[Metric]:
+        """Make all metrics, from what is just now."""
+        figures = self._raft.figures()
+        yield from _raft(figures)
+        yield from _log(figures)
+        yield from _peers(figures)
+        for state, count in self._states.items():
+            doc = f"How often this node became {state}."
+            yield _count(f"raft_state_{state}", doc, count)
+        yield _count(
+            "raft_leader_changes",
+            "How often this node learned of another leader, or of none.",
+            self._leader_changes,
+        )
+        yield _gauge("raft_isLeader", "Whether this node leads.", self._leads)
+        yield _gauge("kv_keys", "Keys in the store.", len(self._fsm))
+        yield from _http(self.served)
+
+    @property
+    def _leads(self) -> int:
+        return int(self._raft.state is RaftState.LEADER)
+
+    def _observed(self, observation: Observation) -> None:
+        if isinstance(observation.data, LeaderObservation):
+            self._leader_changes += 1
+        elif isinstance(observation.data, RaftState):
+            state = _STATES.get(observation.data)
+            if state is not None:
+                self._states[state] += 1
+
+
+def _raft(figures: Figures) -> Iterator[Metric]:
+    yield _gauge("raft_term", "The current term.", figures.term)
+    yield _gauge("raft_last_index", "Index of the newest entry.", figures.last_index)
+    yield _gauge("raft_first_index", "Index of the oldest entry.", figures.first_index)
+    yield _gauge("raft_commit_index", "Committed up to here.", figures.commit_index)
+    yield _gauge("raft_applied_index", "Applied up to here.", figures.applied_index)
+    yield _gauge("raft_fsm_pending", "Entries to be applied.", figures.apply_backlog)
+    yield _gauge(
+        "raft_pending_entries", "Proposals without outcome.", figures.pending_entries
+    )
+    yield _gauge("raft_pending_bytes", "Their bytes.", figures.pending_bytes)
+    yield _count("raft_apply", "Proposals appended here.", figures.appended)
+    yield _times(
+        "raft_commitTime",
+        "Milliseconds from append to outcome, of one proposal at a time.",
+        figures.commits,
+    )
+    if figures.silence is not None:
+        yield _gauge(
+            "raft_leader_lastContact",
+            "Milliseconds since the leader was heard; 0 and more on the leader itself.",
+            figures.silence * 1000,
+        )
+    yield _times(
+        "raft_snapshot_takeSnapshot", "Milliseconds of a snapshot.", figures.snapshots
+    )
+    yield _gauge(
+        "raft_snapshot_size_bytes",
+        "Bytes of the newest snapshot taken here since the start.",
+        figures.snapshot_bytes,
+    )
+    yield _gauge(
+        "raft_snapshot_index", "What the newest covers.", figures.snapshot_index
+    )
+
+
+def _log(figures: Figures) -> Iterator[Metric]:
+    yield _times(
+        "raft_wal_storeLogs",
+        "Milliseconds of a write of entries, its sync included.",
+        figures.stores,
+    )
+    yield _count("raft_wal_log_entries_written", "Entries written.", figures.stored)
+    yield _gauge("raft_wal_queue", "Writes that wait.", figures.waiting_writes)
+    for name, value in figures.log.items():
+        yield _count(f"raft_wal_{name}", "Of the log's files, since the start.", value)
+
+
+def _peers(figures: Figures) -> Iterator[Metric]:
+    families = {
+        "raft_replication_lag": "Entries of the leader's log that a peer may lack.",
+        "raft_replication_match_index": "Index up to which a peer has the log.",
+        "raft_replication_inflight": "Requests to a peer without an answer.",
+        "raft_replication_lastContact": "Milliseconds since a peer was last heard.",
+    }
+    made = [
+        GaugeMetricFamily(name, doc, labels=_PEER) for name, doc in families.items()
+    ]
+    for address, peer in figures.peers.items():
+        values = (peer.lag, peer.match, peer.in_flight, peer.silence * 1000)
+        for family, value in zip(made, values, strict=True):
+            family.add_metric([address], value)
+    yield from made
+    yield _gauge("raft_peers", "Followers this leader sends to.", len(figures.peers))
+
+
+def _http(served: Served) -> Iterator[Metric]:
+    counts = UntypedMetricFamily(
+        "api_http_requests", "Requests answered.", labels=("method", "path", "status")
+    )
+    for (method, path, status), count in served.counts.items():
+        counts.add_metric([_text(method), _text(path), str(status)], count)
+    yield counts
+    times = HistogramMetricFamily(
+        "api_http",
+        "Milliseconds from a whole request to its answer.",
+        labels=("method", "path"),
+    )
+    for (method, path), timer in served.times.items():
+        _add_times(times, [_text(method), _text(path)], timer)
+    yield times
+
+
+def _gauge(name: str, doc: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, doc, value=value)
+
+
+def _count(name: str, doc: str, value: float) -> Metric:
+    """Make a counter under its own name: the library adds `_total` to one."""
+    return UntypedMetricFamily(name, doc, value=value)
+
+
+def _times(name: str, doc: str, timer: Timer) -> Metric:
+    family = HistogramMetricFamily(name, doc, labels=())
+    _add_times(family, [], timer)
+    return family
+
+
+def _add_times(
+    family: HistogramMetricFamily, labels: Sequence[str], timer: Timer
+) -> None:
+    bounds = [*map(str, BOUNDS), "+Inf"]
+    sums = list(accumulate(timer.counts))
+    family.add_metric(
+        labels, buckets=list(zip(bounds, sums, strict=True)), sum_value=timer.total
+    )
+
+
+def _text(name: bytes) -> str:
+    return name.decode("ascii", "replace")
