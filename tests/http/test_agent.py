@@ -1,0 +1,116 @@
+"""Who a node is, its health, and as much catalog as clients need to start."""
+
+from __future__ import annotations
+
+import json
+
+from tests.http.network import HTTPCase
+from txraft.errors import NotLeader
+
+
+class Agent(HTTPCase):
+    """`/v1/agent/self`, `/v1/catalog/...` and `/v1/health/...`."""
+
+    def get(self, path: str) -> object:
+        reply = self.reply(self.n2, "GET", path)
+        self.assertEqual(reply.status, 200)
+        return json.loads(reply.body)
+
+    def test_self(self) -> None:
+        told = self.get("/v1/agent/self")
+
+        assert isinstance(told, dict)
+        self.assertEqual(told["Stats"]["consul"]["leader_addr"], "n1:8300")
+        self.assertEqual(told["Stats"]["consul"]["leader"], "false")
+        self.assertEqual(told["Member"]["Name"], "n2:8300")
+        self.assertEqual((told["Member"]["Addr"], told["Member"]["Port"]), ("n2", 8300))
+
+    def test_catalog(self) -> None:
+        nodes = self.get("/v1/catalog/nodes")
+
+        self.assertEqual([node["Node"] for node in nodes], ["n2:8300"])  # type: ignore[attr-defined]
+        self.assertEqual(self.get("/v1/catalog/datacenters"), ["dc1"])
+        self.assertEqual(self.get("/v1/catalog/services"), {})
+
+    def test_health(self) -> None:
+        for path, count in (
+            ("node/n2:8300", 1),
+            ("node/unknown", 0),
+            ("state/any", 1),
+            ("state/passing", 1),
+            ("state/critical", 0),
+            ("service/web", 0),
+        ):
+            self.assertEqual((path, len(self.get(f"/v1/health/{path}"))), (path, count))  # type: ignore[arg-type]
+        self.assertEqual(self.reply(self.n1, "GET", "/v1/health/state/x").status, 400)
+
+    def test_register(self) -> None:
+        """A node is accepted, and what would need to be kept is refused."""
+        for body, status in (
+            ({"Node": "x", "Address": "y"}, 200),
+            ({"node": "x", "address": "y"}, 200),
+            ({"Node": "x"}, 400),
+            ({"Node": "x", "Address": "y", "Service": {"Service": "web"}}, 400),
+            ([], 400),
+        ):
+            reply = self.reply(
+                self.n2, "PUT", "/v1/catalog/register", json.dumps(body).encode()
+            )
+            self.assertEqual((body, reply.status), (body, status))
+
+
+class Operator(HTTPCase):
+    """What an operator asks and does."""
+
+    def test_configuration(self) -> None:
+        self.n1.members |= {"n2:8300"}
+
+        told = json.loads(
+            self.reply(self.n1, "GET", "/v1/operator/raft/configuration").body
+        )
+
+        leaders = {s["Address"]: s["Leader"] for s in told["Servers"]}
+        self.assertEqual(leaders, {"n1:8300": True, "n2:8300": False})
+
+    def test_remove_by_id(self) -> None:
+        self.n1.members |= {"n3:8300"}
+        path = "/v1/operator/raft/peer?id=n3:8300"
+
+        replies = [self.reply(self.n2, "DELETE", path).status for _ in range(2)]
+
+        self.assertEqual(replies, [200, 404])
+
+    def test_transfer(self) -> None:
+        self.n1.members |= {"n2:8300"}
+
+        unknown = self.reply(
+            self.n1, "POST", "/v1/operator/raft/transfer-leader?id=n9:8300", b""
+        )
+        done = self.reply(
+            self.n1, "POST", "/v1/operator/raft/transfer-leader?id=n2:8300", b""
+        )
+
+        self.assertEqual((unknown.status, done.status), (404, 200))
+        self.assertEqual(done.body, b'{"Success":true}')
+        self.assertEqual(self.n1.leader, "n2:8300")
+
+    def test_autopilot_health(self) -> None:
+        self.n1.members |= {"n2:8300", "n3:8300"}
+
+        well = self.reply(self.n1, "GET", "/v1/operator/autopilot/health")
+        self.n1.script = [NotLeader(None)] * 99
+        self.n1.follow(None)
+        asked = self.ask(self.n1, "GET", "/v1/operator/autopilot/health")
+        self.advance(*[0.5] * 12)
+        ill = self.successResultOf(asked)
+
+        self.assertEqual(well.status, 200)
+        self.assertEqual(json.loads(well.body)["FailureTolerance"], 1)
+        self.assertEqual((ill.status, json.loads(ill.body)["Healthy"]), (429, False))
+
+    def test_probes(self) -> None:
+        """Alive is who answers; ready is who knows where the leader is."""
+        self.assertEqual(self.reply(self.n2, "GET", "/readyz").status, 200)
+        self.n2.follow(None)
+        self.assertEqual(self.reply(self.n2, "GET", "/readyz").status, 503)
+        self.assertEqual(self.reply(self.n2, "GET", "/livez").status, 200)

@@ -1,0 +1,245 @@
+"""Sessions over HTTP, and their end on a clock that nobody waits for."""
+
+from __future__ import annotations
+
+import json
+
+from twisted.internet.defer import Deferred
+
+from tests.http.network import HTTPCase, ScriptedNode
+from txraft.errors import LeadershipLost
+
+
+class SessionCase(HTTPCase):
+    def create(self, node: ScriptedNode | None = None, **fields: object) -> str:
+        body = json.dumps(fields).encode() if fields else b""
+        reply = self.reply(node or self.n1, "PUT", "/v1/session/create", body)
+        self.assertEqual(reply.status, 200, reply.body)
+        id: str = json.loads(reply.body)["ID"]
+        return id
+
+    def acquire(self, key: str, id: str) -> bool:
+        reply = self.reply(self.n1, "PUT", f"/v1/kv/{key}?acquire={id}", b"")
+        answer: bool = json.loads(reply.body)
+        return answer
+
+    def sessions(self, path: str = "list") -> list[dict[str, object]]:
+        reply = self.reply(self.n1, "GET", f"/v1/session/{path}")
+        self.assertEqual(reply.status, 200)
+        listed: list[dict[str, object]] = json.loads(reply.body)
+        return listed
+
+    def renew(self, id: str, node: ScriptedNode | None = None) -> int:
+        return self.reply(node or self.n1, "PUT", f"/v1/session/renew/{id}", b"").status
+
+
+class Shapes(SessionCase):
+    """What Consul documents."""
+
+    def test_info(self) -> None:
+        id = self.create(Name="n", TTL="1m30s", LockDelay="2s", Behavior="delete")
+
+        self.assertEqual(
+            self.sessions(f"info/{id}"),
+            [
+                {
+                    "ID": id,
+                    "Name": "n",
+                    "Node": "n1:8300",
+                    "LockDelay": 2_000_000_000,
+                    "Behavior": "delete",
+                    "TTL": "90s",
+                    "Checks": ["serfHealth"],
+                    "NodeChecks": ["serfHealth"],
+                    "ServiceChecks": None,
+                    "CreateIndex": 2,
+                    "ModifyIndex": 2,
+                }
+            ],
+        )
+
+    def test_defaults(self) -> None:
+        self.create()
+
+        (shape,) = self.sessions()
+
+        self.assertEqual((shape["TTL"], shape["Behavior"]), ("", "release"))
+        self.assertEqual(shape["LockDelay"], 15_000_000_000)
+
+    def test_lists(self) -> None:
+        first, second = self.create(Node="x"), self.create()
+
+        self.assertEqual([s["ID"] for s in self.sessions()], [first, second])
+        self.assertEqual([s["ID"] for s in self.sessions("node/x")], [first])
+        self.assertEqual([s["ID"] for s in self.sessions("node/n1:8300")], [second])
+        self.assertEqual(self.sessions("info/unknown"), [])
+
+    def test_destroy(self) -> None:
+        id = self.create()
+
+        for _ in range(2):
+            reply = self.reply(self.n1, "PUT", f"/v1/session/destroy/{id}", b"")
+            self.assertEqual((reply.status, reply.body), (200, b"true"))
+        self.assertEqual(self.sessions(), [])
+
+    def test_session_names_the_node_that_was_asked(self) -> None:
+        id = self.create(self.n2, Name="n")
+
+        self.assertEqual(self.n1.fsm.sessions[id].node, "n2:8300")
+
+    def test_names_in_any_letter_case(self) -> None:
+        id = self.create(name="n", TTL="10s", lockdelay=3, checks=["serfHealth"])
+
+        session = self.n1.fsm.sessions[id]
+        self.assertEqual((session.name, session.lock_delay_ms), ("n", 3000))
+
+    def test_lock_delay_as_a_number(self) -> None:
+        """Below 1000 it is seconds, else nanoseconds.  Source: Consul."""
+        delays = [
+            self.n1.fsm.sessions[self.create(LockDelay=delay)].lock_delay_ms
+            for delay in (0, 2, 1_500_000_000)
+        ]
+
+        self.assertEqual(delays, [0, 2000, 1500])
+
+    def test_malformed(self) -> None:
+        for fields in (
+            {"TTL": "9s"},
+            {"TTL": "86401s"},
+            {"TTL": "soon"},
+            {"TTL": []},
+            {"LockDelay": "61s"},
+            {"LockDelay": -1},
+            {"LockDelay": "1e9s"},
+            {"Behavior": "keep"},
+            {"Checks": ["mine"]},
+            {"NodeChecks": "serfHealth"},
+            {"Name": "\ud800"},
+            {"Name": "n" * 1025},
+            {"Node": 1},
+            [],
+            "n",
+        ):
+            body = json.dumps(fields).encode()
+            reply = self.reply(self.n1, "PUT", "/v1/session/create", body)
+            self.assertEqual((fields, reply.status), (fields, 400))
+        self.assertEqual(dict(self.n1.fsm.sessions), {})
+
+
+class Expiry(SessionCase):
+    """The leader ends what was not renewed for a TTL: never early, hardly late."""
+
+    def test_session_ends_after_its_ttl(self) -> None:
+        id = self.create(TTL="10s", LockDelay="0s")
+        self.acquire("k", id)
+
+        self.advance(*[0.5] * 19)
+        self.assertIn(id, self.n1.fsm.sessions)
+        self.advance(*[0.5] * 3)
+
+        self.assertNotIn(id, self.n1.fsm.sessions)
+        record = self.n1.fsm.get("k")
+        assert record is not None
+        self.assertEqual(record.session, "")
+
+    def test_session_without_ttl_lives_on(self) -> None:
+        self.create()
+
+        self.advance(*[0.5] * 200)
+
+        self.assertEqual(len(self.sessions()), 1)
+
+    def test_renewal_on_any_node(self) -> None:
+        id = self.create(TTL="10s")
+        for node in (self.n1, self.n2) * 3:
+            self.advance(*[0.5] * 18)
+            self.assertEqual(self.renew(id, node), 200)
+
+        self.advance(*[0.5] * 22)
+
+        self.assertEqual(self.renew(id), 404)
+
+    def test_new_leader_lets_every_ttl_begin_anew(self) -> None:
+        """It cannot know what the old one has renewed."""
+        id = self.create(TTL="10s")
+        self.advance(*[0.5] * 19)
+        self.n1.follow("n2:8300")
+        self.n1.lead()
+
+        self.advance(*[0.5] * 19)
+        self.assertIn(id, self.n1.fsm.sessions)
+        self.advance(*[0.5] * 3)
+        self.assertNotIn(id, self.n1.fsm.sessions)
+
+    def test_follower_ends_nothing(self) -> None:
+        self.create(TTL="10s")
+        self.n1.follow("n2:8300")
+        committed = len(self.n1.applied)
+
+        self.advance(*[0.5] * 60)
+
+        self.assertEqual(len(self.n1.applied), committed)
+
+    def test_leader_that_was_stopped_forgives_that_while(self) -> None:
+        """The renewals of that while may still be unread in its sockets."""
+        id = self.create(TTL="10s")
+        self.advance(*[0.5] * 4)
+
+        self.advance(60)
+        self.assertIn(id, self.n1.fsm.sessions)
+        self.advance(*[0.5] * 14)
+        self.assertIn(id, self.n1.fsm.sessions)
+        self.advance(*[0.5] * 4)
+        self.assertNotIn(id, self.n1.fsm.sessions)
+
+    def test_end_that_fails_is_decided_anew(self) -> None:
+        id = self.create(TTL="10s")
+        self.n1.script = [LeadershipLost()]
+
+        self.advance(*[0.5] * 23)
+
+        self.assertEqual(self.n1.script, [])
+        self.assertNotIn(id, self.n1.fsm.sessions)
+
+    def test_renewal_never_succeeds_for_what_is_about_to_end(self) -> None:
+        """Whoever is told that the session lives may rely on it for a whole TTL."""
+        id = self.create(TTL="10s")
+        end: Deferred[object] = Deferred()
+        self.n1.script = [end]
+        self.advance(*[0.5] * 21)
+        self.assertEqual(self.n1.script, [])
+
+        ordered: Deferred[object] = Deferred()
+        self.n1.script = [ordered]
+        renewed = self.ask(self.n1, "PUT", f"/v1/session/renew/{id}", b"")
+        self.assertNoResult(renewed)
+        end.callback(None)
+        ordered.callback(None)
+        self.network.flush()
+
+        self.assertEqual(self.successResultOf(renewed).status, 404)
+
+    def test_idle_node_has_no_timer(self) -> None:
+        id = self.create(TTL="10s", LockDelay="1s")
+        self.acquire("k", id)
+        self.reply(self.n1, "PUT", f"/v1/session/destroy/{id}", b"")
+
+        self.advance(*[0.5] * 30)
+
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class LockDelays(SessionCase):
+    """The leader's clock decides when a lock can be taken again."""
+
+    def test_lock_delay(self) -> None:
+        first, second = self.create(LockDelay="5s"), self.create()
+        self.acquire("k", first)
+        self.reply(self.n1, "PUT", f"/v1/session/destroy/{first}", b"")
+
+        self.advance(*[0.5] * 9)
+        early = self.acquire("k", second)
+        self.advance(*[0.5] * 3)
+        late = self.acquire("k", second)
+
+        self.assertEqual((early, late), (False, True))
