@@ -149,6 +149,10 @@ class PeerProtocol(Connection):
             self._factory.warn(self.channel.getPeer(), reason, self.identity)
             self.abort()
 
+    def refuse_soon(self, reason: str) -> None:
+        """Close the connection, but not while it is at work."""
+        self._factory.clock.callLater(0, self.refuse, reason)
+
     def answer_ready(self) -> None:
         """Send the answers that have become the next ones."""
         unanswered = self._unanswered

@@ -50,6 +50,8 @@ DEFAULT_VERSION = "1.2"
 MAX_PEM_BYTES = 1 << 20
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 _OTHERS_MAY_READ = 0o077
+_ALERT_WRITTEN = 0x4008
+_NO_RENEGOTIATION = 100
 
 _PROBLEMS = {
     9: "its certificate is not valid yet",
@@ -209,6 +211,7 @@ class TLSStreamLayer:
             dialling.give_up()
 
         def failed(failure: Failure) -> None:
+            self._told.pop(address, None)
             if not result.called:
                 result.errback(failure)
 
@@ -437,6 +440,7 @@ def _context(files: TLSFiles, required: bool) -> SSL.Context:
     )
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_cipher_list(_CIPHERS)
+    context.set_info_callback(_told)
     for path, load in (
         (files.certificate, context.use_certificate_chain_file),
         (files.private_key, context.use_privatekey_file),
@@ -478,6 +482,17 @@ def _not_valid_now(certificate: x509.Certificate, path: str) -> str | None:
         return None
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     return f"{path}: it is valid from {begin} to {end}, which is not now"
+
+
+def _told(connection: SSL.Connection, where: int, value: int) -> None:
+    """Close a connection that we have just told not to renegotiate.
+
+    Not at once, as OpenSSL is in the middle of it.
+    """
+    if where == _ALERT_WRITTEN and value & 0xFF == _NO_RENEGOTIATION:
+        protocol = connection.get_app_data().wrappedProtocol
+        if isinstance(protocol, PeerProtocol):
+            protocol.refuse_soon("it asked to renegotiate")
 
 
 def _with(path: str, load: Callable[[str], None]) -> None:

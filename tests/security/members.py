@@ -1,0 +1,264 @@
+"""A cluster of real `twistd raft` processes with TLS, which attackers find running.
+
+The processes outlive single tests, as what a test does to one of them must not
+matter to the next. Attackers use blocking sockets: nothing here runs a reactor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import ClassVar
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.process.twistd import CHECKOUT, TWISTD, free_port
+from tests.security.forgery import Forge, Pair
+from txraft.core.messages import AppendEntriesRequest, Header, Request
+from txraft.wire.requests import encode_request
+
+PATIENCE = 20.0
+STEP = 0.02
+SETTINGS = """
+data_dir: {name}
+listen: tcp:{port}:interface=127.0.0.1
+peers: [{peers}]
+http: {{listen: "tcp:{http}:interface=127.0.0.1"}}
+raft: {{heartbeat_timeout: 400ms, election_timeout: 400ms,
+       leader_lease_timeout: 300ms}}
+limits: {{max_warnings: 1000000, handshake_timeout: {handshake}}}
+tls:
+  certificate: {certificate}
+  private_key: {key}
+  ca: {ca}
+  server_names: {{{names}}}
+"""
+
+
+class Member:
+    """One process, its ports and what it logs."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.name = name
+        self.port, self.http = free_port(), free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.directory = directory
+        self.log_path = directory / f"{name}.log"
+        self.pair: Pair | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process."""
+        command = [sys.executable, "-c", TWISTD, "-n", "--pidfile=", "raft"]
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--config", f"{self.name}.yaml"],
+                cwd=self.directory,
+                env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+                stdout=log,
+                stderr=log,
+            )
+
+    def stop(self) -> None:
+        """End the process."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def hang_up(self) -> None:
+        """Send SIGHUP."""
+        assert self.process is not None, "it runs"
+        self.process.send_signal(signal.SIGHUP)
+
+    @property
+    def log(self) -> str:
+        """What was logged so far."""
+        return self.log_path.read_text()
+
+    def lines(self, *words: str, since: int = 0) -> list[str]:
+        """List the lines that hold all of *words*, after *since* characters."""
+        lines = self.log[since:].splitlines()
+        return [line for line in lines if all(word in line for word in words)]
+
+    def request(
+        self, method: str, path: str, data: bytes | None = None
+    ) -> tuple[int, bytes]:
+        """Make one HTTP request."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.http}{path}", data, method=method
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=15) as response:
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+        except OSError as error:
+            return 0, str(error).encode()
+
+
+class SecureCluster(SynchronousTestCase):
+    """Three members n1 to n3, and n4, which belongs to them but is not there.
+
+    So attackers may listen at the address of n4, or come with its certificate.
+    """
+
+    handshake: ClassVar[str] = "1s"
+    directory: ClassVar[Path]
+    forge: ClassVar[Forge]
+    members: ClassVar[list[Member]]
+    absent: ClassVar[Member]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.directory = Path(mkdtemp())
+        cls.forge = Forge(cls.directory)
+        every = [Member(cls.directory, f"n{i}") for i in range(1, 5)]
+        *cls.members, cls.absent = every
+        for member in every:
+            member.pair = cls.forge.issue(identity(member))
+            cls.configure(member, every)
+        for member in cls.members:
+            member.start()
+        wait(lambda: all(m.lines("takes part") for m in cls.members), cls.all_logs)
+        wait(lambda: cls.leader() is not None, cls.all_logs)
+        cls.committed = 0
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        for member in cls.members:
+            member.stop()
+        rmtree(cls.directory)
+        super().tearDownClass()
+
+    @classmethod
+    def configure(cls, member: Member, every: Sequence[Member]) -> None:
+        """Write the settings of *member*."""
+        assert member.pair is not None, "it has a certificate"
+        text = SETTINGS.format(
+            name=member.name,
+            port=member.port,
+            http=member.http,
+            peers=", ".join(m.address for m in every),
+            certificate=member.pair.certificate,
+            key=member.pair.key,
+            ca=cls.forge.ca_file,
+            handshake=cls.handshake,
+            names=", ".join(f'"{m.address}": {identity(m)}' for m in every),
+        )
+        (cls.directory / f"{member.name}.yaml").write_text(text)
+
+    @classmethod
+    def all_logs(cls) -> str:
+        """Return the logs of all members, for who has waited in vain."""
+        return "\n".join(f"== {m.name}\n{m.log}" for m in cls.members)
+
+    @classmethod
+    def leader(cls) -> Member | None:
+        """Return the member that all say leads, if they agree."""
+        said = {m.request("GET", "/v1/status/leader") for m in cls.members}
+        for member in cls.members:
+            if said == {(200, f'"{member.address}"'.encode())}:
+                return member
+        return None
+
+    def assertCommits(self) -> None:
+        """Assert that the cluster still takes a write and gives it back."""
+        cls = type(self)
+        cls.committed += 1
+        value = str(cls.committed).encode()
+        self.assertEqual(
+            self.members[0].request("PUT", "/v1/kv/alive", value), (200, b"true")
+        )
+        status, body = self.members[1].request("GET", "/v1/kv/alive?raw&consistent")
+        self.assertEqual((status, body), (200, value))
+
+    def assertOneLine(self, member: Member, attacker: int, reason: str) -> None:
+        """Assert that *member* logs why it closed the connection from a port, once."""
+        where = f"port={attacker})"
+        wait(lambda: bool(member.lines(where)), lambda: member.log[-5000:])
+        lines = member.lines(where)
+        self.assertEqual(len(lines), 1, lines)
+        self.assertIn("closed: ", lines[0])
+        self.assertIn(reason, lines[0])
+        self.assertNotRegex(lines[0], "[^ -~]")
+
+
+def identity(member: Member) -> str:
+    """Return the name in the certificate of *member*."""
+    return f"{member.name}.cluster.test"
+
+
+def wait(condition: Callable[[], bool], explain: Callable[[], str]) -> None:
+    """Wait for what other processes bring about."""
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > until:
+            raise AssertionError(f"it did not happen in {PATIENCE} s:\n{explain()}")
+        time.sleep(STEP)
+
+
+def client_context(pair: Pair | None) -> ssl.SSLContext:
+    """Make a context for attackers: it shows *pair* and trusts everybody."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if pair is not None:
+        context.load_cert_chain(pair.certificate, pair.key)
+    return context
+
+
+def dial(member: Member) -> socket.socket:
+    """Open a plain connection to the peer port of *member*."""
+    return socket.create_connection(("127.0.0.1", member.port), PATIENCE)
+
+
+def heartbeat(
+    leader: str, term: int = 1 << 30, header: Header | None = None
+) -> Request:
+    """Make the message with which an attacker would take over."""
+    return AppendEntriesRequest(term, leader, header=header or Header(1))
+
+
+def encoded(request: Request) -> bytes:
+    """Encode *request* as it is on the wire."""
+    return encode_request(request)
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """Read until the other side closes; a reset is an end too."""
+    pieces = []
+    try:
+        while piece := connection.recv(1 << 16):
+            pieces.append(piece)
+    except (ConnectionError, ssl.SSLError):
+        pass
+    return b"".join(pieces)
+
+
+def members_of(member: Member) -> list[str]:
+    """Return who belongs to the cluster, as *member* says."""
+    return list(json.loads(member.request("GET", "/v1/status/peers")[1]))
+
+
+def port_of(connection: socket.socket) -> int:
+    """Return the port that *connection* comes from."""
+    return int(connection.getsockname()[1])
+
+
+def last_number(text: str) -> int:
+    """Return the last number in *text*."""
+    return int(re.findall(r"\d+", text)[-1])

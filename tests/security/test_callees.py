@@ -1,0 +1,146 @@
+"""Who listens where a member should be, and is not that member: nobody speaks to it."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+
+import trustme
+
+from tests.security.forgery import CLIENT, DAY, SERVER, Pair
+from tests.security.members import SecureCluster, identity, wait
+
+AUTHORITY = "an authority that is not the cluster's"
+Answer = Callable[[socket.socket], None]
+
+
+class Impostor:
+    """Accepts connections at *port* and lets *answer* treat each, until `stop`."""
+
+    def __init__(self, port: int, answer: Answer) -> None:
+        self._answer = answer
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self._thread = threading.Thread(target=self._run)
+        self._stopped = False
+        self.heard = b""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close the port."""
+        self._stopped = True
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            connection.settimeout(3.0)
+            with connection:
+                try:
+                    self._answer(connection)
+                except OSError:
+                    continue
+
+
+class Callees(SecureCluster):
+    def refused(
+        self,
+        pair: Pair,
+        reason: str,
+        version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    ) -> None:
+        """Assert that no member sends anything to a server with *pair*."""
+        heard = []
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair.certificate, pair.key)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.maximum_version = version
+
+        def answer(connection: socket.socket) -> None:
+            with context.wrap_socket(connection, server_side=True) as secure:
+                heard.append(secure.recv(1 << 16))
+
+        self.closed(answer, reason)
+        self.assertEqual(b"".join(heard), b"")
+
+    def closed(self, answer: Answer, reason: str) -> None:
+        """Assert that the leader logs *reason* once, although it dials on and on."""
+        leader = self.leader()
+        assert leader is not None
+        mark = len(leader.log)
+        impostor = Impostor(self.absent.port, answer)
+        words = (f"connection to {self.absent.address} closed: ", reason)
+        try:
+            wait(
+                lambda: bool(leader.lines(*words, since=mark)),
+                lambda: leader.log[mark:],
+            )
+            self.assertCommits()
+        finally:
+            impostor.stop()
+        self.assertEqual(len(leader.lines(*words, since=mark)), 1)
+
+    def name(self) -> str:
+        """Return the name that a true member would have there."""
+        return identity(self.absent)
+
+    def test_other_authority(self) -> None:
+        self.refused(self.forge.issue(self.name(), ca=trustme.CA()), AUTHORITY)
+
+    def test_self_signed(self) -> None:
+        pair = self.forge.issue(self.name(), self_signed=True)
+        self.refused(pair, "signed by itself")
+
+    def test_expired(self) -> None:
+        pair = self.forge.issue(self.name(), begins=-2 * DAY, ends=-DAY)
+        self.refused(pair, "has expired")
+
+    def test_name_of_another_member(self) -> None:
+        """A member that answers in the place of another is not spoken to."""
+        pair = self.members[1].pair
+        assert pair is not None
+        self.refused(pair, "is for n2.cluster.test, but 'n4.cluster.test' was dialled")
+
+    def test_name_of_nobody_with_tls_1_2(self) -> None:
+        pair = self.forge.issue("web.cluster.test")
+        reason = "is for web.cluster.test, but 'n4.cluster.test' was dialled"
+        self.refused(pair, reason, ssl.TLSVersion.TLSv1_2)
+
+    def test_common_name_only(self) -> None:
+        pair = self.forge.issue(common_name=self.name())
+        self.refused(pair, "no subject alternative name")
+
+    def test_wildcard(self) -> None:
+        self.refused(self.forge.issue("*.cluster.test"), "for a wildcard")
+
+    def test_client_only(self) -> None:
+        pair = self.forge.issue(self.name(), uses=CLIENT)
+        self.refused(pair, "not for this use")
+
+    def test_server_only(self) -> None:
+        """The web server of the same authority is no peer."""
+        pair = self.forge.issue(self.name(), uses=SERVER)
+        self.refused(pair, "needs both clientAuth and serverAuth")
+
+    def test_plain_server(self) -> None:
+        """TLS is never given up for a peer that has none."""
+        heard = []
+
+        def answer(connection: socket.socket) -> None:
+            heard.append(connection.recv(1 << 16)[:1])
+            connection.sendall(b"\xa0\x83" * 100)
+
+        self.closed(answer, "TLS handshake failed")
+        self.assertEqual(set(heard) - {b""}, {b"\x16"})
+
+    def test_closes_within_the_handshake(self) -> None:
+        def answer(connection: socket.socket) -> None:
+            connection.recv(10)
+
+        self.closed(answer, "closed the connection within the TLS handshake")

@@ -1,0 +1,277 @@
+"""What a member with a true certificate may not do either, and what ends its calls."""
+
+from __future__ import annotations
+
+import ssl
+
+from tests.security.members import (
+    Member,
+    SecureCluster,
+    client_context,
+    dial,
+    encoded,
+    heartbeat,
+    members_of,
+    port_of,
+    read_to_end,
+    wait,
+)
+from txraft.core.configuration import Configuration
+from txraft.core.messages import (
+    Header,
+    InstallSnapshotRequest,
+    Request,
+    RequestPreVoteRequest,
+    RequestVoteRequest,
+    TimeoutNowRequest,
+)
+
+
+class Speaker:
+    """A TLS connection to *victim* with the certificate of *member*."""
+
+    def __init__(self, victim: Member, member: Member) -> None:
+        plain = dial(victim)
+        self.victim = victim
+        self.port = port_of(plain)
+        self.secure = client_context(member.pair).wrap_socket(plain)
+
+    def say(self, request: Request | bytes) -> None:
+        """Send *request*."""
+        data = request if isinstance(request, bytes) else encoded(request)
+        self.secure.sendall(data)
+
+    def hear(self) -> bytes:
+        """Read an answer."""
+        return self.secure.recv(1 << 16)
+
+    def close(self) -> None:
+        """End the connection."""
+        self.secure.close()
+
+
+def pre_vote(candidate: str) -> Request:
+    """Make a request that everybody may answer and nobody is harmed by."""
+    header = Header(1, id=candidate, address=candidate)
+    return RequestPreVoteRequest(1, candidate, 0, 0, header)
+
+
+class Messages(SecureCluster):
+    def speaker(self) -> Speaker:
+        """Come with the certificate of the member that is absent."""
+        speaker = Speaker(self.members[0], self.absent)
+        self.addCleanup(speaker.close)
+        return speaker
+
+    def refused(self, reason: str, *requests: Request | bytes) -> None:
+        """Assert that the last of *requests* closes the connection for *reason*."""
+        speaker = self.speaker()
+        for request in requests[:-1]:
+            speaker.say(request)
+            self.assertNotEqual(speaker.hear(), b"")
+        speaker.say(requests[-1])
+        self.assertEqual(read_to_end(speaker.secure), b"")
+        self.assertOneLine(speaker.victim, speaker.port, reason)
+        self.assertCommits()
+
+    def test_member_is_heard(self) -> None:
+        """The same connection with the right name works: else nothing is proved."""
+        speaker = self.speaker()
+        for _ in range(3):
+            speaker.say(pre_vote(self.absent.address))
+            self.assertIn(b"Granted", speaker.hear())
+
+    def test_heartbeat_of_another(self) -> None:
+        self.refused("but it speaks as", heartbeat(self.members[1].address))
+
+    def test_vote_of_another(self) -> None:
+        other = self.members[1].address
+        self.refused("but it speaks as", RequestVoteRequest(1 << 30, other, 1, 1))
+
+    def test_pre_vote_of_another(self) -> None:
+        self.refused("but it speaks as", pre_vote(self.members[1].address))
+
+    def test_snapshot_of_another(self) -> None:
+        other = self.members[1].address
+        configuration = Configuration.of_voters([other])
+        snapshot = InstallSnapshotRequest(
+            1 << 30, other, 1 << 20, 1, 1 << 30, configuration, 1, (other,)
+        )
+        self.refused("but it speaks as", snapshot)
+
+    def test_another_after_oneself(self) -> None:
+        """The identity belongs to the connection, not to its first message."""
+        self.refused(
+            "came on the connection of",
+            pre_vote(self.absent.address),
+            heartbeat(self.members[1].address),
+        )
+
+    def test_two_senders_in_one_message(self) -> None:
+        header = Header(1, id="x", address=self.members[1].address)
+        message = heartbeat(self.absent.address, header=header)
+        self.refused("names two senders", message)
+
+    def test_nobody(self) -> None:
+        self.refused("no address", heartbeat("nobody"))
+
+    def test_line_feed_in_sender(self) -> None:
+        self.refused("no address", heartbeat("n4\nforged:1"))
+
+    def test_member_under_a_new_address(self) -> None:
+        """A certificate is good for the address that has its name, no other."""
+        self.refused("but it speaks as", heartbeat("127.0.0.1:1"))
+
+    def test_stranger_with_a_true_name(self) -> None:
+        """Whoever the authority signed is no member while there is a leader."""
+        pair = self.forge.issue("stranger.cluster.test")
+        victim = self.members[0]
+        plain = dial(victim)
+        port = port_of(plain)
+        with client_context(pair).wrap_socket(plain) as secure:
+            secure.sendall(encoded(heartbeat("stranger.cluster.test:8300")))
+            self.assertEqual(read_to_end(secure), b"")
+        self.assertOneLine(victim, port, "which is no member")
+        self.assertCommits()
+
+    def test_timeout_now_of_a_stranger(self) -> None:
+        """A message without sender is its certificate's."""
+        victim = self.members[0]
+        plain = dial(victim)
+        port = port_of(plain)
+        pair = self.forge.issue("stranger.cluster.test")
+        with client_context(pair).wrap_socket(plain) as secure:
+            secure.sendall(encoded(TimeoutNowRequest(Header(1))))
+            self.assertEqual(read_to_end(secure), b"")
+        self.assertOneLine(victim, port, "who is no member")
+        self.assertCommits()
+
+    def test_garbage(self) -> None:
+        self.refused("unknown request type 255", b"\xff")
+
+    def test_frame_of_two_gibibytes(self) -> None:
+        """What is announced too large is refused before memory is taken for it."""
+        message = b"\x00\x81\xa7Entries\xc6\x80\x00\x00\x00" + bytes(1000)
+        self.refused("not a message of a peer", message)
+
+    def test_list_of_four_billion(self) -> None:
+        self.refused(
+            "not a message of a peer", b"\x00\x81\xa7Entries\xdd\xff\xff\xff\xff"
+        )
+
+    def test_truncated_message(self) -> None:
+        """A certificate gives no right to begin messages and never end them."""
+        speaker = self.speaker()
+        speaker.say(encoded(heartbeat(self.absent.address))[:20])
+        self.assertEqual(read_to_end(speaker.secure), b"")
+        self.assertOneLine(speaker.victim, speaker.port, "sent no request within 1 s")
+        self.assertCommits()
+
+    def test_truncated_connection(self) -> None:
+        """A connection that is cut without a farewell carries nothing half."""
+        speaker = self.speaker()
+        speaker.say(encoded(heartbeat(self.absent.address))[:20])
+        speaker.close()
+        self.assertCommits()
+
+    def test_too_many_connections(self) -> None:
+        """One member has so many connections, and one more ends its oldest."""
+        speakers = []
+        for _ in range(33):
+            speaker = self.speaker()
+            speaker.say(pre_vote(self.absent.address))
+            self.assertNotEqual(speaker.hear(), b"")
+            speakers.append(speaker)
+        self.assertEqual(read_to_end(speakers[0].secure), b"")
+        first = speakers[0]
+        self.assertOneLine(first.victim, first.port, "more than 32 connections of")
+        speakers[-1].say(pre_vote(self.absent.address))
+        self.assertNotEqual(speakers[-1].hear(), b"")
+        self.assertCommits()
+
+
+class Removed(SecureCluster):
+    def test_connection_ends_with_membership(self) -> None:
+        """What a removed member has open is closed, and it is not let in again."""
+        leader = self.leader()
+        assert leader is not None
+        speaker = Speaker(leader, self.absent)
+        self.addCleanup(speaker.close)
+        speaker.say(pre_vote(self.absent.address))
+        self.assertNotEqual(speaker.hear(), b"")
+
+        path = f"/v1/operator/raft/peer?address={self.absent.address}"
+        self.assertEqual(leader.request("DELETE", path)[0], 200)
+
+        wait(lambda: self.absent.address not in members_of(leader), self.all_logs)
+        self.assertEqual(read_to_end(speaker.secure), b"")
+        self.assertOneLine(leader, speaker.port, "was removed from the cluster")
+        again = Speaker(leader, self.absent)
+        self.addCleanup(again.close)
+        again.say(heartbeat(self.absent.address))
+        self.assertEqual(read_to_end(again.secure), b"")
+        self.assertOneLine(leader, again.port, "which is no member")
+        self.assertCommits()
+
+
+class Rotation(SecureCluster):
+    def test_new_certificates_under_load(self) -> None:
+        """Certificates change while writes go on; nothing that is open is closed."""
+        speaker = Speaker(self.members[0], self.absent)
+        self.addCleanup(speaker.close)
+        speaker.say(pre_vote(self.absent.address))
+        before = served_by(speaker)
+
+        for member in self.members:
+            assert member.pair is not None
+            new = self.forge.issue(f"{member.name}.cluster.test")
+            member.pair.certificate.write_bytes(new.certificate.read_bytes())
+            member.pair.key.write_bytes(new.key.read_bytes())
+            member.hang_up()
+            for _ in range(20):
+                self.assertCommits()
+        for member in self.members:
+            wait(lambda m=member: bool(m.lines("were reread")), self.all_logs)  # type: ignore[misc]
+
+        self.assertNotEqual(speaker.hear(), b"")
+        speaker.say(pre_vote(self.absent.address))
+        self.assertNotEqual(speaker.hear(), b"")
+        fresh = Speaker(self.members[0], self.absent)
+        self.addCleanup(fresh.close)
+        self.assertNotEqual(served_by(fresh), before)
+        self.assertCommits()
+
+    def test_broken_file_leaves_the_old(self) -> None:
+        """A file that cannot be used is named, and the one before stays in force."""
+        member = self.members[1]
+        assert member.pair is not None
+        good = member.pair.certificate.read_bytes()
+        self.addCleanup(member.pair.certificate.write_bytes, good)
+        for broken, reason in (
+            (b"", "is not a certificate"),
+            (good[:100], "is not a certificate"),
+            (other(self, "web.test"), "is for web.test, but this node's identity"),
+        ):
+            mark = len(member.log)
+            member.pair.certificate.write_bytes(broken)
+            member.hang_up()
+            words = ("Not reloaded", reason)
+            wait(
+                lambda m=mark, w=words: bool(member.lines(*w, since=m)),  # type: ignore[misc]
+                lambda: member.log,
+            )
+            speaker = Speaker(member, self.absent)
+            speaker.close()
+        self.assertCommits()
+
+
+def served_by(speaker: Speaker) -> bytes | None:
+    """Return the certificate that the victim shows."""
+    found = speaker.secure.getpeercert(binary_form=True)
+    assert isinstance(speaker.secure, ssl.SSLSocket)
+    return found
+
+
+def other(case: SecureCluster, name: str) -> bytes:
+    """Make a certificate for *name*."""
+    return case.forge.issue(name).certificate.read_bytes()
