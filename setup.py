@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 LMDB = ["lmdb>=1.4"]
-TEST = ["pytest>=8", "hypothesis>=6.100", *LMDB]
+TEST = ["pytest>=8", "hypothesis>=6.100", *LMDB, "trustme>=1.1"]
 DOCS = ["sphinx>=8,<9"]
 
 setup(
@@ -26,7 +26,8 @@ setup(
         "twisted>=24.10",
         "msgpack>=1.0.8",
         "treq>=24.9.1",
-        "pyopenssl>=24.1",
+        "pyopenssl>=24.3",
+        "cryptography>=43",
         "service-identity>=24.1",
         "pyyaml>=6.0.1",
         "fastcrc>=0.3.2",

@@ -396,8 +396,21 @@ class PeerFactory(Factory):
         members = frozenset(addresses)
         removed, self._members = self._members - members, members
         for connection in list(self._connections):
-            if connection.sender in removed:
-                connection.refuse(f"{connection.sender} was removed from the cluster")
+            sender = connection.sender
+            if sender is not None and sender not in members:
+                if sender in removed or self._is_stranger(connection, sender):
+                    connection.refuse(
+                        f"it speaks as {shown(sender)}, which is no member any more"
+                    )
+
+    def _is_stranger(self, connection: PeerProtocol, sender: str) -> bool:
+        if self.gate is None:
+            return False
+        try:
+            self.gate.check(sender, connection.identity)
+        except ProtocolError:
+            return True
+        return False
 
     def connection_lost(self, connection: PeerProtocol) -> None:
         """Forget *connection* and tell the handler."""

@@ -448,12 +448,6 @@ def _context(files: TLSFiles, required: bool) -> SSL.Context:
     ):
         if path is not None:
             _with(path, load)
-    try:
-        context.check_privatekey()
-    except SSL.Error as error:
-        raise ConfigError(
-            [f"{files.private_key}: it is not the key of {files.certificate}"]
-        ) from error
     if files.ca is not None:
         wanted = SSL.VERIFY_FAIL_IF_NO_PEER_CERT if required else 0
         context.set_verify(SSL.VERIFY_PEER | wanted, _verified)
@@ -499,8 +493,12 @@ def _with(path: str, load: Callable[[str], None]) -> None:
     try:
         load(path)
     except (SSL.Error, OSError) as error:
-        readable = os.access(path, os.R_OK)
-        what = "it is not PEM of the right kind" if readable else "it cannot be read"
+        if not os.access(path, os.R_OK):
+            what = "it cannot be read"
+        elif "mismatch" in str(error):
+            what = "it is not the key of the certificate"
+        else:
+            what = "it is not PEM of the right kind"
         raise ConfigError([f"{path}: {what}"]) from error
 
 
