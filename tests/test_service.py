@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -17,7 +19,7 @@ from twisted.python import usage
 from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
-from txraft.errors import DirectoryLocked, NodeFailed, RaftError
+from txraft.errors import DirectoryLocked, NodeFailed, RaftError, RaftShutdown
 from txraft.service import (
     STOP_TIMEOUT,
     NodeService,
@@ -27,6 +29,7 @@ from txraft.service import (
     StartFailed,
 )
 from txraft.settings import load_settings
+from txraft.supervisor import Supervisor
 
 
 class OptionsTestCase(SynchronousTestCase):
@@ -181,11 +184,15 @@ class ScriptedNode:
         self.started: Deferred[None] = Deferred()
         self.ended: Deferred[RaftError | None] = Deferred()
         self.stopped: Deferred[None] = Deferred()
+        self.leader: Deferred[str] = Deferred()
         self.calls: list[str] = []
 
     def start(self) -> Deferred[None]:
         self.calls.append("start")
         return self.started
+
+    def when_ready(self) -> Deferred[str]:
+        return self.leader
 
     def when_stopped(self) -> Deferred[RaftError | None]:
         self.calls.append("when_stopped")
@@ -203,10 +210,57 @@ class NodeServiceTests(SynchronousTestCase):
         self.node = ScriptedNode()
         self.clock = Clock()
         self.statuses: list[int] = []
-        self.service = NodeService(self.node, self.clock, self.statuses.append)
+        self.service = NodeService(
+            self.node, self.clock, self.statuses.append, self.supervisor()
+        )
         self.criticals: list[str] = []
         globalLogPublisher.addObserver(self.observe)
         self.addCleanup(globalLogPublisher.removeObserver, self.observe)
+
+    def supervisor(self) -> Supervisor:
+        """Make one that tells a socket of this test."""
+        directory = mkdtemp()
+        self.addCleanup(rmtree, directory)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(self.socket.close)
+        self.socket.setblocking(False)
+        self.socket.bind(f"{directory}/notify")
+        return Supervisor({"NOTIFY_SOCKET": f"{directory}/notify"})
+
+    def heard(self) -> list[str]:
+        """Return what systemd was told since the last call."""
+        told = []
+        with suppress(BlockingIOError):
+            while True:
+                told.append(self.socket.recv(1000).decode())
+        return told
+
+    def test_ready_once_there_is_a_leader(self) -> None:
+        """systemd hears READY when a leader is known, not before, and STOPPING."""
+        self.service.startService()
+        self.node.started.callback(None)
+        self.assertEqual(self.heard(), [])
+
+        self.node.leader.callback("127.0.0.1:8300")
+        self.assertEqual([told.split("\n")[0] for told in self.heard()], ["READY=1"])
+
+        self.service.stopService()
+        self.assertEqual(self.heard(), ["STOPPING=1"])
+        self.node.stopped.callback(None)
+
+    def test_stopped_before_it_was_ready(self) -> None:
+        """A node that ends before it knows a leader never was ready."""
+        self.service.startService()
+        self.node.started.callback(None)
+
+        self.node.leader.errback(RaftShutdown())
+
+        self.assertEqual(self.heard(), [])
+
+    def test_supervisor_that_is_gone(self) -> None:
+        """Nothing depends on systemd being there."""
+        Supervisor({"NOTIFY_SOCKET": "/nowhere/at/all"}).tell("READY=1")
+        Supervisor({}).tell("READY=1")
 
     def observe(self, event: dict[str, object]) -> None:
         if event["log_level"] is LogLevel.critical:

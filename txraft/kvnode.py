@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
@@ -23,6 +23,7 @@ from txraft.http.site import make_site
 from txraft.keyring import Keyring
 from txraft.kv.state import KeyValueFSM
 from txraft.node.raft import Raft
+from txraft.node.state import RaftState
 from txraft.node.worker import Workers
 from txraft.settings import HTTPSettings, Settings
 from txraft.storage.directory import DataDirectory
@@ -36,6 +37,7 @@ from txraft.transport.tcp import TCPStreamLayer
 from txraft.transport.tls import TLSStreamLayer
 
 SNAPSHOTS_RETAINED = 2
+HANDOVER_TIMEOUT = 1.5
 
 
 class KVNode:
@@ -72,6 +74,11 @@ class KVNode:
         """Fire when the node takes part no more: with why, if it stopped itself."""
         return succeed(None) if self.raft is None else self.raft.when_stopped()
 
+    def when_ready(self) -> Deferred[str]:
+        """Fire with the leader's address once one is known; fails with RaftShutdown."""
+        assert self.raft is not None, "a node that has started is asked"
+        return self.raft.when_leader()
+
     def reload(self) -> None:
         """Reread certificates and tokens; what is broken leaves the old in force."""
         if self._keyring is None:
@@ -87,7 +94,7 @@ class KVNode:
             self.log.warn("{warning}", warning=warning)
 
     def stop(self) -> Deferred[None]:
-        """Close everything that was opened.
+        """Hand leadership over, if this node leads, and close all that was opened.
 
         Returns: a Deferred that fires when that is done.
         Durable: all that was written.
@@ -184,7 +191,22 @@ class KVNode:
                     whom=whom,
                 )
 
+    async def _hand_over(self) -> None:
+        """Let the others have a leader at once, instead of after an election."""
+        raft = self.raft
+        if raft is None or raft.state is not RaftState.LEADER:
+            return
+        others = [voter for voter in raft.configuration.voters if voter != raft.address]
+        if not others:
+            return
+        handed = raft.transfer_leadership()
+        try:
+            await handed.addTimeout(HANDOVER_TIMEOUT, self._reactor)
+        except (RaftError, TimeoutError) as error:
+            self.log.info("Leadership was not handed over: {why}", why=str(error))
+
     async def _stop(self) -> None:
+        await self._hand_over()
         if self._port is not None:
             await maybeDeferred(self._port.stopListening)
         if self.raft is not None:

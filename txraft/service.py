@@ -41,6 +41,7 @@ from twisted.scripts._twistd_unix import UnixApplicationRunner
 from txraft.clock import use_monotonic_time
 from txraft.errors import ConfigError, RaftError
 from txraft.settings import Settings, effective, load_settings
+from txraft.supervisor import Supervisor
 
 STOP_TIMEOUT = 4.0
 
@@ -105,6 +106,9 @@ class Node(Protocol):
     def start(self) -> Deferred[None]:
         """Open everything and take part; fails with what prevented it."""
 
+    def when_ready(self) -> Deferred[str]:
+        """Fire with the leader's address, once one is known; fails with RaftError."""
+
     def when_stopped(self) -> Deferred[RaftError | None]:
         """Fire when the node has stopped: with why, if it stopped itself."""
 
@@ -152,11 +156,17 @@ class ProcessEnd:
 
 
 class NodeService(Service):
-    """Runs a node as long as the process, and the process as long as the node."""
+    """Runs a node as long as the process, and the process as long as the node.
+
+    *supervisor* is told when the node is ready, which is when it knows a leader.
+    """
 
     _log = Logger()
 
-    def __init__(self, node: Node, clock: IReactorTime, end: Any) -> None:
+    def __init__(
+        self, node: Node, clock: IReactorTime, end: Any, supervisor: Supervisor
+    ) -> None:
+        self._supervisor = supervisor
         self._node = node
         self._clock = clock
         self._end = end
@@ -181,6 +191,7 @@ class NodeService(Service):
         Returns: a Deferred that always fires.
         """
         Service.stopService(self)
+        self._supervisor.tell("STOPPING=1")
         stopping = self._node.stop()
         stopping.addTimeout(STOP_TIMEOUT, self._clock)
         stopping.addErrback(self._not_stopped)
@@ -188,6 +199,10 @@ class NodeService(Service):
 
     def _started(self, _: None) -> None:
         self._node.when_stopped().addCallback(self._stopped)
+        self._node.when_ready().addCallbacks(self._ready, _trap_raft_error)
+
+    def _ready(self, leader: str) -> None:
+        self._supervisor.tell("READY=1", f"STATUS=The leader was {leader} at the start")
 
     def _not_started(self, failure: Failure) -> None:
         if not self.running:
@@ -243,6 +258,11 @@ class HangUp(Service):
         self._reactor.callFromThread(self._node.reload)
 
 
+def _trap_raft_error(failure: Failure) -> None:
+    """Leave a node that stops before it is ready to `when_stopped`."""
+    failure.trap(RaftError)
+
+
 class RaftService(MultiService):
     """The services of `twistd raft`; it also sets the log level of the process."""
 
@@ -278,7 +298,8 @@ def makeService(options: Options) -> MultiService:
     root = RaftService(options)
     node = KVNode(reactor, options.settings)
     end = ProcessEnd(cast(IReactorCore, reactor))
-    service = NodeService(node, cast(IReactorTime, reactor), end)
+    supervisor = Supervisor(os.environ)
+    service = NodeService(node, cast(IReactorTime, reactor), end, supervisor)
     Service.setServiceParent(service, root)
     Service.setServiceParent(HangUp(node, cast(IReactorFromThreads, reactor)), root)
     return root
