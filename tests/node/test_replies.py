@@ -14,6 +14,7 @@ from txraft.core.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
     Header,
+    InstallSnapshotRequest,
     InstallSnapshotResponse,
     RequestPreVoteResponse,
     RequestVoteRequest,
@@ -112,6 +113,29 @@ class Refusing(RepliesCase):
         """Go peers do not check them either."""
         heartbeat = AppendEntriesRequest(2, "b", header=Header(9))
         self.assertIsNone(Replies(3, "a", "a").refuses(heartbeat))
+
+    def test_snapshots_of_unknown_versions(self) -> None:
+        """0 and 1 are served at every protocol version, others never."""
+        for snapshot_version, expected in (
+            (0, None),
+            (1, None),
+            (2, "unsupported snapshot version 2"),
+            (-1, "unsupported snapshot version -1"),
+        ):
+            request = InstallSnapshotRequest(
+                2,
+                "b",
+                9,
+                1,
+                3,
+                Configuration(),
+                0,
+                snapshot_version=snapshot_version,
+                header=Header(3),
+            )
+            for version in range(4):
+                found = Replies(version, "a", "a").refuses(request)
+                self.assertEqual(found, expected)
 
 
 class Bodies(RepliesCase):

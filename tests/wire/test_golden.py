@@ -112,6 +112,18 @@ class CapturedRequests(SynchronousTestCase):
         self.assertEqual(shapes, {True, False})
 
 
+class UnknownSnapshots(SynchronousTestCase):
+    def test_membership_of_an_unknown_version_is_not_looked_at(self) -> None:
+        """So that it can be refused with the text that Go peers use."""
+        fields = {b"SnapshotVersion": 2, b"Configuration": b"?", b"Size": 3}
+
+        request = decode_request(2, fields)
+
+        assert isinstance(request, InstallSnapshotRequest)
+        self.assertEqual((request.snapshot_version, request.size), (2, 3))
+        self.assertEqual(request.configuration, Configuration())
+
+
 class CapturedResponses(SynchronousTestCase):
     def test_response_reencodes_to_the_same_bytes(self) -> None:
         """What a Go peer answered is what we would have answered."""

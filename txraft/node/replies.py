@@ -15,6 +15,7 @@ from txraft.core.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
     Header,
+    InstallSnapshotRequest,
     InstallSnapshotResponse,
     Request,
     RequestPreVoteResponse,
@@ -24,6 +25,7 @@ from txraft.core.messages import (
 )
 from txraft.core.ready import Install, Outgoing, Refusal
 from txraft.interfaces import IncomingRPC
+from txraft.wire.requests import SNAPSHOT_VERSIONS
 
 NEWEST_VERSION = 3
 VERSION_REFUSED = "operation not supported with current protocol version"
@@ -55,9 +57,11 @@ class Replies:
         if isinstance(request, AppendEntriesRequest) and request.is_heartbeat:
             return None
         version = request.header.protocol_version or 0
-        if 0 <= version <= NEWEST_VERSION and version >= self._version - 1:
-            return None
-        return VERSION_REFUSED
+        if not 0 <= version <= NEWEST_VERSION or version < self._version - 1:
+            return VERSION_REFUSED
+        if isinstance(request, InstallSnapshotRequest):
+            return _refuses_snapshot(request)
+        return None
 
     def taking(self, install: Install) -> IncomingRPC:
         """Return the request whose snapshot is now taken, so not dropped."""
@@ -119,3 +123,9 @@ class Replies:
         if self._version == 0:
             return tuple(voter for voter in voters if voter != self._address)
         return voters if self._version == 1 else None
+
+
+def _refuses_snapshot(request: InstallSnapshotRequest) -> str | None:
+    if request.snapshot_version in SNAPSHOT_VERSIONS:
+        return None
+    return f"unsupported snapshot version {request.snapshot_version}"

@@ -48,6 +48,7 @@ REQUEST_VOTE = 1
 INSTALL_SNAPSHOT = 2
 TIMEOUT_NOW = 3
 REQUEST_PRE_VOTE = 4
+SNAPSHOT_VERSIONS = (0, 1)
 
 _MAX_INT64 = 2**63 - 1
 _CACHED_FRAMES = 256
@@ -78,6 +79,7 @@ def encode_request(request: Request) -> bytes:
 def decode_request(kind: int, fields: Fields) -> Request:
     """Make a request of the map behind type byte *kind*.
 
+    The membership in a snapshot of an unknown version is not looked at.
     Raises: ProtocolError for what a Go peer would refuse, for an entry that must not
         be appended, and for entries that do not follow each other.
     """
@@ -244,6 +246,8 @@ def _decode_install_snapshot(fields: Fields) -> InstallSnapshotRequest:
     if version == 0:
         configuration = Configuration.of_voters(peers)
         made_by = unsigned(fields, b"LastLogIndex")
+    elif version not in SNAPSHOT_VERSIONS:
+        configuration, made_by = Configuration(), 0
     else:
         configuration = decode_configuration(raw(fields, b"Configuration") or b"")
         made_by = unsigned(fields, b"ConfigurationIndex")
