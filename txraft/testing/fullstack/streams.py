@@ -1,0 +1,418 @@
+"""Connections between simulated nodes: streams of bytes that arrive late or in crumbs.
+
+As with TCP, what arrives, arrives in order. What a cut or loss holds back is sent
+again, until either end gives up. An end whose process died answers with a reset;
+one whose machine is off does not answer at all.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import (
+    ConnectionAborted,
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+)
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txraft.testing.simulation.network import Network
+from txraft.testing.simulation.schedule import Schedule
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress
+
+RESEND = 200_000
+"""Microseconds after which what was lost is sent again."""
+
+MAX_RESENDS = 40
+"""How often something is sent again before its connection ends."""
+
+HIGH_WATER_BYTES = 1 << 16
+"""Bytes on their way that make a producer pause."""
+
+HOST = "192.0.2.1"
+
+Act = Callable[..., object]
+"""Runs a function as a part of what a node does, if that still runs."""
+
+
+class Host:
+    """One life of a node in the network: its listener, and its ends of streams.
+
+    *act* runs what arrives.
+    """
+
+    def __init__(self, streams: Streams, address: str, act: Act) -> None:
+        self.address = address
+        self.act = act
+        self.factory: IProtocolFactory | None = None
+        self.is_on = True
+        self.is_dead = False
+        self.ends: dict[int, End] = {}
+        self._streams = streams
+        streams.hosts[address] = self
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Let *factory* take what is dialled here."""
+        self.factory = factory
+        return succeed(_Port(self))
+
+    def dial(self, address: str) -> _Endpoint:
+        """Return an endpoint that connects to *address*."""
+        if not address:
+            raise ValueError("an address is not empty")
+        return _Endpoint(self._streams, self, address)
+
+    def addr(self) -> str:
+        """Return this node's address as peers know it."""
+        return self.address
+
+    def die(self, power_off: bool) -> None:
+        """End everything at once, telling nobody here.
+
+        A kernel that goes on tells the other ends; without power they learn it
+        when something of theirs arrives in the next life.
+        """
+        self.is_on = not power_off
+        self.is_dead = True
+        self.factory = None
+        for end in list(self.ends.values()):
+            end.closed = True
+            if not power_off:
+                end.tell_other(ConnectionLost())
+        self.ends.clear()
+
+
+class Streams:
+    """All connections, over the links of a *network* whose channels keep order.
+
+    *crumbs* tells, each time something is sent, whether it arrives in pieces.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        network: Network,
+        random: Random,
+        crumbs: Callable[[], bool],
+    ) -> None:
+        self.schedule = schedule
+        self.network = network
+        self.random = random
+        self.crumbs = crumbs
+        self.hosts: dict[str, Host] = {}
+        self.made = 0
+        self.bytes = 0
+
+    def connect(
+        self, source: Host, target: str, factory: IProtocolFactory
+    ) -> Deferred[IProtocol]:
+        """Dial *target* from *source*; the attempt may be cancelled."""
+        self.made += 1
+        attempt = _Attempt(self, source, target, factory, self.made)
+        attempt.send()
+        return attempt.result
+
+
+class _Attempt:
+    """One connection being made: there, and back."""
+
+    def __init__(
+        self,
+        streams: Streams,
+        source: Host,
+        target: str,
+        factory: IProtocolFactory,
+        number: int,
+    ) -> None:
+        self._streams = streams
+        self._source = source
+        self._target = target
+        self._factory = factory
+        self._number = number
+        self._over = False
+        self._sent = 0
+        self.result: Deferred[IProtocol] = Deferred(self._cancelled)
+
+    def send(self) -> None:
+        """Knock, again and again while nobody hears it."""
+        streams = self._streams
+        if self._over or not self._source.is_on or self._sent > MAX_RESENDS:
+            return
+        self._sent += 1
+        carried = self._target in streams.hosts and streams.network.carry(
+            self._source.address, self._target, self._number, self._arrive
+        )
+        if not carried:
+            streams.schedule.after(RESEND, self.send)
+
+    def _cancelled(self, _: Deferred[IProtocol]) -> None:
+        self._over = True
+
+    def _arrive(self) -> None:
+        host = self._streams.hosts[self._target]
+        if self._over or not host.is_on:
+            return
+        if host.factory is None:
+            self._return(self._refused)
+        else:
+            host.act(self._accept, host)
+
+    def _accept(self, host: Host) -> None:
+        protocol = host.factory.buildProtocol(_ADDRESS) if host.factory else None
+        if protocol is None:
+            self._return(self._refused)
+            return
+        far = End(self._streams, host, self._number)
+        near = End(self._streams, self._source, self._number)
+        near.other, far.other = far, near
+        if self._return(self._connected, near):
+            far.start(protocol)
+        else:
+            self._streams.schedule.after(RESEND, self._arrive)
+
+    def _return(self, function: Callable[..., object], *arguments: object) -> bool:
+        return self._streams.network.carry(
+            self._target,
+            self._source.address,
+            self._number,
+            self._source.act,
+            function,
+            *arguments,
+        )
+
+    def _refused(self) -> None:
+        if not self._over:
+            self._over = True
+            self.result.errback(ConnectionRefusedError())
+
+    def _connected(self, near: End) -> None:
+        if self._over:
+            near.closed = True
+            near.tell_other(ConnectionLost())
+            return
+        self._over = True
+        protocol = self._factory.buildProtocol(_ADDRESS)
+        assert protocol is not None, "who dials wants a connection"
+        near.start(protocol)
+        self.result.callback(protocol)
+
+
+class End:
+    """One end of a connection, as the protocol there sees its transport."""
+
+    other: End
+
+    def __init__(self, streams: Streams, host: Host, number: int) -> None:
+        self.host = host
+        self.closed = False
+        self.protocol: Any = None
+        self._streams = streams
+        self._number = number
+        self._unsent: deque[bytes] = deque()
+        self._on_the_way = 0
+        self._arrived: deque[bytes] = deque()
+        self._reading = True
+        self._closing: Exception | None = None
+        self._producer: Any = None
+        self._paused_producer = False
+        self._resends = 0
+        self._waiting = False
+
+    def start(self, protocol: Any) -> None:
+        """Become the transport of *protocol*."""
+        self.protocol = protocol
+        self.host.ends[self._number] = self
+        protocol.makeConnection(self)
+
+    # What a protocol calls ------------------------------------------------------
+
+    def getPeer(self) -> IAddress:
+        """Return an address for a log."""
+        return _ADDRESS
+
+    getHost = getPeer
+
+    def write(self, data: bytes) -> None:
+        """Queue *data*."""
+        if self.closed or self._closing is not None or not data:
+            return
+        self._streams.bytes += len(data)
+        self._unsent.extend(self._pieces(data))
+        self._on_the_way += len(data)
+        if self._producer is not None and self._on_the_way > HIGH_WATER_BYTES:
+            self._paused_producer = True
+            self._producer.pauseProducing()
+        self._schedule_send()
+
+    def writeSequence(self, pieces: list[bytes]) -> None:
+        """Queue all *pieces*."""
+        self.write(b"".join(pieces))
+
+    def loseConnection(self) -> None:
+        """Close once all is sent."""
+        if self._closing is None and not self.closed:
+            self._closing = ConnectionDone()
+            self._schedule_send()
+
+    def abortConnection(self) -> None:
+        """Close now."""
+        if not self.closed:
+            self._unsent.clear()
+            self.tell_other(ConnectionLost())
+            self._later(self._end, ConnectionAborted())
+
+    def pauseProducing(self) -> None:
+        """Stop reading."""
+        self._reading = False
+
+    def resumeProducing(self) -> None:
+        """Read again."""
+        self._reading = True
+        self._later(self._read)
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        """Tell *producer* to pause when too much is queued."""
+        self._producer = producer
+
+    def unregisterProducer(self) -> None:
+        """Forget the producer."""
+        self._producer = None
+
+    # On the way -----------------------------------------------------------------
+
+    def tell_other(self, reason: Exception) -> None:
+        """Let the other end learn that this connection is over, in time."""
+        self._carry(self.other.host.act, self.other.over, reason)
+
+    def over(self, reason: Exception) -> None:
+        """End this end, because of what came from the other."""
+        self._read()
+        self._end(reason)
+
+    def reset(self) -> None:
+        """Break the connection in the middle of whatever it carries."""
+        self._unsent.clear()
+        self._arrived.clear()
+        self.host.act(self._end, ConnectionLost())
+        self.other.host.act(self.other._end, ConnectionLost())
+
+    def _pieces(self, data: bytes) -> list[bytes]:
+        if not self._streams.crumbs() or len(data) > HIGH_WATER_BYTES:
+            return [data]
+        random, pieces = self._streams.random, []
+        while data:
+            size = random.choice((1, 2, 5, 40, 1000))
+            pieces.append(data[:size])
+            data = data[size:]
+        return pieces
+
+    def _later(self, function: Callable[..., object], *arguments: object) -> None:
+        self._streams.schedule.after(0, self.host.act, function, *arguments)
+
+    def _carry(self, function: Callable[..., object], *arguments: object) -> bool:
+        return self._streams.network.carry(
+            self.host.address,
+            self.other.host.address,
+            self._number,
+            function,
+            *arguments,
+        )
+
+    def _schedule_send(self, delay: int = 0) -> None:
+        if not self._waiting:
+            self._waiting = True
+            self._streams.schedule.after(delay, self._send)
+
+    def _send(self) -> None:
+        self._waiting = False
+        while self._unsent and not self.closed:
+            if not self._carry(self.other._arrive, self._unsent[0]):
+                self._resend()
+                return
+            self._resends = 0
+            self._unsent.popleft()
+        if self._closing is not None and not self.closed:
+            self.tell_other(ConnectionDone())
+            self.host.act(self._end, self._closing)
+
+    def _resend(self) -> None:
+        self._resends += 1
+        if self._resends > MAX_RESENDS:
+            self.host.act(self._end, ConnectionLost())
+        else:
+            self._schedule_send(RESEND)
+
+    def _arrive(self, data: bytes) -> None:
+        if self.closed or self.host.is_dead:
+            if self._streams.hosts[self.host.address].is_on:
+                self.tell_other(ConnectionLost())
+            return
+        self._arrived.append(data)
+        self.host.act(self._read)
+
+    def _read(self) -> None:
+        while self._arrived and self._reading and not self.closed:
+            data = self._arrived.popleft()
+            self._streams.schedule.after(0, self.other._taken, len(data))
+            self.protocol.dataReceived(data)
+
+    def _taken(self, size: int) -> None:
+        self._on_the_way -= size
+        if self._paused_producer and not self._on_the_way:
+            self._paused_producer = False
+            if self._producer is not None and not self.closed:
+                self.host.act(self._producer.resumeProducing)
+
+    def _end(self, reason: Exception) -> None:
+        if not self.closed:
+            self.closed = True
+            self.host.ends.pop(self._number, None)
+            self.protocol.connectionLost(Failure(reason))
+
+
+@implementer(IListeningPort)
+class _Port:
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def startListening(self) -> None:
+        """Listen, as it does already."""
+
+    def stopListening(self) -> Deferred[None]:
+        """Accept nothing any more."""
+        self._host.factory = None
+        return succeed(None)
+
+    def getHost(self) -> IAddress:
+        """Return an address for a log."""
+        return _ADDRESS
+
+
+@implementer(IStreamClientEndpoint)
+class _Endpoint:
+    def __init__(self, streams: Streams, source: Host, target: str) -> None:
+        self._streams = streams
+        self._source = source
+        self._target = target
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect a protocol of *protocolFactory*."""
+        return self._streams.connect(self._source, self._target, protocolFactory)
+
+
+_ADDRESS = IPv4Address("TCP", HOST, 1)

@@ -1,0 +1,70 @@
+"""What leaves a node, held against what is on its disk: promises are durable.
+
+A `WatchedTransport` is the real one; it looks at requests and answers on their way
+out, before they are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from txraft.core.messages import (
+    Request,
+    RequestVoteRequest,
+    RequestVoteResponse,
+    Response,
+)
+from txraft.interfaces import IncomingRPC, RPCHandler
+from txraft.transport.network import NetworkTransport
+
+Asks = Callable[[str, Request], None]
+Answers = Callable[[Request, Response], None]
+
+
+class WatchedTransport(NetworkTransport):
+    """A transport that tells *asks* of vote requests and *answers* of answers."""
+
+    asks: Asks
+    answers: Answers
+
+    def set_handler(self, handler: RPCHandler) -> None:
+        """Deliver requests to *handler*, and see what it answers."""
+        super().set_handler(_WatchedHandler(handler, self.answers))
+
+    def request_vote(
+        self, target: str, request: RequestVoteRequest
+    ) -> Deferred[RequestVoteResponse]:
+        """Ask for a vote."""
+        self.asks(target, request)
+        return super().request_vote(target, request)
+
+
+class _WatchedHandler:
+    def __init__(self, handler: RPCHandler, answers: Answers) -> None:
+        self._handler = handler
+        self._answers = answers
+
+    def rpc_received(self, rpc: IncomingRPC) -> None:
+        self._handler.rpc_received(_WatchedRPC(rpc, self._answers))
+
+    def connection_closed(self, connection: object) -> None:
+        self._handler.connection_closed(connection)
+
+
+class _WatchedRPC:
+    def __init__(self, rpc: IncomingRPC, answers: Answers) -> None:
+        self.command = rpc.command
+        self.body: Any = rpc.body
+        self.connection = rpc.connection
+        self._rpc = rpc
+        self._answers = answers
+
+    def respond(self, response: Response) -> None:
+        self._answers(self.command, response)
+        self._rpc.respond(response)
+
+    def fail(self, error: str) -> None:
+        self._rpc.fail(error)
