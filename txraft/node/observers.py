@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred, QueueOverflow
 from twisted.logger import Logger
 
+from txraft.node.state import RaftState
+
 if TYPE_CHECKING:
     from txraft.node.raft import Raft
 
@@ -125,6 +127,27 @@ class Observer:
         self._draining = False
 
 
+class Edges:
+    """Turns observed states into calls of *callback* with whether the node leads."""
+
+    def __init__(self, callback: Callable[[bool], object]) -> None:
+        self._callback = callback
+        self._leads: bool | None = None
+
+    def __call__(self, observation: Observation) -> object:
+        """Call, if this is news."""
+        leads = observation.data is RaftState.LEADER
+        if leads is self._leads:
+            return None
+        self._leads = leads
+        return self._callback(leads)
+
+
+def is_state(observation: Observation) -> bool:
+    """Let only changes of state through."""
+    return isinstance(observation.data, RaftState)
+
+
 class Observers:
     """The observers of one node, told in the order they registered."""
 
@@ -132,6 +155,8 @@ class Observers:
 
     def __init__(self) -> None:
         self._observers: list[Observer] = []
+        self._untold: deque[Observation] = deque()
+        self._telling = False
 
     def register(self, observer: Observer) -> None:
         """Tell *observer* from now on."""
@@ -144,7 +169,20 @@ class Observers:
             self._observers.remove(observer)
 
     def tell(self, observation: Observation) -> None:
-        """Tell every observer; one that raises does not keep it from the others."""
+        """Tell every observer; one that raises does not keep it from the others.
+
+        All are told everything in the same order: what comes while one is being told
+        waits until the others were.
+        """
+        self._untold.append(observation)
+        if self._telling:
+            return
+        self._telling = True
+        while self._untold:
+            self._tell_all(self._untold.popleft())
+        self._telling = False
+
+    def _tell_all(self, observation: Observation) -> None:
         for observer in list(self._observers):
             try:
                 observer.observe(observation)

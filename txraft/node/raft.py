@@ -5,6 +5,7 @@ Source: hashicorp/raft `Raft`; the names are its own, in snake_case.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import SystemRandom
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txraft.config import Config, validate_config
-from txraft.core.configuration import Configuration, Server
+from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.core.messages import RequestVoteRequest
 from txraft.errors import (
@@ -33,7 +34,6 @@ from txraft.interfaces import (
     FSM,
     LogStore,
     PeerStore,
-    ServerPeerStore,
     SnapshotMeta,
     SnapshotStore,
     StableStore,
@@ -41,10 +41,11 @@ from txraft.interfaces import (
     WithClose,
 )
 from txraft.node.boot import Recovered, recover, restore_newest
+from txraft.node.founding import Founding, stored_founders
 from txraft.node.handover import Handover
-from txraft.node.membership import Membership, founders
+from txraft.node.membership import Membership
 from txraft.node.notices import Notices
-from txraft.node.observers import Observation, Observer
+from txraft.node.observers import Edges, Observation, Observer, is_state
 from txraft.node.pending import ApplyResult, Verification
 from txraft.node.shell import Parts, Shell
 from txraft.node.state import RaftState
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from random import Random
 
 
-class Raft(Status, Membership):
+class Raft(Status, Membership, Founding):
     """One node: a member of a cluster that keeps *fsm* equal on all of them.
 
     Nothing happens before `start`. *local_addr* is this node's address as its peers
@@ -143,14 +144,19 @@ class Raft(Status, Membership):
         snapshot, warnings = restored
         for warning in warnings:
             self.log.warn("{node}: {warning}", node=parts.address, warning=warning)
-        version = parts.config.protocol_version
+        return self._read(snapshot, lambda: stored_founders(parts))
 
+    def _read(
+        self, snapshot: SnapshotMeta | None, founders: Callable[[], Configuration]
+    ) -> Deferred[Recovered]:
+        parts = self._parts
+        version = parts.config.protocol_version
         return parts.workers.writer.run(
             lambda: recover(
                 parts.log_store,
                 parts.stable_store,
                 snapshot,
-                lambda: _founders(parts),
+                founders,
                 version,
                 lambda entry: encode_new(entry, version),
             )
@@ -158,19 +164,25 @@ class Raft(Status, Membership):
 
     def _take_part(self, recovered: Recovered) -> None:
         parts = self._parts
-        if self._shutdown_error is not None:
-            raise self._shutdown_error
+        self._enter(recovered)
         for warning in recovered.warnings:
             self.log.warn("{node}: {warning}", node=parts.address, warning=warning)
         self._snapshot_index = recovered.snapshot.index
-        self._shell = shell = Shell(parts, recovered, self)
         self._schedule_snapshot_check()
-        parts.transport.set_handler(shell)
         self._ticker = LoopingCall.withCount(self._tick)
         self._ticker.clock = parts.clock
         ticking = self._ticker.start(tick_seconds(parts.config), now=False)
         ticking.addErrback(lambda f: self.stop_because("a timer failed", f))
+
+    def _enter(self, recovered: Recovered) -> None:
+        if self._shutdown_error is not None:
+            raise self._shutdown_error
+        self._shell = shell = Shell(self._parts, recovered, self)
+        self._parts.transport.set_handler(shell)
         shell.schedule()
+
+    def _begin_again(self, founders: Callable[[], Configuration]) -> Deferred[None]:
+        return self._read(None, founders).addCallback(self._enter)
 
     def shutdown(self) -> Deferred[None]:
         """Leave at once, without handing leadership over; idempotent.
@@ -422,6 +434,22 @@ class Raft(Status, Membership):
         """Tell *observer* of changes of role and leader from now on."""
         self._notices.observers.register(observer)
 
+    def leader_ch(self, callback: Callable[[bool], object]) -> Callable[[], None]:
+        """Tell *callback* whether this node leads: now, and whenever that changes.
+
+        Nothing is lost: while a Deferred that it has returned has not fired, at most
+        MAX_WAITING_OBSERVATIONS changes wait. Pass the `put` of a `DeferredQueue` for
+        a queue.
+
+        Returns: a function that ends it.
+        Source: hashicorp/raft `LeaderCh`, which loses what nobody waits for.
+        """
+        edges = Edges(callback)
+        observer = Observer(edges, is_state, blocking=True)
+        self.register_observer(observer)
+        observer.observe(Observation(self, self.state))
+        return lambda: self.deregister_observer(observer)
+
     def deregister_observer(self, observer: Observer) -> None:
         """Tell *observer* no more; idempotent."""
         self._notices.observers.deregister(observer)
@@ -442,16 +470,3 @@ class Raft(Status, Membership):
         """Tell of changes of role, leader and membership."""
         assert self._shell is not None, "turns begin when the node takes part"
         self._notices.turned(self._shell)
-
-
-def _founders(parts: Parts) -> Configuration:
-    """Return the membership that a node with nothing on disk begins with."""
-    store = parts.peer_store
-    if isinstance(store, ServerPeerStore):
-        servers = store.servers()
-    else:
-        servers = [Server(peer, peer) for peer in store.peers()]
-    config = parts.config
-    if not servers and config.enable_single_node:
-        servers = [Server(parts.address, parts.address)]
-    return founders(servers, parts.address, parts.server_id, config.protocol_version)

@@ -59,7 +59,7 @@ from txraft.node.applier import Applier
 from txraft.node.boot import Recovered, read_range
 from txraft.node.outbox import Outbox
 from txraft.node.pending import Change, Pending, Proposal, Verification
-from txraft.node.replies import Replies
+from txraft.node.replies import SHUT_DOWN, Replies
 from txraft.node.snapshots import Snapshots
 from txraft.node.tail import Tail
 from txraft.node.timing import core_options
@@ -428,6 +428,10 @@ class Shell:
         self._fail_verifications(error)
         self.replies.abandon(self._after_sync)
         self._after_sync.clear()
+        inputs, self._inputs = self._inputs, []
+        for function, arguments in inputs:
+            if function == self.consensus.request:
+                self.replies.refuse(arguments[1], SHUT_DOWN)
 
     # Snapshots
 
