@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 import sys
-from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -230,7 +230,7 @@ class NodeServiceTests(SynchronousTestCase):
     def heard(self) -> list[str]:
         """Return what systemd was told since the last call."""
         told = []
-        with suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError):
             while True:
                 told.append(self.socket.recv(1000).decode())
         return told
