@@ -79,6 +79,11 @@ class HTTPLimits:
         60.0,
         "Seconds without a byte after which a connection that awaits no answer ends.",
     )
+    read_timeout: float = _option(
+        20.0,
+        "Seconds from the first byte of a request to its last; a backup has "
+        "`backup_timeout`. A slower client is answered 408 and closed.",
+    )
     linger_timeout: float = _option(
         2.0,
         "Seconds in which a client may finish a body that was refused, so that it "

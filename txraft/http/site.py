@@ -1,7 +1,7 @@
 """The HTTP server of a node: connections, their limits, and what is wired behind.
 
-Bodies and lines are bounded before they are read. What this does not do: TLS, an
-access log, HTTP/2.
+Bodies and lines are bounded before they are read, and so is the time they take. What
+this does not do: TLS, which is wrapped around it, an access log, HTTP/2.
 """
 
 from __future__ import annotations
@@ -116,7 +116,9 @@ class KVRequest(Request):
         """Refuse a body that is announced as too long, before it is sent."""
         self.content = self._body
         if self.channel.is_for(BACKUP):
-            self._limit = self._room = self.channel.site.limits.max_backup_bytes
+            limits = self.channel.site.limits
+            self._limit = self._room = limits.max_backup_bytes
+            self.channel.grant(limits.backup_timeout)
         if length is not None and length > self._room:
             self._refuse()
 
@@ -132,6 +134,7 @@ class KVRequest(Request):
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """Serve the request, which is complete."""
+        self.channel.request_arrived()
         if self._refused:
             self.channel.close()
             return
@@ -167,6 +170,7 @@ class KVChannel(HTTPChannel):
     """A connection, counted by its site and with lines of bounded length."""
 
     site: KVSite
+    _hurry: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
         """Take the connection, or answer 503 when there are too many."""
@@ -185,7 +189,30 @@ class KVChannel(HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Count the connection no more."""
         self.site.channels.discard(self)
+        self.request_arrived()
         HTTPChannel.connectionLost(self, reason)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Read on, for a while from the first byte of a request."""
+        if self._hurry is None and not self.requests:
+            self.grant(self.site.limits.read_timeout)
+        HTTPChannel.dataReceived(self, data)
+
+    def grant(self, seconds: float) -> None:
+        """Give the request at hand *seconds* to arrive."""
+        self.request_arrived()
+        self._hurry = self.site.clock.callLater(seconds, self._too_slow)
+
+    def request_arrived(self) -> None:
+        """Wait for it no longer."""
+        hurry, self._hurry = self._hurry, None
+        if hurry is not None and hurry.active():
+            hurry.cancel()
+
+    def _too_slow(self) -> None:
+        self._hurry = None
+        self.write_refusal(Refusal(408, "The request took too long to arrive."))
+        self.timeoutConnection()  # type: ignore[no-untyped-call]
 
     def is_for(self, path: bytes) -> bool:
         """Tell whether the request whose headers have come is for *path*."""

@@ -397,11 +397,12 @@ class PeerFactory(Factory):
         removed, self._members = self._members - members, members
         for connection in list(self._connections):
             sender = connection.sender
-            if sender is not None and sender not in members:
-                if sender in removed or self._is_stranger(connection, sender):
-                    connection.refuse(
-                        f"it speaks as {shown(sender)}, which is no member any more"
-                    )
+            if sender is None or sender in members:
+                continue
+            if sender in removed or self._is_stranger(connection, sender):
+                connection.refuse(
+                    f"it speaks as {shown(sender)}, which is no member any more"
+                )
 
     def _is_stranger(self, connection: PeerProtocol, sender: str) -> bool:
         if self.gate is None:
