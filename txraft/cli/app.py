@@ -13,6 +13,7 @@ from txraft.cli.lock import lock
 from txraft.cli.log import log
 from txraft.cli.recover import recover
 from txraft.cli.snapshot import snapshot
+from txraft.cli.tls import tls
 from txraft.cli.txn import txn
 
 EPILOG = (
@@ -53,6 +54,7 @@ _COMMANDS = (
     log,
     recover,
     demo,
+    tls,
 )
 for _command in _COMMANDS:
     main.add_command(_command)
