@@ -18,6 +18,7 @@ from random import Random
 from typing import BinaryIO, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
@@ -30,6 +31,7 @@ from txraft.node.state import RaftState
 from txraft.node.worker import MemoryWorker, Workers
 from txraft.storage.memory import InmemSnapshotStore, InmemStore
 from txraft.storage.peers import StaticPeers
+from txraft.testing.clock import HeapClock
 from txraft.transport.inmem import InmemTransport
 
 T = TypeVar("T")
@@ -111,7 +113,7 @@ class Cluster:
     *make_fsm* makes the state machine of each node; *seed* decides every random
     choice. A write takes *disk_seconds*, a message *latency* seconds one way; with
     neither, both wait only until the clock is advanced, be it by 0. `start` starts
-    the founding nodes.
+    the founding nodes. *clock* is a `task.Clock` unless another one is given.
     """
 
     def __init__(
@@ -122,8 +124,9 @@ class Cluster:
         seed: int = 0,
         disk_seconds: float = 0.0,
         latency: float = 0.0,
+        clock: Clock | HeapClock | None = None,
     ) -> None:
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.disk_seconds = disk_seconds
         self.latency = latency
         self.config = config
@@ -170,7 +173,7 @@ class Cluster:
             disk.peer_store,
             None,
             transport,
-            clock=self.clock,
+            clock=self.clock_of(address),
             workers=workers,
             random=Random(self.random.random()),
         )
@@ -189,6 +192,10 @@ class Cluster:
         self._route()
         self.advance(0)
         return node
+
+    def clock_of(self, address: str) -> IReactorTime:
+        """Return the clock that the node at *address* goes by."""
+        return self.clock
 
     def _later(self, address: str, call: Callable[[], bool]) -> object:
         seconds = self._slow_disks.get(address, self.disk_seconds)

@@ -185,10 +185,12 @@ def search(operations: Iterable[Operation], max_steps: int = MAX_STEPS) -> None:
 def _relevant(operations: Iterable[Operation]) -> list[Operation]:
     """Leave out what can be seen by nobody, in the order of calls.
 
-    A write of unknown outcome whose value nobody met changes nothing that is known.
+    A write of unknown outcome whose value nobody met, nor a compare-and-set that may
+    have been made expected, changes nothing that is known.
     """
     ordered = sorted(operations, key=lambda operation: operation.called)
     met = {o.result for o in ordered if o.is_known}
+    met |= {o.expected for o in ordered if o.kind is Kind.CAS and not o.is_known}
     return [
         o
         for o in ordered

@@ -23,8 +23,9 @@ POINTS = {
     "connection closed on a pre-vote": 0.3,
     "crash of a new leader": 0.4,
     "leader cut off after a change": 0.4,
-    "leader cut off with entries of its own": 0.02,
+    "leader cut off with entries of its own": 0.03,
     "crash after a vote": 0.05,
+    "crash of a leader as the network mends": 0.5,
     "answer lost": 0.05,
 }
 """Each point, and how often it fires where it is armed."""

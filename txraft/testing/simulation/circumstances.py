@@ -44,6 +44,7 @@ class Circumstances:
     change_rate: float
     transfer_rate: float
     snapshot_rate: float
+    burst_rate: float
     clients: int
     think: int
     armed: float
@@ -76,18 +77,19 @@ def draw(seed: int, random: Random) -> Circumstances:
         tail=random.choice((0.0, 0.01, 0.05)),
         longest_delay=random.choice((1_000, 20_000, 100_000, 300_000)),
         in_order=random.random() < 0.5,
-        crash_rate=random.choice((0.0, 0.01, 0.04)),
+        crash_rate=random.choice((0.0, 0.01, 0.04, 0.1)),
         pause_rate=random.choice((0.0, 0.01, 0.03)),
         disk_fault_rate=random.choice((0.0, 0.0, 0.01)),
-        cut_rate=random.choice((0.0, 0.01, 0.05)),
+        cut_rate=random.choice((0.0, 0.02, 0.05, 0.1)),
         degrade_rate=random.choice((0.0, 0.02)),
-        heal_rate=random.choice((0.02, 0.06)),
+        heal_rate=random.choice((0.02, 0.06, 0.15)),
         change_rate=random.choice((0.0, 0.03, 0.15)),
         transfer_rate=random.choice((0.0, 0.01)),
         snapshot_rate=random.choice((0.0, 0.02)),
+        burst_rate=random.choice((0.0, 0.1, 0.4, 0.8)),
         clients=random.randint(2, 5),
         think=random.choice((50_000, 200_000, 500_000)),
-        armed=random.choice((0.0, 0.15, 0.4)),
+        armed=random.choice((0.0, 0.15, 0.4, 0.6)),
     )
     if seed % FAULT_FREE_EVERY == FAULT_FREE_EVERY - 1:
         return _without_faults(circumstances)

@@ -149,8 +149,9 @@ class SimulatedServer:
         )
 
     def receive(self, function: Callable[..., object], *arguments: object) -> None:
-        """Call *function* now, or when this server goes on."""
-        self._call(self.life, function, arguments)
+        """Call *function* now, or when this server goes on; not if it is down."""
+        if self.running:
+            self._call(self.life, function, arguments)
 
     def _call(
         self,

@@ -15,7 +15,7 @@ from txraft.testing.simulation.server import SimulatedServer
 if TYPE_CHECKING:
     from txraft.testing.simulation.simulation import Simulation
 
-LONGEST_REST = 4_000_000
+LONGEST_REST = 3_000_000
 """Microseconds that a crashed server stays down at most."""
 
 LONGEST_PAUSE = 3_000_000
@@ -46,8 +46,7 @@ class Storm:
         if draw() < circumstances.cut_rate:
             self._cut()
         if simulation.network.cuts and draw() < circumstances.heal_rate:
-            simulation.note(None, "mends the network")
-            simulation.network.mend()
+            self._mend()
         if draw() < circumstances.degrade_rate:
             self._degrade()
         if draw() < circumstances.snapshot_rate:
@@ -82,7 +81,8 @@ class Storm:
         for other in simulation.running:
             if self._random.random() < 0.5:
                 other.receive(self._hang_up, other, server.address)
-        delay = self._random.randint(0, LONGEST_REST)
+        longest = self._random.choice((300_000, LONGEST_REST))
+        delay = self._random.randint(0, longest)
         simulation.schedule.after(delay, self.restart, server)
 
     def _hang_up(self, server: SimulatedServer, peer: str) -> None:
@@ -134,6 +134,16 @@ class Storm:
             simulation.note(None, f"cuts the network: {name} around {centre}")
             TOPOLOGIES[name](simulation.network, centre, random)
 
+    def _mend(self) -> None:
+        simulation = self._simulation
+        simulation.note(None, "mends the network")
+        simulation.network.mend()
+        leader = simulation.leader()
+        if leader is not None and (
+            simulation.buggify("crash of a leader as the network mends")
+        ):
+            self.crash(leader)
+
     def _degrade(self) -> None:
         """Make one direction slow and lossy."""
         links = self._simulation.network.links
@@ -160,6 +170,8 @@ class Storm:
     def _operate(self, leader: SimulatedServer) -> None:
         simulation, draw = self._simulation, self._random.random
         circumstances = simulation.circumstances
+        if draw() < circumstances.burst_rate:
+            simulation.workload.burst(leader, self._random.randint(1, 4))
         if draw() < circumstances.change_rate:
             leader.receive(self._change, leader)
         if draw() < circumstances.transfer_rate:
@@ -168,7 +180,9 @@ class Storm:
             simulation.note(leader, "hands over to", target)
             leader.receive(self._transfer, leader, target)
         if simulation.buggify("leader cut off with entries of its own"):
+            simulation.workload.burst(leader, 2)
             self._cut_off(leader)
+            simulation.workload.burst(leader, 8)
 
     def _transfer(self, leader: SimulatedServer, target: str) -> None:
         leader.turn(leader.consensus.transfer, target)

@@ -20,6 +20,9 @@ PATIENCE = 3_000_000
 MAX_OPERATIONS = 600
 """Operations of one run; a search for their order must not take for ever."""
 
+MAX_IN_BURSTS = 1_000
+"""Writes of one run for whose outcome no client waits."""
+
 Then = Callable[[], None] | None
 """What goes on once an operation is settled."""
 
@@ -46,13 +49,19 @@ class Workload:
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
-        self.history: list[Operation] = []
+        self._asked: dict[int, Operation] = {}
         self.acknowledged: dict[bytes, int] = {}
         self.refused: dict[bytes, int] = {}
         self.outcomes = 0
         self._numbers = 0
         self._moments = 0
+        self._bursts = 0
         self._known: dict[str, Value] = {}
+
+    @property
+    def history(self) -> list[Operation]:
+        """All that took effect, or may have."""
+        return list(self._asked.values())
 
     def start(self) -> None:
         """Let all clients begin."""
@@ -68,11 +77,19 @@ class Workload:
     def _next(self) -> None:
         """Let one client ask for one thing, then think, and so on."""
         simulation = self._simulation
-        if simulation.ended or len(self.history) >= MAX_OPERATIONS:
+        asked = self._numbers - self._bursts
+        if simulation.ended or asked >= MAX_OPERATIONS:
             return
         random = simulation.random
         key = random.choice(tuple(MENU))
         self.ask(self._find_server(), random.choice(MENU[key]), key, self._think)
+
+    def burst(self, server: SimulatedServer, count: int) -> None:
+        """Have *server* do writes that hold nobody up, so that they pile up there."""
+        if self._bursts < MAX_IN_BURSTS:
+            self._bursts += count
+            for _ in range(count):
+                self.ask(server, Kind.WRITE, "b")
 
     def _think(self) -> None:
         simulation = self._simulation
@@ -105,7 +122,7 @@ class Workload:
             known = self._known.get(key)
             operation.expected = known if isinstance(known, int) else None
         waiting = Waiting(operation, encode(number, operation))
-        self.history.append(operation)
+        self._asked[operation.called] = operation
         if server is None:
             self._refuse(waiting, then)
             return waiting
@@ -157,7 +174,7 @@ class Workload:
         """Tell a client that its operation has not and will not take effect."""
         if waiting.settled:
             return
-        self.history = [o for o in self.history if o is not waiting.operation]
+        del self._asked[waiting.operation.called]
         self.refused[waiting.command] = 0
         self._finish(waiting, then)
 
