@@ -142,7 +142,12 @@ class FileSnapshotStore(SnapshotReader):
         configuration: Configuration,
         configuration_index: int,
     ) -> FileSnapshotSink:
-        """Begin a snapshot of the log up to (*index*, *term*)."""
+        """Begin a snapshot of the log up to (*index*, *term*).
+
+        A directory that is missing is made again.
+        """
+        if not self._fs.is_directory(self._directory):
+            make_directories(self._fs, self._directory)
         now = max(self._milliseconds(), self._latest_milliseconds + 1)
         self._latest_milliseconds = now
         id = f"{term}-{index}-{now}"
