@@ -31,7 +31,7 @@ setup(
         "service-identity>=24.1",
         "pyyaml>=6.0.1",
         "fastcrc>=0.3.2",
-        "click>=8.1",
+        "click>=8.2",
         "prometheus-client>=0.20",
     ],
     entry_points={"console_scripts": ["txraft = txraft.cli.app:main"]},

@@ -45,7 +45,7 @@ def inspect_backup(path: Path) -> Backup:
     meta: dict[str, Any] = {}
     size, keys = 0, None
     try:
-        with path.open("rb") as raw, tarfile.open(fileobj=raw, mode="r|gz") as archive:
+        with gzip.open(path) as raw, tarfile.open(fileobj=raw, mode="r|") as archive:
             for member in archive:
                 file = archive.extractfile(member)
                 if member.name not in _NAMES or file is None:
@@ -62,6 +62,8 @@ def inspect_backup(path: Path) -> Backup:
                     meta = json.loads(data)
                 else:
                     listed = _parse_sums(data)
+            while raw.read(PIECE_BYTES):  # up to the checksum of the whole
+                pass
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataCorrupted(f"{path}: this is no whole backup: {error}") from error
     except ValueError as error:

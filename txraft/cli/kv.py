@@ -192,13 +192,16 @@ def content(value: str) -> bytes:
 def parse_export(data: bytes, prefix: str) -> list[Operation]:
     """Read an export. Raises: click.UsageError"""
     try:
+        listed = json.loads(data)
+        if not isinstance(listed, list):
+            raise ValueError("it is no list")
         return [
             Operation.set(
                 prefix + each["key"],
                 b64decode(each["value"] or "", validate=True),
                 int(each.get("flags", 0)),
             )
-            for each in json.loads(data)
+            for each in listed
         ]
     except (ValueError, KeyError, TypeError, AttributeError, Base64Error) as error:
         raise click.UsageError(

@@ -59,18 +59,18 @@ class Calls:
         Raises: Unavailable when the request certainly has no effect, OutcomeUnknown
             when that cannot be told.
         """
-        if self._name is not None and not question.repeatable:
+        if self._name is not None and question.writes and not question.repeatable:
             self._sequence += 1
             numbered = {CLIENT: self._name, SEQUENCE: str(self._sequence)}
             question = replace(question, repeatable=True, headers=numbered)
-        until = self.clock.seconds() + (question.patience or self.limits.timeout)
+        until = self.clock.seconds() + (question.timeout or self.limits.timeout)
         pause, attempts, sent = self.limits.retry_interval, 0, False
         while True:
             left = max(0.001, until - self.clock.seconds())
             attempt = await self._attempt(question, left)
             if attempt.reply is not None:
                 return _certain(attempt.reply, sent and bool(question.headers))
-            sent = sent or (attempt.sent and question.method != "GET")
+            sent = sent or attempt.sent
             attempts += 1
             is_round = attempts % len(self.nodes.urls) == 0
             left = until - self.clock.seconds()
@@ -110,7 +110,9 @@ class Calls:
         )
 
     async def _attempt(self, question: Question, left: float) -> _Attempt:
-        if question.repeatable and question.patience is None:
+        if question.patience is not None:
+            left = question.patience
+        elif question.repeatable:
             left = min(left, self.limits.read_timeout)
         url = self.nodes.choose()
         try:
@@ -144,8 +146,8 @@ class _Attempt:
 
 def _unanswered(question: Question, reason: str) -> _Attempt:
     if not question.repeatable:
-        raise _gave_up(reason, sent=True)
-    return _Attempt(reason, sent=True)
+        raise _gave_up(reason, question.writes)
+    return _Attempt(reason, question.writes)
 
 
 def _gave_up(reason: str, sent: bool) -> ClientError:

@@ -52,7 +52,8 @@ class Question:
     """A request: *target* is path and query, *body* bytes or a producer of them.
 
     *repeatable* says that a second one does no harm. *patience* is how many seconds an
-    attempt may take, None for the client's own bounds. *consume*, if given, is called
+    attempt may take, *timeout* how long new ones are made; None stands for the
+    client's own bounds. *consume*, if given, is called
     with the pieces of a good answer's body, which is then not kept. *headers* go with
     it, besides those of every request.
     """
@@ -62,8 +63,14 @@ class Question:
     body: bytes | IBodyProducer | None = None
     repeatable: bool = False
     patience: float | None = None
+    timeout: float | None = None
     consume: Callable[[bytes], object] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def writes(self) -> bool:
+        """Whether it may change anything."""
+        return self.method != "GET"
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,8 +144,8 @@ class Session:
         self._renewal = None
         sent = self._calls.clock.seconds()
         target = f"/v1/session/renew/{self._id}"
-        # Patience to the end of the TTL: later, an answer is worth nothing.
-        question = Question("PUT", target, b"", repeatable=True, patience=self._ttl)
+        # Tried until the end of the TTL: later, an answer is worth nothing.
+        question = Question("PUT", target, b"", repeatable=True, timeout=self._ttl)
         self._renewing = renewing = Deferred.fromCoroutine(self._calls.make(question))
         renewing.addCallbacks(self._answered, _not_renewed, callbackArgs=(sent,))
 

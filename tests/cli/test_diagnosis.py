@@ -1,0 +1,191 @@
+"""What the doctor says, for each way in which a cluster can be unwell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txraft.cli.diagnosis import LAG_ENTRIES, Severity, diagnose, leader_of
+from txraft.cli.views import View, parse_contact, parse_view
+from txraft.client import MalformedAnswer
+
+MEMBERS = ("a:1", "b:1", "c:1")
+
+
+def healthy() -> list[View]:
+    """Three members, of whom `a:1` leads."""
+    return [
+        View(
+            f"http://{address}",
+            address=address,
+            state="Leader" if address == "a:1" else "Follower",
+            term=5,
+            leader="a:1",
+            members=MEMBERS,
+            last_index=90,
+            commit_index=90,
+            applied_index=90,
+            last_contact=0.05,
+        )
+        for address in MEMBERS
+    ]
+
+
+def leaderless() -> list[View]:
+    """Three members, none of whom leads or knows who does."""
+    return [replace(view, state="Follower", leader="") for view in healthy()]
+
+
+def silent(view: View) -> View:
+    """The same node, when it does not answer."""
+    return View(view.url, "connection refused")
+
+
+class Doctor(SynchronousTestCase):
+    """Each finding names who, why and what to do."""
+
+    def only(self, views: list[View], severity: Severity, *words: str) -> None:
+        """Check that just one finding of *severity* is made, with *words* in it."""
+        found = [f.sentence for f in diagnose(views) if f.severity is severity]
+        self.assertEqual(len(found), 1, found)
+        for word in words:
+            self.assertIn(word, found[0])
+
+    def test_all_is_well(self) -> None:
+        """A healthy cluster has no findings."""
+        self.assertEqual(diagnose(healthy()), [])
+
+    def test_one_member_silent(self) -> None:
+        """A cluster that works has a fault all the same when a member is down."""
+        a, b, c = healthy()
+
+        self.only([a, b, silent(c)], Severity.FAULT, "http://c:1", "refused")
+
+    def test_nobody_answers(self) -> None:
+        """Without any view nothing is known but that."""
+        found = diagnose([silent(view) for view in healthy()])
+
+        self.assertEqual(len(found), 3)
+
+    def test_no_leader_for_want_of_a_quorum(self) -> None:
+        """It is said how many are needed, and whom to start."""
+        views = [leaderless()[0], silent(healthy()[1]), silent(healthy()[2])]
+
+        why = [f.sentence for f in diagnose(views) if "no leader" in f.sentence]
+
+        self.assertEqual(len(why), 1)
+        for word in ("1 answer", "2 are needed", "b:1, c:1"):
+            self.assertIn(word, why[0])
+
+    def test_no_leader_although_all_answer(self) -> None:
+        """Who campaigns is said, and that the peers' ports are to be looked at."""
+        a, b, c = leaderless()
+        a = replace(a, state="Candidate", term=77)
+
+        self.only([a, b, c], Severity.FAULT, "no leader", "term 77", "advertise")
+
+    def test_leader_that_is_not_there(self) -> None:
+        """The others still believe in a leader that has died."""
+        b, c = healthy()[1:]
+
+        self.only([b, c], Severity.FAULT, "a:1 is believed to lead")
+
+    def test_nobody_is_a_member(self) -> None:
+        """Nodes that wait to be added have no leader, and that is why."""
+        views = [replace(view, members=()) for view in leaderless()]
+
+        self.only(views, Severity.FAULT, "peer add")
+
+    def test_two_leaders(self) -> None:
+        """That of the earlier term is told apart."""
+        a, b, c = healthy()
+        b = replace(b, state="Leader", term=6, leader="b:1")
+
+        self.assertIs(leader_of([a, b, c]), b)
+        self.only([a, b, c], Severity.WARNING, "a:1", "term 5")
+
+    def test_lag(self) -> None:
+        """A follower far behind is named with how far."""
+        a, b, c = healthy()
+        a = replace(a, commit_index=90 + LAG_ENTRIES + 1)
+        b = replace(b, commit_index=90 + LAG_ENTRIES)
+
+        self.only([a, b, c], Severity.FAULT, "c:1 lags", str(LAG_ENTRIES + 1))
+
+    def test_out_of_contact(self) -> None:
+        """A follower that hears no leader is named, however well it answers us."""
+        a, b, c = healthy()
+
+        self.only([a, b, replace(c, last_contact=9.5)], Severity.FAULT, "c:1", "9.5 s")
+        self.only([a, b, replace(c, last_contact=None)], Severity.FAULT, "c:1")
+
+    def test_applies_slowly(self) -> None:
+        """What is committed but not applied is a backlog."""
+        a, b, c = healthy()
+        views = [replace(view, commit_index=5000) for view in (a, b, c)]
+        views = [replace(view, applied_index=5000) for view in views[:2]] + views[2:]
+
+        self.only(views, Severity.WARNING, "c:1", "4910")
+
+    def test_stranger(self) -> None:
+        """A node that answers but is no member is told how to become one."""
+        stranger = replace(healthy()[1], address="d:1", url="http://d:1", members=())
+
+        self.only([*healthy(), stranger], Severity.WARNING, "txraft peer add d:1")
+
+    def test_even_number(self) -> None:
+        """Two and four members are a warning."""
+        for members in (MEMBERS[:2], (*MEMBERS, "d:1")):
+            views = [
+                replace(healthy()[0], address=a, url=a, members=members)
+                for a in members
+            ]
+            views = [views[0], *(replace(v, state="Follower") for v in views[1:])]
+            self.only(views, Severity.WARNING)
+
+    def test_worst_first(self) -> None:
+        """Faults come before warnings."""
+        a, b, _ = healthy()
+        views = [replace(v, members=("a:1", "b:1")) for v in (a, b)]
+
+        found = diagnose([*views, silent(b)])
+
+        self.assertEqual(found[0].severity, Severity.FAULT)
+
+
+class Views(SynchronousTestCase):
+    """What a node tells, as the commands understand it."""
+
+    def test_parse(self) -> None:
+        """The figures are the node's own."""
+        told = {
+            "Config": {"NodeName": "a:1"},
+            "Stats": {
+                "consul": {"leader_addr": "b:1"},
+                "raft": {
+                    "state": "Follower",
+                    "term": "3",
+                    "last_log_index": "12",
+                    "commit_index": "11",
+                    "applied_index": "10",
+                    "last_contact": "0.025s",
+                },
+            },
+        }
+
+        view = parse_view("http://a", told, ["a:1", "b:1"])
+
+        self.assertEqual((view.address, view.leader, view.term), ("a:1", "b:1", 3))
+        self.assertEqual((view.commit_index, view.last_contact), (11, 0.025))
+
+    def test_parse_of_something_else(self) -> None:
+        """What no node would tell is an error."""
+        for told in ({}, [], None, {"Stats": {"raft": 3}}):
+            self.assertRaises(MalformedAnswer, parse_view, "http://a", told, [])
+
+    def test_contact(self) -> None:
+        """Never, just now, seconds and milliseconds."""
+        texts = ("never", "0", "1.5s", "20ms")
+
+        self.assertEqual([parse_contact(t) for t in texts], [None, 0, 1.5, 0.02])

@@ -1,0 +1,263 @@
+"""Commands on files: a stopped node's data directory, and backups."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+
+from click.testing import CliRunner, Result
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.cli.commands import CommandCase
+from txraft.cli.app import main
+from txraft.core.configuration import Configuration
+from txraft.core.entry import Entry, LogType
+from txraft.core.ready import HardState
+from txraft.kv.commands import encode_put
+from txraft.node.writer import stored_state
+from txraft.storage.directory import DataDirectory
+from txraft.storage.filelog import FileLog
+from txraft.storage.snapshots import SnapshotReader
+from txraft.storage.stable import FileStableStore
+from txraft.wire.entries import encode_new
+
+NODE = "127.0.0.1:8300"
+OTHERS = ("127.0.0.1:8310", "127.0.0.1:8320")
+VERSION = 1
+
+
+class DirectoryCase(SynchronousTestCase):
+    """The data directory of a node that was a member of three, and has stopped."""
+
+    def setUp(self) -> None:
+        self.path = Path(mkdtemp()) / "n1"
+        self.addCleanup(rmtree, self.path.parent)
+        members = Configuration.of_voters((NODE, *OTHERS))
+        entries = [
+            Entry(1, 1, LogType.ADD_PEER, configuration=members),
+            Entry(2, 2, LogType.NOOP),
+            Entry(3, 2, LogType.COMMAND, encode_put("a", b"x")),
+            Entry(4, 2, LogType.COMMAND, encode_put("b", b"y" * 500)),
+        ]
+        for entry in entries:
+            encode_new(entry, VERSION)
+        directory = DataDirectory(self.path, NODE)
+        log = FileLog(directory.log, NODE)
+        log.store_logs(entries[:2])
+        log.store_logs(entries[2:])
+        log.close()
+        stable = FileStableStore(directory.state, NODE)
+        stable.set_many(stored_state(HardState(2, NODE)))
+        directory.close()
+        self.segment = next((self.path / "log").glob("*.seg"))
+
+    def txraft(self, *arguments: object) -> Result:
+        """Run one command."""
+        return CliRunner().invoke(
+            main, [str(argument) for argument in arguments], catch_exceptions=False
+        )
+
+    def content(self) -> dict[str, bytes]:
+        """Return every file and what is in it."""
+        return {
+            str(path.relative_to(self.path)): path.read_bytes()
+            for path in self.path.rglob("*")
+            if path.is_file()
+        }
+
+
+class Log(DirectoryCase):
+    """`txraft log`."""
+
+    def test_dump(self) -> None:
+        """Each entry is a line; commands say what they do."""
+        before = self.content()
+
+        lines = self.txraft("log", "dump", self.path).stdout.splitlines()
+
+        self.assertEqual(
+            [line.split()[:3] for line in lines][:2],
+            [["1", "1", "add_peer"], ["2", "2", "noop"]],
+        )
+        self.assertIn(OTHERS[1], lines[0])
+        self.assertIn("Put(key='a', value=b'x'", lines[2])
+        self.assertLess(len(lines[3]), 200)
+        self.assertEqual(self.content(), before)
+
+    def test_dump_as_json(self) -> None:
+        """One object a line, within the bounds that were asked for."""
+        result = self.txraft(
+            "log", "dump", self.path, "--json", "--first", 3, "--last", 3
+        )
+
+        entry = json.loads(result.stdout)
+        self.assertEqual((entry["index"], entry["type"]), (3, "command"))
+
+    def test_verify(self) -> None:
+        """A sound directory is said to be, and left as it is."""
+        before = self.content()
+
+        result = self.txraft("log", "verify", self.path)
+
+        self.assertEqual(result.exit_code, 0, result.output)
+        for word in (NODE, "entries 1 to 4", "sound"):
+            self.assertIn(word, result.stdout)
+        self.assertEqual(self.content(), before)
+
+    def test_verify_torn(self) -> None:
+        """A torn last write is told, and is no damage; it is not cut off here."""
+        self.segment.write_bytes(self.segment.read_bytes()[:-3])
+        before = self.content()
+
+        result = self.txraft("log", "verify", self.path, "--json")
+
+        told = json.loads(result.stdout)
+        self.assertEqual((result.exit_code, told["last"], told["sound"]), (0, 2, True))
+        self.assertIn("torn", told["warnings"][0])
+        self.assertEqual(self.content(), before)
+
+    def test_verify_damaged(self) -> None:
+        """Damage is status 1, with file and offset."""
+        data = bytearray(self.segment.read_bytes())
+        data[200] ^= 1
+        self.segment.write_bytes(data)
+
+        result = self.txraft("log", "verify", self.path)
+
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn(self.segment.name, result.stderr)
+        self.assertIn("damaged at byte", result.stderr)
+
+    def test_of_a_running_node(self) -> None:
+        """While a node runs its files are not looked at."""
+        directory = DataDirectory(self.path, NODE)
+        self.addCleanup(directory.close)
+
+        result = self.txraft("log", "verify", self.path)
+
+        self.assertEqual(result.exit_code, 5)
+        self.assertIn("stop it first", result.stderr)
+
+    def test_of_another_directory(self) -> None:
+        """A directory of something else is told from a node's."""
+        result = self.txraft("log", "dump", self.path.parent)
+
+        self.assertEqual(result.exit_code, 5)
+        self.assertIn("no data directory", result.stderr)
+
+
+class Recover(DirectoryCase):
+    """`txraft recover`."""
+
+    def test_dry_run(self) -> None:
+        """Without --yes it shows what there is, and changes nothing."""
+        before = self.content()
+
+        result = self.txraft("recover", self.path, "-m", NODE)
+
+        self.assertEqual(result.exit_code, 0, result.output)
+        for word in ("index 4, term 2", OTHERS[0], "Nothing was changed"):
+            self.assertIn(word, result.stdout)
+        self.assertEqual(self.content(), before)
+
+    def test_recover(self) -> None:
+        """With --yes a snapshot holds everything, with the new membership."""
+        result = self.txraft("recover", self.path, "-m", NODE, "--yes")
+
+        self.assertEqual(result.exit_code, 0, result.output)
+        (meta,) = SnapshotReader(self.path).list()
+        self.assertEqual((meta.index, meta.term), (4, 2))
+        self.assertEqual(meta.configuration.addresses, (NODE,))
+
+    def test_without_this_node(self) -> None:
+        """A membership that leaves this node out is a mistake."""
+        before = self.content()
+
+        result = self.txraft("recover", self.path, "-m", OTHERS[0], "--yes")
+
+        self.assertEqual(result.exit_code, 2)
+        self.assertEqual(self.content(), before)
+
+
+class Snapshots(CommandCase):
+    """`txraft snapshot`."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for i in range(3):
+            self.passed("kv", "put", f"k{i}", "v")
+        self.saved = self.file(b"").with_name("backup.tgz")
+        self.passed("snapshot", "save", self.saved)
+
+    def test_save(self) -> None:
+        """The file is whole, for its owner alone, and nothing lies beside it."""
+        told = json.loads(self.passed("snapshot", "inspect", self.saved, "--json"))
+
+        self.assertEqual(told["keys"], 3)
+        self.assertEqual(self.saved.stat().st_mode & 0o777, 0o600)
+        self.assertEqual(
+            {path.name for path in self.saved.parent.iterdir()}, {"backup.tgz", "file"}
+        )
+
+    def test_save_in_vain(self) -> None:
+        """A backup that does not come leaves the one before as it is."""
+        before = self.saved.read_bytes()
+        self.network.refusing = {"n1:8500", "n2:8500"}
+
+        result = self.txraft("snapshot", "save", self.saved)
+
+        self.assertEqual(result.exit_code, 3)
+        self.assertEqual(self.saved.read_bytes(), before)
+
+    def test_restore(self) -> None:
+        """Everything is as it was; without --yes it is asked for first."""
+        self.passed("kv", "put", "later", "x")
+
+        refused = self.txraft("snapshot", "restore", self.saved, stdin=b"n\n")
+        self.assertEqual(refused.exit_code, 1)
+        self.assertEqual(self.passed("kv", "get", "later"), "x")
+
+        self.passed("snapshot", "restore", self.saved, "--yes")
+        self.assertEqual(self.passed("kv", "list"), "k0\nk1\nk2\n")
+
+    def test_inspect_damaged(self) -> None:
+        """Whatever is changed in a backup is noticed, and told by name."""
+        for change in (
+            lambda files: files.__setitem__("state.bin", files["state.bin"] + b"x"),
+            lambda files: files.pop("SHA256SUMS"),
+            lambda files: files.__setitem__("meta.json", b"{}"),
+            lambda files: files.__setitem__("more", b""),
+        ):
+            path = self.changed(change)
+            result = self.txraft("snapshot", "inspect", path)
+            self.assertEqual(result.exit_code, 5, result.output)
+            self.assertIn(str(path), result.stderr)
+
+    def test_inspect_cut(self) -> None:
+        """So is what is missing at the end."""
+        path = self.file(self.saved.read_bytes()[:-20])
+
+        self.assertEqual(self.txraft("snapshot", "inspect", path).exit_code, 5)
+
+    def changed(self, change: Callable[[dict[str, bytes]], object]) -> Path:
+        """Write the backup anew with other files in it."""
+        files = {}
+        with tarfile.open(self.saved) as archive:
+            for member in archive:
+                file = archive.extractfile(member)
+                assert file is not None
+                files[member.name] = file.read()
+        change(files)
+        made = io.BytesIO()
+        with tarfile.open(fileobj=made, mode="w") as archive:
+            for name, data in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+        return self.file(gzip.compress(made.getvalue()))
