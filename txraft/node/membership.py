@@ -129,11 +129,13 @@ class Membership:
         """Make the entry that adds *server*, whose names no other member may have."""
         if self._version < FIRST_VERSION_WITH_IDS:
             _check_version_0_to_2(server)
-        known = configuration.server(server.address)
-        if known is not None and known.id != server.id:
-            raise ConfigurationRefused(
-                f"{server.address} is server {known.id}; remove that one first"
-            )
+        for known in configuration.servers:
+            same_address = known.address == server.address
+            same_voter = known.id == server.id and known.suffrage is Suffrage.VOTER
+            if same_address != (known.id == server.id) and (same_address or same_voter):
+                raise ConfigurationRefused(
+                    f"{known.address} is server {known.id}; remove that one first"
+                )
         return added(configuration, server, self._version)
 
     def _check_nonvoters_exist(self) -> None:
@@ -185,7 +187,7 @@ def founders(
     """Make the membership that *peers* found, of which the one at *address* is us.
 
     It is in order of addresses, so that all founders make the same; empty without
-    peers. A peer whose id is its address may be us under any *server_id*.
+    peers. A server that founds a cluster alone may be listed by its address.
     Raises: ConfigurationRefused, if there are peers and we are not one of them, if we
         are listed under another id, or if ids are used below protocol version 3.
     """
@@ -196,9 +198,11 @@ def founders(
     if own is None:
         listed = ", ".join(sorted(by_address))
         raise ConfigurationRefused(f"{address} is not among its peers: {listed}")
-    if own.id not in (address, server_id):
+    is_alone = len(by_address) == 1 and own.id == address
+    if own.id != server_id and not is_alone:
         raise ConfigurationRefused(
-            f"{address} is listed as server {own.id}, but is server {server_id}"
+            f"{address} is listed as server {own.id}, but is server {server_id}: all "
+            "founders must list the same ids, or one founds alone and adds the others"
         )
     by_address[address] = Server(server_id, address, own.suffrage)
     servers = tuple(by_address[a] for a in sorted(by_address))

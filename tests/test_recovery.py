@@ -1,0 +1,260 @@
+"""Recovery and import, on stores in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.storage.disk import Disk
+from txraft.core.configuration import Configuration
+from txraft.core.entry import Entry, LogType
+from txraft.core.ready import HardState
+from txraft.errors import ApplicationError, ConfigurationRefused, StorageError
+from txraft.node.boot import read_hard_state, recover
+from txraft.node.writer import stored_state
+from txraft.recovery import import_snapshot, recover_cluster
+from txraft.storage.memory import InmemStore
+from txraft.storage.snapshots import FileSnapshotStore, SnapshotReader
+from txraft.testing import ListFSM
+from txraft.wire.entries import encode_new
+
+SURVIVOR = Configuration.of_voters(["c"])
+ALL = Configuration.of_voters(["a", "b", "c"])
+
+
+class OfflineCase(SynchronousTestCase):
+    """The stores of a stopped server."""
+
+    def setUp(self) -> None:
+        self.disk = Disk()
+        self.store = InmemStore()
+        self.snapshots = FileSnapshotStore("/node", 2, self.disk)
+
+    def append(self, *terms: int) -> None:
+        """Fill the log: a membership entry, then commands, with these terms."""
+        for index, term in enumerate(terms, 1):
+            entry = Entry(index, term, LogType.COMMAND, b"%d" % index)
+            if index == 1:
+                entry = Entry(1, term, LogType.ADD_PEER, configuration=ALL)
+            encode_new(entry)
+            self.store.store_log(entry)
+
+    def state(self, term: int, vote: str | None = None, cluster: bytes = b"") -> None:
+        """Store term, vote and cluster."""
+        state = HardState(term, vote, cluster or None)
+        self.store.set_many(stored_state(state))
+
+    def snapshot(self, index: int, term: int, *commands: bytes) -> None:
+        """Store a snapshot of a ListFSM."""
+        write_snapshot(self.snapshots, index, term, *commands)
+
+    def restored(self) -> list[bytes]:
+        """Return what a state machine has after the restore at start."""
+        fsm = ListFSM()
+        meta = self.snapshots.list()[0]
+        with self.snapshots.open(meta.id)[1] as file:
+            fsm.restore(file)
+        return fsm.commands
+
+
+def write_snapshot(
+    store: FileSnapshotStore, index: int, term: int, *commands: bytes
+) -> None:
+    """Store a snapshot that holds *commands*."""
+    fsm = ListFSM()
+    for command in commands:
+        fsm.apply(Entry(1, 1, LogType.COMMAND, command))
+    sink = store.create(index, term, ALL, 1)
+    fsm.snapshot().persist(sink)
+    sink.close()
+
+
+class Recovery(OfflineCase):
+    """`recover_cluster`."""
+
+    def recover(self, fsm: Any = None) -> Any:
+        return recover_cluster(
+            fsm or ListFSM(), self.store, self.store, self.snapshots, SURVIVOR
+        )
+
+    def test_log_only(self) -> None:
+        """All of the log is applied, committed or not; the membership is the given."""
+        self.append(1, 1, 2)
+        self.state(3, "c", b"x" * 16)
+
+        meta = self.recover()
+
+        self.assertEqual((meta.index, meta.term), (3, 2))
+        self.assertEqual(meta.configuration, SURVIVOR)
+        self.assertEqual(self.restored(), [b"2", b"3"])
+        self.assertEqual(self.store.last_index(), 0)
+
+    def test_term_and_vote_are_kept_and_the_cluster_is_another(self) -> None:
+        """No second vote in a term; servers left behind are foreign from now on."""
+        self.append(1, 1)
+        self.state(3, "b", b"x" * 16)
+
+        self.recover()
+
+        self.assertEqual(read_hard_state(self.store), HardState(3, "b"))
+
+    def test_snapshot_and_log(self) -> None:
+        """The log goes on where the snapshot ends."""
+        self.append(1, 1, 1, 2)
+        self.snapshot(3, 1, b"2", b"3")
+        self.state(2)
+
+        meta = self.recover()
+
+        self.assertEqual((meta.index, meta.term), (4, 2))
+        self.assertEqual(self.restored(), [b"2", b"3", b"4"])
+
+    def test_again(self) -> None:
+        """What a crash has interrupted is repeated without harm."""
+        self.append(1, 1)
+        self.state(1)
+        self.recover()
+        self.append(1, 1)
+
+        meta = self.recover()
+
+        self.assertEqual((meta.index, meta.term), (2, 1))
+        self.assertEqual(self.restored(), [b"2"])
+
+    def test_node_starts_with_it(self) -> None:
+        """The node takes it for its past, whatever `peers.json` says."""
+        self.append(1, 1, 2)
+        self.state(2)
+        meta = self.recover()
+
+        recovered = recover(
+            self.store, self.store, meta, lambda: ALL, 1, lambda _: None
+        )
+
+        self.assertEqual(recovered.configurations.latest, SURVIVOR)
+        self.assertEqual((recovered.log.last_index, recovered.log.last_term), (3, 2))
+
+    def test_nothing_there(self) -> None:
+        """A directory that is empty by mistake is not made a cluster."""
+        with self.assertRaises(StorageError):
+            self.recover()
+
+    def test_no_voter(self) -> None:
+        """A membership that nobody can lead is refused before anything changes."""
+        self.append(1)
+        with self.assertRaises(ConfigurationRefused):
+            recover_cluster(
+                ListFSM(), self.store, self.store, self.snapshots, Configuration()
+            )
+        self.assertEqual((self.store.last_index(), self.snapshots.list()), (1, []))
+
+    def test_responses(self) -> None:
+        """Refusals are part of the history; what fails or waits ends the recovery."""
+        waiting: Deferred[None] = Deferred()
+        for response, error in (
+            (ApplicationError("no"), None),
+            (succeed(1), None),
+            (waiting, StorageError),
+            (ZeroDivisionError(), ZeroDivisionError),
+        ):
+            self.setUp()
+            self.append(1, 1)
+            self.state(1)
+            fsm = Answering(response)
+            if error is None:
+                self.recover(fsm)
+                continue
+            with self.assertRaises(error):
+                self.recover(fsm)
+            self.assertEqual((self.store.last_index(), self.snapshots.list()), (2, []))
+
+
+class Answering(ListFSM):
+    """Answers every command with the same."""
+
+    def __init__(self, response: object) -> None:
+        super().__init__()
+        self._response = response
+
+    def apply(self, log: Entry) -> object:
+        """Return the response, or raise it."""
+        super().apply(log)
+        if isinstance(self._response, Exception):
+            raise self._response
+        return self._response
+
+
+class Import(OfflineCase):
+    """`import_snapshot`."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.elsewhere = FileSnapshotStore("/other", 3, self.disk)
+
+    def load(self) -> Any:
+        source = SnapshotReader("/other", self.disk)
+        return import_snapshot(source, self.store, self.store, self.snapshots, SURVIVOR)
+
+    def test_newest(self) -> None:
+        """State, index and term are the snapshot's, the membership is the given."""
+        write_snapshot(self.elsewhere, 5, 2, b"old")
+        write_snapshot(self.elsewhere, 9, 4, b"old", b"new")
+
+        meta = self.load()
+
+        self.assertEqual((meta.index, meta.term), (9, 4))
+        self.assertEqual(meta.configuration, SURVIVOR)
+        self.assertEqual(self.restored(), [b"old", b"new"])
+        self.assertEqual(read_hard_state(self.store), HardState(4))
+
+    def test_source_is_left_alone(self) -> None:
+        """Not even what is unfinished in it is touched: its owner may be running."""
+        write_snapshot(self.elsewhere, 5, 2, b"old")
+        self.elsewhere.create(6, 2, ALL, 1)
+        before = sorted(self.disk.list(Path("/other/snapshots")))
+
+        self.load()
+
+        self.assertEqual(sorted(self.disk.list(Path("/other/snapshots"))), before)
+        self.assertEqual(len(before), 2)
+
+    def test_damaged(self) -> None:
+        """The next older one is taken; without one, the error names what was wrong."""
+        write_snapshot(self.elsewhere, 5, 2, b"old")
+        write_snapshot(self.elsewhere, 9, 4, b"new")
+        newest = self.elsewhere.list()[0].id
+        state = Path("/other/snapshots") / newest / "state.bin"
+        self.disk.content(state).data[0] ^= 1
+
+        self.assertEqual(self.load().index, 5)
+
+        self.setUp()
+        with self.assertRaisesRegex(StorageError, "no snapshot to import"):
+            self.load()
+        self.assertEqual(read_hard_state(self.store), HardState())
+
+    def test_node_with_data_of_its_own(self) -> None:
+        """A snapshot is never how a member restarts."""
+        write_snapshot(self.elsewhere, 5, 2, b"old")
+        for used in (
+            lambda: self.append(1),
+            lambda: self.state(3, "c"),
+            lambda: self.state(3, None, b"x" * 16),
+            lambda: self.snapshot(3, 1, b"own"),
+        ):
+            super().setUp()
+            self.elsewhere = FileSnapshotStore("/other", 3, self.disk)
+            write_snapshot(self.elsewhere, 5, 2, b"old")
+            used()
+            with self.assertRaisesRegex(StorageError, "empty data directory"):
+                self.load()
+
+    def test_again_after_a_crash(self) -> None:
+        """A term without a snapshot is what a crash half way leaves."""
+        write_snapshot(self.elsewhere, 5, 2, b"old")
+        self.state(2)
+
+        self.assertEqual(self.load().index, 5)
