@@ -130,9 +130,11 @@ class Membership:
         if self._version < FIRST_VERSION_WITH_IDS:
             _check_version_0_to_2(server)
         for known in configuration.servers:
+            same_id = known.id == server.id
             same_address = known.address == server.address
-            same_voter = known.id == server.id and known.suffrage is Suffrage.VOTER
-            if same_address != (known.id == server.id) and (same_address or same_voter):
+            is_renamed = same_address and not same_id
+            is_moved = same_id and not same_address
+            if is_renamed or (is_moved and known.suffrage is Suffrage.VOTER):
                 raise ConfigurationRefused(
                     f"{known.address} is server {known.id}; remove that one first"
                 )
