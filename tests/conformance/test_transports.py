@@ -7,6 +7,7 @@ streams and in memory alike.
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -141,7 +142,7 @@ class Calls:
         for address in (
             "127.0.0.1:8300",
             self.here.local_addr(),
-            new_inmem_addr(RANDOM),
+            new_inmem_addr(Random(1)),
         ):
             self.assertEqual(
                 self.here.decode_peer(self.here.encode_peer(address)), address
