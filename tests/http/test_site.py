@@ -1,5 +1,7 @@
 """The server, byte by byte: connections and their limits."""
 
+from resource import RLIM_INFINITY
+
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -7,6 +9,7 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.http.network import Network, ScriptedNode
+from txraft.http import site as site_module
 from txraft.http.limits import HTTPLimits
 from txraft.http.site import KVChannel, KVSite, make_site
 
@@ -298,3 +301,14 @@ class Connections(SiteCase):
 
     def test_start_advertises(self) -> None:
         self.assertEqual(self.node.fsm.http_url("n1:8300"), "http://n1:8500")
+
+
+class Descriptors(SiteCase):
+    """Connections never take the last file descriptors from the log."""
+
+    def test_most_connections(self) -> None:
+        for allowed, most in ((257, 1), (100, 1), (1 << 20, 2), (RLIM_INFINITY, 2)):
+            self.patch(site_module, "getrlimit", lambda _, n=allowed: (n, n))
+            self.setUp()
+
+            self.assertEqual((allowed, self.site.most), (allowed, most))

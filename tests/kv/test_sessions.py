@@ -52,7 +52,8 @@ class Sessions(SynchronousTestCase):
         machine.apply(encode_destroy_sessions(["s", "s", "unknown"]))
 
         self.assertEqual(list(machine.fsm.sessions), ["t"])
-        self.assertEqual(machine.fsm.get("k"), Record("k", b"v", 0, 3, 4, 1, ""))
+        for key in ("k", "l"):
+            self.assertEqual(machine.fsm.get(key), Record(key, b"v", 0, 3, 4, 1, ""))
         self.assertEqual(machine.fsm.get("m"), Record("m", b"v", 0, 3, 3, 1, "t"))
         self.assertEqual((machine.fsm.index, machine.fsm.session_index), (4, 4))
 

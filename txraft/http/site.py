@@ -6,7 +6,9 @@ this does not do: TLS, which is wrapped around it, an access log, HTTP/2.
 
 from __future__ import annotations
 
+import sys
 from io import BytesIO
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 
 from treq.client import HTTPClient
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -40,6 +42,8 @@ from txraft.http.transactions import Transactions
 from txraft.http.waits import Waits
 from txraft.http.writes import Writes
 from txraft.kv.state import KeyValueFSM
+
+RESERVED_DESCRIPTORS = 256
 
 
 def make_api(
@@ -180,7 +184,7 @@ class KVChannel(HTTPChannel):
         self.maxHeaders = limits.max_headers
         self.site.channels.add(self)
         HTTPChannel.connectionMade(self)
-        if len(self.site.channels) > limits.max_connections:
+        if len(self.site.channels) > self.site.most:
             self.write_refusal(
                 not_applied("The node has too many connections.", RETRY_AFTER)
             )
@@ -262,6 +266,7 @@ class KVSite(Site):
         Site.__init__(self, api, KVRequest, reactor=clock, timeout=limits.idle_timeout)
         self.limits = limits
         self.clock = clock
+        self.most = min(limits.max_connections, _descriptors_to_spare())
         self.channels: set[KVChannel] = set()
         self._api = api
         self._advertiser = advertiser
@@ -280,3 +285,14 @@ class KVSite(Site):
     def acceptableProtocols(self) -> list[bytes]:
         """Offer HTTP/1.1 only, whatever is installed."""
         return [b"http/1.1"]
+
+
+def _descriptors_to_spare() -> int:
+    """Count the file descriptors that clients may use.
+
+    The log must find one whenever it begins a file: a node that cannot write stops.
+    """
+    allowed, _ = getrlimit(RLIMIT_NOFILE)
+    if allowed == RLIM_INFINITY:
+        return sys.maxsize
+    return max(1, allowed - RESERVED_DESCRIPTORS)
