@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from tests.http.network import HTTPCase, Network
 from txraft.cli.app import main
-from txraft.cli.running import Main
+from txraft.cli.running import Access, Main
 from txraft.client import Client, ClientLimits
 
 STEP = 0.05
@@ -44,11 +44,11 @@ class MemoryRunner:
         return int(results[0])
 
     def client(
-        self, urls: list[str], reactor: Any, token: str | None, limits: ClientLimits
+        self, urls: list[str], reactor: Any, access: Access, limits: ClientLimits
     ) -> Client:
         """Make a client on the network in memory."""
         http = HTTPClient(self._network)
-        return Client(urls, reactor, token=token, limits=limits, http=http)
+        return Client(urls, reactor, token=access.token, limits=limits, http=http)
 
 
 class CommandCase(HTTPCase):

@@ -6,6 +6,7 @@ from twisted.internet.defer import CancelledError
 
 from tests.client.cluster import ClientCase, answer, record, silence
 from txraft.client import ClientLimits, OutcomeUnknown, Unavailable
+from txraft.client.nodes import Nodes
 
 NOT_APPLIED = answer(503, b"No leader.\n", X_Txraft_Outcome="not-applied")
 UNKNOWN = answer(504, b"The outcome is unknown.\n", X_Txraft_Outcome="unknown")
@@ -196,6 +197,16 @@ class TheLeader(ClientCase):
             self.assertIs(self.done(self.client.put("k", b"v")), True)
 
         self.assertEqual(len(self.a.asked), 3)
+
+    def test_less_secure(self) -> None:
+        """A client that was given https addresses is not led to a plain one."""
+        nodes = Nodes(["https://a", "https://b"], self.clock, 60.0)
+
+        nodes.led_by("http://c")
+        self.assertEqual(nodes.choose(), "https://a")
+
+        nodes.led_by("https://c")
+        self.assertEqual(nodes.choose(), "https://c")
 
     def test_gone(self) -> None:
         """A leader that dies is followed no more."""

@@ -8,10 +8,11 @@ that a test brings its own.
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import IO, Any, Protocol, cast
 
 import click
 from twisted.internet.defer import CancelledError, Deferred
@@ -20,7 +21,7 @@ from twisted.python.failure import Failure
 
 from txraft.cli.exits import Exit, exit_of
 from txraft.cli.output import Output
-from txraft.client import Client, ClientError, ClientLimits
+from txraft.client import Client, ClientError, ClientLimits, ClientTLS
 from txraft.client.nodes import normal_url
 from txraft.clock import use_monotonic_time
 from txraft.errors import RaftError
@@ -41,6 +42,14 @@ class Job:
     urls: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a client shows to nodes, and which it trusts."""
+
+    token: str | None
+    tls: ClientTLS
+
+
 class Runner(Protocol):
     """Runs a command."""
 
@@ -48,7 +57,7 @@ class Runner(Protocol):
         """Run *main* of a reactor to its end; return its exit status."""
 
     def client(
-        self, urls: list[str], reactor: Any, token: str | None, limits: ClientLimits
+        self, urls: list[str], reactor: Any, access: Access, limits: ClientLimits
     ) -> Client:
         """Make the client of the nodes at *urls*."""
 
@@ -91,10 +100,10 @@ class ReactorRunner:
         return status
 
     def client(
-        self, urls: list[str], reactor: Any, token: str | None, limits: ClientLimits
+        self, urls: list[str], reactor: Any, access: Access, limits: ClientLimits
     ) -> Client:
         """Make a client with connections of its own."""
-        return Client(urls, reactor, token=token, limits=limits)
+        return Client(urls, reactor, token=access.token, tls=access.tls, limits=limits)
 
 
 _JSON = click.option(
@@ -112,9 +121,30 @@ _ONLINE = (
         f"[env: TXRAFT_HTTP_ADDR; default: {DEFAULT_ADDRESS}]",
     ),
     click.option(
-        "--token",
-        envvar="TXRAFT_HTTP_TOKEN",
-        help="Token for each request. [env: TXRAFT_HTTP_TOKEN]",
+        "--token-file",
+        type=click.File("r"),
+        envvar="TXRAFT_HTTP_TOKEN_FILE",
+        help="File with a token for each request; others can see a command line. "
+        "[env: TXRAFT_HTTP_TOKEN_FILE, or the token itself in TXRAFT_HTTP_TOKEN]",
+    ),
+    click.option(
+        "--ca-file",
+        "ca",
+        envvar="TXRAFT_CA_FILE",
+        metavar="PEM",
+        help="Authority that nodes' certificates are of. [env: TXRAFT_CA_FILE]",
+    ),
+    click.option(
+        "--certificate",
+        envvar="TXRAFT_CERTIFICATE",
+        metavar="PEM",
+        help="Certificate to show to nodes. [env: TXRAFT_CERTIFICATE]",
+    ),
+    click.option(
+        "--private-key",
+        envvar="TXRAFT_PRIVATE_KEY",
+        metavar="PEM",
+        help="Its private key. [env: TXRAFT_PRIVATE_KEY]",
     ),
     click.option(
         "--timeout",
@@ -137,7 +167,10 @@ def online(function: Callable[..., Awaitable[int | None]]) -> Function:
     def command(
         context: click.Context,
         addresses: tuple[str, ...],
-        token: str | None,
+        token_file: IO[str] | None,
+        ca: str | None,
+        certificate: str | None,
+        private_key: str | None,
         timeout: float,
         as_json: bool,
         **parameters: Any,
@@ -145,10 +178,14 @@ def online(function: Callable[..., Awaitable[int | None]]) -> Function:
         runner: Runner = context.obj or ReactorRunner()
         output = Output(as_json)
         urls = _split(addresses)
-        limits = ClientLimits(timeout=timeout)
+        token = os.environ.get("TXRAFT_HTTP_TOKEN")
+        if token_file is not None:
+            token = token_file.read().strip()
 
         async def main(reactor: Any) -> int:
-            async with runner.client(urls, reactor, token, limits) as client:
+            access = Access(token, ClientTLS(ca, certificate, private_key))
+            limits = ClientLimits(timeout=timeout)
+            async with runner.client(urls, reactor, access, limits) as client:
                 job = Job(client, output, reactor, client.calls.nodes.urls)
                 return int(await function(job, **parameters) or Exit.OK)
 

@@ -20,12 +20,14 @@ from txraft.client.limits import ClientLimits
 from txraft.client.lock import Election, Lock
 from txraft.client.records import KeyValue, Operation
 from txraft.client.session import Session
+from txraft.client.tls import ClientTLS
 from txraft.client.watch import Watch
 
 __all__ = [
     "Client",
     "ClientError",
     "ClientLimits",
+    "ClientTLS",
     "Election",
     "KeyValue",
     "Lock",

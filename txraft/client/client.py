@@ -41,6 +41,7 @@ from txraft.client.records import (
     parse_results,
 )
 from txraft.client.session import Session
+from txraft.client.tls import ClientTLS
 from txraft.client.watch import INDEX, Watch
 
 DEFAULT_TTL = 15.0
@@ -50,7 +51,8 @@ DEFAULT_LOCK_DELAY = 15.0
 class Client:
     """Asks the nodes at *urls*, one of which is enough to begin with.
 
-    *reactor* is what it lives on. *token*, if given, is sent with each request. With
+    *reactor* is what it lives on. *token*, if given, is sent with each request, *tls*
+    says whom to trust and what to show at https addresses. With
     *exactly_once* its writes are numbered, so that one whose answer was lost is sent
     again and done once; the cluster remembers the newest 64 of each of some thousand
     clients. *http* takes the place of connections of its own, in tests. A client
@@ -68,6 +70,7 @@ class Client:
         reactor: Any,
         *,
         token: str | None = None,
+        tls: ClientTLS | None = None,
         limits: ClientLimits | None = None,
         exactly_once: bool = False,
         http: HTTPClient | None = None,
@@ -76,7 +79,7 @@ class Client:
         self._pool: HTTPConnectionPool | None = None
         if http is None:
             self._pool = connection_pool(reactor, limits)
-            http = pooled_client(reactor, self._pool, limits)
+            http = pooled_client(reactor, self._pool, limits, tls)
         nodes = Nodes(urls, reactor, limits.shun_time)
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         name = str(uuid4()) if exactly_once else None

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from twisted.web._newclient import RequestNotSent
 from twisted.web.client import (
     Agent,
+    BrowserLikePolicyForHTTPS,
     HTTPConnectionPool,
     PartialDownloadError,
     ResponseDone,
@@ -26,7 +27,7 @@ from twisted.web.client import (
 from twisted.web.error import SchemeNotSupported
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer
+from twisted.web.iweb import IBodyProducer, IPolicyForHTTPS
 from zope.interface import implementer
 
 from txraft.client.limits import ClientLimits
@@ -102,10 +103,22 @@ def connection_pool(reactor: Any, limits: ClientLimits) -> HTTPConnectionPool:
 
 
 def pooled_client(
-    reactor: Any, pool: HTTPConnectionPool, limits: ClientLimits
+    reactor: Any,
+    pool: HTTPConnectionPool,
+    limits: ClientLimits,
+    policy: IPolicyForHTTPS | None,
 ) -> HTTPClient:
-    """Make the client that `ask` needs, on *pool*."""
-    return HTTPClient(Agent(reactor, connectTimeout=limits.connect_timeout, pool=pool))
+    """Make the client that `ask` needs, on *pool*.
+
+    *policy* says what it shows to HTTPS servers, and which it trusts.
+    """
+    agent = Agent(
+        reactor,
+        policy or BrowserLikePolicyForHTTPS(),
+        connectTimeout=limits.connect_timeout,
+        pool=pool,
+    )
+    return HTTPClient(agent)
 
 
 async def ask(

@@ -23,6 +23,7 @@ class Nodes:
         if not urls:
             raise ValueError("a client needs the URL of at least one node")
         self.urls = tuple(normal_url(url) for url in urls)
+        self._is_secure = all(url.startswith("https:") for url in self.urls)
         self._clock = clock
         self._shun_time = shun_time
         self._next = 0
@@ -43,10 +44,12 @@ class Nodes:
             self._next = (self._next + 1) % len(self.urls)
 
     def led_by(self, url: str) -> None:
-        """Take a node's word that the leader is at *url*."""
+        """Take a node's word that the leader is at *url*, if that is as secure."""
         try:
             url = normal_url(url)
         except ValueError:
+            return
+        if url.startswith("http:") and self._is_secure:
             return
         if self._shunned.get(url, 0.0) <= self._clock.seconds():
             self._leader = url

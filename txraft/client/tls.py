@@ -1,0 +1,81 @@
+"""HTTPS from a client: whom it trusts, and what it shows of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from OpenSSL import crypto
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.ssl import (
+    Certificate,
+    KeyPair,
+    PrivateCertificate,
+    optionsForClientTLS,
+    trustRootFromCertificates,
+)
+from twisted.web.iweb import IPolicyForHTTPS
+from zope.interface import implementer
+
+from txraft.errors import ConfigError
+
+MAX_PEM_BYTES = 1 << 20
+
+
+@implementer(IPolicyForHTTPS)
+@dataclass(frozen=True)
+class ClientTLS:
+    """The PEM files of a client, read once.
+
+    Nodes must show a certificate for their host name of an authority in *ca*, or of one
+    that the system trusts. *certificate* and *private_key* are shown to them.
+
+    Raises: ConfigError when a file cannot be used.
+    """
+
+    ca: str | None = None
+    certificate: str | None = None
+    private_key: str | None = None
+    _authorities: list[Certificate] = field(init=False, repr=False)
+    _own: PrivateCertificate | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ConfigError(["a certificate and its private key come together"])
+        try:
+            object.__setattr__(self, "_authorities", self._read_authorities())
+            object.__setattr__(self, "_own", self._read_own())
+        except (OSError, ValueError, crypto.Error) as error:
+            raise ConfigError([f"a file for TLS cannot be used: {error}"]) from error
+
+    def creatorForNetloc(
+        self, hostname: bytes, port: int
+    ) -> IOpenSSLClientConnectionCreator:
+        """Say how to reach a node at *hostname*."""
+        authorities = self._authorities
+        trust = trustRootFromCertificates(authorities) if authorities else None
+        return optionsForClientTLS(
+            hostname.decode("ascii"), trustRoot=trust, clientCertificate=self._own
+        )
+
+    def _read_authorities(self) -> list[Certificate]:
+        if self.ca is None:
+            return []
+        found = x509.load_pem_x509_certificates(_read(self.ca))
+        return [Certificate(crypto.X509.from_cryptography(each)) for each in found]
+
+    def _read_own(self) -> PrivateCertificate | None:
+        if self.certificate is None or self.private_key is None:
+            return None
+        certificate = Certificate.loadPEM(_read(self.certificate))
+        key = KeyPair.load(_read(self.private_key), crypto.FILETYPE_PEM)
+        own: PrivateCertificate = PrivateCertificate.fromCertificateAndKeyPair(
+            certificate, key
+        )
+        return own
+
+
+def _read(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(MAX_PEM_BYTES)
