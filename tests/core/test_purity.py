@@ -100,9 +100,8 @@ class Determinism(SynchronousTestCase):
     """The same inputs make the same outputs, in every process."""
 
     def places(self) -> Iterator[tuple[str, ast.AST]]:
-        """Go through the core, and the driver of its random clusters."""
-        drivers = [Path(__file__).with_name(n) for n in ("cluster.py", "machine.py")]
-        for path in (*modules("core"), *drivers):
+        """Go through the core, and the simulation of whole clusters of it."""
+        for path in (*modules("core"), *modules("testing/simulation")):
             for node in ast.walk(parse(path)):
                 yield f"{path.name}:{getattr(node, 'lineno', 0)}", node
 
@@ -137,7 +136,7 @@ class Determinism(SynchronousTestCase):
         are given one in the same module.
         """
         found = []
-        for path in modules("core"):
+        for path in (*modules("core"), *modules("testing/simulation")):
             tree = parse(path)
             sets = {name for node in ast.walk(tree) for name in _given_a_set(node)}
             for node in ast.walk(tree):

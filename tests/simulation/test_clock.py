@@ -26,7 +26,7 @@ def played(clock: Clock | HeapClock, seed: int) -> list[tuple[float, int]]:
         calls.append(clock.callLater(delay, call, number))
         chosen = random.choice(calls)
         if chosen.active() and random.random() < 0.5:
-            moved = random.randint(1, 40) / 8 + number / 8192
+            moved = random.randint(1, 40) / 8 + (number + 0.3) / 4096
             random.choice((chosen.reset, chosen.delay))(moved)
         elif chosen.active() and random.random() < 0.2:
             chosen.cancel()

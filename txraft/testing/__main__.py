@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from twisted.logger import globalLogBeginner
+
 from txraft.testing.campaign import LEVELS, campaign
 
 
@@ -15,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     simulate = commands.add_parser("simulate", help="run simulated clusters")
     simulate.add_argument("--level", choices=sorted(LEVELS), default="core")
     simulate.add_argument(
-        "--seeds", type=seed_range, default=range(100), help="first-last, or one"
+        "--seeds", type=seed_list, default=range(100), help="as in 0-99 or 3,5"
     )
     simulate.add_argument(
         "--talk", action="store_true", help="write down all that happens"
@@ -26,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
         help="let the fingerprint cover all that happens",
     )
     options = parser.parse_args(arguments)
+    # What goes wrong here is meant to, and is told by the conversation.
+    globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
     figures = campaign(
         options.level, options.seeds, talk=options.talk, trace=options.trace
     )
@@ -33,10 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if figures.failures else 0
 
 
-def seed_range(text: str) -> range:
-    """Read `first-last`, or a single seed."""
-    first, _, last = text.partition("-")
-    return range(int(first), int(last or first) + 1)
+def seed_list(text: str) -> list[int]:
+    """Read seeds and ranges of them: `7`, `0-99`, `3,5,10-12`."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
 
 
 if __name__ == "__main__":

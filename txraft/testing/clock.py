@@ -64,6 +64,7 @@ class HeapClock:
             if call.cancelled or call.called:
                 continue
             if call.getTime() > time:
+                call.activate_delay()  # so that a move back is one to an earlier time
                 self._push(call)
                 continue
             self._now = max(self._now, time)

@@ -1,0 +1,141 @@
+"""Whole nodes in a simulated world, and the parts of that world by themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+from twisted.internet.task import LoopingCall
+from twisted.trial.unittest import SynchronousTestCase
+
+from txraft.testing.campaign import Outcome, run_full
+from txraft.testing.fullstack.clock import NodeClock
+from txraft.testing.fullstack.disk import (
+    Chance,
+    PowerFailed,
+    SimulatedDisk,
+    Survival,
+)
+from txraft.testing.simulation.schedule import Schedule
+
+SEEDS = range(10)
+FILE = Path("/file")
+
+
+class WholeNodes(SynchronousTestCase):
+    def run_seed(self, seed: int) -> Outcome:
+        """Run a seed, whose nodes log what goes wrong with their disks."""
+        outcome = run_full(seed)
+        self.flushLoggedErrors()
+        return outcome
+
+    def test_nodes_live_through_the_storms_of_some_seeds(self) -> None:
+        """Faults lose nothing, and when they end all nodes agree and shut down."""
+        outcomes = [self.run_seed(seed) for seed in SEEDS]
+
+        findings = {o.seed: o.finding for o in outcomes if o.finding is not None}
+        self.assertEqual(findings, {})
+
+    def test_seed_replays_the_same_run(self) -> None:
+        """Two runs of a seed are the same, event for event."""
+        self.assertEqual(self.run_seed(3), self.run_seed(3))
+
+    def test_list_of_peers_does_not_outlive_the_log(self) -> None:
+        """A member that lost its first entries to a power failure starts again."""
+        self.assertIsNone(self.run_seed(510).finding)
+
+
+class ClockOfANode(SynchronousTestCase):
+    def test_looping_call_runs_once_an_interval(self) -> None:
+        """Rounding makes no timer come too early, and so twice."""
+        schedule = Schedule()
+        clock = NodeClock(schedule, lambda call, *arguments: call(*arguments), 0.97)
+        counts: list[int] = []
+        loop = LoopingCall.withCount(counts.append)
+        loop.clock = clock
+        loop.start(0.05, now=False)
+
+        schedule.run_until(10_000_000)
+
+        self.assertEqual(set(counts), {1})
+        self.assertIn(sum(counts), (193, 194))
+
+    def test_stopped_clock_runs_nothing(self) -> None:
+        """Timers of a killed process are gone."""
+        schedule = Schedule()
+        clock = NodeClock(schedule, lambda call, *arguments: call(*arguments))
+        calls: list[str] = []
+        clock.callLater(1.0, calls.append, "late")
+
+        clock.stop()
+        schedule.run_until(2_000_000)
+
+        self.assertEqual((calls, clock.getDelayedCalls()), ([], []))
+
+
+class PowerFailures(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.disk = SimulatedDisk()
+        self.file = self.disk.create(FILE)
+
+    def names_and_content(self, survival: Survival) -> dict[str, bytes]:
+        after = self.disk.after_power_failure(survival)
+        root = Path("/")
+        return {name: bytes(after.file(root / name).data) for name in after.list(root)}
+
+    def test_name_is_lost_without_a_sync_of_its_directory(self) -> None:
+        """A file whose content is synced has no durable name by that."""
+        self.file.write_at(b"content", 0)
+        self.file.sync()
+
+        self.assertEqual(self.names_and_content(Survival()), {})
+
+    def test_content_is_lost_without_a_sync(self) -> None:
+        """A durable name may belong to an empty file."""
+        self.file.write_at(b"content", 0)
+        self.disk.sync_directory(Path("/"))
+
+        self.assertEqual(self.names_and_content(Survival()), {"file": b""})
+
+    def test_failed_sync_is_not_made_good_by_the_next(self) -> None:
+        """What a failed sync covered is taken for written, and is not."""
+
+        def fail(operation: str) -> None:
+            raise OSError(5, "broken")
+
+        self.disk.sync_directory(Path("/"))
+        self.file.write_at(b"lost", 0)
+        self.disk.before = fail
+        self.assertRaises(OSError, self.file.sync)
+        self.disk.before = None
+
+        self.file.write_at(b"+kept", 4)
+        self.file.sync()
+
+        expected = {"file": b"\0\0\0\0+kept"}
+        self.assertEqual(self.names_and_content(Survival()), expected)
+        self.assertEqual(bytes(self.file.node.data), b"lost+kept")
+
+    def test_chance_leaves_sectors_out(self) -> None:
+        """An unsynced write may arrive without its middle."""
+        self.disk.sync_directory(Path("/"))
+        self.file.write_at(b"x" * 2048, 0)
+
+        left = {
+            self.names_and_content(Chance(Random(seed)))["file"] for seed in range(200)
+        }
+
+        self.assertIn(b"", left)
+        self.assertIn(b"x" * 2048, left)
+        self.assertTrue(any(b"\0" in data.rstrip(b"\0") for data in left))
+
+    def test_power_fails_within_a_write(self) -> None:
+        """Half of a write may be in the cache when the power goes."""
+
+        def fail(operation: str) -> None:
+            raise PowerFailed
+
+        self.disk.before = fail
+        self.assertRaises(PowerFailed, self.file.write_at, b"abcd", 0)
+
+        self.assertEqual(bytes(self.file.node.data), b"ab")
