@@ -65,7 +65,7 @@ class Notices:
         elif heard_leader is not None and heard_leader == consensus.leader:
             self.last_contact = heard_at
         if consensus.commit_index >= consensus.configurations.latest_index:
-            self._membership_committed(consensus)
+            self._membership_committed(shell)
 
     def changed(
         self, shell: Shell | None, state: RaftState, leader: str | None
@@ -119,18 +119,18 @@ class Notices:
         except Exception:
             self.log.failure("the function that is notified of leadership raised")
 
-    def _membership_committed(self, consensus: Consensus) -> None:
-        history = consensus.configurations
+    def _membership_committed(self, shell: Shell) -> None:
+        history = shell.consensus.configurations
         addresses = history.latest.addresses
         if history.latest_index != self._told_membership:
             self._told_membership = history.latest_index
-            self._tell_membership(history.latest)
+            self._tell_membership(shell, history.latest)
         if self._parts.address in addresses:
             self._was_member, self._removed_at = True, None
         elif self._was_member or _was_listed(history, self._parts.address):
             self._leave_if_removed()
 
-    def _tell_membership(self, configuration: Configuration) -> None:
+    def _tell_membership(self, shell: Shell, configuration: Configuration) -> None:
         """Keep the list for humans up to date; it decides nothing."""
         addresses = sorted(configuration.addresses)
         if not addresses:
@@ -150,7 +150,10 @@ class Notices:
             else:
                 store.set_peers(addresses)
 
-        written = self._parts.workers.reader.run(write)
+        # A list that outlives the log it was read from would found another cluster.
+        written = shell.writer.when_synced().addCallback(
+            lambda _: self._parts.workers.reader.run(write)
+        )
         written.addErrback(
             lambda f: self.log.failure("the list of peers was not written", failure=f)
         )

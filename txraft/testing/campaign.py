@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from txraft.testing.fullstack.simulation import FullSimulation
 from txraft.testing.simulation.conversation import Conversation
 from txraft.testing.simulation.simulation import Simulation
 
@@ -77,14 +78,22 @@ Level = Callable[[int, Conversation | None], Outcome]
 
 def run_core(seed: int, conversation: Conversation | None = None) -> Outcome:
     """Run one seed of the core simulation."""
-    simulation = Simulation(seed, conversation)
+    return _run(Simulation(seed, conversation))
+
+
+def run_full(seed: int, conversation: Conversation | None = None) -> Outcome:
+    """Run one seed of the simulation of whole nodes."""
+    return _run(FullSimulation(seed, conversation))
+
+
+def _run(simulation: Simulation | FullSimulation) -> Outcome:
     finding = None
     try:
         simulation.run()
     except Exception as error:
         finding = _name(error)
     return Outcome(
-        seed=seed,
+        seed=simulation.seed,
         events=simulation.schedule.events,
         faults=simulation.faults,
         seconds=simulation.schedule.now / 1e6,
@@ -101,7 +110,7 @@ def _name(error: Exception) -> str:
     return f"{type(error).__name__}: {error} ({place.name}, line {place.lineno})"
 
 
-LEVELS: dict[str, Level] = {"core": run_core}
+LEVELS: dict[str, Level] = {"core": run_core, "full": run_full}
 """The simulations that can be run by name."""
 
 

@@ -45,7 +45,7 @@ class FullStorm:
             simulation.note(None, "mends the network")
             simulation.network.mend()
         if draw() < circumstances.degrade_rate:
-            self._reset(self._random.choice(running))
+            self._reset_connections(self._random.choice(running))
         for life in simulation.leaders:
             self._operate(life)
         lives = simulation.lives
@@ -90,10 +90,9 @@ class FullStorm:
         self._count("cuts", None, f"cuts the network: {name} around {centre}")
         TOPOLOGIES[name](simulation.network, centre, random)
 
-    def _reset(self, machine: Machine) -> None:
+    def _reset_connections(self, machine: Machine) -> None:
         """Break some connections of a node in the middle of what they carry."""
-        assert machine.life is not None, "it runs"
-        ends = list(machine.life.host.ends.values())
+        ends = list(machine.life.host.ends.values()) if machine.life else []
         for end in ends:
             if not end.closed and self._random.random() < 0.5:
                 self._count("connections reset", machine, "loses a connection")

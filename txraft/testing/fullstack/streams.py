@@ -205,6 +205,9 @@ class _Attempt:
             near.closed = True
             near.tell_other(ConnectionLost())
             return
+        if near.closed:
+            self._refused()
+            return
         self._over = True
         protocol = self._factory.buildProtocol(_ADDRESS)
         assert protocol is not None, "who dials wants a connection"
@@ -382,7 +385,8 @@ class End:
         if not self.closed:
             self.closed = True
             self.host.ends.pop(self._number, None)
-            self.protocol.connectionLost(Failure(reason))
+            if self.protocol is not None:
+                self.protocol.connectionLost(Failure(reason))
 
 
 @implementer(IListeningPort)
