@@ -29,6 +29,8 @@ class ConnectionLimits:
     oldest.
     *max_outbound_connections* counts calls, pipelines and idle connections.
     *max_idle_connections* counts idle ones to all peers together.
+    *max_buffered_bytes* is what all inbound connections together may hold of messages
+    that have begun; above it the one that holds most is closed.
     *max_unanswered_requests* and *max_unanswered_bytes* are what one inbound
     connection may have delivered without an answer before it is read no further.
     *max_unsent_bytes* is what may wait in a pipeline for a peer that does not read,
@@ -44,6 +46,7 @@ class ConnectionLimits:
     max_unauthenticated_per_address: int = 16
     max_outbound_connections: int = 1024
     max_idle_connections: int = 256
+    max_buffered_bytes: int = 128 << 20
     max_unanswered_requests: int = 1024
     max_unanswered_bytes: int = 8 << 20
     max_unsent_bytes: int = 64 << 20

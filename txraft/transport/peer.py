@@ -97,6 +97,7 @@ class PeerProtocol(Connection):
     def __init__(self, factory: PeerFactory) -> None:
         self._factory = factory
         self._guest: Guest | None = None
+        self.buffered_bytes = 0
         self.sender: str | None = None
         self.identity: Identity | None = None
         self._unanswered: deque[PeerRequest] = deque()
@@ -124,6 +125,9 @@ class PeerProtocol(Connection):
             self._watch.cancel()
             self._watch = None
         self._leave_lobby()
+        self._factory.buffered_bytes -= self.buffered_bytes
+        self.buffered_bytes = 0
+        self._reader.release()
         self._unanswered.clear()
         body, self._body = self._body, None
         if body is not None:
@@ -142,6 +146,15 @@ class PeerProtocol(Connection):
             return
         self._read()
         self._watch_progress()
+        self._count_buffered()
+
+    def _count_buffered(self) -> None:
+        held = 0 if self.lost else self._reader.pending_bytes
+        self._factory.buffered_bytes += held - self.buffered_bytes
+        self.buffered_bytes = held
+        limit = self._factory.connection_limits.max_buffered_bytes
+        if self._factory.buffered_bytes > limit:
+            self._factory.make_room()
 
     def refuse(self, reason: str) -> None:
         """Close the connection and say why, once."""
@@ -328,6 +341,7 @@ class PeerFactory(Factory):
 
     def __post_init__(self) -> None:
         self.gate: Gate | None = None
+        self.buffered_bytes = 0
         self.lobby = Lobby(self.clock, self.connection_limits)
         self._members: frozenset[str] = frozenset()
         self._connections: dict[PeerProtocol, None] = {}
@@ -337,8 +351,12 @@ class PeerFactory(Factory):
         self._warnings = 0
 
     def buildProtocol(self, addr: IAddress | None) -> PeerProtocol | None:
-        """Make a protocol for one connection, none once closed."""
+        """Make a protocol for one connection, none once closed or in a flood."""
         if self._closed:
+            return None
+        reason = self.lobby.refuses(host_of(addr))
+        if reason is not None:
+            self.warn(addr, reason)
             return None
         return PeerProtocol(self)
 
@@ -403,6 +421,15 @@ class PeerFactory(Factory):
                 connection.refuse(
                     f"it speaks as {shown(sender)}, which is no member any more"
                 )
+
+    def make_room(self) -> None:
+        """Close the connection that holds most of what has not been read."""
+        limit = self.connection_limits.max_buffered_bytes
+        largest = max(self._connections, key=lambda c: c.buffered_bytes, default=None)
+        if largest is not None:
+            largest.refuse(
+                f"it holds most of the {limit} bytes that unfinished messages may take"
+            )
 
     def _is_stranger(self, connection: PeerProtocol, sender: str) -> bool:
         if self.gate is None:

@@ -177,9 +177,7 @@ class TLSStreamLayer:
         assert isinstance(factory, PeerFactory), "who connects must be judged"
         accepting = _Accepting(factory, self._lobby)
         creator = _Creator(lambda: self._tls.connection(client=False))
-        return self._tcp.listen(
-            TLSMemoryBIOFactory(creator, False, accepting, self._clock)
-        )
+        return self._tcp.listen(_Doorway(creator, False, accepting, self._clock))
 
     def dial(self, address: str) -> IStreamClientEndpoint:
         """Make an endpoint that connects to *address* and nobody else."""
@@ -324,6 +322,22 @@ class _Accepting(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> _Caller:
         return _Caller(self, addr)
+
+
+class _Doorway(TLSMemoryBIOFactory):
+    """Lets nobody in while too many are there, before anything is made for them."""
+
+    wrappedFactory: _Accepting
+
+    def buildProtocol(  # type: ignore[override]  # None is what factories may return
+        self, addr: IAddress | None
+    ) -> TLSMemoryBIOProtocol | None:
+        accepting = self.wrappedFactory
+        reason = accepting.lobby.refuses(host_of(addr))
+        if reason is not None:
+            accepting.peers.warn(addr, reason)
+            return None
+        return super().buildProtocol(addr)
 
 
 class _Caller(_Handshake):

@@ -89,6 +89,15 @@ class _Reader:
         except msgpack.BufferFull:
             raise self._too_large() from None
 
+    def release(self) -> None:
+        """Let go of all that was taken in; nothing can be read any more.
+
+        The unpacker and this object hold each other, and what they hold can be large.
+        """
+        self._unpacker = msgpack.Unpacker(max_buffer_size=1)
+        self._unpack = self._unpacker.unpack
+        self._fed = self._start = 0
+
     def _next_object(self) -> Any:
         """Parse one object; OutOfData when the rest of it has not arrived."""
         try:
