@@ -61,6 +61,13 @@ class Doctor(SynchronousTestCase):
         a, b, c = healthy()
 
         self.only([a, b, silent(c)], Severity.FAULT, "http://c:1", "refused")
+        self.assertEqual(len(diagnose([a, b, silent(c)])), 1)
+
+    def test_one_member_not_named(self) -> None:
+        """Whoever was not asked is named, as nobody knows how that one is."""
+        a, b, _ = healthy()
+
+        self.only([a, b], Severity.WARNING, "c:1", "--http-addr")
 
     def test_nobody_answers(self) -> None:
         """Without any view nothing is known but that."""

@@ -37,7 +37,7 @@ def diagnose(views: Sequence[View]) -> list[Finding]:
     if not answering:
         return found
     leader = leader_of(answering)
-    found += _quorum(answering, leader)
+    found += _quorum(answering, leader, len(views) - len(answering))
     found += _membership(answering)
     if leader is not None:
         found += _followers(answering, leader)
@@ -60,7 +60,9 @@ def _silent(views: Sequence[View]) -> Iterator[Finding]:
             )
 
 
-def _quorum(views: Sequence[View], leader: View | None) -> Iterator[Finding]:
+def _quorum(
+    views: Sequence[View], leader: View | None, silent: int
+) -> Iterator[Finding]:
     members = _latest_members(views)
     quorum = len(members) // 2 + 1
     heard = {view.address for view in views}
@@ -68,10 +70,10 @@ def _quorum(views: Sequence[View], leader: View | None) -> Iterator[Finding]:
     missing = [address for address in members if address not in heard]
     if leader is None:
         yield from _no_leader(views, members, alive, missing, quorum)
-    elif missing:
+    elif len(missing) > silent:
         yield _warning(
-            f"not asked, or silent: {', '.join(missing)}. Name their HTTP addresses "
-            "with --http-addr to have them examined"
+            f"not asked: {len(missing) - silent} of {', '.join(missing)}. Name their "
+            "HTTP addresses with --http-addr to have them examined"
         )
     rivals = [view for view in views if view.state == LEADER and view is not leader]
     for rival in rivals:
