@@ -81,7 +81,12 @@ from txraft.interfaces import (
     WithClose,
     WithPeers,
 )
-from txraft.node.observers import LeaderObservation, Observation, Observer
+from txraft.node.observers import (
+    FilterFn,
+    LeaderObservation,
+    Observation,
+    Observer,
+)
 from txraft.node.pending import ApplyResult
 from txraft.node.raft import Raft
 from txraft.node.state import RaftState
@@ -138,6 +143,7 @@ __all__ = [
     "FileSnapshotSink",
     "FileSnapshotStore",
     "FileStableStore",
+    "FilterFn",
     "FormatTooNew",
     "Header",
     "IncomingRPC",

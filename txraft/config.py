@@ -66,13 +66,19 @@ class Config:
         True, "Whether a node shuts down when its own removal has committed."
     )
     enable_single_node: bool = _option(
-        False, "Whether a node that knows no peers elects itself."
+        False,
+        "Whether a node that knows no peers founds a cluster of its own; without it, "
+        "such a node waits to be added.",
     )
     disable_bootstrap_after_elect: bool = _option(
-        True, "Whether winning an election turns `enable_single_node` off."
+        True,
+        "Accepted for the sake of who knows the original, and without effect: a node "
+        "that was removed never founds a cluster from what it holds.",
     )
     start_as_leader: bool = _option(
-        False, "Whether the only voter campaigns at once instead of waiting."
+        False,
+        "Whether the only voter campaigns at once instead of waiting. It takes a new "
+        "term, because nobody may lead a term twice.",
     )
     protocol_version: int = _option(1, "Wire protocol that this node writes, 0 to 3.")
     pre_vote: bool = _option(
