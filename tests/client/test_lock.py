@@ -135,6 +135,23 @@ class Sessions(LockCase):
         self.assertRaises(SessionLost, lambda: session.id)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_answer_that_comes_late(self) -> None:
+        """The TTL counts from the question: the answer may have been long under way."""
+        session = self.open()
+        lost = session.when_lost()
+        held: list[Request] = []
+        self.let(held.append)
+        self.pass_time(5.1)
+        self.let(silence)
+        self.pass_time(4)
+
+        answer(200, [])(held[0])
+        self.pass_time(10.5)
+        self.assertNoResult(lost)
+        self.pass_time(0.6)
+
+        self.assertIsInstance(self.successResultOf(lost), SessionLost)
+
     def test_ended_by_the_cluster(self) -> None:
         """404 to a renewal says that the session is over."""
         session = self.open()

@@ -45,7 +45,7 @@ class Cluster(ClusterTestCase):
         return client
 
     async def test_command(self) -> None:
-        """Status, a lock around a command, a backup, and what the doctor says."""
+        """Status, a lock around a command, a backup, what the doctor says."""
         await self.found(3)
 
         status, table, _ = await self.txraft("status")
@@ -69,7 +69,12 @@ class Cluster(ClusterTestCase):
         after = await self.leader()
         self.assertIsNot(before, after)
 
-        await self.kill(after)
+        process = after.process
+        assert process is not None, "it leads"
+        await process.terminate()
+        after.process = None
+        self.assertIn("became Follower", process.output, "it hands leadership over")
+
         status, said, _ = await self.txraft("doctor")
         self.assertEqual(status, 1)
         self.assertIn(f"127.0.0.1:{after.http_port} does not answer", said)
