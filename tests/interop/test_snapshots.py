@@ -15,14 +15,24 @@ class Snapshots(InteropTestCase):
         )
         go, python = members[2], members[3]
 
-        self.make_lead(go)
+        self.loaded = 0
         self.fall_behind(python, leader=go)
-        self.make_lead(python)
         self.fall_behind(go, leader=python)
 
-        self.assertEqual(self.wait_equal()["count"], 2 * 1010)
+        self.assertEqual(self.wait_equal()["count"], self.loaded)
 
     def fall_behind(self, follower: Member, leader: Member) -> None:
+        """Have *follower* caught up by a snapshot of *leader*, which leads throughout.
+
+        On a busy machine it may lose its leadership; then it is done again.
+        """
+        for _ in range(3):
+            self.make_lead(leader)
+            if self.try_to_fall_behind(follower, leader):
+                return
+        raise AssertionError(f"{leader.id} loses its leadership each time")
+
+    def try_to_fall_behind(self, follower: Member, leader: Member) -> bool:
         """Stop *follower* while *leader* compacts its log, and have it back."""
         follower.kill()
         self.load(leader, f"without {follower.id}", 1000)
@@ -32,10 +42,11 @@ class Snapshots(InteropTestCase):
 
         wait_until(
             f"{follower.id} has the snapshot of {leader.id}",
-            lambda: follower.ask("status")["snapshot"] >= covered,
+            lambda: follower.ask("status")["snapshot"] >= covered or not leader.leads,
         )
-        self.load(leader, f"with {follower.id}", 10)
+        self.loaded += 1000
         self.wait_equal()
+        return bool(follower.ask("status")["snapshot"] >= covered)
 
     def test_version_1(self) -> None:
         """At protocol version 1."""
