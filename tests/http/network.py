@@ -26,7 +26,7 @@ from txraft.http.limits import HTTPLimits
 from txraft.http.site import make_api
 from txraft.kv.commands import encode_advertise
 from txraft.kv.state import KeyValueFSM
-from txraft.node.meters import Figures
+from txraft.node.meters import Figures, PeerFigures
 from txraft.node.observers import LeaderObservation, Observation, Observer
 from txraft.node.pending import ApplyResult
 from txraft.node.state import RaftState
@@ -50,6 +50,7 @@ class ScriptedNode:
         self.applied: list[bytes] = []
         self.observers: list[Observer] = []
         self.index = 0
+        self.followers: dict[str, PeerFigures] = {}
 
     def lead(self) -> None:
         """Become the leader."""
@@ -108,7 +109,9 @@ class ScriptedNode:
         return {"applied_index": str(self.index), "last_log_index": str(self.index)}
 
     def figures(self) -> Figures:
-        return Figures(last_index=self.index, applied_index=self.index)
+        return Figures(
+            last_index=self.index, applied_index=self.index, peers=self.followers
+        )
 
     def remove_server(self, id: str) -> Deferred[int]:
         return self.remove_peer(id)

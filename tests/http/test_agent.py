@@ -6,6 +6,7 @@ import json
 
 from tests.http.network import HTTPCase
 from txraft.errors import NotLeader
+from txraft.node.meters import PeerFigures
 
 
 class Agent(HTTPCase):
@@ -95,18 +96,37 @@ class Operator(HTTPCase):
         self.assertEqual(self.n1.leader, "n2:8300")
 
     def test_autopilot_health(self) -> None:
+        """A member is well if it was heard of and has nearly all of the log."""
         self.n1.members |= {"n2:8300", "n3:8300"}
+        well = PeerFigures(match=5, lag=0, in_flight=0, silence=0.25)
+        for third, status, tolerance in (
+            (well, 200, 1),
+            (PeerFigures(match=5, lag=0, in_flight=0, silence=2.5), 429, 0),
+            (PeerFigures(match=5, lag=251, in_flight=0, silence=0.1), 429, 0),
+        ):
+            self.n1.followers = {"n2:8300": well, "n3:8300": third}
+            reply = self.reply(self.n2, "GET", "/v1/operator/autopilot/health")
 
-        well = self.reply(self.n1, "GET", "/v1/operator/autopilot/health")
+            told = json.loads(reply.body)
+            self.assertEqual((reply.status, told["Healthy"]), (status, status == 200))
+            self.assertEqual(told["FailureTolerance"], tolerance)
+            self.assertEqual(
+                [server["Healthy"] for server in told["Servers"]],
+                [True, True, status == 200],
+            )
+            self.assertEqual(told["Servers"][1]["LastContact"], "250ms")
+
+    def test_autopilot_health_without_a_leader(self) -> None:
         self.n1.script = [NotLeader(None)] * 99
         self.n1.follow(None)
+
         asked = self.ask(self.n1, "GET", "/v1/operator/autopilot/health")
         self.advance(*[0.5] * 12)
-        ill = self.successResultOf(asked)
 
-        self.assertEqual(well.status, 200)
-        self.assertEqual(json.loads(well.body)["FailureTolerance"], 1)
-        self.assertEqual((ill.status, json.loads(ill.body)["Healthy"]), (429, False))
+        reply = self.successResultOf(asked)
+        self.assertEqual(
+            (reply.status, json.loads(reply.body)["Healthy"]), (429, False)
+        )
 
     def test_probes(self) -> None:
         """Alive is who answers; ready is who knows where the leader is."""

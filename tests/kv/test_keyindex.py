@@ -28,6 +28,18 @@ class Order(SynchronousTestCase):
                 expected = sorted(k for k in rows if k.startswith(key))
                 self.assertEqual(list(index.under(key)), expected)
 
+    def test_under_key_that_went_and_came_back(self) -> None:
+        """It is told once, though the order still holds the place it had."""
+        rows = {"k": ROW}
+        index = KeyIndex(rows, 0)
+        list(index.under(""))
+        del rows["k"]
+        index.removed("k", 1)
+        rows["k"] = ROW
+        index.added("k")
+
+        self.assertEqual(list(index.under("")), ["k"])
+
     def test_additions_that_nobody_reads_are_bounded(self) -> None:
         rows: dict[str, tuple[bytes, int, int, int, int, str]] = {}
         index = KeyIndex(rows, 0)

@@ -31,6 +31,7 @@ class Watched(SynchronousTestCase):
         def watch_all() -> None:
             self.watch("key", Topic(Scope.KEY, "a/b"))
             self.watch("tree", Topic(Scope.PREFIX, "a/"))
+            self.watch("itself", Topic(Scope.PREFIX, "a/b"))
             self.watch("all", Topic(Scope.PREFIX, ""))
 
         self.watch("longer", Topic(Scope.KEY, "a/b/c"))
@@ -43,7 +44,7 @@ class Watched(SynchronousTestCase):
         ):
             watch_all()
             self.machine.apply(command)
-            self.assert_woken("key", "tree", "all")
+            self.assert_woken("key", "tree", "itself", "all")
         self.machine.apply(encode_put("a/b", b"1"))
         self.assert_woken()
 

@@ -14,8 +14,11 @@ from txraft.http.answers import JSON, TEXT, TRUE, Answer, Refusal, json_answer
 from txraft.http.calls import Call
 from txraft.http.leader import Leadership
 from txraft.http.node import Node
+from txraft.node.meters import PeerFigures
 
 MAX_ADDRESS_CHARACTERS = 512
+HEALTHY_SILENCE = 2.0
+HEALTHY_LAG = 250
 
 
 class Cluster:
@@ -49,8 +52,11 @@ class Cluster:
         return json_answer({"Servers": shapes, "Index": 0})
 
     def health(self, call: Call) -> Deferred[Answer]:
-        """Tell whether a quorum confirms the leader just now: 429 if it does not."""
-        return self._leadership.run(call, self._confirmed).addErrback(self._unhealthy)
+        """Tell how every member does, by what the leader hears of it.
+
+        The answer is 429 unless all are well and a quorum confirms the leader now.
+        """
+        return self._leadership.run(call, self._confirmed).addErrback(self._unconfirmed)
 
     def transfer(self, call: Call) -> Deferred[Answer]:
         """Hand leadership to the member `?id=`, or to the most complete one."""
@@ -69,35 +75,46 @@ class Cluster:
     def _confirmed(self, call: Call) -> Deferred[Answer]:
         return self._raft.linearizable().addCallback(lambda _: self._health(True))
 
-    def _unhealthy(self, failure: Failure) -> Answer:
+    def _unconfirmed(self, failure: Failure) -> Answer:
         failure.trap(Refusal)
-        answer = self._health(False)
-        return Answer(429, answer.body, JSON)
+        return self._health(False)
 
-    def _health(self, healthy: bool) -> Answer:
-        servers = self._raft.configuration.servers
-        voters = sum(server.suffrage is Suffrage.VOTER for server in servers)
-        return json_answer(
-            {
-                "Healthy": healthy,
-                "FailureTolerance": (voters - 1) // 2 if healthy else 0,
-                "Servers": [self._member_health(s, healthy) for s in servers],
-            }
-        )
+    def _health(self, confirmed: bool) -> Answer:
+        figures = self._raft.figures().peers
+        members = self._raft.configuration.servers
+        shapes = [
+            self._member(each, confirmed, figures.get(each.address)) for each in members
+        ]
+        voters = [shape for shape in shapes if shape["Voter"]]
+        well = sum(shape["Healthy"] is True for shape in voters)
+        healthy = confirmed and all(shape["Healthy"] for shape in shapes)
+        body = {
+            "Healthy": healthy,
+            "FailureTolerance": max(0, well - len(voters) // 2 - 1),
+            "Servers": shapes,
+        }
+        answer = json_answer(body)
+        return answer if healthy else Answer(429, answer.body, JSON)
 
-    def _member_health(self, server: Server, healthy: bool) -> dict[str, object]:
-        leads = server.address == self._raft.leader
-        stats = self._raft.stats() if leads else {}
+    def _member(
+        self, server: Server, confirmed: bool, figures: PeerFigures | None
+    ) -> dict[str, object]:
+        leads = confirmed and server.address == self._raft.leader
+        last = int(self._raft.stats().get("last_log_index", "0")) if leads else 0
+        silence, healthy = "0s" if leads else "never", leads
+        if figures is not None and confirmed:
+            last, silence = figures.match, f"{figures.silence * 1000:.0f}ms"
+            healthy = figures.silence <= HEALTHY_SILENCE and figures.lag <= HEALTHY_LAG
         return {
             "ID": server.id,
             "Name": server.address,
             "Address": server.address,
-            "SerfStatus": "alive",
+            "SerfStatus": "alive" if healthy else "failed",
             "Version": "",
             "Leader": leads,
-            "LastContact": "0s" if leads else "",
-            "LastTerm": int(stats.get("last_log_term", "0")),
-            "LastIndex": int(stats.get("last_log_index", "0")),
+            "LastContact": silence,
+            "LastTerm": self._raft.term,
+            "LastIndex": last,
             "Healthy": healthy,
             "Voter": server.suffrage is Suffrage.VOTER,
         }
