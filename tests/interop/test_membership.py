@@ -7,6 +7,7 @@ from tests.interop.cluster import (
     InteropTestCase,
     Member,
     Refused,
+    Writers,
     wait_until,
 )
 
@@ -117,3 +118,29 @@ class Nonvoters(MembershipCase):
     def test_python_leads(self) -> None:
         """A Python leader and a Go server."""
         self.check("python")
+
+
+class Transfers(MembershipCase):
+    """Our leaders hand over where Go's cannot: below protocol version 3."""
+
+    def check(self, protocol: int) -> None:
+        """Hand leadership to a Go server, under load, and nothing is lost."""
+        python, go, _ = self.form(["python", "go", "go"], protocol)
+        writers = Writers(self.members)
+        try:
+            python.ask("transfer", **go.names)
+            wait_until("the Go server leads", lambda: self.leader() is go)
+        finally:
+            writers.stop()
+        self.leader().ask("barrier")
+        self.wait_equal()
+        found = {data for _, _, data in self.commands(python)}
+        self.assertEqual(set(writers.acknowledged) - found, set())
+
+    def test_version_1(self) -> None:
+        """At protocol version 1."""
+        self.check(1)
+
+    def test_version_2(self) -> None:
+        """At protocol version 2."""
+        self.check(2)
