@@ -1,0 +1,412 @@
+"""The whole public API as an application uses it: for mypy to check, strictly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import BinaryIO
+
+from twisted.internet.defer import Deferred, DeferredQueue, succeed
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.task import Clock
+
+import txraft
+from txraft import (
+    FSM,
+    ApplicationError,
+    ApplyResult,
+    BatchingFSM,
+    Config,
+    Configuration,
+    ConfigurationRefused,
+    EnqueueTimeout,
+    FilterFn,
+    FSMSnapshot,
+    LeaderObservation,
+    LeadershipLost,
+    Log,
+    LogStore,
+    LogType,
+    NotLeader,
+    Observation,
+    Observer,
+    PeerStore,
+    QueueFull,
+    Raft,
+    RaftError,
+    RaftState,
+    RequestVoteRequest,
+    Server,
+    SnapshotMeta,
+    SnapshotSink,
+    SnapshotStore,
+    StableStore,
+    StreamLayer,
+    Suffrage,
+    Transport,
+    Workers,
+)
+
+
+def use(*values: object) -> None:
+    """Take *values*, whose types are what is of interest."""
+
+
+# A state machine -----------------------------------------------------------------
+
+
+class Counter:
+    """Counts, and refuses what is no number."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def apply(self, log: Log) -> object:
+        """Add the number in the command."""
+        assert log.type is LogType.COMMAND
+        try:
+            self.value += int(log.data or b"1")
+        except ValueError as error:
+            raise ApplicationError("not a number") from error
+        return succeed(self.value) if log.index % 2 else self.value
+
+    def apply_batch(self, logs: Sequence[Log]) -> Sequence[object]:
+        """Add the numbers in many commands."""
+        return [self.apply(log) for log in logs]
+
+    def snapshot(self) -> FSMSnapshot:
+        """Capture the number."""
+        return Captured(self.value)
+
+    def restore(self, source: BinaryIO) -> None:
+        """Take the number of a snapshot."""
+        self.value = json.load(source)
+
+
+class Captured:
+    """A number to be written."""
+
+    def __init__(self, value: int) -> None:
+        self._value = value
+
+    def persist(self, sink: SnapshotSink) -> None:
+        """Write it."""
+        written: int = sink.write(json.dumps(self._value).encode())
+        use(written, sink.id)
+
+    def release(self) -> None:
+        """Do nothing."""
+
+
+counter: FSM = Counter()
+batching: BatchingFSM = Counter()
+
+# Stores --------------------------------------------------------------------------
+
+
+class Stable:
+    """A stable store of an application's own."""
+
+    def __init__(self) -> None:
+        self._values: dict[bytes, bytes] = {}
+
+    def set(self, key: bytes, value: bytes) -> None:
+        """Store *value*."""
+        self.set_many({key: value})
+
+    def get(self, key: bytes) -> bytes:
+        """Return a value."""
+        return self._values.get(key, b"")
+
+    def set_uint64(self, key: bytes, value: int) -> None:
+        """Store a number."""
+        self.set(key, value.to_bytes(8, "big"))
+
+    def get_uint64(self, key: bytes) -> int:
+        """Return a number."""
+        return int.from_bytes(self.get(key), "big")
+
+    def set_many(self, values: Mapping[bytes, bytes]) -> None:
+        """Store several values at once."""
+        self._values.update(values)
+
+
+def in_files(path: Path, name: str) -> tuple[LogStore, StableStore, SnapshotStore]:
+    """Open stores in files."""
+    directory = txraft.DataDirectory(path, name)
+    log = txraft.FileLog(directory.log, name)
+    ranged: txraft.RangeLogStore = log
+    assert ranged.get_logs(1, 2, 3) is not None
+    snapshots = txraft.FileSnapshotStore(directory.path, retain=2)
+    sink: txraft.FileSnapshotSink = snapshots.create(1, 1, Configuration(), 0)
+    sink.cancel()
+    snapshots.reap()
+    return log, txraft.FileStableStore(directory.state, name), snapshots
+
+
+def in_memory() -> tuple[LogStore, StableStore, SnapshotStore]:
+    """Make stores that nothing survives."""
+    store = txraft.InmemStore()
+    cache = txraft.LogCache(512, store)
+    entries: list[Log] = [Log(1, 1, LogType.NOOP)]
+    cache.store_logs(entries)
+    cache.store_log(Log(2, 1, LogType.BARRIER))
+    entry: Log = cache.get_log(cache.first_index())
+    cache.delete_range(entry.index, cache.last_index())
+    discarding: SnapshotStore = txraft.DiscardSnapshotStore()
+    sink: SnapshotSink = txraft.DiscardSnapshotSink()
+    sink.close()
+    kept: SnapshotStore = txraft.InmemSnapshotStore()
+    metas: list[SnapshotMeta] = kept.list()
+    for meta in metas:
+        opened: tuple[SnapshotMeta, BinaryIO] = kept.open(meta.id)
+        assert opened[0].size + opened[0].index + opened[0].term
+    return cache, Stable(), kept if metas else discarding
+
+
+def peer_stores(path: Path) -> PeerStore:
+    """Make a list of peers that people can read."""
+    static: PeerStore = txraft.StaticPeers(["a:1"])
+    stored: PeerStore = txraft.JSONPeers(path)
+    stored.set_peers(static.peers())
+    return stored
+
+
+# Transports ----------------------------------------------------------------------
+
+
+class Layer:
+    """A stream layer of an application's own."""
+
+    def __init__(self, client: IStreamClientEndpoint, port: IListeningPort) -> None:
+        self._client = client
+        self._port = port
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Accept connections."""
+        return succeed(self._port)
+
+    def dial(self, address: str) -> IStreamClientEndpoint:
+        """Connect."""
+        return self._client
+
+    def addr(self) -> str:
+        """Return an address."""
+        return "a:1"
+
+
+class Handler:
+    """Takes requests without a `Raft`."""
+
+    def rpc_received(self, rpc: txraft.IncomingRPC) -> None:
+        """Answer."""
+        command = rpc.command
+        if isinstance(command, RequestVoteRequest):
+            rpc.respond(txraft.RequestVoteResponse(command.term, granted=False))
+        elif isinstance(command, txraft.RequestPreVoteRequest):
+            rpc.respond(txraft.RequestPreVoteResponse(command.term, granted=False))
+        elif isinstance(command, txraft.AppendEntriesRequest):
+            rpc.respond(txraft.AppendEntriesResponse(command.term, 0, success=False))
+        elif isinstance(command, txraft.InstallSnapshotRequest):
+            body: txraft.SnapshotBody | None = rpc.body
+            if body is not None:
+                body.drain()
+            rpc.respond(txraft.InstallSnapshotResponse(command.term, success=False))
+        else:
+            asked: txraft.TimeoutNowRequest = command
+            rpc.respond(txraft.TimeoutNowResponse(asked.header))
+        rpc.fail("no")
+
+    def connection_closed(self, connection: object) -> None:
+        """Forget it."""
+
+
+class Nothing:
+    """A snapshot of no bytes."""
+
+    def read(self, size: int) -> Deferred[bytes]:
+        """Read nothing."""
+        return succeed(b"")
+
+
+def in_process(clock: IReactorTime) -> Transport:
+    """Make a transport on a clock."""
+    address: str = txraft.new_inmem_addr(Random(1))
+    transport = txraft.InmemTransport(clock, address)
+    loopback: txraft.LoopbackTransport = transport
+    with_peers: txraft.WithPeers = loopback
+    with_close: txraft.WithClose = loopback
+    with_peers.connect("b:1", transport)
+    with_peers.disconnect("b:1")
+    with_peers.disconnect_all()
+    closed: Deferred[None] = with_close.close()
+    use(closed, transport.is_shutdown)
+    return transport
+
+
+async def over_tcp(reactor: object, layer: StreamLayer, clock: IReactorTime) -> None:
+    """Make transports over streams, and call a peer."""
+    scale: int = txraft.DEFAULT_TIMEOUT_SCALE
+    own = txraft.NetworkTransport(clock, layer, max_pool=3, timeout=10.0)
+    own.timeout_scale = 2 * scale
+    await own.listen()
+    transport = await txraft.new_tcp_transport(reactor, "tcp:8300", "a:1")
+    handler: txraft.RPCHandler = Handler()
+    transport.set_handler(handler)
+    transport.set_heartbeat_handler(handler.rpc_received)
+    header = txraft.Header(1)
+    vote: txraft.RequestVoteResponse = await transport.request_vote(
+        "b:1", RequestVoteRequest(2, "a:1", 1, 1)
+    )
+    pipeline: txraft.AppendPipeline = await transport.append_entries_pipeline("b:1")
+    appended: txraft.AppendEntriesResponse = await pipeline.append_entries(
+        txraft.AppendEntriesRequest(vote.term, transport.local_addr(), header=header)
+    )
+    pipeline.close()
+    source: txraft.SnapshotSource = Nothing()
+    installed: txraft.InstallSnapshotResponse = await transport.install_snapshot(
+        "b:1",
+        txraft.InstallSnapshotRequest(appended.term, "a:1", 1, 1, 0, MEMBERS, 1),
+        source,
+    )
+    use(installed.success, txraft.TCPStreamLayer)
+    await transport.close()
+
+
+MEMBERS = Configuration((Server("n1", "a:1", Suffrage.VOTER),))
+
+# A node --------------------------------------------------------------------------
+
+
+def configuration() -> Config:
+    """Make a configuration with a field of each kind."""
+    told: DeferredQueue[bool] = DeferredQueue(size=16)
+    config = Config(heartbeat_timeout=0.5, election_timeout=1.0, notify=told.put)
+    try:
+        txraft.validate_config(config)
+    except txraft.ConfigError as error:
+        problems: list[str] = error.problems
+        use(problems)
+    return txraft.default_config()
+
+
+def node(clock: Clock, path: Path) -> Raft:
+    """Put a node together."""
+    txraft.use_monotonic_time(clock)
+    log, stable, snapshots = in_files(path, "a:1")
+    return Raft(
+        configuration(),
+        counter,
+        log,
+        stable,
+        snapshots,
+        peer_stores(path),
+        "a:1",
+        in_process(clock),
+        clock=clock,
+        workers=Workers.threaded(clock),  # type: ignore[arg-type]
+    )
+
+
+async def commands(raft: Raft) -> int:
+    """Use a node for what it is there for."""
+    try:
+        result: ApplyResult = await raft.apply(b"1", timeout=0.5)
+        response: object = result.response
+        barrier: int = await raft.barrier(1.0)
+        await raft.verify_leader()
+        return await raft.linearizable() + barrier + result.term + hash(response)
+    except (NotLeader, LeadershipLost) as error:
+        leader: str | None = error.leader
+        use(leader)
+    except (EnqueueTimeout, QueueFull, txraft.EntryTooLarge) as error:
+        use(error.outcome)
+    return 0
+
+
+async def membership(raft: Raft) -> list[str]:
+    """Change who is a member."""
+    index: int = await raft.add_peer("b:1")
+    index += await raft.remove_peer("b:1")
+    index += await raft.add_voter("n2", "b:1")
+    index += await raft.add_nonvoter("n3", "c:1")
+    index += await raft.demote_voter("n2")
+    index += await raft.remove_server("n2")
+    try:
+        await raft.set_peers(["a:1"])
+    except (txraft.NodeIsLeader, ConfigurationRefused, txraft.UnknownPeer):
+        await raft.transfer_leadership("b:1")
+    return raft.peers()
+
+
+async def life(raft: Raft) -> None:
+    """Start, look at, and stop a node."""
+    await raft.start()
+    leader: str = await raft.when_leader()
+    meta: SnapshotMeta = await raft.snapshot()
+    figures: dict[str, str] = raft.stats()
+    state: RaftState = raft.state
+    heard: float | None = raft.last_contact
+    indexes: tuple[int, ...] = (raft.last_index, raft.applied_index, raft.commit_index)
+    use(str(raft), leader, meta, figures, state, heard, indexes)
+    use(raft.leader, raft.term, raft.address)
+    await raft.shutdown()
+    stopped: RaftError | None = await raft.when_stopped()
+    assert isinstance(stopped, txraft.NodeFailed)
+
+
+def observe(raft: Raft) -> None:
+    """Be told of what happens."""
+    news: FilterFn = lambda o: isinstance(o.data, LeaderObservation)  # noqa: E731
+    queue: DeferredQueue[Observation] = DeferredQueue(size=10)
+    observer = Observer(queue.put, news, blocking=True)
+    raft.register_observer(observer)
+    raft.deregister_observer(observer)
+    counts: int = observer.num_observed + observer.num_dropped
+    edges: DeferredQueue[bool] = DeferredQueue(size=counts)
+    end = raft.leader_ch(edges.put)
+    end()
+
+
+# Helpers and errors --------------------------------------------------------------
+
+
+def lists(peers: list[str]) -> bool:
+    """Handle lists of peers."""
+    peers = txraft.add_unique_peer(peers, "b:1")
+    peers = txraft.exclude_peer(peers, txraft.decode_peer(txraft.encode_peer("b:1")))
+    return txraft.peer_contained(peers, "b:1")
+
+
+ERRORS: tuple[type[RaftError], ...] = (
+    txraft.CallTimedOut,
+    txraft.ConnectionClosedByPeer,
+    txraft.ConnectionFailed,
+    txraft.DataCorrupted,
+    txraft.DirectoryLocked,
+    txraft.FormatTooNew,
+    txraft.KnownPeer,
+    txraft.LogNotFound,
+    txraft.NotAdvertisable,
+    txraft.NothingNewToSnapshot,
+    txraft.PipelineReplicationNotSupported,
+    txraft.PipelineShutdown,
+    txraft.ProtocolError,
+    txraft.RaftShutdown,
+    txraft.RemoteError,
+    txraft.ShutdownWhileCommitting,
+    txraft.SnapshotFailed,
+    txraft.StorageError,
+    txraft.TransferFailed,
+    txraft.TransferInProgress,
+    txraft.TransportError,
+    txraft.TransportShutdown,
+    txraft.WrongNode,
+)
