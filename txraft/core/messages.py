@@ -20,14 +20,15 @@ class Header:
     """Who sent a message, and in which protocol version.
 
     None stands for a key that is absent on the wire: version 0 sends none of them,
-    versions 1 to 3 send *protocol_version*, newer Go peers all three. *cluster* is
-    an extra key of ours, which Go peers skip.
+    versions 1 to 3 send *protocol_version*, newer Go peers all three. *cluster* and
+    *incarnation* are extra keys of ours, which Go peers skip.
     """
 
     protocol_version: int | None = None
     id: str | None = None
     address: str | None = None
     cluster: bytes | None = None
+    incarnation: bytes | None = None
 
 
 NO_HEADER = Header()

@@ -6,8 +6,9 @@ while neither holds any. What does not fit together is refused, never mended.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 from txraft.core.configuration import Configuration, ConfigurationHistory
@@ -23,6 +24,7 @@ from txraft.interfaces import (
     SnapshotStore,
     StableStore,
 )
+from txraft.node.incarnations import read_incarnations
 from txraft.node.writer import (
     CLUSTER,
     CURRENT_TERM,
@@ -56,6 +58,8 @@ class Recovered:
     snapshot: SnapshotMark
     cluster_proposals: dict[int, bytes]
     warnings: list[str]
+    incarnation: bytes | None = None
+    known_incarnations: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def read_hard_state(store: StableStore) -> HardState:
@@ -130,7 +134,11 @@ def recover(
                 "again with join: true"
             )
     warnings = _reconcile(log_store, mark)
-    return _recovered(log_store, state, mark, read_founders, warnings)
+    recovered = _recovered(log_store, state, mark, read_founders, warnings)
+    if not protocol_version:
+        return recovered
+    own, known = read_incarnations(stable_store, os.urandom)
+    return replace(recovered, incarnation=own, known_incarnations=known)
 
 
 def _is_fresh(state: HardState) -> bool:

@@ -20,7 +20,8 @@ from txraft.node.membership import founders
 from txraft.node.state import RaftState
 
 if TYPE_CHECKING:
-    from txraft.node.shell import Parts, Shell
+    from txraft.node.parts import Parts
+    from txraft.node.shell import Shell
 
 
 class Founding:

@@ -22,7 +22,8 @@ from txraft.errors import ConfigurationRefused, KnownPeer, RaftError, UnknownPee
 from txraft.node.pending import Change, Proposal
 
 if TYPE_CHECKING:
-    from txraft.node.shell import Parts, Shell
+    from txraft.node.parts import Parts
+    from txraft.node.shell import Shell
 
 FIRST_VERSION_WITH_IDS = 3
 FIRST_VERSION_WITH_CONFIGURATIONS = 2

@@ -17,8 +17,9 @@ from txraft.node.observers import LeaderObservation, Observation, Observers
 from txraft.node.state import RaftState
 
 if TYPE_CHECKING:
+    from txraft.node.parts import Parts
     from txraft.node.raft import Raft
-    from txraft.node.shell import Parts, Shell
+    from txraft.node.shell import Shell
 
 
 class Notices:

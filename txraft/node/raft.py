@@ -46,8 +46,9 @@ from txraft.node.handover import Handover
 from txraft.node.membership import Membership
 from txraft.node.notices import Notices
 from txraft.node.observers import Edges, Observation, Observer, is_state
+from txraft.node.parts import Parts
 from txraft.node.pending import ApplyResult, Verification
-from txraft.node.shell import Parts, Shell
+from txraft.node.shell import Shell
 from txraft.node.state import RaftState
 from txraft.node.status import Status
 from txraft.node.timing import tick_seconds

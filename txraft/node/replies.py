@@ -35,11 +35,21 @@ SHUT_DOWN = "raft is already shutdown"
 class Replies:
     """Answers requests for the server *server_id* at *address*."""
 
-    def __init__(self, version: int, server_id: str, address: str) -> None:
+    def __init__(
+        self,
+        version: int,
+        server_id: str,
+        address: str,
+        incarnation: bytes | None = None,
+    ) -> None:
+        life = incarnation if version else None
         self._version = version
-        self._header = Header(version) if version else NO_HEADER
-        self._zero_header = Header(0) if version else NO_HEADER
-        self._named_header = Header(version or None, server_id, address)
+        self._incarnation = life
+        self._header = Header(version, incarnation=life) if version else NO_HEADER
+        self._zero_header = Header(0, incarnation=life) if version else NO_HEADER
+        self._named_header = Header(
+            version or None, server_id, address, incarnation=life
+        )
         self._address = address
         self._taken: IncomingRPC | None = None
 
@@ -47,7 +57,7 @@ class Replies:
         """Return the header of requests that this node sends."""
         if not self._version:
             return NO_HEADER
-        return Header(self._version, cluster=cluster)
+        return Header(self._version, cluster=cluster, incarnation=self._incarnation)
 
     def refuses(self, request: Request) -> str | None:
         """Say why *request* is not served by this version, if so.

@@ -11,22 +11,19 @@ is on the stack, whatever a user's callback does.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
-from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txraft.config import Config
 from txraft.core.consensus import Consensus
 from txraft.core.entry import Entry
 from txraft.core.messages import (
     AppendEntriesRequest,
+    Request,
     RequestVoteRequest,
     Response,
 )
@@ -47,23 +44,18 @@ from txraft.errors import (
     TransferInProgress,
 )
 from txraft.interfaces import (
-    FSM,
     IncomingRPC,
-    LogStore,
-    PeerStore,
-    SnapshotStore,
-    StableStore,
-    Transport,
 )
 from txraft.node.applier import Applier
 from txraft.node.boot import Recovered, read_range
+from txraft.node.incarnations import Incarnations, sender_of
 from txraft.node.outbox import Outbox
+from txraft.node.parts import Owner, Parts
 from txraft.node.pending import Change, Pending, Proposal, Verification
 from txraft.node.replies import SHUT_DOWN, Replies
 from txraft.node.snapshots import Snapshots
 from txraft.node.tail import Tail
 from txraft.node.timing import core_options
-from txraft.node.worker import Workers
 from txraft.node.writer import Writer
 from txraft.wire.entries import encode_new
 
@@ -71,37 +63,6 @@ READ_BYTES = 1 << 20
 
 MAX_WAITING_CHANGES = 64
 """Membership changes that wait for the one before them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a node is made of: the plug points, and where it runs."""
-
-    config: Config
-    fsm: FSM
-    log_store: LogStore
-    stable_store: StableStore
-    snapshots: SnapshotStore
-    peer_store: PeerStore
-    address: str
-    server_id: str
-    transport: Transport
-    clock: IReactorTime
-    random: Random
-    workers: Workers
-
-
-class Owner(Protocol):
-    """Who is told what a turn brought about."""
-
-    def turned(self) -> None:
-        """Look at role, leader and membership: they may have changed."""
-
-    def vote_requested(self, request: RequestVoteRequest) -> None:
-        """Learn that a candidate asks for a vote."""
-
-    def stop_because(self, reason: str, failure: Failure) -> None:
-        """Stop the node: it cannot go on."""
 
 
 class Shell:
@@ -155,7 +116,18 @@ class Shell:
             owner.stop_because,
             recovered.snapshot.index,
         )
-        self.replies = Replies(config.protocol_version, parts.server_id, parts.address)
+        self.incarnations = Incarnations(
+            parts.address,
+            recovered.incarnation,
+            recovered.known_incarnations,
+            self._save,
+        )
+        self.replies = Replies(
+            config.protocol_version,
+            parts.server_id,
+            parts.address,
+            recovered.incarnation,
+        )
         self.outbox = Outbox(
             parts.address,
             parts.transport,
@@ -200,7 +172,9 @@ class Shell:
     def rpc_received(self, rpc: IncomingRPC) -> None:
         """Take a request from a peer."""
         command = rpc.command
-        refusal = self.replies.refuses(command)
+        refusal = self.replies.refuses(command) or self._wrong_life(
+            sender_of(command), command
+        )
         if self._stopped or refusal:
             self.replies.refuse(rpc, refusal or "raft is shut down")
             return
@@ -218,8 +192,23 @@ class Shell:
             self._input(self.consensus.disconnected, leader)
 
     def answered(self, peer: str, request: OutgoingRequest, answer: Response) -> None:
-        """Take a peer's answer."""
-        self._input(self.consensus.response, peer, request, answer)
+        """Take a peer's answer, unless it is in another life."""
+        if self._wrong_life(peer, answer) is None:
+            self._input(self.consensus.response, peer, request, answer)
+        else:
+            self.lost(peer, request, False)
+
+    def _wrong_life(self, peer: str | None, message: Request | Response) -> str | None:
+        incarnation, history = message.header.incarnation, self.consensus.configurations
+        if peer is None or self._stopped:
+            return None
+        return self.incarnations.refuses(peer, incarnation, history)
+
+    def _save(self, values: Mapping[bytes, bytes]) -> None:
+        """Store *values* behind all writes so far."""
+        store = self._parts.stable_store
+        saved = self._parts.workers.writer.run(lambda: store.set_many(values))
+        saved.addErrback(self._write_failed)
 
     def lost(self, peer: str, request: OutgoingRequest, closed: bool) -> None:
         """Learn that no answer comes."""
@@ -347,6 +336,8 @@ class Shell:
         if self._stopped:
             return
         self.applier.advance(ready.commit_index)
+        history = self.consensus.configurations
+        self.incarnations.members_committed(history, ready.commit_index)
         for token, index in ready.verified:
             self._verified(token, index)
         if ready.install is not None:
@@ -471,6 +462,7 @@ class Shell:
         self.consensus.installed(install, mark)
         if mark is not None:
             self.applier.resume(mark.index)
+            self.incarnations.forget_all()
             overtaken = self.pending.take_appended(mark.index)
             leader = self.consensus.leader
             self._refused += [(p, LeadershipLost(leader)) for p in overtaken]

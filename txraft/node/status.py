@@ -6,7 +6,8 @@ from txraft.core.configuration import Configuration
 from txraft.core.leader import Leader
 from txraft.node.meters import Figures, MeteredLog, PeerFigures
 from txraft.node.notices import Notices
-from txraft.node.shell import Parts, Shell
+from txraft.node.parts import Parts
+from txraft.node.shell import Shell
 from txraft.node.state import RaftState
 from txraft.node.timing import tick_seconds
 
@@ -79,6 +80,7 @@ class Status:
             "last_snapshot_term": str(consensus.snapshot.term),
             "num_peers": str(max(0, len(self.peers()) - 1)),
             "last_contact": self._last_contact_text(),
+            **_refused(shell),
         }
 
     def figures(self) -> Figures:
@@ -146,3 +148,9 @@ class Status:
         if self._shell is None:
             return []
         return sorted(self._shell.consensus.configuration.addresses)
+
+
+def _refused(shell: Shell) -> dict[str, str]:
+    """Name the members that came without their data, if there are any."""
+    refused = shell.incarnations.refused
+    return {"refused_peers": ", ".join(sorted(refused))} if refused else {}

@@ -21,9 +21,8 @@ from service_identity.cryptography import (
     verify_certificate_ip_address,
 )
 
-from txraft.addresses import parse_address
-
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.(?!-)[A-Za-z0-9_-]{1,63})*\Z")
+_MAX_PORT = 65535
 _SHOWN_NAMES = 4
 _SHOWN_CHARACTERS = 80
 _BOTH_USES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
@@ -73,7 +72,7 @@ class PeerNames:
         Raises: ValueError for what is no address.
         """
         name = self._names.get(address)
-        return parse_address(address)[0] if name is None else name
+        return _host_in(address) if name is None else name
 
     def shared(self, addresses: Iterable[str]) -> list[tuple[str, str, str]]:
         """List (name, address, other address) for each name that two have."""
@@ -102,6 +101,17 @@ def is_ip_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _host_in(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = str(ip_address(host[1:-1]))
+    elif not _HOST_NAME.match(host):
+        raise ValueError(f"{host!r} is no host name")
+    if not (port.isascii() and port.isdigit() and int(port) <= _MAX_PORT):
+        raise ValueError(f"{port!r} is no port")
+    return host
 
 
 def _names_in(certificate: x509.Certificate) -> tuple[str, ...]:

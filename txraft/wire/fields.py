@@ -20,7 +20,8 @@ Fields = Mapping[bytes, Any]
 _MAX_UINT64 = 2**64 - 1
 _MIN_INT64 = -(2**63)
 _SHOWN_BYTES = 30
-_HEADER_KEYS = frozenset({b"Addr", b"Cluster", b"ID", b"ProtocolVersion"})
+_OUR_KEYS = frozenset({b"Cluster", b"Incarnation"})
+_HEADER_KEYS = _OUR_KEYS | {b"Addr", b"ID", b"ProtocolVersion"}
 
 # Threads share it: `pack` runs no Python code, so nothing can come in between.
 _PACK = msgpack.Packer(use_bin_type=False).pack
@@ -53,13 +54,15 @@ def header_fields(header: Header) -> dict[bytes, object]:
         fields[b"ID"] = text_or_nil(header.id)
     if header.cluster is not None:
         fields[b"Cluster"] = header.cluster
+    if header.incarnation is not None:
+        fields[b"Incarnation"] = header.incarnation
     return fields
 
 
 def zero_header_fields(header: Header) -> dict[bytes, object]:
     """List the same keys left zero, as two of the answers have them."""
     fields = header_fields(header)
-    zero = dict[bytes, object](dict.fromkeys(fields.keys() - {b"Cluster"}))
+    zero = dict[bytes, object](dict.fromkeys(fields.keys() - _OUR_KEYS))
     if b"ProtocolVersion" in zero:
         zero[b"ProtocolVersion"] = 0
     return {**fields, **zero}
@@ -74,6 +77,7 @@ def header_in(fields: Fields) -> Header:
         text(fields, b"ID") if b"ID" in fields else None,
         text(fields, b"Addr") if b"Addr" in fields else None,
         raw(fields, b"Cluster"),
+        raw(fields, b"Incarnation"),
     )
 
 

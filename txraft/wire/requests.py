@@ -121,7 +121,10 @@ def _frame(header: Header, leader: str) -> tuple[bytes, bytes, bytes]:
     for key in (b"Addr", b"Cluster"):
         if key in fields:
             start += pack(key) + pack(fields[key])
-    middle = pack(b"ID") + pack(fields[b"ID"]) if b"ID" in fields else b""
+    middle = b""
+    for key in (b"ID", b"Incarnation"):
+        if key in fields:
+            middle += pack(key) + pack(fields[key])
     middle += pack(b"Leader") + pack(text_or_nil(leader)) + pack(b"LeaderCommitIndex")
     end = b""
     if b"ProtocolVersion" in fields:

@@ -1,0 +1,166 @@
+"""Which life of each member is the one that the cluster knows.
+
+A node whose data directory was lost comes back under its old name without what it
+has promised: votes, acknowledged entries. So each data directory has an incarnation, a
+random number that travels with every message, and members remember each other's. One
+that comes with another is refused, until it has been removed and was added again.
+
+Go peers have none and are never refused for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgpack
+from twisted.logger import Logger
+
+from txraft.core.configuration import ConfigurationHistory
+from txraft.core.messages import (
+    AppendEntriesRequest,
+    InstallSnapshotRequest,
+    Request,
+    RequestPreVoteRequest,
+    RequestVoteRequest,
+    TimeoutNowRequest,
+)
+from txraft.errors import StorageError
+from txraft.interfaces import StableStore
+
+INCARNATION = b"Incarnation"
+KNOWN_INCARNATIONS = b"Incarnations"
+INCARNATION_BYTES = 16
+WAY_OUT = (
+    "its data directory is not the one it had as a member, so it has forgotten what "
+    "it promised: remove it from the cluster, then start it with an empty data "
+    "directory and join: true, and add it again"
+)
+
+
+class Incarnations:
+    """What the server at *address* knows of the others; *save* makes it durable.
+
+    `refused` maps members that come in another life to why they are refused.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        address: str,
+        own: bytes | None,
+        known: Mapping[str, bytes],
+        save: Callable[[Mapping[bytes, bytes]], None],
+    ) -> None:
+        self.own = own
+        self.refused: dict[str, str] = {}
+        self._address = address
+        self._known = dict(known)
+        self._save = save
+        self._told = -1
+
+    def refuses(
+        self, peer: str, incarnation: bytes | None, history: ConfigurationHistory
+    ) -> str | None:
+        """Say why a message of *peer* is not heard, if so; remember who is new."""
+        if not incarnation or self.own is None:
+            return None
+        known = self._known.get(peer)
+        if known is None:
+            if history.latest.server(peer) is not None:
+                self._known[peer] = incarnation
+                self._store()
+            return None
+        if known == incarnation:
+            self.refused.pop(peer, None)
+            return None
+        if peer not in self.refused:
+            self.refused[peer] = WAY_OUT
+            self.log.error(
+                "{node} refuses {peer}: {reason}",
+                node=self._address,
+                peer=peer,
+                reason=WAY_OUT,
+            )
+        return f"{peer} is refused: {WAY_OUT}"
+
+    def members_committed(self, history: ConfigurationHistory, commit: int) -> None:
+        """Forget whoever was removed, also if it was added again since."""
+        latest = history.latest_index
+        if latest <= self._told or commit < latest:
+            return
+        since = history.since(self._told)
+        self._told = latest
+        self._forget(
+            [
+                peer
+                for peer in self._known
+                if any(configuration.server(peer) is None for configuration in since)
+            ]
+        )
+
+    def forget_all(self) -> None:
+        """Forget everybody, as a snapshot does not tell who was removed meanwhile."""
+        self._forget(list(self._known))
+
+    def _forget(self, peers: list[str]) -> None:
+        for peer in peers:
+            del self._known[peer]
+            self.refused.pop(peer, None)
+        if peers:
+            self._store()
+
+    def _store(self) -> None:
+        self._save({KNOWN_INCARNATIONS: encode_known(self._known)})
+
+
+def sender_of(request: Request) -> str | None:
+    """Return the address of who has sent *request*, None if it does not say."""
+    match request:
+        case AppendEntriesRequest() | InstallSnapshotRequest():
+            return request.leader
+        case RequestVoteRequest() | RequestPreVoteRequest():
+            return request.candidate
+        case TimeoutNowRequest():
+            return request.header.address
+
+
+def read_incarnations(
+    store: StableStore, new: Callable[[int], bytes]
+) -> tuple[bytes, dict[str, bytes]]:
+    """Read this node's own incarnation and those it knows; make its own with *new*.
+
+    Raises: StorageError
+    Thread: writer.
+    Durable: its own, when this returns.
+    """
+    own = store.get(INCARNATION)
+    if not own:
+        own = new(INCARNATION_BYTES)
+        store.set_many({INCARNATION: own})
+    return own, decode_known(store.get(KNOWN_INCARNATIONS))
+
+
+def encode_known(known: Mapping[str, bytes]) -> bytes:
+    """Encode a map of addresses to incarnations."""
+    encoded: bytes = msgpack.packb(
+        {
+            address.encode("utf-8", "surrogateescape"): incarnation
+            for address, incarnation in known.items()
+        }
+    )
+    return encoded
+
+
+def decode_known(data: bytes) -> dict[str, bytes]:
+    """Decode what `encode_known` wrote, b"" for nothing. Raises: StorageError"""
+    if not data:
+        return {}
+    try:
+        found = msgpack.unpackb(data, raw=False, strict_map_key=False)
+        return {
+            bytes(address).decode("utf-8", "surrogateescape"): bytes(incarnation)
+            for address, incarnation in found.items()
+        }
+    except (ValueError, TypeError, AttributeError) as error:
+        raise StorageError(f"the known incarnations are malformed: {error}") from error
