@@ -1,7 +1,4 @@
-"""The holder of a lock is stopped beyond its TTL: the other gets it, it does not.
-
-And while the leader itself is stopped, nobody's session ends early.
-"""
+"""The holder of a lock is stopped beyond its TTL: it loses the lock to another."""
 
 from __future__ import annotations
 

@@ -50,6 +50,7 @@ class ScriptedNode:
         self.applied: list[bytes] = []
         self.observers: list[Observer] = []
         self.index = 0
+        self.barriers = 0
         self.followers: dict[str, PeerFigures] = {}
 
     def lead(self) -> None:
@@ -79,6 +80,7 @@ class ScriptedNode:
         return self._act(done)
 
     def barrier(self, timeout: float | None = None) -> Deferred[int]:
+        self.barriers += 1
         return self._act(lambda: self.index)
 
     def linearizable(self) -> Deferred[int]:

@@ -213,11 +213,27 @@ class Expiry(SessionCase):
         self.n1.script = [ordered]
         renewed = self.ask(self.n1, "PUT", f"/v1/session/renew/{id}", b"")
         self.assertNoResult(renewed)
+        self.assertEqual(self.n1.barriers, 1)
         end.callback(None)
         ordered.callback(None)
         self.network.flush()
 
         self.assertEqual(self.successResultOf(renewed).status, 404)
+
+    def test_renewal_at_work_is_not_overtaken(self) -> None:
+        """It came in time, however long the quorum takes to confirm the leader."""
+        id = self.create(TTL="10s")
+        self.advance(*[0.5] * 19)
+        confirmed: Deferred[object] = Deferred()
+        self.n1.script = [confirmed]
+        renewed = self.ask(self.n1, "PUT", f"/v1/session/renew/{id}", b"")
+
+        self.advance(*[0.5] * 6)
+        confirmed.callback(None)
+        self.network.flush()
+
+        self.assertEqual(self.successResultOf(renewed).status, 200)
+        self.assertIn(id, self.n1.fsm.sessions)
 
     def test_idle_node_has_no_timer(self) -> None:
         id = self.create(TTL="10s", LockDelay="1s")

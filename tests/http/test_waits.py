@@ -11,6 +11,7 @@ from tests.http.network import HTTPCase, Reply, ScriptedNode
 from tests.http.test_api import _disconnect_clients
 from tests.kv.test_state import snapshot_of
 from txraft.http import waits
+from txraft.http.archive import pack
 from txraft.http.limits import HTTPLimits
 from txraft.kv.commands import encode_put
 
@@ -144,6 +145,17 @@ class Waits(HTTPCase):
         self.advance(0)
 
         self.assertEqual(self.successResultOf(waiting).header("X-Consul-Index"), "3")
+
+    def test_catalog_waits_to_the_end(self) -> None:
+        """A client that watches it would otherwise ask again without a pause."""
+        self.reply(self.n1, "PUT", "/v1/snapshot", pack({}, snapshot_of(self.n2.fsm)))
+
+        waiting = self.wait("/v1/catalog/nodes?index=1&wait=30s")
+        self.advance(29)
+        self.assertNoResult(waiting)
+        self.advance(2)
+
+        self.assertEqual(self.successResultOf(waiting).status, 200)
 
     def test_close_ends_every_wait(self) -> None:
         node = self.node("n3")

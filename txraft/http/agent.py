@@ -13,6 +13,7 @@ from txraft.http.bodies import Fields, parse_json
 from txraft.http.calls import DATACENTER, Call
 from txraft.http.node import Node
 from txraft.http.reads import MODES, Reads
+from txraft.kv.watches import NOTHING, Topic
 from txraft.node.state import RaftState
 
 PARAMETERS = MODES | {"index", "wait", "near", "passing", "tag"}
@@ -27,6 +28,10 @@ class Agent:
         self._raft = raft
         self._reads = reads
         self._address = address
+
+    def topic(self, call: Call) -> Topic:
+        """Tell what a blocking query waits for: its end, as no change is told."""
+        return NOTHING
 
     def self(self, call: Call) -> Answer:
         """Tell of this node."""

@@ -109,7 +109,7 @@ def _cluster_routes(cluster: Cluster) -> Routes:
 
 def _agent_routes(agent: Agent) -> Routes:
     def read(serve: Callable[[Call], Answer]) -> Methods:
-        return {b"GET": Endpoint(serve, PARAMETERS)}
+        return {b"GET": Endpoint(serve, PARAMETERS, agent.topic)}
 
     return {
         b"/v1/agent/self": {b"GET": Endpoint(agent.self)},

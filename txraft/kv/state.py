@@ -114,6 +114,8 @@ class KeyValueFSM:
         """Return the index of the last change of *topic*, or a later one."""
         if topic.scope is Scope.SESSIONS:
             return self._state.session_index
+        if topic.scope is Scope.NOTHING:
+            return 0
         keys = self._keys
         if topic.scope is Scope.KEY:
             row = keys.rows.get(topic.text)

@@ -14,16 +14,18 @@ class Scope(Enum):
     KEY = auto()
     PREFIX = auto()
     SESSIONS = auto()
+    NOTHING = auto()
 
 
 class Topic(NamedTuple):
-    """One key, all keys under a prefix, or all sessions."""
+    """One key, all keys under a prefix, all sessions, or what never changes."""
 
     scope: Scope
     text: str = ""
 
 
 SESSIONS = Topic(Scope.SESSIONS)
+NOTHING = Topic(Scope.NOTHING)
 
 Wake = Callable[[], object]
 _Waiting = dict[str, dict[Wake, None]]
@@ -45,6 +47,7 @@ class Watches:
             Scope.KEY: self._keys,
             Scope.PREFIX: self._prefixes,
             Scope.SESSIONS: self._sessions,
+            Scope.NOTHING: {},
         }
 
     def __len__(self) -> int:
