@@ -175,6 +175,17 @@ class ExactlyOnce(ClientCase):
 
         self.failed(put, OutcomeUnknown)
 
+    def test_out_of_time_after_others_refused(self) -> None:
+        """One attempt that may have worked is not forgotten for those that did not."""
+        self.a.script = [UNKNOWN]
+        for node in (self.a, self.b, self.c):
+            node.default = NOT_APPLIED
+        put = self.client.put("k", b"v")
+
+        self.pass_time(20)
+
+        self.failed(put, OutcomeUnknown)
+
 
 class TheLeader(ClientCase):
     """Where the leader is, as forwarded answers tell."""

@@ -200,6 +200,18 @@ class Acquiring(LockCase):
         self.assertRaises(LockLost, lock.check)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_released_unheard(self) -> None:
+        """What watched over the lock ends with it, whether or not that is heard of."""
+        lock = self.acquired()
+        self.flush()
+        self.locks.set_holder = lambda holder: None  # type: ignore[method-assign]
+
+        releasing = lock.release()
+        self.flush()
+
+        self.successResultOf(releasing)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_held_by_another(self) -> None:
         """It is waited for with a blocking query, and had when it is free."""
         self.locks.holder = "other"

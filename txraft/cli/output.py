@@ -70,8 +70,7 @@ def table_lines(
     cells = [list(headings), *([_text(cell) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(headings))]
     numeric = [
-        bool(rows)
-        and all(isinstance(row[i], int | float) or row[i] is None for row in rows)
+        bool(rows) and all(_is_number(row[i]) for row in rows)
         for i in range(len(headings))
     ]
     for row in cells:
@@ -89,6 +88,12 @@ def size_text(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     raise AssertionError("the last unit takes every size")
+
+
+def _is_number(cell: object) -> bool:
+    if isinstance(cell, bool):
+        return False
+    return cell is None or isinstance(cell, int | float)
 
 
 def _text(cell: object) -> str:

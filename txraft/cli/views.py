@@ -44,7 +44,7 @@ class View:
 
 
 async def all_views(job: Job) -> list[View]:
-    """Ask every node that the command was told of, and the leader they tell of."""
+    """Ask every node that the command was told of."""
     asked: list[Deferred[View]] = [
         Deferred.fromCoroutine(view_of(job, url)) for url in job.urls
     ]
