@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.transport.memory import MemoryNetwork
-from txraft.testing.contracts import TransportContract
+from txraft.testing.contracts import LoopbackTransportContract, TransportContract
 from txraft.transport.inmem import InmemTransport
 from txraft.transport.network import NetworkTransport
 
@@ -27,7 +27,7 @@ class NetworkContract(TransportContract, SynchronousTestCase):
         return pair[0], pair[1]
 
 
-class InmemContract(TransportContract, SynchronousTestCase):
+class InmemContract(LoopbackTransportContract, SynchronousTestCase):
     """The contract, with objects on a clock."""
 
     def make_pair(self) -> tuple[InmemTransport, InmemTransport]:

@@ -7,8 +7,6 @@ from random import Random
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txraft.errors import ConnectionClosedByPeer, ConnectionFailed
-from txraft.interfaces import WithClose, WithPeers
 from txraft.testing.contracts.samples import Recorder, agree, append
 from txraft.transport.inmem import InmemTransport, new_inmem_addr
 
@@ -23,52 +21,6 @@ class Routes(SynchronousTestCase):
         self.here.set_handler(Recorder(agree))
         self.peer = Recorder()
         self.there.set_handler(self.peer)
-
-    def test_disconnect_ends_calls_and_tells_the_other_side(self) -> None:
-        """A cut looks like a connection that ended, at both ends."""
-        call = self.here.append_entries("b:1", append(3))
-        pipeline = self.successResultOf(self.here.append_entries_pipeline("b:1"))
-        flying = pipeline.append_entries(append(4))
-        self.clock.advance(0)
-
-        self.here.disconnect("b:1")
-        self.clock.advance(0)
-
-        self.failureResultOf(call, ConnectionClosedByPeer)
-        self.failureResultOf(flying, ConnectionClosedByPeer)
-        self.assertEqual(len(self.peer.closed), 2)
-        refused = self.here.append_entries("b:1", append(3))
-        self.failureResultOf(refused, ConnectionFailed)
-
-    def test_disconnect_leaves_the_other_direction(self) -> None:
-        """Routes are one way."""
-        self.here.disconnect("b:1")
-        call = self.there.append_entries("a:1", append(3))
-        self.clock.advance(0)
-        self.successResultOf(call)
-
-    def test_idle_connection_is_dropped_too(self) -> None:
-        """A route that comes back begins with a new connection."""
-        self.there.set_handler(peer := Recorder(agree))
-        self.here.append_entries("b:1", append(3))
-        self.clock.advance(0)
-        self.here.disconnect("b:1")
-        self.here.connect("b:1", self.there)
-        call = self.here.append_entries("b:1", append(4))
-        self.clock.advance(0)
-        self.successResultOf(call)
-        self.assertNotEqual(peer.rpcs[0].connection, peer.rpcs[1].connection)
-        self.assertEqual(peer.closed, [peer.rpcs[0].connection])
-
-    def test_disconnect_all_cuts_both_directions(self) -> None:
-        """Connections from peers end as well."""
-        self.there.set_handler(Recorder())
-        theirs = self.there.append_entries("a:1", append(3))
-        ours = self.here.append_entries("b:1", append(3))
-        self.here.disconnect_all()
-        self.clock.advance(0)
-        self.failureResultOf(ours, ConnectionClosedByPeer)
-        self.failureResultOf(theirs, ConnectionClosedByPeer)
 
     def test_request_on_its_way_is_lost_with_its_connection(self) -> None:
         """Nothing arrives after a cut, not even what was sent before it."""
@@ -104,11 +56,6 @@ class Routes(SynchronousTestCase):
         entries.clear()
         self.clock.advance(0)
         self.assertEqual(len(self.peer.rpcs[0].command.entries), 2)
-
-    def test_capabilities(self) -> None:
-        """It has routes and can be closed."""
-        self.assertIsInstance(self.here, WithPeers)
-        self.assertIsInstance(self.here, WithClose)
 
 
 class InmemAddresses(SynchronousTestCase):

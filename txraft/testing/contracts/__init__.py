@@ -9,17 +9,21 @@
 
 from txraft.testing.contracts.fsm import FSMContract
 from txraft.testing.contracts.logs import LogStoreContract, RangeLogStoreContract
+from txraft.testing.contracts.loopbacks import LoopbackTransportContract
 from txraft.testing.contracts.peers import PeerStoreContract
 from txraft.testing.contracts.snapshots import SnapshotStoreContract
 from txraft.testing.contracts.stable import StableStoreContract
+from txraft.testing.contracts.streams import StreamLayerContract
 from txraft.testing.contracts.transports import TransportContract
 
 __all__ = [
     "FSMContract",
     "LogStoreContract",
+    "LoopbackTransportContract",
     "PeerStoreContract",
     "RangeLogStoreContract",
     "SnapshotStoreContract",
     "StableStoreContract",
+    "StreamLayerContract",
     "TransportContract",
 ]

@@ -17,6 +17,7 @@ class Contract:
     assertIn: Callable[..., None]
     assertIsInstance: Callable[..., None]
     assertLessEqual: Callable[..., None]
+    assertNotEqual: Callable[..., None]
     assertNoResult: Callable[..., None]
     assertRaises: Callable[..., Any]
     assertTrue: Callable[..., None]
