@@ -214,6 +214,7 @@ class Snapshots(CommandCase):
 
         self.assertEqual(result.exit_code, 3)
         self.assertEqual(self.saved.read_bytes(), before)
+        self.assertEqual(len(list(self.saved.parent.iterdir())), 2)
 
     def test_restore(self) -> None:
         """Everything is as it was; without --yes it is asked for first."""
@@ -240,10 +241,12 @@ class Snapshots(CommandCase):
             self.assertIn(str(path), result.stderr)
 
     def test_inspect_cut(self) -> None:
-        """So is what is missing at the end."""
-        path = self.file(self.saved.read_bytes()[:-20])
-
-        self.assertEqual(self.txraft("snapshot", "inspect", path).exit_code, 5)
+        """So is what is missing at the end, be it a byte."""
+        whole = self.saved.read_bytes()
+        for missing in (1, 20, len(whole) // 2, len(whole)):
+            path = self.file(whole[:-missing])
+            result = self.txraft("snapshot", "inspect", path)
+            self.assertEqual(result.exit_code, 5, missing)
 
     def changed(self, change: Callable[[dict[str, bytes]], object]) -> Path:
         """Write the backup anew with other files in it."""

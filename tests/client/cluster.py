@@ -88,6 +88,7 @@ class Network:
         self.agents: dict[str, RequestTraversalAgent] = {}
         self.refusing: set[str] = set()
         self.losing: set[str] = set()
+        self.tried: list[str] = []
 
     def add(self, host: str) -> Node:
         """Add a node at http://*host*."""
@@ -104,6 +105,7 @@ class Network:
     ) -> Deferred[object]:
         """Send a request, and carry what can move."""
         host = urlsplit(uri.decode()).netloc
+        self.tried.append(host)
         if host in self.refusing or host not in self.agents:
             return fail(ConnectionRefusedError())
         answered = self.agents[host].request(method, uri, headers, bodyProducer)

@@ -207,7 +207,8 @@ class TheLeader(ClientCase):
         for _ in range(3):
             self.assertIs(self.done(self.client.put("k", b"v")), True)
 
-        self.assertEqual(len(self.a.asked), 3)
+        asked = [host for host in self.network.tried if host != "a"]
+        self.assertEqual((len(self.a.asked), asked), (3, ["inside:8500"]))
 
     def test_less_secure(self) -> None:
         """A client that was given https addresses is not led to a plain one."""

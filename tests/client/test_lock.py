@@ -185,7 +185,7 @@ class Acquiring(LockCase):
         """A free lock is held at once, with its fencing token."""
         lock = self.acquired()
 
-        self.assertEqual(lock.fence, 4)
+        self.assertEqual(lock.fence, 10)
         lock.check()
 
     def test_released(self) -> None:
@@ -225,7 +225,7 @@ class Acquiring(LockCase):
         self.flush()
 
         self.pass_time(1.1)
-        self.assertEqual(self.successResultOf(acquiring).fence, 4)
+        self.assertEqual(self.successResultOf(acquiring).fence, 10)
 
     def test_in_its_lock_delay(self) -> None:
         """A lock that nobody holds and nobody gets is tried for again, in a while."""
@@ -290,7 +290,7 @@ class Holding(LockCase):
         async def work() -> int:
             return lock.fence
 
-        self.assertEqual(self.successResultOf(lock.guard(work())), 4)
+        self.assertEqual(self.successResultOf(lock.guard(work())), 10)
 
     def test_taken_away(self) -> None:
         """An operator who unlocks the key is noticed at once, by the watch."""
@@ -329,7 +329,7 @@ class Holding(LockCase):
         self.flush()
 
         self.failureResultOf(running, RuntimeError)
-        self.assertEqual(seen, [4])
+        self.assertEqual(seen, [10])
         self.assertEqual(self.locks.calls[-2:], ["release", "destroy"])
 
 

@@ -56,6 +56,9 @@ class Lock:
     def fence(self) -> int:
         """The fencing token: higher than that of every holder before.
 
+        It is the index in the cluster's log at which the lock was taken, so it grows
+        even if the key is deleted between two holders.
+
         Raises: LockLost
         """
         self.check()
@@ -139,7 +142,7 @@ class Lock:
             if parse_flag((await self._calls.expect(asked)).body):
                 record, index = await self._read(0)
                 if record is not None and record.session == self._session.id:
-                    self._fence = record.lock_index
+                    self._fence = record.modify_index
                     return
             record, index = await self._read(0)
             if record is None or record.session is None:

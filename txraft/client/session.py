@@ -1,9 +1,8 @@
 """A session: a life sign that the cluster watches, to which locks are tied.
 
-The cluster ends a session whose holder has not renewed it for its TTL, and at the
-latest for twice that. The holder counts the TTL from when it *sent* the last renewal
-that was answered, on its own clock: so it knows that a session is lost before anybody
-else can have what the session held.
+The cluster ends a session whose holder has not renewed it for its TTL. The holder
+counts the TTL from when it *sent* the last renewal that was answered, on its own clock:
+so it knows that a session is lost before anybody else can have what the session held.
 
     async with client.session(ttl=15) as session:
         await client.put(key, value, acquire=session.id)
