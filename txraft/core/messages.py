@@ -20,8 +20,9 @@ class Header:
     """Who sent a message, and in which protocol version.
 
     None stands for a key that is absent on the wire: version 0 sends none of them,
-    versions 1 to 3 send *protocol_version*, newer Go peers all three. *cluster* and
-    *incarnation* are extra keys of ours, which Go peers skip.
+    versions 1 to 3 send *protocol_version*, newer Go peers all three. *cluster*,
+    *incarnation* and *known*, the incarnations that a leader knows, are extra keys of
+    ours, which Go peers skip.
     """
 
     protocol_version: int | None = None
@@ -29,6 +30,7 @@ class Header:
     address: str | None = None
     cluster: bytes | None = None
     incarnation: bytes | None = None
+    known: bytes | None = None
 
 
 NO_HEADER = Header()

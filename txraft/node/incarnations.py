@@ -2,8 +2,9 @@
 
 A node whose data directory was lost comes back under its old name without what it
 has promised: votes, acknowledged entries. So each data directory has an incarnation, a
-random number that travels with every message, and members remember each other's. One
-that comes with another is refused, until it has been removed and was added again.
+random number that travels with every message, and members remember each other's;
+followers, who hear nothing of one another, learn them from their leader. One that
+comes with another is refused, until it has been removed and was added again.
 
 Go peers have none and are never refused for that.
 """
@@ -84,6 +85,23 @@ class Incarnations:
             )
         return f"{peer} is refused: {WAY_OUT}"
 
+    def learn(self, told: bytes, history: ConfigurationHistory) -> None:
+        """Remember what a leader knows of members that are not known here."""
+        try:
+            known = decode_known(told)
+        except StorageError:
+            return  # nonsense teaches nothing
+        new = {
+            peer: incarnation
+            for peer, incarnation in known.items()
+            if peer not in self._known
+            and peer != self._address
+            and history.latest.server(peer) is not None
+        }
+        if new:
+            self._known |= new
+            self._store()
+
     def members_committed(self, history: ConfigurationHistory, commit: int) -> None:
         """Forget whoever was removed, also if it was added again since."""
         latest = history.latest_index
@@ -157,10 +175,9 @@ def decode_known(data: bytes) -> dict[str, bytes]:
     if not data:
         return {}
     try:
-        found = msgpack.unpackb(data, raw=False, strict_map_key=False)
-        return {
-            bytes(address).decode("utf-8", "surrogateescape"): bytes(incarnation)
-            for address, incarnation in found.items()
-        }
-    except (ValueError, TypeError, AttributeError) as error:
+        pairs = list(msgpack.unpackb(data, raw=True, strict_map_key=False).items())
+        if not all(type(part) is bytes for pair in pairs for part in pair):
+            raise TypeError("not all of it is bytes")
+        return {a.decode("utf-8", "surrogateescape"): i for a, i in pairs}
+    except (ValueError, TypeError, AttributeError, msgpack.UnpackException) as error:
         raise StorageError(f"the known incarnations are malformed: {error}") from error

@@ -7,7 +7,7 @@ as unsupported. Nothing here decides anything about consensus.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, assert_never
 
 from twisted.internet.defer import Deferred
@@ -109,13 +109,14 @@ class Outbox:
         self._stopped = False
         self._own_id = own_id
         self.header = header
+        self.known_incarnations: bytes | None = None
 
     def send(self, peer: str, message: OutgoingRequest) -> None:
         """Send *message* to *peer*."""
         match message:
             case Heartbeat():
                 wire = AppendEntriesRequest(
-                    message.term, self._address, header=self.header
+                    message.term, self._address, header=self._heartbeat_header
                 )
                 self._call(peer, message, self._transport.append_entries(peer, wire))
             case Replicate():
@@ -139,6 +140,13 @@ class Outbox:
                 self._call(peer, message, self._transport.timeout_now(peer, now))
             case _:
                 assert_never(message)
+
+    @property
+    def _heartbeat_header(self) -> Header:
+        """The header, with what a leader tells its followers beside."""
+        if self.header.incarnation is None:
+            return self.header
+        return replace(self.header, known=self.known_incarnations)
 
     def tick(self, count: int) -> None:
         """Give up calls that were not answered in time."""
@@ -165,6 +173,7 @@ class Outbox:
             id=self._own_id(),
             address=self._address,
             cluster=self.header.cluster,
+            incarnation=self.header.incarnation,
         )
         wire = RequestPreVoteRequest(
             message.term,

@@ -48,7 +48,12 @@ from txraft.interfaces import (
 )
 from txraft.node.applier import Applier
 from txraft.node.boot import Recovered, read_range
-from txraft.node.incarnations import Incarnations, sender_of
+from txraft.node.incarnations import (
+    KNOWN_INCARNATIONS,
+    Incarnations,
+    encode_known,
+    sender_of,
+)
 from txraft.node.outbox import Outbox
 from txraft.node.parts import Owner, Parts
 from txraft.node.pending import Change, Pending, Proposal, Verification
@@ -138,6 +143,7 @@ class Shell:
             self.replies.request_header(self.consensus.cluster),
             lambda: self.consensus.configuration.id_of(parts.address, parts.server_id),
         )
+        self.outbox.known_incarnations = encode_known(recovered.known_incarnations)
         self.snapshots = Snapshots(
             parts.address,
             config.protocol_version,
@@ -199,14 +205,18 @@ class Shell:
             self.lost(peer, request, False)
 
     def _wrong_life(self, peer: str | None, message: Request | Response) -> str | None:
-        incarnation, history = message.header.incarnation, self.consensus.configurations
+        header, history = message.header, self.consensus.configurations
         if peer is None or self._stopped:
             return None
-        return self.incarnations.refuses(peer, incarnation, history)
+        refusal = self.incarnations.refuses(peer, header.incarnation, history)
+        if refusal is None and header.known is not None:
+            self.incarnations.learn(header.known, history)
+        return refusal
 
     def _save(self, values: Mapping[bytes, bytes]) -> None:
         """Store *values* behind all writes so far."""
         store = self._parts.stable_store
+        self.outbox.known_incarnations = values[KNOWN_INCARNATIONS]
         saved = self._parts.workers.writer.run(lambda: store.set_many(values))
         saved.addErrback(self._write_failed)
 

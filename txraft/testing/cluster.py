@@ -225,6 +225,12 @@ class Cluster:
             self.crash(address)
         return self.start_node(address)
 
+    def wipe(self, address: str) -> None:
+        """Crash the node at *address* if it runs, and lose all it has on disk."""
+        if address in self.nodes:
+            self.crash(address)
+        del self._disks[address]
+
     def shutdown(self) -> None:
         """Shut every node down."""
         for node in self.nodes.values():

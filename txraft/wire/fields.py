@@ -20,7 +20,7 @@ Fields = Mapping[bytes, Any]
 _MAX_UINT64 = 2**64 - 1
 _MIN_INT64 = -(2**63)
 _SHOWN_BYTES = 30
-_OUR_KEYS = frozenset({b"Cluster", b"Incarnation"})
+_OUR_KEYS = frozenset({b"Cluster", b"Incarnation", b"Incarnations"})
 _HEADER_KEYS = _OUR_KEYS | {b"Addr", b"ID", b"ProtocolVersion"}
 
 # Threads share it: `pack` runs no Python code, so nothing can come in between.
@@ -56,6 +56,8 @@ def header_fields(header: Header) -> dict[bytes, object]:
         fields[b"Cluster"] = header.cluster
     if header.incarnation is not None:
         fields[b"Incarnation"] = header.incarnation
+    if header.known is not None:
+        fields[b"Incarnations"] = header.known
     return fields
 
 
@@ -78,6 +80,7 @@ def header_in(fields: Fields) -> Header:
         text(fields, b"Addr") if b"Addr" in fields else None,
         raw(fields, b"Cluster"),
         raw(fields, b"Incarnation"),
+        raw(fields, b"Incarnations"),
     )
 
 

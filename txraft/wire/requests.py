@@ -122,7 +122,7 @@ def _frame(header: Header, leader: str) -> tuple[bytes, bytes, bytes]:
         if key in fields:
             start += pack(key) + pack(fields[key])
     middle = b""
-    for key in (b"ID", b"Incarnation"):
+    for key in (b"ID", b"Incarnation", b"Incarnations"):
         if key in fields:
             middle += pack(key) + pack(fields[key])
     middle += pack(b"Leader") + pack(text_or_nil(leader)) + pack(b"LeaderCommitIndex")
