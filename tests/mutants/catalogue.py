@@ -1,0 +1,58 @@
+"""All planted bugs, and the page of the manual that lists them."""
+
+from __future__ import annotations
+
+from tests.mutants import consensus, log, outside, roles, storage
+from tests.mutants.mutant import Mutant
+
+MUTANTS: tuple[Mutant, ...] = (
+    *consensus.MUTANTS,
+    *roles.MUTANTS,
+    *log.MUTANTS,
+    *storage.MUTANTS,
+    *outside.MUTANTS,
+)
+
+_HEAD = """\
+Planted bugs
+============
+
+A test that has never failed proves nothing. Each line of this page is a defect of one
+line that was planted in a copy of the code, and the seed of the :doc:`core simulation
+<testing>` or the test that catches it and passes on the real code.
+``python -m tests.mutants`` does it again.
+
+.. This page is made by ``python -m tests.mutants --table``.
+
+.. list-table::
+   :header-rows: 1
+
+   * - Planted bug
+     - File
+     - Caught by
+"""
+
+_EQUIVALENT = """
+
+Equivalent
+----------
+
+These were planted too, and nothing can tell them from the real code.
+
+"""
+
+
+def table() -> str:
+    """Return the page of the manual."""
+    rows = [_row(m) for m in MUTANTS if not m.equivalent]
+    equivalent = [
+        f"{m.name} (``{m.path}``)\n   {m.equivalent}\n" for m in MUTANTS if m.equivalent
+    ]
+    return _HEAD + "".join(rows) + _EQUIVALENT + "".join(equivalent)
+
+
+def _row(mutant: Mutant) -> str:
+    caught_by = mutant.caught_by
+    if not caught_by.startswith("seed "):
+        caught_by = f"``{caught_by.removeprefix('tests.')}``"
+    return f"   * - {mutant.name}\n     - ``{mutant.path}``\n     - {caught_by}\n"

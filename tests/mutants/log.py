@@ -1,0 +1,148 @@
+"""Planted bugs in what roles build on: log, quorums, writes, progress, membership."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+MUTANTS = (
+    Mutant(
+        name="logs are compared by index only",
+        path="core/log.py",
+        old="(last_term, last_index) >= (self.last_term, self.last_index)",
+        new="last_index >= self.last_index",
+        caught_by="seed 83",
+    ),
+    Mutant(
+        name="logs are compared by term and index apart",
+        path="core/log.py",
+        old="(last_term, last_index) >= (self.last_term, self.last_index)",
+        new="last_term >= self.last_term and last_index >= self.last_index",
+        caught_by="tests.core.test_log.UpToDate.test_is_up_to_date_compares_term_before_index",
+    ),
+    Mutant(
+        name="the term where the log begins is forgotten",
+        path="core/log.py",
+        old="if index == self.base_index:\n            return self.base_term",
+        new="if index == self.base_index:\n            return None",
+        caught_by="seed 0",
+    ),
+    Mutant(
+        name="a snapshot keeps what contradicts it",
+        path="core/log.py",
+        old="if self.term_at(index) == term:",
+        new="if self.term_at(index) is not None:",
+        caught_by="seed 45",
+    ),
+    Mutant(
+        name="a snapshot drops what agrees with it",
+        path="core/log.py",
+        old="if self.term_at(index) == term:",
+        new="if index < 0:",
+        caught_by="tests.core.test_log.Restart.test_restart_keeps_what_follows_the_same_entry",
+    ),
+    Mutant(
+        name="a truncated run leaves its term",
+        path="core/log.py",
+        old="self._firsts[-1] >= index",
+        new="self._firsts[-1] > index",
+        caught_by="seed 44",
+    ),
+    Mutant(
+        name="compaction moves the first run too little",
+        path="core/log.py",
+        old="self._firsts[0] = index + 1",
+        new="self._firsts[0] = index",
+        caught_by="tests.core.test_log.Restart.test_restart_keeps_what_follows_the_same_entry",
+    ),
+    Mutant(
+        name="half is a majority",
+        path="core/quorum.py",
+        old="return voters // 2 + 1",
+        new="return (voters + 1) // 2",
+        caught_by="seed 0",
+    ),
+    Mutant(
+        name="one less than a majority agrees",
+        path="core/quorum.py",
+        old="ordered[majority(len(ordered)) - 1]",
+        new="ordered[max(0, majority(len(ordered)) - 2)]",
+        caught_by="seed 0",
+    ),
+    Mutant(
+        name="a vote in the same term is not written",
+        path="core/writes.py",
+        old="if state != self._issued_state:",
+        new="if state.term != self._issued_state.term:",
+        caught_by="seed 5",
+    ),
+    Mutant(
+        name="a write of term and vote alone is none",
+        path="core/writes.py",
+        old="            ready.hard_state\n            or ready.append",
+        new="            ready.append",
+        caught_by="seed 0",
+    ),
+    Mutant(
+        name="one finished write finishes all",
+        path="core/writes.py",
+        old="while self._unfinished and self._unfinished[0].number <= number:",
+        new="while self._unfinished:",
+        caught_by="seed 0",
+    ),
+    Mutant(
+        name="a match index may fall",
+        path="core/progress.py",
+        old="self.match = max(self.match, last)",
+        new="self.match = last",
+        caught_by="seed 0",
+    ),
+    Mutant(
+        name="what was matched is sent again after a refusal",
+        path="core/progress.py",
+        old="max(self.match + 1, 1, min(self.next - self.step, last_log + 1))",
+        new="max(1, min(self.next - self.step, last_log + 1))",
+        caught_by="tests.core.test_progress.Progresses.test_refused_stops_after_match",
+    ),
+    Mutant(
+        name="a follower's hint is ignored",
+        path="core/progress.py",
+        old="min(self.next - self.step, last_log + 1)",
+        new="self.next - 1",
+        caught_by="tests.core.test_progress.Progresses.test_refused_follows_the_hint_down_not_up",
+    ),
+    Mutant(
+        name="what went unanswered is not sent again",
+        path="core/progress.py",
+        old="self.next = max(self.match + 1, min(self.next, unanswered))",
+        new="self.next = max(self.match + 1, self.next)",
+        caught_by="tests.core.test_progress.Progresses.test_restart_begins_at_the_first_index_lost",
+    ),
+    Mutant(
+        name="two voters change at once",
+        path="core/configuration.py",
+        old="if len(changed) > 1:",
+        new="if len(changed) > 9:",
+        caught_by="tests.core.test_membership.Changes.test_change_of_two_voters_refused",
+    ),
+    Mutant(
+        name="a truncated membership stays in force",
+        path="core/configuration.py",
+        old="self._made[-1][0] >= index",
+        new="self._made[-1][0] > index",
+        caught_by="tests.core.test_membership.Rollback.test_truncated_change_gives_back_the_old_quorum",
+    ),
+    Mutant(
+        name="a snapshot has the membership before its last change",
+        path="core/configuration.py",
+        old="if made <= index:",
+        new="if made < index:",
+        caught_by="tests.core.test_membership.Rollback.test_uncommitted_removal_after_a_restart",
+    ),
+    Mutant(
+        name="a snapshot forgets the membership that is in force",
+        path="core/configuration.py",
+        old="self._made[1][0] <= index",
+        new="self._made[1][0] > index",
+        caught_by="seed 10",
+    ),
+)

@@ -1,0 +1,110 @@
+"""One planted bug, and how it is planted: in a copy of the package, never here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import environ
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).resolve().parents[2]
+
+LONGEST = 90
+"""Seconds that one attempt to catch a bug may take; one that does not end is caught."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A defect: *old* in the file *path* becomes *new*.
+
+    *caught_by* is `seed N` of the core simulation or the dotted name of a test.
+    *equivalent*, instead, says why nothing can tell it from the real code.
+    """
+
+    name: str
+    path: str
+    old: str
+    new: str
+    caught_by: str = ""
+    equivalent: str = ""
+
+    def plant(self, root: Path) -> None:
+        """Change the package below *root*."""
+        path = root / "txraft" / self.path
+        text = path.read_text()
+        assert text.count(self.old) == 1, (
+            f"{self.name}: {self.path} holds {self.old!r} {text.count(self.old)} times"
+        )
+        changed = text.replace(self.old, self.new)
+        compile(changed, str(path), "exec")
+        path.write_text(changed)
+
+
+@contextmanager
+def copy_of_package() -> Iterator[Path]:
+    """Copy the package somewhere else, beside these tests."""
+    with TemporaryDirectory() as directory:
+        root = Path(directory)
+        left_out = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "txraft", root / "txraft", ignore=left_out)
+        for name in ("tests", "twisted", "examples", "docs", "README.rst"):
+            (root / name).symlink_to(ROOT / name)
+        yield root
+
+
+def run(root: Path, *arguments: str) -> str | None:
+    """Run Python on the package below *root*.
+
+    Returns: the last line that it writes, None if it does not end.
+    """
+    environment = {
+        **environ,
+        "PYTHONPATH": str(root),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    lines = done.stdout.strip().splitlines()
+    assert lines, f"nothing came of {arguments}: {done.stderr[-2000:]}"
+    return lines[-1]
+
+
+def failed_seeds(root: Path, seeds: str) -> list[int]:
+    """Run *seeds* of the core simulation and return those that fail."""
+    last = run(root, "-m", "txraft.testing", "simulate", "--seeds", seeds)
+    if last is None:
+        return [int(seeds.replace("-", ",").split(",")[0])]
+    found: list[int] = json.loads(last)["failed_seeds"]
+    return found
+
+
+def failed_tests(root: Path, names: Iterable[str]) -> list[str]:
+    """Run tests and return the names of those that fail."""
+    last = run(root, "-m", "tests.mutants.runner", *names)
+    if last is None:
+        return list(names)
+    found: list[str] = json.loads(last)
+    return found
+
+
+def is_caught(root: Path, caught_by: str) -> bool:
+    """Tell whether what *caught_by* names fails on the package below *root*."""
+    if caught_by.startswith("seed "):
+        return bool(failed_seeds(root, caught_by.removeprefix("seed ")))
+    return bool(failed_tests(root, [caught_by]))

@@ -1,0 +1,55 @@
+"""The catalogue of planted bugs fits the code, and bugs are really caught."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.mutants.catalogue import MUTANTS, table
+from tests.mutants.mutant import ROOT, copy_of_package, is_caught
+
+PAGE = Path(__file__).parents[2] / "docs" / "planted-bugs.rst"
+
+
+class Catalogue(SynchronousTestCase):
+    """What is planted, and where."""
+
+    def test_every_bug_can_be_planted(self) -> None:
+        """The code that a bug replaces is there, once, and what replaces it compiles.
+
+        Whoever changes such a line changes its entry here too.
+        """
+        for mutant in MUTANTS:
+            text = (ROOT / "txraft" / mutant.path).read_text()
+
+            self.assertEqual(text.count(mutant.old), 1, mutant.name)
+            compile(text.replace(mutant.old, mutant.new), mutant.path, "exec")
+
+    def test_every_bug_has_a_name_and_a_catcher(self) -> None:
+        """A bug is caught by something, or it says why nothing can catch it."""
+        names = Counter(mutant.name for mutant in MUTANTS)
+        answered = [bool(m.caught_by) != bool(m.equivalent) for m in MUTANTS]
+
+        self.assertEqual(max(names.values()), 1)
+        self.assertTrue(all(answered))
+        self.assertGreaterEqual(sum(bool(m.caught_by) for m in MUTANTS), 60)
+
+    def test_page_of_the_manual(self) -> None:
+        """The page lists what is planted; `python -m tests.mutants --table` makes it."""
+        self.assertEqual(PAGE.read_text(), table())
+
+
+class Planting(SynchronousTestCase):
+    """One bug, caught; the same seed without it, not."""
+
+    def test_seed_catches_its_bug_only(self) -> None:
+        """A seed fails on the planted code and passes on the real code."""
+        mutant = next(m for m in MUTANTS if m.caught_by.startswith("seed "))
+        with copy_of_package() as root:
+            self.assertFalse(is_caught(root, mutant.caught_by))
+
+            mutant.plant(root)
+
+            self.assertTrue(is_caught(root, mutant.caught_by))
