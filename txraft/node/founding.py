@@ -18,6 +18,7 @@ from txraft.errors import ConfigurationRefused, NodeIsLeader, RaftError, RaftShu
 from txraft.interfaces import ServerPeerStore
 from txraft.node.membership import founders
 from txraft.node.state import RaftState
+from txraft.node.waiting import waiter_for
 
 if TYPE_CHECKING:
     from txraft.node.parts import Parts
@@ -72,9 +73,7 @@ class Founding:
         founded.addCallback(lambda _: self._begin_again(lambda: members))
         founded.addCallback(lambda _: self._keep(peers))
         founded.addBoth(self._founded)
-        waiter: Deferred[None] = Deferred()
-        founded.addCallbacks(waiter.callback, waiter.errback)
-        return waiter
+        return waiter_for(founded)
 
     def _founders_among(self, peers: Sequence[str]) -> Configuration:
         parts = self._parts

@@ -35,7 +35,8 @@ class Membership:
     Every change is a Deferred of the index of its entry, once that is committed. It
     fails with NotLeader, QueueFull or RaftShutdown, with ConfigurationRefused for
     what is no legal single step, and with LeadershipLost when it may still commit.
-    A change waits until the one before it is committed.
+    A change waits until the one before it is committed. Cancelling withdraws it while
+    it waits, and afterwards only stops the wait.
     """
 
     _parts: Parts

@@ -52,6 +52,7 @@ from txraft.node.shell import Shell
 from txraft.node.state import RaftState
 from txraft.node.status import Status
 from txraft.node.timing import tick_seconds
+from txraft.node.waiting import waiter_for
 from txraft.node.worker import Workers
 from txraft.wire.entries import encode_new
 
@@ -129,6 +130,7 @@ class Raft(Status, Membership, Founding):
         Returns: a Deferred that fires when the node takes part. It fails with
             DataCorrupted, ConfigurationRefused or whatever the stores raise, and
             nothing has changed; or with RaftShutdown. `shutdown` then frees the rest.
+            Cancelling it only stops the wait.
         """
         assert not self._started, "a node starts once"
         self._started = True
@@ -136,7 +138,8 @@ class Raft(Status, Membership, Founding):
         restored = workers.snapshot.run(
             lambda: restore_newest(parts.snapshots, parts.fsm)
         )
-        return restored.addCallback(self._recover).addCallback(self._take_part)
+        recovered = restored.addCallback(self._recover)
+        return waiter_for(recovered.addCallback(self._take_part))
 
     def _recover(
         self, restored: tuple[SnapshotMeta | None, list[str]]
@@ -391,7 +394,8 @@ class Raft(Status, Membership, Founding):
         """Take a snapshot now, and cut the log behind it.
 
         Returns: a Deferred of its description, once it is durable. It fails with
-            NothingNewToSnapshot, SnapshotFailed or RaftShutdown.
+            NothingNewToSnapshot, SnapshotFailed or RaftShutdown. Cancelling it only
+            stops the wait.
         """
         try:
             shell = self._running()
@@ -400,7 +404,8 @@ class Raft(Status, Membership, Founding):
         covered = max(self._snapshot_index, shell.consensus.snapshot.index)
         if shell.applier.last_command_index <= covered:
             return fail(NothingNewToSnapshot())
-        return shell.snapshots.take().addCallback(self._snapshot_taken)
+        taken = shell.snapshots.take().addCallback(self._snapshot_taken)
+        return waiter_for(taken)
 
     def _snapshot_taken(self, meta: SnapshotMeta) -> SnapshotMeta:
         self._snapshot_index = max(self._snapshot_index, meta.index)

@@ -173,7 +173,18 @@ class Snapshots:
         except BaseException:
             sink.cancel()
             raise
-        return next(meta for meta in self._store.list() if meta.id == sink.id)
+        for meta in self._store.list():
+            if meta.id == sink.id:
+                return meta
+        # A store that keeps nothing still says that the log may be cut.
+        return SnapshotMeta(
+            sink.id,
+            mark.index,
+            mark.term,
+            mark.configuration,
+            mark.configuration_index,
+            size=0,
+        )
 
     def _persisted(
         self,
