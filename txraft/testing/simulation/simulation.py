@@ -84,7 +84,7 @@ class Simulation:
         """How many faults of any kind there were."""
         operated = ("membership changes", "transfers")
         counted = sum(n for name, n in self.tally.items() if name not in operated)
-        return counted + sum(self.buggify.fired.values())
+        return counted + self.buggify.faults
 
     @property
     def fingerprint(self) -> int:
