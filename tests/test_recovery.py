@@ -99,7 +99,30 @@ class Recovery(OfflineCase):
 
         self.recover()
 
-        self.assertEqual(read_hard_state(self.store), HardState(3, "b"))
+        state = read_hard_state(self.store)
+        self.assertEqual((state.term, state.voted_for), (3, "b"))
+        self.assertNotIn(state.cluster, (None, b"x" * 16))
+
+    def test_identity_is_the_same_for_all_with_the_same_membership(self) -> None:
+        """In whatever order they list it; and there is none where there was none."""
+        found = []
+        for addresses, cluster in (
+            (["a", "b"], b"x" * 16),
+            (["b", "a"], b"x" * 16),
+            (["a", "c"], b"x" * 16),
+            (["a", "b"], b"y" * 16),
+            (["a", "b"], b""),
+        ):
+            self.setUp()
+            self.append(1)
+            self.state(1, None, cluster)
+            members = Configuration.of_voters(addresses)
+            recover_cluster(ListFSM(), self.store, self.store, self.snapshots, members)
+            found.append(read_hard_state(self.store).cluster)
+
+        self.assertEqual(found[0], found[1])
+        self.assertEqual(len(set(found)), 4)
+        self.assertIsNone(found[4])
 
     def test_snapshot_and_log(self) -> None:
         """The log goes on where the snapshot ends."""
@@ -115,14 +138,28 @@ class Recovery(OfflineCase):
     def test_again(self) -> None:
         """What a crash has interrupted is repeated without harm."""
         self.append(1, 1)
-        self.state(1)
+        self.state(1, None, b"x" * 16)
         self.recover()
+        state = read_hard_state(self.store)
         self.append(1, 1)
 
         meta = self.recover()
 
         self.assertEqual((meta.index, meta.term), (2, 1))
         self.assertEqual(self.restored(), [b"2"])
+        self.assertEqual(read_hard_state(self.store), state)
+
+    def test_another_time(self) -> None:
+        """After a life in between it is another cluster once more."""
+        self.append(1, 1)
+        self.state(1, None, b"x" * 16)
+        self.recover()
+        first = read_hard_state(self.store)
+        self.append(1, 1, 2)
+
+        self.recover()
+
+        self.assertNotEqual(read_hard_state(self.store), first)
 
     def test_node_starts_with_it(self) -> None:
         """The node takes it for its past, whatever `peers.json` says."""

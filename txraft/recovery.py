@@ -9,6 +9,8 @@ Source: hashicorp/raft `RecoverCluster`.
 
 from __future__ import annotations
 
+import hashlib
+
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -26,9 +28,12 @@ from txraft.interfaces import (
 from txraft.node.boot import read_hard_state, read_range, restore_newest
 from txraft.node.writer import stored_state
 from txraft.storage.snapshots import SnapshotReader
+from txraft.wire.entries import CLUSTER_BYTES
+from txraft.wire.membership import encode_configuration
 
 PIECE_BYTES = 1 << 20
 READ_BYTES = 4 << 20
+RECOVERED_FROM = b"RecoveredFrom"
 CONFIGURATION_INDEX = 1
 """Where the given membership is said to come from: as if it had founded the cluster."""
 
@@ -65,7 +70,12 @@ def recover_cluster(
     recovered = _persist(fsm, snapshots, last, term, configuration)
     newest = max(state.term, term)
     vote = state.voted_for if newest == state.term else None
-    stable_store.set_many(stored_state(HardState(newest, vote)))
+    before = state.cluster
+    if meta is not None and end <= meta.index and meta.configuration == configuration:
+        before = _identity_before(stable_store, configuration) or before
+    cluster = before and _renewed(before, configuration)
+    values = stored_state(HardState(newest, vote, cluster))
+    stable_store.set_many({**values, RECOVERED_FROM: before or b""})
     if end:
         log_store.delete_range(log_store.first_index(), end)
     return recovered
@@ -111,6 +121,26 @@ def import_snapshot(
         sink.cancel()
         raise
     return _described(snapshots, sink.id)
+
+
+def _renewed(cluster: bytes, configuration: Configuration) -> bytes:
+    """Make the identity that *cluster* has from now on.
+
+    It is the same for all servers that are recovered with the same membership, and
+    another than that of the servers left out, which could otherwise win their votes.
+    """
+    servers = tuple(sorted(configuration.servers, key=lambda server: server.address))
+    encoded = encode_configuration(Configuration(servers))
+    return hashlib.sha256(cluster + encoded).digest()[:CLUSTER_BYTES]
+
+
+def _identity_before(
+    stable_store: StableStore, configuration: Configuration
+) -> bytes | None:
+    """Return what identity was replaced, if this recovery was begun before."""
+    before = stable_store.get(RECOVERED_FROM)
+    renewed = before and _renewed(before, configuration)
+    return before if renewed == read_hard_state(stable_store).cluster else None
 
 
 def _newest_whole(source: SnapshotReader) -> SnapshotMeta:
