@@ -94,8 +94,8 @@ def edited_log(data: bytes) -> None:
         return
     whole = _entries_on(good_disk())
     assert found == whole[: len(found)], "entries are as they were written"
-    is_cut = len(data) % 3 == 2
-    assert is_cut or len(found) >= ENTRIES - LAST_WRITE, (
+    # Of several broken writes without a whole one behind them all may be torn.
+    assert len(data) != 3 or len(found) >= ENTRIES - LAST_WRITE, (
         "older writes are not lost in silence"
     )
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fuzz.__main__ import mutated
-from tests.fuzz.targets import TARGETS, samples
+from tests.fuzz.targets import SEGMENT, TARGETS, good_disk, samples
 
 MODERATE = settings(
     max_examples=150,
@@ -26,6 +26,13 @@ class Targets(SynchronousTestCase):
         for name, target in TARGETS.items():
             for sample in samples(name):
                 target(sample)
+
+    def test_flip_of_any_byte_of_a_log(self) -> None:
+        """Wherever a byte is flipped, no acknowledged write is lost in silence."""
+        content = good_disk().file(SEGMENT).data
+        for at in range(len(content)):
+            flip = at.to_bytes(2, "big") + bytes([content[at] ^ 0xFF])
+            TARGETS["edited_log"](flip)
 
     @MODERATE
     @given(st.sampled_from(sorted(TARGETS)), st.binary(max_size=300))
