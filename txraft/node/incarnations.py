@@ -41,6 +41,7 @@ WAY_OUT = (
 class Incarnations:
     """What the server at *address* knows of the others; *save* makes it durable.
 
+    *known* was known when the log ended with the membership of entry *told*.
     `refused` maps members that come in another life to why they are refused.
     """
 
@@ -52,13 +53,15 @@ class Incarnations:
         own: bytes | None,
         known: Mapping[str, bytes],
         save: Callable[[Mapping[bytes, bytes]], None],
+        told: int = 0,
     ) -> None:
         self.own = own
         self.refused: dict[str, str] = {}
         self._address = address
         self._known = dict(known)
         self._save = save
-        self._told = -1
+        self._told = told
+        self._looked = False
 
     def refuses(
         self, peer: str, incarnation: bytes | None, history: ConfigurationHistory
@@ -105,10 +108,11 @@ class Incarnations:
     def members_committed(self, history: ConfigurationHistory, commit: int) -> None:
         """Forget whoever was removed, also if it was added again since."""
         latest = history.latest_index
-        if latest <= self._told or commit < latest:
+        if commit < latest or (self._looked and latest <= self._told):
             return
-        since = history.since(self._told)
-        self._told = latest
+        is_news = latest > self._told
+        since = history.since(self._told) if is_news else [history.latest]
+        self._told, self._looked = latest, True
         self._forget(
             [
                 peer

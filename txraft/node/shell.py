@@ -48,12 +48,7 @@ from txraft.interfaces import (
 )
 from txraft.node.applier import Applier
 from txraft.node.boot import Recovered, read_range
-from txraft.node.incarnations import (
-    KNOWN_INCARNATIONS,
-    Incarnations,
-    encode_known,
-    sender_of,
-)
+from txraft.node.incarnations import Incarnations, encode_known, sender_of
 from txraft.node.outbox import Outbox
 from txraft.node.parts import Owner, Parts
 from txraft.node.pending import Change, Pending, Proposal, Verification
@@ -126,6 +121,7 @@ class Shell:
             recovered.incarnation,
             recovered.known_incarnations,
             self._save,
+            recovered.configurations.latest_index,
         )
         self.replies = Replies(
             config.protocol_version,
@@ -216,7 +212,7 @@ class Shell:
     def _save(self, values: Mapping[bytes, bytes]) -> None:
         """Store *values* behind all writes so far."""
         store = self._parts.stable_store
-        self.outbox.known_incarnations = values[KNOWN_INCARNATIONS]
+        [self.outbox.known_incarnations] = values.values()
         saved = self._parts.workers.writer.run(lambda: store.set_many(values))
         saved.addErrback(self._write_failed)
 
