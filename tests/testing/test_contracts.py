@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import unittest
 from random import Random
 from typing import BinaryIO
-from unittest import TestResult
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -58,7 +58,7 @@ class Broken(SynchronousTestCase):
         failed = set()
         for name in dir(Case):
             if name.startswith("test_"):
-                result = TestResult()
+                result = unittest.TestResult()
                 Case(name).run(result)
                 if not result.wasSuccessful():
                     failed.add(name)
