@@ -179,7 +179,7 @@ class CommitIndex(SynchronousTestCase):
 
 class Disks(ClusterCase):
     def test_follower_whose_log_fails(self) -> None:
-        """D4: it stops and says why; the others go on. """
+        """D4: it stops and says why; the others go on."""
         cluster = self.unstarted(3)
         stores = {address: FaultyStore() for address in "abc"}
         for address, store in stores.items():
