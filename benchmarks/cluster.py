@@ -1,6 +1,6 @@
 """How fast three processes on loopback commit, everything synced.
 
-    python -m benchmarks.cluster [--seconds 3] [--rounds 3] [--inflight 1,64,512]
+    python -m benchmarks.cluster [--seconds 3] [--rounds 3] [--inflight 1,64] [--tls]
 
 Values of 256 bytes, proposals made inside the leader's process. Each round also
 measures what the disk can do at that moment, one append and fdatasync after the
@@ -24,6 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from txraft.certificates import init_authority, issue_certificate
+
 FIRST_PORT = 18300
 ELECTION_SECONDS = 15.0
 
@@ -32,7 +34,12 @@ class MemberProcess:
     """One member in a process of its own."""
 
     def __init__(
-        self, directory: Path, address: str, peers: list[str], config: dict[str, Any]
+        self,
+        directory: Path,
+        address: str,
+        peers: list[str],
+        config: dict[str, Any],
+        tls: Path | None,
     ) -> None:
         self.address = address
         self._process = subprocess.Popen(
@@ -44,6 +51,7 @@ class MemberProcess:
                 address,
                 ",".join(peers),
                 json.dumps(config),
+                *([] if tls is None else [str(tls)]),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -80,8 +88,15 @@ class MemberProcess:
 class Cluster:
     """Three members, their directories kept from one start to the next."""
 
-    def __init__(self, base: Path, config: dict[str, Any], size: int = 3) -> None:
+    def __init__(
+        self,
+        base: Path,
+        config: dict[str, Any],
+        tls: Path | None = None,
+        size: int = 3,
+    ) -> None:
         self._base = base
+        self._tls = tls
         self._config = config
         self._peers = [f"127.0.0.1:{FIRST_PORT + i}" for i in range(size)]
         self.members: list[MemberProcess] = []
@@ -89,7 +104,9 @@ class Cluster:
     def start(self) -> list[float]:
         """Start every member; return how long each took to open, in seconds."""
         self.members = [
-            MemberProcess(self._base / str(i), peer, self._peers, self._config)
+            MemberProcess(
+                self._base / str(i), peer, self._peers, self._config, self._tls
+            )
             for i, peer in enumerate(self._peers)
         ]
         return [member.read()["opened"] for member in self.members]
@@ -122,9 +139,11 @@ class Cluster:
 
 
 @contextmanager
-def cluster(base: Path, config: dict[str, Any]) -> Iterator[Cluster]:
+def cluster(
+    base: Path, config: dict[str, Any], tls: Path | None = None
+) -> Iterator[Cluster]:
     """Make a cluster in *base* that is stopped at the end."""
-    made = Cluster(base, config)
+    made = Cluster(base, config, tls)
     try:
         yield made
     finally:
@@ -147,11 +166,19 @@ def syncs_per_second(directory: Path, seconds: float = 0.5) -> float:
     return count / elapsed
 
 
+def make_certificates(directory: Path) -> Path:
+    """Make an authority and the one certificate that all members show."""
+    init_authority(directory)
+    issue_certificate(directory, ["127.0.0.1"])
+    return directory
+
+
 def rates(base: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure commits per second at each number in flight."""
     config = {"max_append_entries": arguments.max_append_entries}
     found: dict[int, list[dict[str, Any]]] = {n: [] for n in arguments.inflight}
-    with cluster(base / "rates", config) as running:
+    tls = make_certificates(base / "tls") if arguments.tls else None
+    with cluster(base / "rates", config, tls) as running:
         running.start()
         leader = running.leader()
         for _ in range(arguments.rounds):
@@ -213,6 +240,7 @@ def main() -> None:
         default=[1, 64, 512],
     )
     parser.add_argument("--skip-memory", action="store_true")
+    parser.add_argument("--tls", action="store_true", help="TLS among the members")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)

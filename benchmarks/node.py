@@ -1,6 +1,6 @@
 """One member of a benchmark's cluster, told what to do by JSON lines on stdin.
 
-    python -m benchmarks.node DIRECTORY ADDRESS PEER,PEER,... CONFIG_JSON
+    python -m benchmarks.node DIRECTORY ADDRESS PEER,PEER,... CONFIG_JSON [TLS]
 
 Commands: {"do": "status"}, {"do": "load", "inflight": N, "seconds": S, "bytes": B,
 "keys": K}, {"do": "fill", "entries": N, "bytes": B, "keys": K}, {"do": "stop"}. Each
@@ -18,6 +18,7 @@ from typing import Any
 from twisted.internet import stdio
 from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import react
 from twisted.protocols.basic import LineOnlyReceiver
 
@@ -31,7 +32,10 @@ from txraft.storage.filelog import FileLog
 from txraft.storage.peers import StaticPeers
 from txraft.storage.snapshots import FileSnapshotStore
 from txraft.storage.stable import FileStableStore
-from txraft.transport.tcp import new_tcp_transport
+from txraft.transport.identity import PeerNames
+from txraft.transport.network import NetworkTransport
+from txraft.transport.tcp import TCPStreamLayer, new_tcp_transport
+from txraft.transport.tls import PeerTLS, TLSFiles, TLSStreamLayer
 
 WARM_UP = 0.5
 
@@ -103,8 +107,11 @@ class Control(LineOnlyReceiver):
 class Member:
     """A node without HTTP: proposals are made inside its process."""
 
-    def __init__(self, reactor: ReactorBase, path: str, config: Config) -> None:
+    def __init__(
+        self, reactor: ReactorBase, path: str, config: Config, tls: str | None
+    ) -> None:
         self._reactor = reactor
+        self._tls = tls
         self._path = path
         self._config = config
         self.fsm = KeyValueFSM()
@@ -128,7 +135,7 @@ class Member:
             snapshots,
             StaticPeers(peers),
             address,
-            await new_tcp_transport(self._reactor, listen, address),
+            await self._transport(listen, address),
             clock=self._reactor,
             workers=Workers.threaded(self._reactor),
         )
@@ -140,6 +147,24 @@ class Member:
         await self.raft.shutdown()
         log.close()
         directory.close()
+
+    async def _transport(self, listen: str, address: str) -> NetworkTransport:
+        if self._tls is None:
+            return await new_tcp_transport(self._reactor, listen, address)
+        files = TLSFiles(
+            certificate=f"{self._tls}/127.0.0.1.pem",
+            private_key=f"{self._tls}/127.0.0.1.key",
+            ca=f"{self._tls}/ca.pem",
+        )
+        tls = PeerTLS(files, PeerNames(), "127.0.0.1")
+        tcp = TCPStreamLayer(
+            self._reactor, serverFromString(self._reactor, listen), address
+        )
+        transport = NetworkTransport(
+            self._reactor, TLSStreamLayer(tcp, tls, self._reactor)
+        )
+        await transport.listen()
+        return transport
 
     async def status(self) -> dict[str, Any]:
         """Tell role, indexes and memory."""
@@ -196,10 +221,12 @@ def resident_mib() -> float:
 
 
 if __name__ == "__main__":
-    path, address, peers, config = sys.argv[1:]
+    path, address, peers, config, *tls = sys.argv[1:]
     options = Config(**json.loads(config))
     react(
         lambda reactor: ensureDeferred(
-            Member(reactor, path, options).run(address, peers.split(","))
+            Member(reactor, path, options, tls[0] if tls else None).run(
+                address, peers.split(",")
+            )
         )
     )

@@ -11,7 +11,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from txraft import config, settings
+from txraft import config, credentials, settings
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -87,6 +87,8 @@ def _yaml(value: object, kind: str) -> str:
 _TEXTS = {
     "settings": lambda: _fields(settings.Settings),
     "http": lambda: _fields(settings.HTTPSettings),
+    "tls": lambda: _fields(credentials.TLSSettings),
+    "http-tls": lambda: _fields(credentials.HTTPTLSSettings),
     "raft": _raft,
     "limits": _limits,
 }
