@@ -5,11 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event, Thread
 
 import lmdb
 from twisted.trial.unittest import SynchronousTestCase
 
-from txraft.errors import DataCorrupted, FormatTooNew, StorageError, WrongNode
+from txraft.errors import (
+    DataCorrupted,
+    FormatTooNew,
+    LogNotFound,
+    StorageError,
+    WrongNode,
+)
 from txraft.storage import lmdbstore
 from txraft.storage.lmdbstore import LMDBStore
 from txraft.testing.contracts.samples import command, commands
@@ -88,6 +95,39 @@ class Environments(SynchronousTestCase):
         self.assertEqual(store.get_log(40), command(40, data=bytes(16384)))
         store.close()
         self.assertEqual(self.open().last_index(), 40)
+
+    def test_reads_beside_writes(self) -> None:
+        """Another thread reads whole entries while the log and its map grow."""
+        store = self.open(map_bytes=1 << 16)
+        store.store_log(command(1))
+        wrong: list[object] = []
+        done = Event()
+
+        def read() -> None:
+            while not done.is_set():
+                first, last = store.first_index(), store.last_index()
+                try:
+                    found = store.get_logs(first, last, 1 << 16)
+                except LogNotFound:
+                    continue
+                except Exception as error:
+                    wrong.append(error)
+                    return
+                if [entry.index for entry in found] != [
+                    *range(first, first + len(found))
+                ]:
+                    wrong.append(found)
+
+        reader = Thread(target=read)
+        reader.start()
+        for index in range(2, 200):
+            store.store_log(command(index, data=bytes(8192)))
+            if index % 50 == 0:
+                store.delete_range(store.first_index(), index - 25)
+        done.set()
+        reader.join()
+
+        self.assertEqual(wrong, [])
 
     def test_failed_write_is_final(self) -> None:
         """A map at its bound fails the write, whole, and all later ones."""
