@@ -16,7 +16,7 @@ from txraft.testing.simulation.buggify import POINTS
 from txraft.testing.simulation.circumstances import FAULT_FREE_EVERY
 from txraft.testing.simulation.conversation import Conversation
 
-SEEDS = 100
+SEEDS = 70
 ROOT = Path(__file__).parents[2]
 
 
