@@ -168,6 +168,7 @@ class KVNode:
             address=self._settings.advertise,
             url=http.advertise,
             access=keyring.access,
+            meta={"insecure_peers": "true"} if self._settings.insecure_peers else {},
         )
         tls = keyring.http
         listening: Deferred[IListeningPort] = serverFromString(

@@ -8,6 +8,8 @@ Source: Consul's HTTP API, "Agent", "Catalog" and "Health".
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from txraft.http.answers import TRUE, Answer, Refusal, json_answer
 from txraft.http.bodies import Fields, parse_json
 from txraft.http.calls import DATACENTER, Call
@@ -24,7 +26,14 @@ _VERSION = "1.22.0"
 class Agent:
     """Tells of the node at the peer *address* and of its peers."""
 
-    def __init__(self, raft: Node, reads: Reads, address: str) -> None:
+    def __init__(
+        self,
+        raft: Node,
+        reads: Reads,
+        address: str,
+        meta: Mapping[str, str] | None = None,
+    ) -> None:
+        self._meta = dict(meta or {})
         self._raft = raft
         self._reads = reads
         self._address = address
@@ -61,7 +70,7 @@ class Agent:
                     "Tags": {"dc": DATACENTER, "role": "consul"},
                     "Status": 1,
                 },
-                "Meta": {},
+                "Meta": self._meta,
             }
         )
 

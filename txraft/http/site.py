@@ -7,6 +7,7 @@ this does not do: TLS, which is wrapped around it, an access log, HTTP/2.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from io import BytesIO
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 
@@ -55,11 +56,12 @@ def make_api(
     address: str,
     more: Routes | None = None,
     access: Access | None = None,
+    meta: Mapping[str, str] | None = None,
 ) -> API:
     """Make the resource that serves the node at the peer *address*.
 
     *more* is served beside what is served anyway; *access* decides for whom, and
-    without it everybody is served.
+    without it everybody is served. *meta* is what the node tells of itself beside.
     *client* forwards to the leader; see `txraft.http.forward.forwarding_pool`.
     """
     forwarder = Forwarder(client, clock, limits, address)
@@ -72,7 +74,7 @@ def make_api(
         Transactions(fsm, reads, writes, limits),
         Sessions(fsm, reads, writes, leadership, expiry, address),
         Cluster(raft, leadership),
-        Agent(raft, reads, address),
+        Agent(raft, reads, address, meta),
         Backups(raft, fsm, reads, leadership, limits),
     )
     waits = Waits(fsm, clock, limits)
@@ -93,13 +95,14 @@ def make_site(
     url: str,
     more: Routes | None = None,
     access: Access | None = None,
+    meta: Mapping[str, str] | None = None,
 ) -> KVSite:
     """Make the server of one node.
 
     *address* names the node to its peers, *url* is where they reach this server.
     From `startFactory` on the node tells them that whenever it becomes the leader.
     """
-    api = make_api(raft, fsm, client, clock, limits, address, more, access)
+    api = make_api(raft, fsm, client, clock, limits, address, more, access, meta)
     return KVSite(api, Advertiser(raft, fsm, clock, address, url), clock, limits)
 
 
