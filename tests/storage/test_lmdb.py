@@ -59,6 +59,18 @@ class Environments(SynchronousTestCase):
         self.assertEqual(store.get(b"CurrentTerm"), b"12345678")
         self.assertEqual(store.get(b""), b"empty key")
 
+    def test_reopened_after_a_tail_was_replaced(self) -> None:
+        """Nothing of what was replaced comes back."""
+        store = self.open()
+        store.store_logs(commands(1, 9))
+        store.store_logs(commands(4, 5, term=2))
+        store.close()
+
+        store = self.open()
+
+        self.assertEqual(store.last_index(), 5)
+        self.assertEqual(store.get_logs(4, 9, 1 << 20), commands(4, 5, term=2))
+
     def test_durable_without_close(self) -> None:
         """What was stored is there although the process ended without a word."""
         program = (

@@ -67,6 +67,7 @@ class LogStoreContract(Contract):
         log.store_logs(commands(4, 5, term=2))
 
         self.assertEqual(self.contents(log), [*commands(1, 3), *commands(4, 5, term=2)])
+        self.assertRaises(LogNotFound, log.get_log, 6)
 
     def test_store_logs_replaces_everything(self) -> None:
         """The first entry can be replaced too."""
