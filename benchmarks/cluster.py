@@ -39,7 +39,7 @@ class MemberProcess:
         address: str,
         peers: list[str],
         config: dict[str, Any],
-        tls: Path | None,
+        tls: Path | None = None,
     ) -> None:
         self.address = address
         self._process = subprocess.Popen(
