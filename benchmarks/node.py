@@ -32,10 +32,11 @@ from txraft.storage.filelog import FileLog
 from txraft.storage.peers import StaticPeers
 from txraft.storage.snapshots import FileSnapshotStore
 from txraft.storage.stable import FileStableStore
+from txraft.transport.contexts import TLSFiles
 from txraft.transport.identity import PeerNames
 from txraft.transport.network import NetworkTransport
 from txraft.transport.tcp import TCPStreamLayer, new_tcp_transport
-from txraft.transport.tls import PeerTLS, TLSFiles, TLSStreamLayer
+from txraft.transport.tls import PeerTLS, TLSStreamLayer
 
 WARM_UP = 0.5
 

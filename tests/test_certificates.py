@@ -12,8 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.certificates import init_authority, issue_certificate
 from txraft.errors import ConfigError
+from txraft.transport.contexts import TLSFiles
 from txraft.transport.identity import Identity, NoIdentity, PeerNames
-from txraft.transport.tls import PeerTLS, TLSFiles
+from txraft.transport.tls import PeerTLS
 
 
 class Lab(SynchronousTestCase):

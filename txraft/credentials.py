@@ -14,8 +14,8 @@ from typing import Any
 from txraft.addresses import parse_address
 from txraft.document import Scalar, Section, text
 from txraft.http.roles import NODE, ROLES
+from txraft.transport.contexts import DEFAULT_VERSION, VERSIONS, TLSFiles
 from txraft.transport.identity import PeerNames
-from txraft.transport.tls import DEFAULT_VERSION, VERSIONS, TLSFiles
 
 
 def _setting(default: str, doc: str) -> Any:

@@ -24,7 +24,7 @@ from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from txraft.errors import ConfigError
-from txraft.transport.tls import MAX_PEM_BYTES, Contexts, TLSFiles
+from txraft.transport.contexts import MAX_PEM_BYTES, Contexts, TLSFiles
 
 
 @implementer(IOpenSSLServerConnectionCreator, IPolicyForHTTPS)

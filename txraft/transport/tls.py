@@ -11,10 +11,7 @@ renegotiate, compress, trust the authorities of the system, ask for revocations.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from cryptography import x509
@@ -38,66 +35,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txraft.errors import ConfigError, ConnectionFailed
+from txraft.transport.contexts import Contexts, Judged, TLSFiles
 from txraft.transport.gate import shown
 from txraft.transport.identity import Identity, NoIdentity, PeerNames, is_ip_address
 from txraft.transport.limits import ConnectionLimits
 from txraft.transport.lobby import Guest, Lobby, host_of
 from txraft.transport.peer import PeerFactory, PeerProtocol
 from txraft.transport.tcp import TCPStreamLayer
-
-VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
-DEFAULT_VERSION = "1.2"
-MAX_PEM_BYTES = 1 << 20
-_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
-_OTHERS_MAY_READ = 0o077
-_ALERT_WRITTEN = 0x4008
-_NO_RENEGOTIATION = 100
-
-_PROBLEMS = {
-    9: "its certificate is not valid yet",
-    10: "its certificate has expired",
-    18: "its certificate is signed by itself",
-    19: "its certificate is from an authority that is not the cluster's",
-    20: "its certificate is from an authority that is not the cluster's",
-    21: "its certificate is from an authority that is not the cluster's",
-    24: "its certificate is from one that is no authority",
-    26: "its certificate is not for this use",
-    79: "its certificate is from one that is no authority",
-}
-"""What is wrong with a certificate, by OpenSSL's number for it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TLSFiles:
-    """Where certificate, private key and authorities are, in PEM."""
-
-    certificate: str
-    private_key: str
-    ca: str | None
-    minimum_version: str = DEFAULT_VERSION
-
-
-class Contexts:
-    """What *files* hold, ready for use.
-
-    With authorities, what the other side shows must be theirs; with *required* it
-    must show something.
-    *warnings* tells what is not as it should be.
-    Raises: ConfigError, naming the file at fault.
-    """
-
-    def __init__(self, files: TLSFiles, *, required: bool = True) -> None:
-        certificate = _load(files.certificate, x509.load_pem_x509_certificate)
-        self.certificate = certificate
-        self.client = _context(files, required)
-        self.server = _context(files, required)
-        self.not_valid_now = _not_valid_now(certificate, files.certificate)
-        self.warnings = [self.not_valid_now] if self.not_valid_now else []
-        if os.stat(files.private_key).st_mode & _OTHERS_MAY_READ:
-            self.warnings.append(
-                f"{files.private_key}: other users may read the private key; "
-                "chmod 600 it"
-            )
 
 
 class PeerTLS:
@@ -259,10 +203,9 @@ class _Creator:
 
 
 @implementer(IHandshakeListener)
-class _Handshake(Protocol):
+class _Handshake(Judged, Protocol):
     """Stands in for the protocol of a connection until the handshake is done."""
 
-    problem: str | None = None
     _done = False
 
     def handshakeCompleted(self) -> None:
@@ -444,86 +387,6 @@ def why_lost(reason: Failure) -> str:
         if texts:
             return f"its TLS handshake failed: {'; '.join(texts)}"
     return "it closed the connection within the TLS handshake"
-
-
-def _context(files: TLSFiles, required: bool) -> SSL.Context:
-    context = SSL.Context(SSL.TLS_METHOD)
-    context.set_min_proto_version(VERSIONS[files.minimum_version])
-    context.set_options(
-        SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION
-    )
-    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_cipher_list(_CIPHERS)
-    context.set_info_callback(_told)
-    for path, load in (
-        (files.certificate, context.use_certificate_chain_file),
-        (files.private_key, context.use_privatekey_file),
-        (files.ca, context.load_verify_locations),
-    ):
-        if path is not None:
-            _with(path, load)
-    if files.ca is not None:
-        wanted = SSL.VERIFY_FAIL_IF_NO_PEER_CERT if required else 0
-        context.set_verify(SSL.VERIFY_PEER | wanted, _verified)
-    return context
-
-
-def _verified(
-    connection: SSL.Connection,
-    certificate: crypto.X509,
-    number: int,
-    depth: int,
-    ok: int,
-) -> bool:
-    """Note what is wrong with a chain; OpenSSL's own judgement stands."""
-    if not ok:
-        handshake = connection.get_app_data().wrappedProtocol
-        problem = _PROBLEMS.get(number, f"its certificate is refused (code {number})")
-        if isinstance(handshake, _Handshake) and handshake.problem is None:
-            handshake.problem = problem
-    return bool(ok)
-
-
-def _not_valid_now(certificate: x509.Certificate, path: str) -> str | None:
-    now = datetime.now(UTC)
-    if certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
-        return None
-    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    return f"{path}: it is valid from {begin} to {end}, which is not now"
-
-
-def _told(connection: SSL.Connection, where: int, value: int) -> None:
-    """Close a connection that we have just told not to renegotiate.
-
-    Not at once, as OpenSSL is in the middle of it.
-    """
-    if where == _ALERT_WRITTEN and value & 0xFF == _NO_RENEGOTIATION:
-        protocol = connection.get_app_data().wrappedProtocol
-        if isinstance(protocol, PeerProtocol):
-            protocol.refuse_soon("it asked to renegotiate")
-
-
-def _with(path: str, load: Callable[[str], None]) -> None:
-    try:
-        load(path)
-    except (SSL.Error, OSError) as error:
-        if not os.access(path, os.R_OK):
-            what = "it cannot be read"
-        elif "mismatch" in str(error):
-            what = "it is not the key of the certificate"
-        else:
-            what = "it is not PEM of the right kind"
-        raise ConfigError([f"{path}: {what}"]) from error
-
-
-def _load(path: str, load: Callable[[bytes], x509.Certificate]) -> x509.Certificate:
-    try:
-        with open(path, "rb") as file:
-            return load(file.read(MAX_PEM_BYTES))
-    except OSError as error:
-        raise ConfigError([f"{path}: it cannot be read: {error.strerror}"]) from error
-    except ValueError as error:
-        raise ConfigError([f"{path}: it is not a certificate in PEM"]) from error
 
 
 def _to_cryptography(certificate: crypto.X509) -> x509.Certificate:
