@@ -302,7 +302,7 @@ class Snapshots:
             request.configuration,
             request.configuration_index,
         )
-        receiving = _Receiving(self._store, self._worker, mark)
+        receiving = _Receiving(self._store, self._worker, mark, self._host.when_synced)
         stored = receiving.take(body)
         stored.addCallbacks(
             self._stored,
@@ -347,21 +347,30 @@ class Snapshots:
 
 
 class _Receiving:
-    """Writes a body to a sink on the snapshot thread, piece by piece."""
+    """Writes a body to a sink on the snapshot thread, piece by piece.
+
+    It is finished when *when_synced* fires: a snapshot must not be durable before
+    the term in which it came is, or a crash leaves a log of a term to come.
+    """
 
     def __init__(
-        self, store: SnapshotStore, worker: Worker, mark: SnapshotMark
+        self,
+        store: SnapshotStore,
+        worker: Worker,
+        mark: SnapshotMark,
+        when_synced: Callable[[], Deferred[None]],
     ) -> None:
         self._store = store
         self._worker = worker
         self._mark = mark
+        self._when_synced = when_synced
         self._sink: SnapshotSink | None = None
 
     def take(self, body: SnapshotBody) -> Deferred[str]:
         """Store all of *body*; fires with the snapshot's id once it is durable."""
-        stored = body.deliver_to(self._write).addCallback(
-            lambda _: self._worker.run(self._finish)
-        )
+        delivered = body.deliver_to(self._write)
+        delivered.addCallback(lambda _: self._when_synced())
+        stored = delivered.addCallback(lambda _: self._worker.run(self._finish))
         return stored.addErrback(self._abandon)
 
     def _open(self) -> SnapshotSink:

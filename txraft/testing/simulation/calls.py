@@ -129,7 +129,7 @@ class Calls:
             source.turn(source.consensus.response, call.target, call.request, message)
 
     def _give_up(self, call: Call, closed: bool = False) -> None:
-        if not call.answered:
+        source = call.source
+        if not call.answered and source.life == call.life:
             call.answered = True
-            source = call.source
             source.turn(source.consensus.unreachable, call.target, call.request, closed)

@@ -414,6 +414,9 @@ class SimulatedServer:
 
     def _install(self, install: Install) -> None:
         request, disk = install.request, self.disk
+        if self.parts:  # the term that it comes in is durable before it is
+            self.later(1_000, self._install, install)
+            return
         if self.simulation.buggify("failed installation"):
             self.turn(self.consensus.installed, install, None)
             return

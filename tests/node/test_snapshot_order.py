@@ -1,0 +1,54 @@
+"""A snapshot from a leader is durable only after the term in which it came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txraft.core.configuration import Configuration
+from txraft.core.ready import SnapshotMark
+from txraft.node.snapshots import _Receiving
+from txraft.node.worker import MemoryWorker
+from txraft.storage.memory import InmemSnapshotStore
+
+
+class Body:
+    """A whole snapshot that has arrived."""
+
+    size = 3
+
+    def deliver_to(
+        self, consume: Callable[[bytes], Deferred[None] | None]
+    ) -> Deferred[None]:
+        return consume(b"abc") or succeed(None)
+
+    def drain(self) -> None:
+        raise AssertionError("it is taken")
+
+
+class Receiving(SynchronousTestCase):
+    """`Snapshots.install`, as far as the disk goes."""
+
+    def test_take_waits_for_the_term(self) -> None:
+        """Else a crash leaves a snapshot of a term that this server never was in.
+
+        Source: simulated seed 1212 of the core.
+        """
+        clock, store = Clock(), InmemSnapshotStore()
+        synced: Deferred[None] = Deferred()
+        worker = MemoryWorker(lambda call: clock.callLater(0, call))
+        mark = SnapshotMark(7, 6, Configuration.of_voters(["a"]), 1)
+
+        stored = _Receiving(store, worker, mark, lambda: synced).take(Body())
+        clock.pump([0.1] * 5)
+
+        self.assertNoResult(stored)
+        self.assertEqual(store.list(), [])
+        synced.callback(None)
+        clock.pump([0.1] * 5)
+        self.assertEqual(
+            [meta.id for meta in store.list()], [self.successResultOf(stored)]
+        )
