@@ -1,6 +1,6 @@
 """How soon a follower answers heartbeats while it has other work.
 
-    python -m benchmarks.heartbeats [--snapshot-mib 200]
+    python -m benchmarks heartbeats [--snapshot-mib 200]
 
 A Go leader steps down when a follower answers nothing for 500 ms, whatever keeps that
 follower busy. This program is the leader of one follower, a process of its own with the
@@ -11,17 +11,23 @@ backlog of 100 000 commands, and installs and restores a snapshot.
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import socket
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.cluster import MemberProcess, syncs_per_second
+from benchmarks.children import Child, free_address
+from benchmarks.figures import percentile, short
+from benchmarks.machine import syncs_per_second
+from benchmarks.options import make_parser
+from benchmarks.report import Report
+from benchmarks.systems.txraft import TXRAFT_SYSTEMS
+from benchmarks.tables import Table
 from txraft import Configuration, Log, LogType
 from txraft.core.messages import (
     AppendEntriesRequest,
@@ -38,13 +44,10 @@ from txraft.wire.entries import encode_new
 from txraft.wire.requests import encode_request, request_kind
 from txraft.wire.stream import ResponseReader
 
-LEADER, FOLLOWER, OTHER = "127.0.0.1:18311", "127.0.0.1:18312", "127.0.0.1:18313"
-MEMBERS = [LEADER, FOLLOWER, OTHER]
+LEADER, FOLLOWER, OTHER = MEMBERS = [free_address() for _ in range(3)]
 TERM = 2
 HEADER = Header(1)
 INTERVAL = 0.01
-WRITTEN_MIB = 64
-BACKLOG = 100_000
 VALUE_BYTES = 4096
 INFLIGHT = 2
 
@@ -193,8 +196,8 @@ def make_state(mib: int) -> bytes:
     return sink.getvalue()
 
 
-def measure(what: str, work: Callable[[], None]) -> None:
-    """Time heartbeats during *work* and print a line."""
+def measure(what: str, work: Callable[[], None], table: Table) -> None:
+    """Time heartbeats during *work* and add a row."""
     heartbeats = Heartbeats()
     heartbeats.start()
     began = time.perf_counter()
@@ -202,51 +205,75 @@ def measure(what: str, work: Callable[[], None]) -> None:
     elapsed = time.perf_counter() - began
     heartbeats.stop()
     found = sorted(heartbeats.seconds)
-    count = len(found)
-    print(
-        f"{what:34} {elapsed:6.1f} s  {count:5} heartbeats   p50 "
-        f"{found[count // 2] * 1e3:6.1f}  p99 {found[int(count * 0.99)] * 1e3:6.1f}  "
-        f"worst {found[-1] * 1e3:6.1f} ms",
-        flush=True,
+    shares = [percentile(found, 0.5), percentile(found, 0.99), found[-1]]
+    table.add(
+        what,
+        short(elapsed),
+        str(len(found)),
+        *(short(seconds * 1e3) for seconds in shares),
     )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run every kind of work and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = make_parser("heartbeats", __doc__)
     parser.add_argument("--snapshot-mib", type=int, default=200)
-    arguments = parser.parse_args()
-    state = make_state(arguments.snapshot_mib)
-    with tempfile.TemporaryDirectory() as base:
-        print(
-            f"{syncs_per_second(Path(base)):.0f} syncs/s here, load {os.getloadavg()}"
+    parser.add_argument("--written-mib", type=int, default=64)
+    parser.add_argument("--backlog", type=int, default=100_000, help="entries")
+    options = parser.parse_args(arguments)
+    report = Report("heartbeats", options, TXRAFT_SYSTEMS[:1])
+    header = ["while the follower", "seconds", "heartbeats", "p50", "p99", "worst"]
+    table = Table("From a heartbeat to its answer, ms", header)
+    state = make_state(options.snapshot_mib)
+    with tempfile.TemporaryDirectory() as name:
+        base = Path(name)
+        syncs = syncs_per_second(base)
+        table.notes = [f"{short(syncs)} syncs/s, load {os.getloadavg()[0]:.1f}."]
+        follower = Child(
+            [
+                sys.executable,
+                "-m",
+                "benchmarks.members.txraft",
+                str(base / "n"),
+                FOLLOWER,
+                ",".join(MEMBERS),
+                "{}",
+            ],
+            base / "log",
         )
-        follower = MemberProcess(Path(base) / "n", FOLLOWER, MEMBERS, {})
-        follower.read()
         try:
-            run(follower, state)
+            follower.read()
+            run(follower, state, options.written_mib, options.backlog, table)
         finally:
             follower.stop()
+    report.add(table)
+    report.finish()
 
 
-def run(follower: MemberProcess, state: bytes) -> None:
+def run(
+    follower: Child, state: bytes, written_mib: int, backlog: int, table: Table
+) -> None:
     """Give the follower one kind of work after the other."""
     leader = Leader()
     piece = 64 << 10
-    large = [encode_put(f"large-{n}", bytes(piece)) for n in range(WRITTEN_MIB * 16)]
-    small = [encode_put(f"key-{n % 5000}", b"v" * 100) for n in range(BACKLOG)]
+    large = [encode_put(f"large-{n}", bytes(piece)) for n in range(written_mib * 16)]
+    small = [encode_put(f"key-{n % 5000}", b"v" * 100) for n in range(backlog)]
 
     def apply() -> None:
         index = leader.commit()
         while follower.ask(do="status")["applied"] < index:
             time.sleep(0.05)
 
-    measure("idle", lambda: time.sleep(2))
-    measure(f"writes {WRITTEN_MIB} MiB", lambda: leader.append(large, 16))
-    measure(f"writes {BACKLOG} entries", lambda: leader.append(small, 64))
-    measure(f"applies {BACKLOG + len(large)} commands", apply)
+    measure("is idle", lambda: time.sleep(2), table)
     measure(
-        f"installs {len(state) >> 20} MiB and restores", lambda: leader.install(state)
+        f"writes {written_mib} MiB to its log", lambda: leader.append(large, 16), table
+    )
+    measure(f"writes {backlog} small entries", lambda: leader.append(small, 64), table)
+    measure(f"applies a backlog of {backlog + len(large)} commands", apply, table)
+    measure(
+        f"installs and restores {len(state) >> 20} MiB",
+        lambda: leader.install(state),
+        table,
     )
 
 
