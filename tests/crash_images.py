@@ -26,6 +26,7 @@ from random import Random
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.storage.filelog import FileLog
+from txraft.storage.identity import identity_of
 from txraft.storage.snapshots import FileSnapshotStore
 from txraft.storage.stable import FileStableStore
 from txraft.testing.fullstack.disk import (
@@ -74,10 +75,15 @@ class Stores:
 
     def __init__(self, disk: SimulatedDisk, random: Random, segment: int) -> None:
         self.disk = disk
-        self.log = FileLog(
-            LOG, OWNER, disk, segment_bytes=segment, random_bytes=random.randbytes
-        )
         self.stable = FileStableStore(STATE, OWNER, disk)
+        self.log = FileLog(
+            LOG,
+            OWNER,
+            disk,
+            segment_bytes=segment,
+            random_bytes=random.randbytes,
+            identity=identity_of(disk, LOG, self.stable, random.randbytes),
+        )
         self.snapshots = FileSnapshotStore(DATA, 2, disk, milliseconds=lambda: 1_000)
 
     def entries(self) -> Entries:

@@ -57,6 +57,8 @@ from txraft.errors import (
     TransportError,
     TransportShutdown,
     UnknownPeer,
+    WrongCluster,
+    WrongDirectory,
     WrongNode,
 )
 from txraft.interfaces import (
@@ -211,6 +213,8 @@ __all__ = [
     "WithClose",
     "WithPeers",
     "Workers",
+    "WrongCluster",
+    "WrongDirectory",
     "WrongNode",
     "add_unique_peer",
     "decode_peer",

@@ -147,6 +147,14 @@ class WrongNode(StorageError):
     """A file belongs to another node."""
 
 
+class WrongDirectory(StorageError):
+    """A log that was not written beside the term and vote that it is found with."""
+
+
+class WrongCluster(StorageError):
+    """A snapshot of another cluster than the one that term and vote are of."""
+
+
 class DirectoryLocked(StorageError):
     """Another process uses the data directory."""
 

@@ -171,6 +171,7 @@ class SnapshotMeta:
     """What a snapshot covers: the log up to (*index*, *term*), and the membership.
 
     *size* is in bytes; *version* 0 is the seed's form, without configuration.
+    *cluster* is the identity of the cluster it is of, b"" where that is not known.
     """
 
     id: str
@@ -180,6 +181,7 @@ class SnapshotMeta:
     configuration_index: int
     size: int
     version: int = 1
+    cluster: bytes = b""
 
 
 class SnapshotSink(Protocol):
@@ -219,6 +221,21 @@ class SnapshotStore(Protocol):
 
         Raises: DataCorrupted, StorageError
         """
+
+
+@runtime_checkable
+class ClusterSnapshotStore(Protocol):
+    """A snapshot store that notes which cluster its snapshots are of."""
+
+    def create_for(
+        self,
+        cluster: bytes,
+        index: int,
+        term: int,
+        configuration: Configuration,
+        configuration_index: int,
+    ) -> SnapshotSink:
+        """Begin a snapshot that names its *cluster*, b"" if that is not known."""
 
 
 class PeerStore(Protocol):

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
-from txraft.core.ready import HardState
+from txraft.core.ready import HardState, SnapshotMark
 from txraft.errors import ApplicationError, StorageError
 from txraft.interfaces import (
     FSM,
@@ -26,6 +26,7 @@ from txraft.interfaces import (
     StableStore,
 )
 from txraft.node.boot import read_hard_state, read_range, restore_newest
+from txraft.node.snapshots import create_snapshot
 from txraft.node.writer import stored_state
 from txraft.storage.snapshots import SnapshotReader
 from txraft.wire.entries import CLUSTER_BYTES
@@ -67,13 +68,14 @@ def recover_cluster(
     if end > last:
         last, term = _replay(fsm, log_store, last + 1, end)
     state = read_hard_state(stable_store)
-    recovered = _persist(fsm, snapshots, last, term, configuration)
     newest = max(state.term, term)
     vote = state.voted_for if newest == state.term else None
     before = state.cluster
     if meta is not None and end <= meta.index and meta.configuration == configuration:
         before = _identity_before(stable_store, configuration) or before
     cluster = before and _renewed(before, configuration)
+    mark = SnapshotMark(last, term, configuration, CONFIGURATION_INDEX)
+    recovered = _persist(fsm, snapshots, mark, cluster or b"")
     values = stored_state(HardState(newest, vote, cluster))
     stable_store.set_many({**values, RECOVERED_FROM: before or b""})
     if end:
@@ -188,14 +190,10 @@ def _apply(fsm: FSM, entry: Entry) -> None:
 
 
 def _persist(
-    fsm: FSM,
-    snapshots: SnapshotStore,
-    index: int,
-    term: int,
-    configuration: Configuration,
+    fsm: FSM, snapshots: SnapshotStore, mark: SnapshotMark, cluster: bytes
 ) -> SnapshotMeta:
     captured = fsm.snapshot()
-    sink = snapshots.create(index, term, configuration, CONFIGURATION_INDEX)
+    sink = create_snapshot(snapshots, mark, cluster)
     try:
         captured.persist(sink)
         sink.close()

@@ -13,6 +13,7 @@ from txraft.errors import StorageError
 from txraft.interfaces import LogStore, StableStore
 from txraft.storage.directory import DataDirectory
 from txraft.storage.filelog import FileLog
+from txraft.storage.identity import identity_of
 from txraft.storage.stable import FileStableStore
 
 STORE_KINDS = ("file", "lmdb")
@@ -44,8 +45,10 @@ def open_stores(kind: str, directory: DataDirectory, node_name: str) -> Stores:
 def _open_files(directory: DataDirectory, node_name: str) -> Stores:
     if directory.file_system.exists(directory.lmdb):
         raise _refusal(directory, "lmdb", "file")
-    log = FileLog(directory.log, node_name)
-    stable = FileStableStore(directory.state, node_name)
+    fs = directory.file_system
+    stable = FileStableStore(directory.state, node_name, fs)
+    identity = identity_of(fs, directory.log, stable)
+    log = FileLog(directory.log, node_name, fs, identity=identity)
     return Stores(log, stable, log.close, log.warnings)
 
 

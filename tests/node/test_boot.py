@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.core.ready import HardState
-from txraft.errors import DataCorrupted
+from txraft.errors import DataCorrupted, WrongCluster
 from txraft.interfaces import SnapshotMeta
 from txraft.node.boot import (
     Recovered,
@@ -36,8 +36,8 @@ def entry(index: int, term: int, **fields: object) -> Entry:
     return made
 
 
-def snapshot(index: int, term: int) -> SnapshotMeta:
-    return SnapshotMeta("newest", index, term, MEMBERS, 1, 0)
+def snapshot(index: int, term: int, cluster: bytes = b"") -> SnapshotMeta:
+    return SnapshotMeta("newest", index, term, MEMBERS, 1, 0, cluster=cluster)
 
 
 class BootCase(SynchronousTestCase):
@@ -62,6 +62,41 @@ class BootCase(SynchronousTestCase):
             version,
             lambda made: encode_new(made, version),
         )
+
+
+class Clusters(BootCase):
+    """Snapshots that say which cluster they are of."""
+
+    def test_snapshot_of_another_cluster(self) -> None:
+        """It is refused, with the way out, and nothing has been changed."""
+        self.store.set_many(stored_state(HardState(2, None, b"A" * 16)))
+        self.log(1, 1, 1)
+
+        error = self.assertRaises(WrongCluster, self.recover, snapshot(9, 2, b"B" * 16))
+
+        self.assertIn("snapshot newest is of cluster 4242", str(error))
+        self.assertIn("here are of cluster 4141", str(error))
+        self.assertIn("put back the snapshots that belong", str(error))
+        self.assertIn("add it again with join: true", str(error))
+        self.assertEqual(self.store.last_index(), 3)
+
+    def test_snapshot_of_this_cluster(self) -> None:
+        """So is one that names none, as those of Go peers."""
+        for cluster in (b"A" * 16, b""):
+            self.setUp()
+            self.store.set_many(stored_state(HardState(2, None, b"A" * 16)))
+
+            recovered = self.recover(snapshot(9, 2, cluster))
+
+            self.assertEqual(recovered.hard_state.cluster, b"A" * 16)
+
+    def test_cluster_is_learned_from_a_snapshot(self) -> None:
+        """What is restored makes a node one of the cluster that it comes from."""
+        self.state(2)
+
+        recovered = self.recover(snapshot(9, 2, b"B" * 16))
+
+        self.assertEqual(recovered.hard_state, HardState(2, None, b"B" * 16))
 
 
 class Founding(BootCase):

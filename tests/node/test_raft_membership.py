@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError
 from twisted.logger import capturedLogs, formatEvent
 
-from tests.node.kit import ClusterCase
+from tests.node.kit import ClusterCase, commands_of
 from txraft.core.entry import LogType
 from txraft.errors import (
     KnownPeer,
@@ -361,4 +361,26 @@ class TwoClusters(ClusterCase):
             stranger = other.restart("z")
             other.wait_for_leader()
             cluster.advance(0.5)
+        cluster.apply(b"on")
+
+    def test_data_of_another_cluster_under_the_same_name(self) -> None:
+        """Nothing in a node's files tells that they were exchanged; its peers do."""
+        cluster, other = self.cluster(3), self.cluster(3, seed=1)
+        cluster.apply(b"ours")
+        other.apply(b"theirs")
+        name = cluster.followers[0].address
+        cluster.crash(name)
+        other.crash(name)
+        cluster._disks[name] = other._disks[name]
+
+        with capturedLogs() as events:
+            stranger = cluster.start_node(name)
+            cluster.advance(3)
+
+        told = [formatEvent(e) for e in events if e["log_level"].name == "critical"]
+        self.assertIn(f"{name} refuses entries", told[0])
+        self.assertIn("so it is in another cluster", told[0])
+        self.assertIn("take its data directory away", told[0])
+        self.assertNotIn(b"ours", commands_of(stranger))
+        self.assertEqual(cluster.leader.raft.stats()["refused_peers"], name)
         cluster.apply(b"on")

@@ -193,6 +193,20 @@ class Sending(SnapshotCase):
         cluster.advance(0.1)
         return laggard
 
+    def test_snapshots_name_their_cluster(self) -> None:
+        """Both those that are taken and those that a leader has sent."""
+        cluster = self.cluster(3, trailing_logs=5)
+        laggard = self.lag(cluster, 100)
+
+        cluster.restart(laggard)
+        cluster.wait_until(lambda: bool(cluster.nodes[laggard].snapshots.list()))
+
+        nodes = (cluster.leader, cluster.nodes[laggard])
+        taken, sent = (node.snapshots.list()[0].cluster for node in nodes)
+        self.assertEqual(taken, cluster.leader.store.get(b"Cluster"))
+        self.assertEqual(sent, taken)
+        self.assertEqual(len(taken), 16)
+
     def test_laggard_gets_a_snapshot(self) -> None:
         """R21: what it lacks is in no log any more."""
         cluster = self.cluster(3, trailing_logs=5)

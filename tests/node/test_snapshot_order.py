@@ -42,7 +42,7 @@ class Receiving(SynchronousTestCase):
         worker = MemoryWorker(lambda call: clock.callLater(0, call))
         mark = SnapshotMark(7, 6, Configuration.of_voters(["a"]), 1)
 
-        stored = _Receiving(store, worker, mark, lambda: synced).take(Body())
+        stored = _Receiving(store, worker, mark, b"", lambda: synced).take(Body())
         clock.pump([0.1] * 5)
 
         self.assertNoResult(stored)

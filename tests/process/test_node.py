@@ -6,10 +6,22 @@ import os
 import select
 import signal
 import socket
+from pathlib import Path
+from shutil import rmtree
 
 from twisted.internet.defer import Deferred
 
 from tests.process.twistd import STOP_TIMEOUT, TwistdTestCase, free_port
+
+MANY_SNAPSHOTS = "snapshot_threshold: 1, snapshot_interval: 100ms"
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two files or directories have each other's place."""
+    between = one.with_name("between")
+    one.rename(between)
+    other.rename(one)
+    between.rename(other)
 
 
 class Foreground(TwistdTestCase):
@@ -141,17 +153,47 @@ class Refusals(TwistdTestCase):
         self.assertIn(str(segment), message)
         self.assertEqual(segment.read_bytes(), damaged)
 
-    async def test_log_without_term_and_vote(self) -> None:
+    async def test_term_and_vote_without_log(self) -> None:
         """What is found wrong only after the start ends the process likewise."""
         config, http = self.settings()
         node = await self.node(config)
         await self.request(http, "PUT", "/v1/kv/a", b"1")
         await node.terminate()
-        (self.directory / "n1" / "state").unlink()
+        rmtree(self.directory / "n1" / "log")
 
         message = await self.refused("--config", str(config))
 
-        self.assertIn("no term and vote", message)
+        self.assertIn("no log beside it", message)
+
+    async def test_parts_of_another_cluster(self) -> None:
+        """Log, state and snapshots of a node of the same name elsewhere are refused."""
+        config, http = self.settings()
+        config.write_text(
+            config.read_text().replace("raft: {", f"raft: {{{MANY_SNAPSHOTS}, ")
+        )
+        here, there = self.directory / "n1", self.directory / "elsewhere"
+        for directory in (there, here):
+            node = await self.node(config)
+            await self.request(http, "PUT", "/v1/kv/a", b"1")
+            await node.written("took snapshot")
+            await node.terminate()
+            if directory is there:
+                here.rename(there)
+
+        for part, reason in (
+            ("log", "belongs to another data directory than the file `state`"),
+            ("state", "belongs to another data directory than the file `state`"),
+            ("snapshots", "is of cluster"),
+        ):
+            exchange(here / part, there / part)
+            message = await self.refused("--config", str(config))
+            self.assertIn(reason, message)
+            self.assertIn("add it again with join: true", message)
+            exchange(here / part, there / part)
+
+        await self.node(config)
+        got = await self.request(http, "GET", "/v1/kv/a?raw")
+        self.assertEqual(got, (200, b"1"))
 
     async def test_bad_settings(self) -> None:
         """Every fault is told once, by line, before anything is opened."""

@@ -15,11 +15,12 @@ from txraft.core.entry import Entry, LogType
 from txraft.errors import (
     FormatTooNew,
     StorageError,
+    WrongDirectory,
     WrongNode,
 )
 from txraft.storage.filelog import FileLog
 from txraft.storage.preamble import encode_preamble
-from txraft.storage.segment import MAX_FRAME_BYTES, segment_name
+from txraft.storage.segment import MAX_FRAME_BYTES, header_directory, segment_name
 from txraft.testing.contracts.samples import command, commands, identity, membership
 from txraft.wire.entries import encode_new
 
@@ -82,12 +83,12 @@ class Opening(SynchronousTestCase):
         """A format to come is refused by its number, before anything is read."""
         disk = Disk()
         open_log(disk)
-        preamble = encode_preamble(b"txraft-L", 2)
+        preamble = encode_preamble(b"txraft-L", 3)
         disk.content(FIRST).data[: len(preamble)] = preamble
 
         error = self.assertRaises(FormatTooNew, open_log, disk)
 
-        self.assertIn(f"{FIRST}: the file has format 2", str(error))
+        self.assertIn(f"{FIRST}: the file has format 3", str(error))
 
     def test_unfinished_segment(self) -> None:
         """A segment that was being made is removed; other files stay."""
@@ -339,7 +340,7 @@ class OnDisk(SynchronousTestCase):
     def test_bytes_of_a_file(self) -> None:
         """The first file of a log, byte by byte, as docs/log-format.rst says."""
         path = Path(self.mktemp())
-        log = FileLog(path, "n1", random_bytes=fixed_bytes)
+        log = FileLog(path, "n1", random_bytes=fixed_bytes, identity=HERE)
         entry = Entry(7, 2, LogType.COMMAND, b"x")
         encode_new(entry)
 
@@ -348,22 +349,50 @@ class OnDisk(SynchronousTestCase):
 
         self.assertEqual((path / segment_name(1)).read_bytes().hex(), GOLDEN)
 
+    def test_older_format(self) -> None:
+        """A file of format 1 is read; what follows says where it was written."""
+        path = Path(self.mktemp())
+        path.mkdir()
+        (path / segment_name(1)).write_bytes(bytes.fromhex(FORMAT_1))
+
+        log = FileLog(path, "n1", identity=HERE)
+        log.store_log(command(8, 2))
+
+        for again in (FileLog(path, "n1", identity=HERE), FileLog(path, "n1")):
+            self.assertEqual((again.first_index(), again.last_index()), (7, 8))
+        self.assertRaises(WrongDirectory, FileLog, path, "n1", identity=HERE[::-1])
+        head = (path / segment_name(2)).read_bytes()
+        self.assertEqual(header_directory(head, path), HERE)
+
+    def test_identity_goes_on(self) -> None:
+        """Whoever opens a log without saying where it is does not lose that."""
+        path = Path(self.mktemp())
+        FileLog(path, "n1", identity=HERE, segment_bytes=1).store_log(command(1))
+
+        FileLog(path, "n1", segment_bytes=1).store_log(command(2))
+
+        head = (path / segment_name(2)).read_bytes()
+        self.assertEqual(header_directory(head, path), HERE)
+
+
+HERE = bytes(range(16, 32))
 
 GOLDEN = (
     # magic, format, CRC-32
     "7478726166742d4c"
-    "00000001"
-    "fe49c122"
+    "00000002"
+    "67409098"
     # salt, sequence, chain, first, last
     "000102030405060708090a0b0c0d0e0f"
     "0000000000000001"
     "0000000000000000"
     "0000000000000000"
     "0000000000000000"
-    # node name, CRC-64
+    # data directory, node name, CRC-64
+    "101112131415161718191a1b1c1d1e1f"
     "0002"
     "6e31"
-    "7ac307baae82da40"
+    "8df17505dc534ead"
     # frame magic, kind, three zeros, count, payload length, first, previous
     "54585266"
     "01"
@@ -373,8 +402,8 @@ GOLDEN = (
     "0000000000000007"
     "0000000000000000"
     # header checksum, checksum
-    "0bb7534ce734015e"
-    "857b0d73f7a75f65"
+    "6901ed36045e695b"
+    "62cfa68e3d072d1a"
     # length of the entry, the entry
     "00000027"
     "85a444617461a178aa457874656e73696f6e73c0a5496e64657807a45465726d02a45479706500"
@@ -385,7 +414,17 @@ GOLDEN = (
     "00000000"
     "00000000"
     "0000000000000008"
-    "857b0d73f7a75f65"
-    "08db959612330160"
-    "08db959612330160"
+    "62cfa68e3d072d1a"
+    "11cdd682374927fa"
+    "11cdd682374927fa"
+)
+
+FORMAT_1 = (
+    # as in format 2, without a data directory; one entry
+    "7478726166742d4c00000001fe49c122000102030405060708090a0b0c0d0e0f"
+    "0000000000000001000000000000000000000000000000000000000000000000"
+    "00026e317ac307baae82da40"
+    "5458526601000000000000010000002b00000000000000070000000000000000"
+    "0bb7534ce734015e857b0d73f7a75f6500000027"
+    "85a444617461a178aa457874656e73696f6e73c0a5496e64657807a45465726d02a45479706500"
 )

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txraft.errors import DataCorrupted
+from txraft.errors import DataCorrupted, WrongDirectory
 from txraft.storage.segment import (
     FrameKind,
     Seal,
     SegmentHeader,
     decode_header,
     entry_at,
+    header_directory,
     pack_entries,
     segment_name,
     sequence_in,
@@ -24,6 +25,7 @@ from txraft.testing.contracts.samples import command
 
 PATH = Path("/log/0000000000000003.seg")
 SALT = b"0123456789abcdef"
+HERE = bytes(range(100, 116))
 
 
 def crc64(data: bytes) -> int:
@@ -36,20 +38,53 @@ def crc64(data: bytes) -> int:
     return register ^ 2**64 - 1
 
 
+def whole(version: int, fields: bytes) -> bytes:
+    """Make a header of *fields* that is whole."""
+    data = b"txraft-L" + struct.pack(">I", version)
+    data += struct.pack(">I", zlib.crc32(data)) + fields
+    return data + struct.pack(">Q", crc64(data))
+
+
 class Headers(SynchronousTestCase):
     """The beginning of a segment."""
 
     def test_encode(self) -> None:
         """Each field is where the documentation says, and so is the checksum."""
-        header = SegmentHeader(SALT, 3, 77, 10, 20)
+        header = SegmentHeader(SALT, 3, 77, 10, 20, HERE)
 
         data = header.encode("node")
 
-        expected = b"txraft-L" + struct.pack(">I", 1)
-        expected += struct.pack(">I", zlib.crc32(expected))
-        expected += struct.pack(">16sQQQQH", SALT, 3, 77, 10, 20, 4) + b"node"
-        self.assertEqual(data, expected + struct.pack(">Q", crc64(expected)))
+        fields = struct.pack(">16sQQQQ16sH", SALT, 3, 77, 10, 20, HERE, 4)
+        self.assertEqual(data, whole(2, fields + b"node"))
         self.assertEqual(decode_header(data, "node", PATH), (header, len(data)))
+
+    def test_decode_of_another_data_directory(self) -> None:
+        """A segment that says where it was made is no other directory's."""
+        data = SegmentHeader(SALT, 3, 77, 10, 20, HERE).encode("node")
+
+        error = self.assertRaises(
+            WrongDirectory, decode_header, data, "node", PATH, HERE[::-1]
+        )
+
+        self.assertIn(f"{PATH}: the file belongs to another data dir", str(error))
+        self.assertIn("or remove this server from the cluster", str(error))
+        self.assertEqual(decode_header(data, "node", PATH, HERE)[1], len(data))
+
+    def test_decode_without_a_data_directory(self) -> None:
+        """One that does not say it, as those of format 1, is taken anywhere."""
+        header = SegmentHeader(SALT, 3, 77, 10, 20)
+        old = whole(1, struct.pack(">16sQQQQH", SALT, 3, 77, 10, 20, 4) + b"node")
+
+        for data in (old, header.encode("node")):
+            found = decode_header(data, "node", PATH, HERE)
+            self.assertEqual(found, (header, len(data)))
+            self.assertEqual(header_directory(data, PATH), b"")
+
+    def test_decode_of_a_format_that_never_was(self) -> None:
+        """Format 0 is damage, whatever its checksum says."""
+        data = whole(0, struct.pack(">16sQQQQH", SALT, 3, 77, 10, 20, 4) + b"node")
+
+        self.assertRaises(DataCorrupted, decode_header, data, "node", PATH)
 
     def test_decode_of_any_prefix(self) -> None:
         """A header that ends early is damage."""

@@ -105,6 +105,26 @@ class Directories(SynchronousTestCase):
         self.assertEqual(self.disk.list(SNAPSHOTS), ids[1:])
         self.assertEqual([meta.id for meta in self.open(retain=1).list()], ids[2:])
 
+    def test_cluster(self) -> None:
+        """A snapshot names its cluster in a key of its own, if that is known."""
+        store = self.open()
+        store.create_for(b"C" * 16, 10, 3, TRIO, 5).close()
+        write(store, 11, b"state")
+
+        metas = self.open().list()
+
+        self.assertEqual([meta.cluster for meta in metas], [b"C" * 16, b""])
+        self.assertNotIn("Cluster", self.description(metas[1].id))
+        self.assertEqual(
+            self.description(metas[0].id)["Cluster"], "Q0NDQ0NDQ0NDQ0NDQ0NDQw=="
+        )
+
+    def description(self, id: str) -> dict[str, object]:
+        found: dict[str, object] = json.loads(
+            bytes(self.disk.content(SNAPSHOTS / id / "meta.json").data)
+        )
+        return found
+
     def test_reap_in_order(self) -> None:
         """A snapshot has lost its name for good before anything of it is removed."""
         store = self.open(retain=2)
@@ -175,6 +195,8 @@ class Directories(SynchronousTestCase):
             ("CRC", None),
             ("CRC", "AAAA"),
             ("CRC", "!"),
+            ("Cluster", 1),
+            ("Cluster", "!"),
         ]
         for key, value in changes:
             data[:] = json.dumps({**fields, key: value}).encode()

@@ -408,5 +408,7 @@ ERRORS: tuple[type[RaftError], ...] = (
     txraft.TransferInProgress,
     txraft.TransportError,
     txraft.TransportShutdown,
+    txraft.WrongCluster,
+    txraft.WrongDirectory,
     txraft.WrongNode,
 )

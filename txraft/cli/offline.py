@@ -11,6 +11,7 @@ from txraft.errors import DirectoryLocked
 from txraft.storage.directory import LOCK_NAME, LOG_NAME, STATE_NAME
 from txraft.storage.filelog import FileLog
 from txraft.storage.filesystem import OsFileSystem
+from txraft.storage.identity import IDENTITY
 from txraft.storage.owner import owner_of
 from txraft.storage.readonly import ReadOnlyFileSystem
 from txraft.storage.snapshots import SnapshotReader
@@ -36,9 +37,10 @@ def opened(directory: Path) -> Iterator[Opened]:
     fs = ReadOnlyFileSystem(OsFileSystem())
     name = owner_of(fs, directory)
     with _locked(directory):
-        log = FileLog(directory / LOG_NAME, name, fs)
+        stable = FileStableStore(directory / STATE_NAME, name, fs)
+        identity = stable.get(IDENTITY)
+        log = FileLog(directory / LOG_NAME, name, fs, identity=identity)
         try:
-            stable = FileStableStore(directory / STATE_NAME, name, fs)
             yield Opened(name, log, stable, SnapshotReader(directory, fs))
         finally:
             log.close()

@@ -16,9 +16,8 @@ from txraft.kv.state import KeyValueFSM
 from txraft.node.boot import read_hard_state
 from txraft.recovery import recover_cluster
 from txraft.storage.directory import DataDirectory
-from txraft.storage.filelog import FileLog
 from txraft.storage.snapshots import FileSnapshotStore
-from txraft.storage.stable import FileStableStore
+from txraft.stores import open_stores
 
 SNAPSHOTS_RETAINED = 2
 
@@ -65,15 +64,15 @@ def recover(output: Output, data_dir: Path, members: Sequence[str], yes: bool) -
         return
     directory = DataDirectory(data_dir, name)
     try:
-        log = FileLog(directory.log, name)
+        held = open_stores("file", directory, name)
         meta = recover_cluster(
             KeyValueFSM(),
-            log,
-            FileStableStore(directory.state, name),
+            held.log,
+            held.stable,
             FileSnapshotStore(directory.path, SNAPSHOTS_RETAINED),
             configuration,
         )
-        log.close()
+        held.close()
     finally:
         directory.close()
     output.line(f"Done: snapshot {meta.id} holds everything. Start the node.")

@@ -15,7 +15,7 @@ from txraft.core.configuration import Configuration, ConfigurationHistory
 from txraft.core.entry import Entry, LogType
 from txraft.core.log import Log
 from txraft.core.ready import HardState, SnapshotMark
-from txraft.errors import DataCorrupted, StorageError
+from txraft.errors import DataCorrupted, StorageError, WrongCluster
 from txraft.interfaces import (
     FSM,
     LogStore,
@@ -108,11 +108,11 @@ def recover(
     *read_founders* returns the membership to begin with, empty for a server that
     waits to be added; it is asked only while nothing on disk knows any. *encode*
     fills in the bytes of a new entry.
-    Raises: DataCorrupted
+    Raises: DataCorrupted, WrongCluster
     Thread: writer.
     """
     mark = _mark_of(snapshot)
-    state = read_hard_state(stable_store)
+    state = _in_one_cluster(read_hard_state(stable_store), snapshot)
     is_empty = not log_store.last_index() and snapshot is None
     if not is_empty and state.term == 0:
         raise DataCorrupted(
@@ -139,6 +139,24 @@ def recover(
         return recovered
     own, known = read_incarnations(stable_store, os.urandom)
     return replace(recovered, incarnation=own, known_incarnations=known)
+
+
+def _in_one_cluster(state: HardState, snapshot: SnapshotMeta | None) -> HardState:
+    """Refuse a snapshot of another cluster; learn from one which cluster it is.
+
+    A snapshot of a Go peer, or of protocol version 0, names none.
+    """
+    if snapshot is None or not snapshot.cluster:
+        return state
+    if state.cluster in (None, snapshot.cluster):
+        return replace(state, cluster=snapshot.cluster)
+    raise WrongCluster(
+        f"snapshot {snapshot.id} is of cluster {snapshot.cluster.hex()}, term and "
+        f"vote here are of cluster {state.cluster.hex()}: put back the snapshots that "
+        "belong to this node, or remove this member from its cluster, take its data "
+        "directory away and add it again with join: true. If a recovery of this node "
+        "was interrupted, repeat it"
+    )
 
 
 def _is_fresh(state: HardState) -> bool:

@@ -204,6 +204,12 @@ class Shell:
         header, history = message.header, self.consensus.configurations
         if peer is None or self._stopped:
             return None
+        is_foreign = header.cluster and self.consensus.cluster not in (
+            None,
+            header.cluster,
+        )
+        if is_foreign and isinstance(message, AppendEntriesRequest):
+            return None  # consensus refuses it, and says which way out there is
         refusal = self.incarnations.refuses(peer, header.incarnation, history)
         if refusal is None and header.known is not None:
             self.incarnations.learn(header.known, history)

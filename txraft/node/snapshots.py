@@ -19,6 +19,7 @@ from txraft.core.ready import Install, SendSnapshot, SnapshotMark
 from txraft.errors import RaftShutdown, SnapshotFailed
 from txraft.interfaces import (
     FSM,
+    ClusterSnapshotStore,
     FSMSnapshot,
     IncomingRPC,
     SnapshotBody,
@@ -31,6 +32,21 @@ from txraft.node.applier import Applier
 from txraft.node.meters import Timer
 from txraft.node.outbox import Inbox
 from txraft.node.worker import Worker
+
+
+def create_snapshot(
+    store: SnapshotStore, mark: SnapshotMark, cluster: bytes
+) -> SnapshotSink:
+    """Begin a snapshot up to *mark* that names its *cluster*, if *store* notes that."""
+    covered = (
+        mark.index,
+        mark.term,
+        mark.configuration,
+        mark.configuration_index,
+    )
+    if isinstance(store, ClusterSnapshotStore):
+        return store.create_for(cluster, *covered)
+    return store.create(*covered)
 
 
 class Host(Inbox, Protocol):
@@ -158,15 +174,16 @@ class Snapshots:
             return fail(SnapshotFailed(f"failed to start snapshot: {error}"))
         self._taking = True
         began = perf_counter()
+        cluster = self._header().cluster or b""
         done = self._host.when_synced().addCallback(
-            lambda _: self._worker.run(lambda: self._persist(captured, mark))
+            lambda _: self._worker.run(lambda: self._persist(captured, mark, cluster))
         )
         return done.addBoth(self._persisted, captured, mark, began)
 
-    def _persist(self, captured: FSMSnapshot, mark: SnapshotMark) -> SnapshotMeta:
-        sink = self._store.create(
-            mark.index, mark.term, mark.configuration, mark.configuration_index
-        )
+    def _persist(
+        self, captured: FSMSnapshot, mark: SnapshotMark, cluster: bytes
+    ) -> SnapshotMeta:
+        sink = create_snapshot(self._store, mark, cluster)
         try:
             captured.persist(_StoppableSink(sink, lambda: self._stopped))
             sink.close()
@@ -302,7 +319,10 @@ class Snapshots:
             request.configuration,
             request.configuration_index,
         )
-        receiving = _Receiving(self._store, self._worker, mark, self._host.when_synced)
+        cluster = request.header.cluster or b""
+        receiving = _Receiving(
+            self._store, self._worker, mark, cluster, self._host.when_synced
+        )
         stored = receiving.take(body)
         stored.addCallbacks(
             self._stored,
@@ -358,11 +378,13 @@ class _Receiving:
         store: SnapshotStore,
         worker: Worker,
         mark: SnapshotMark,
+        cluster: bytes,
         when_synced: Callable[[], Deferred[None]],
     ) -> None:
         self._store = store
         self._worker = worker
         self._mark = mark
+        self._cluster = cluster
         self._when_synced = when_synced
         self._sink: SnapshotSink | None = None
 
@@ -375,10 +397,7 @@ class _Receiving:
 
     def _open(self) -> SnapshotSink:
         if self._sink is None:
-            mark = self._mark
-            self._sink = self._store.create(
-                mark.index, mark.term, mark.configuration, mark.configuration_index
-            )
+            self._sink = create_snapshot(self._store, self._mark, self._cluster)
         return self._sink
 
     def _write(self, piece: bytes) -> Deferred[None]:

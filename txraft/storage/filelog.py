@@ -53,11 +53,14 @@ MAX_SKIPPED_BYTES = 16 << 10
 class FileLog:
     """A `LogStore` and `RangeLogStore` in segment files in the directory *path*.
 
+    *identity* is that of the data directory, b"" for none; a log that was made in
+    another one is refused, and one that does not say gets it with the next write.
     Entries are stored as their `encoded` bytes, a msgpack map, and read back with
     *decode*. *warnings* tells what recovery has cut off. *fresh* is whether nothing
     had ever been written when it was opened. A failed write or sync is final: every
     later write raises the same error.
-    Raises: DataCorrupted, FormatTooNew, WrongNode; nothing has been changed then.
+    Raises: DataCorrupted, FormatTooNew, WrongNode, WrongDirectory; nothing has been
+        changed then.
     Durable: everything that can be read, as soon as this is constructed.
     """
 
@@ -70,18 +73,20 @@ class FileLog:
         segment_bytes: int = DEFAULT_SEGMENT_BYTES,
         decode: Decode = decode_entry,
         random_bytes: RandomBytes = os.urandom,
+        identity: bytes = b"",
     ) -> None:
         if not 1 <= segment_bytes <= MAX_SEGMENT_BYTES:
             raise ValueError(f"segment_bytes must be 1 to {MAX_SEGMENT_BYTES}")
         self._directory = Path(path)
         self._node_name = node_name
+        self._identity = identity
         self._fs = fs or OsFileSystem()
         self._segment_bytes = segment_bytes
         self._decode = decode
         self._random_bytes = random_bytes
         self._failure: Exception | None = None
         make_directories(self._fs, self._directory)
-        recovered = recover(self._fs, self._directory, node_name, decode)
+        recovered = recover(self._fs, self._directory, node_name, decode, identity)
         self.warnings = recovered.warnings
         self._index = recovered.index
         self._tail = self._begin(recovered)
@@ -99,6 +104,7 @@ class FileLog:
         self.fresh = scanned is None or recovered.chain == 0
         if scanned is None:
             return self._new_segment(sequence=1, chain=0)
+        self._identity = self._identity or scanned.header.directory
         self._fs.sync_directory(self._directory)
         return Tail.reopen(self._fs, self._directory, scanned, recovered.chain)
 
@@ -289,16 +295,18 @@ class FileLog:
         index.append(first, [base + place for place in places], lengths)
 
     def _room_in_tail(self) -> Tail:
-        if self._tail.size >= self._segment_bytes:
-            full, written = self._tail, self._written()
-            self._tail = self._new_segment(full.sequence + 1, full.chain)
+        tail = self._tail
+        if tail.size >= self._segment_bytes or tail.directory != self._identity:
+            written = self._written()
+            self._tail = self._new_segment(tail.sequence + 1, tail.chain)
             self._full, self._rotations = written, self._rotations + 1
-            full.close()
+            tail.close()
         return self._tail
 
     def _new_segment(self, sequence: int, chain: int) -> Tail:
         salt = self._random_bytes(SALT_BYTES)
-        header = SegmentHeader(salt, sequence, chain, *self._index.bounds)
+        bounds = self._index.bounds
+        header = SegmentHeader(salt, sequence, chain, *bounds, self._identity)
         return Tail.create(self._fs, self._directory, header, self._node_name)
 
     def _remove_old_segments(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import BinaryIO
 
 from txraft.core.configuration import Configuration
@@ -149,9 +150,22 @@ class InmemSnapshotStore:
         configuration_index: int,
     ) -> InmemSnapshotSink:
         """Begin a snapshot of the log up to (*index*, *term*)."""
+        return self.create_for(b"", index, term, configuration, configuration_index)
+
+    def create_for(
+        self,
+        cluster: bytes,
+        index: int,
+        term: int,
+        configuration: Configuration,
+        configuration_index: int,
+    ) -> InmemSnapshotSink:
+        """Begin a snapshot that names its *cluster*, b"" if that is not known."""
         self._made += 1
         name = f"{term}-{index}-{self._made}"
-        meta = SnapshotMeta(name, index, term, configuration, configuration_index, 0)
+        meta = SnapshotMeta(
+            name, index, term, configuration, configuration_index, 0, cluster=cluster
+        )
         return InmemSnapshotSink(self, meta)
 
     def list(self) -> list[SnapshotMeta]:
@@ -198,15 +212,7 @@ class InmemSnapshotSink:
         if self._ended:
             return
         self._ended = True
-        old = self._meta
-        meta = SnapshotMeta(
-            old.id,
-            old.index,
-            old.term,
-            old.configuration,
-            old.configuration_index,
-            len(self._data),
-        )
+        meta = replace(self._meta, size=len(self._data))
         self._store.keep(meta, bytes(self._data))
 
     def cancel(self) -> None:

@@ -10,7 +10,7 @@ import struct
 import zlib
 from pathlib import Path
 
-from txraft.errors import DataCorrupted, FormatTooNew, WrongNode
+from txraft.errors import DataCorrupted, FormatTooNew, WrongDirectory, WrongNode
 
 MAX_NODE_NAME_BYTES = 1024
 WAY_OUT = (
@@ -28,9 +28,10 @@ def encode_preamble(magic: bytes, version: int) -> bytes:
     return checked + struct.pack(">I", zlib.crc32(checked))
 
 
-def check_preamble(data: bytes, magic: bytes, version: int, path: Path) -> None:
+def check_preamble(data: bytes, magic: bytes, version: int, path: Path) -> int:
     """Refuse a file that does not begin as one of ours in a format we know.
 
+    Returns: the format, at most *version*.
     Raises: DataCorrupted, FormatTooNew
     """
     if len(data) < PREAMBLE_BYTES:
@@ -43,6 +44,7 @@ def check_preamble(data: bytes, magic: bytes, version: int, path: Path) -> None:
             f"{path}: the file has format {number}, this version reads formats up "
             f"to {version}; start the version that wrote it, or a later one"
         )
+    return int(number)
 
 
 def encode_node_name(name: str) -> bytes:
@@ -66,6 +68,25 @@ def check_node_name(found: bytes, name: str, path: Path) -> None:
             f"{path}: the file belongs to node {owner!r} and this is node {name!r}; "
             "point data_dir at this node's own directory"
         )
+
+
+def check_directory(found: bytes, identity: bytes, path: Path) -> None:
+    """Refuse a file of another data directory, if both say which one it is.
+
+    Raises: WrongDirectory
+    """
+    if found and identity and found != identity:
+        raise wrong_directory(path)
+
+
+def wrong_directory(path: Path) -> WrongDirectory:
+    """Make the error for a log at *path* that is not that of the state beside it."""
+    return WrongDirectory(
+        f"{path}: the file belongs to another data directory than the file `state` "
+        "does: term and vote here are not those of this log. Put back what belongs "
+        "together, or remove this server from the cluster, take its data directory "
+        "away and add it again with join: true"
+    )
 
 
 def damaged(path: Path, offset: int, what: str) -> DataCorrupted:

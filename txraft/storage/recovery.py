@@ -67,11 +67,16 @@ def is_special(entry: Entry) -> bool:
 
 
 def recover(
-    fs: FileSystem, directory: Path, node_name: str, decode: Decode
+    fs: FileSystem,
+    directory: Path,
+    node_name: str,
+    decode: Decode,
+    identity: bytes = b"",
 ) -> Recovered:
-    """Read every segment in *directory*.
+    """Read every segment in *directory*, of the data directory *identity*.
 
-    Raises: DataCorrupted, FormatTooNew, WrongNode; nothing has been changed.
+    Raises: DataCorrupted, FormatTooNew, WrongNode, WrongDirectory; nothing has been
+        changed.
     """
     recovered = Recovered()
     sequences = _sequences(fs, directory)
@@ -79,7 +84,10 @@ def recover(
         path = directory / segment_name(sequence)
         file = fs.open(path)
         try:
-            scan = _Scan(recovered, file, path, node_name, decode)
+            header, at = decode_header(
+                file.read_at(MAX_HEADER_BYTES, 0), node_name, path, identity
+            )
+            scan = _Scan(recovered, file, path, header, at, decode)
             recovered.tail = scan.run(sequence, is_last=sequence == sequences[-1])
         finally:
             file.close()
@@ -118,7 +126,8 @@ class _Scan:
         recovered: Recovered,
         file: File,
         path: Path,
-        node_name: str,
+        header: SegmentHeader,
+        at: int,
         decode: Decode,
     ) -> None:
         self._recovered = recovered
@@ -127,9 +136,8 @@ class _Scan:
         self._size = file.size()
         self._path = path
         self._decode = decode
-        head = file.read_at(MAX_HEADER_BYTES, 0)
-        self._header, self._at = decode_header(head, node_name, path)
-        self._seal = Seal(self._header.salt)
+        self._header, self._at = header, at
+        self._seal = Seal(header.salt)
         self._window = memoryview(b"")
         self._window_at = self._at
 

@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from enum import IntEnum
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fastcrc.crc64 import xz
 
 from txraft.core.entry import Entry
 from txraft.storage.preamble import (
     PREAMBLE_BYTES,
+    check_directory,
     check_node_name,
     check_preamble,
     damaged,
@@ -35,8 +36,9 @@ from txraft.storage.preamble import (
 )
 
 MAGIC = b"txraft-L"
-VERSION = 1
+VERSION = 2
 SALT_BYTES = 16
+DIRECTORY_BYTES = 16
 MAX_FRAME_BYTES = 8 << 20
 MAX_ENTRY_BYTES = 64 << 20
 MAX_SEGMENT_BYTES = 1 << 30
@@ -44,14 +46,14 @@ MAX_SEGMENT_BYTES = 1 << 30
 FRAME_MAGIC = b"TXRf"
 LENGTH_BYTES = 4
 
-_HEADER = struct.Struct(">16sQQQQH")
+_HEADERS = {1: struct.Struct(">16sQQQQH"), 2: struct.Struct(">16sQQQQ16sH")}
 _CHECK = struct.Struct(">Q")
 _FIELDS = struct.Struct(">4sBxxxIIQQ")
 _CHECKS = struct.Struct(">QQ")
 _LENGTH = struct.Struct(">I")
 _PLACE = struct.Struct(">Q")
 FRAME_HEADER_BYTES = _FIELDS.size + _CHECKS.size
-MAX_HEADER_BYTES = PREAMBLE_BYTES + _HEADER.size + 1024 + _CHECK.size
+MAX_HEADER_BYTES = PREAMBLE_BYTES + _HEADERS[VERSION].size + 1024 + _CHECK.size
 
 _NAME = re.compile(r"(\d{16})\.seg\Z")
 
@@ -70,7 +72,8 @@ class SegmentHeader:
 
     *chain* is the checksum of the last frame before this segment, 0 in the first
     one. *first* and *last* are the log's bounds when it was made, both 0 when the
-    log was empty.
+    log was empty. *directory* is the identity of the data directory it was made in,
+    b"" when it has none, as in format 1.
     """
 
     salt: bytes
@@ -78,28 +81,38 @@ class SegmentHeader:
     chain: int
     first: int
     last: int
+    directory: bytes = b""
 
     def encode(self, node_name: str) -> bytes:
         """Make the bytes that begin the file."""
         name = encode_node_name(node_name)
-        fields = _HEADER.pack(
-            self.salt, self.sequence, self.chain, self.first, self.last, len(name)
+        fields = _HEADERS[VERSION].pack(
+            self.salt,
+            self.sequence,
+            self.chain,
+            self.first,
+            self.last,
+            self.directory,
+            len(name),
         )
         checked = encode_preamble(MAGIC, VERSION) + fields + name
         return checked + _CHECK.pack(xz(checked))
 
 
-def decode_header(data: bytes, node_name: str, path: Path) -> tuple[SegmentHeader, int]:
-    """Read the header of the segment at *path*.
+def decode_header(
+    data: bytes, node_name: str, path: Path, directory: bytes = b""
+) -> tuple[SegmentHeader, int]:
+    """Read the header of the segment at *path* in the data directory *directory*.
 
     A header is complete before its file has its name, so a broken one is never a
     torn write.
     Returns: the header, and where the first frame begins.
-    Raises: DataCorrupted, FormatTooNew, WrongNode
+    Raises: DataCorrupted, FormatTooNew, WrongNode, WrongDirectory
     """
-    fields, name, end = _read_header(data, path)
+    header, name, end = _read_header(data, path)
     check_node_name(name, node_name, path)
-    return SegmentHeader(*fields), end
+    check_directory(header.directory, directory, path)
+    return header, end
 
 
 def header_node_name(data: bytes, path: Path) -> str:
@@ -110,18 +123,31 @@ def header_node_name(data: bytes, path: Path) -> str:
     return decode_node_name(_read_header(data, path)[1])
 
 
-def _read_header(data: bytes, path: Path) -> tuple[list[Any], bytes, int]:
-    check_preamble(data, MAGIC, VERSION, path)
-    fixed = PREAMBLE_BYTES + _HEADER.size
+def header_directory(data: bytes, path: Path) -> bytes:
+    """Return the identity of the data directory that the segment was made in.
+
+    Raises: DataCorrupted, FormatTooNew
+    """
+    return _read_header(data, path)[0].directory
+
+
+def _read_header(data: bytes, path: Path) -> tuple[SegmentHeader, bytes, int]:
+    version = check_preamble(data, MAGIC, VERSION, path)
+    if version not in _HEADERS:
+        raise damaged(path, 8, f"there is no format {version}")
+    layout = _HEADERS[version]
+    fixed = PREAMBLE_BYTES + layout.size
     if len(data) < fixed:
         raise damaged(path, len(data), "the file ends in its header")
-    *fields, name_length = _HEADER.unpack_from(data, PREAMBLE_BYTES)
+    *fields, name_length = layout.unpack_from(data, PREAMBLE_BYTES)
     end = fixed + name_length
     if len(data) < end + _CHECK.size:
         raise damaged(path, len(data), "the file ends in its header")
     if _CHECK.pack(xz(data[:end])) != data[end : end + _CHECK.size]:
         raise damaged(path, 0, "the checksum of the header does not match")
-    return fields, data[fixed:end], end + _CHECK.size
+    if version > 1 and not any(fields[-1]):
+        fields[-1] = b""
+    return SegmentHeader(*fields), data[fixed:end], end + _CHECK.size
 
 
 class Frame(NamedTuple):

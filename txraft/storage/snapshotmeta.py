@@ -25,19 +25,20 @@ def encode_meta(meta: SnapshotMeta, crc: int | None) -> bytes:
         for server in meta.configuration.servers
     ]
     checksum = None if crc is None else _base64(crc.to_bytes(CRC_BYTES, "big"))
-    return dump_json(
-        {
-            "Version": META_VERSION,
-            "ID": meta.id,
-            "Index": meta.index,
-            "Term": meta.term,
-            "Peers": _base64(encode_peers(meta.configuration.voters)),
-            "Configuration": {"Servers": servers or None},
-            "ConfigurationIndex": meta.configuration_index,
-            "Size": meta.size,
-            "CRC": checksum,
-        }
-    )
+    fields = {
+        "Version": META_VERSION,
+        "ID": meta.id,
+        "Index": meta.index,
+        "Term": meta.term,
+        "Peers": _base64(encode_peers(meta.configuration.voters)),
+        "Configuration": {"Servers": servers or None},
+        "ConfigurationIndex": meta.configuration_index,
+        "Size": meta.size,
+        "CRC": checksum,
+    }
+    if meta.cluster:
+        fields["Cluster"] = _base64(meta.cluster)
+    return dump_json(fields)
 
 
 def decode_meta(data: bytes, id: str, path: Path) -> tuple[SnapshotMeta, int]:
@@ -87,6 +88,7 @@ def _meta_of(fields: dict[str, Any], id: str, version: int) -> SnapshotMeta:
         configuration_index,
         _number(fields, "Size"),
         version,
+        base64.b64decode(_text(fields, "Cluster", ""), validate=True),
     )
 
 
@@ -117,8 +119,8 @@ def _number(fields: dict[str, Any], key: str) -> int:
     return value
 
 
-def _text(fields: dict[str, Any], key: str) -> str:
-    value = fields.get(key)
+def _text(fields: dict[str, Any], key: str, default: str | None = None) -> str:
+    value = fields.get(key, default)
     if not isinstance(value, str):
         raise ValueError(f"{key} is {value!r:.40}, not a string")
     return value

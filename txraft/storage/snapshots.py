@@ -11,6 +11,7 @@ import io
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -146,12 +147,25 @@ class FileSnapshotStore(SnapshotReader):
 
         A directory that is missing is made again.
         """
+        return self.create_for(b"", index, term, configuration, configuration_index)
+
+    def create_for(
+        self,
+        cluster: bytes,
+        index: int,
+        term: int,
+        configuration: Configuration,
+        configuration_index: int,
+    ) -> FileSnapshotSink:
+        """Begin a snapshot that names its *cluster*, b"" if that is not known."""
         if not self._fs.is_directory(self._directory):
             make_directories(self._fs, self._directory)
         now = max(self._milliseconds(), self._latest_milliseconds + 1)
         self._latest_milliseconds = now
         id = f"{term}-{index}-{now}"
-        meta = SnapshotMeta(id, index, term, configuration, configuration_index, 0)
+        meta = SnapshotMeta(
+            id, index, term, configuration, configuration_index, 0, cluster=cluster
+        )
         return FileSnapshotSink(self._fs, self._directory / id, meta, self.reap)
 
     def list(self) -> list[SnapshotMeta]:
@@ -288,15 +302,7 @@ class FileSnapshotSink:
         self._crc = xz(data, self._crc)
 
     def _write_meta(self) -> None:
-        begun = self._meta
-        self._meta = SnapshotMeta(
-            begun.id,
-            begun.index,
-            begun.term,
-            begun.configuration,
-            begun.configuration_index,
-            self._written,
-        )
+        self._meta = replace(self._meta, size=self._written)
         data = encode_meta(self._meta, self._crc)
         self._meta_file.truncate(0)
         self._meta_file.write_at(data, 0)

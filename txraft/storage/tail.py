@@ -32,6 +32,7 @@ class Tail:
         self, file: File, header: SegmentHeader, size: int, chain: int
     ) -> None:
         self.sequence = header.sequence
+        self.directory = header.directory
         self.size = size
         self.chain = chain
         self._file = file
