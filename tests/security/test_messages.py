@@ -150,9 +150,14 @@ class Messages(SecureCluster):
         self.refused("unknown request type 255", b"\xff")
 
     def test_frame_of_two_gibibytes(self) -> None:
-        """What is announced takes no memory, and is not waited for."""
-        message = b"\x00\x81\xa7Entries\xc6\x80\x00\x00\x00" + bytes(1000)
-        self.refused("it sent no request within 1 s", message)
+        """Its length is refused as soon as it is there; nothing is waited for."""
+        for header in (b"\xc6\x80\0\0\0", b"\xdb\x80\0\0\0", b"\xc9\x80\0\0\0"):
+            message = b"\x00\x81\xa7Entries" + header + bytes(8)
+            self.refused("a message is larger than 67108864 bytes", message)
+
+    def test_map_of_four_billion(self) -> None:
+        message = b"\x00\x81\xa7Entries\xdf\xff\xff\xff\xff"
+        self.refused("not a message of a peer", message)
 
     def test_list_of_four_billion(self) -> None:
         self.refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import msgpack
 from hypothesis import given, settings
@@ -296,6 +297,77 @@ class LimitsHold(SynchronousTestCase):
             b"\x81\xa1x\x92" + (b"\xdc\x00\x64" + b"\x80" * 100) * 2,
         ):
             self.refused(b"\x00" + bomb, step=1 << 20)
+
+    def test_value_that_is_announced_too_large(self) -> None:
+        """Its length is enough: no more of it is waited for than tells it is one."""
+        for header, reason in (
+            (b"\xc6\x80\x00\x00\x00", "a message is larger than 10000 bytes"),
+            (b"\xdb\xff\xff\xff\xff", "a message is larger than 10000 bytes"),
+            (b"\xc9\x7f\xff\xff\xff", "a message is larger than 10000 bytes"),
+            (b"\xc6\x00\x00\x13\x89", "a value of 5001 bytes is larger than"),
+        ):
+            message = b"\x00\x81\xa7Entries" + header + bytes(8)
+            for cut in range(len(message)):
+                reader = RequestReader(SMALL)
+                reader.feed(message[:cut])
+                self.assertIsNone(reader.read())
+                reader.feed(message[cut:])
+                error = self.assertRaises(ProtocolError, reader.read)
+                self.assertIn(reason, str(error))
+            reader = RequestReader(SMALL)
+            for byte in message[:-1]:
+                reader.feed(bytes([byte]))
+                self.assertIsNone(reader.read())
+            reader.feed(message[-1:])
+            self.assertRaises(ProtocolError, reader.read)
+
+    def test_answer_that_is_announced_too_large(self) -> None:
+        """The same holds for what a listener answers."""
+        reader = ResponseReader(SMALL)
+        reader.feed(b"\xa0\x81\xa4Term\xdb\x80\x00\x00\x00" + bytes(8))
+
+        self.assertRaises(ProtocolError, reader.read, 0)
+
+    def test_length_that_might_be_a_shorter_one(self) -> None:
+        """It is refused as soon as a shorter value would have been complete."""
+        for header, enough in (
+            (b"\xc6\x80\xc5\xff\xff", 65_536),
+            (b"\xc6\x80\x00\xc4\xff", 256),
+            (b"\xc6\x80\x00\x00\xbf", 31),
+            (b"\xc6\x80\x00\x00\xd8", 17),
+        ):
+            reader = RequestReader(Limits(max_string_bytes=1 << 20))
+            reader.feed(b"\x00\x81\xa7Entries" + header + bytes(enough - 1))
+            self.assertIsNone(reader.read())
+            reader.feed(b"\x00")
+            self.assertRaises(ProtocolError, reader.read)
+
+    @given(
+        st.lists(
+            st.lists(st.sampled_from(b"\xc6\xc5\xc4\xdb\xbf\xff\xd8\x00"), max_size=40)
+            | st.just([0xC6] * 300)
+            | st.just([0xFF] * 70_000),
+            max_size=12,
+        ),
+        st.data(),
+    )
+    @settings(max_examples=200, deadline=None)
+    def test_nothing_is_mistaken_for_a_length(
+        self, values: list[list[int]], at: st.DataObject
+    ) -> None:
+        """Whatever stands before a value, and wherever the pieces end."""
+        fields = {b"Strange": [bytes(value) for value in values], b"Term": 1}
+        message = b"\x00" + msgpack.packb(fields)
+        cuts = at.draw(st.lists(st.integers(0, len(message) - 1), max_size=30))
+        reader = RequestReader(Limits())
+
+        found = None
+        for begin, end in pairwise([0, *sorted(cuts), len(message)]):
+            self.assertIsNone(found)
+            reader.feed(message[begin:end])
+            found = reader.read() if begin < end else found
+
+        self.assertIsInstance(found, AppendEntriesRequest)
 
     def test_entries_out_of_order_are_refused(self) -> None:
         """Entries follow the previous one, each the one before it."""

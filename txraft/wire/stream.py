@@ -16,6 +16,7 @@ import msgpack
 
 from txraft.core.messages import InstallSnapshotRequest, Request, Response
 from txraft.errors import ProtocolError
+from txraft.wire.announced import HEADER_BYTES, announced_length
 from txraft.wire.membership import address_from_bytes
 from txraft.wire.requests import REQUEST_KINDS, decode_request
 from txraft.wire.responses import decode_response
@@ -56,6 +57,8 @@ class _Reader:
         self._max_bytes = max_bytes
         self._fed = 0
         self._start = 0
+        self._stopped = -1
+        self._piece = self._ending = self._before = b""
         self._maps = self._lists = 0
         self._max_maps = limits.max_entries + limits.max_lists
         unpacker = msgpack.Unpacker(
@@ -84,6 +87,7 @@ class _Reader:
         Raises: ProtocolError when more waits unparsed than the limits allow.
         """
         self._fed += len(data)
+        self._piece = data
         try:
             self._unpacker.feed(data)
         except msgpack.BufferFull:
@@ -97,12 +101,14 @@ class _Reader:
         self._unpacker = msgpack.Unpacker(max_buffer_size=1)
         self._unpack = self._unpacker.unpack
         self._fed = self._start = 0
+        self._piece = self._ending = self._before = b""
 
     def _next_object(self) -> Any:
         """Parse one object; OutOfData when the rest of it has not arrived."""
         try:
             value = self._unpack()
         except msgpack.OutOfData:
+            self._refuse_what_is_announced()
             if self._fed - self._start > self._max_bytes:
                 raise self._too_large() from None
             raise
@@ -112,6 +118,29 @@ class _Reader:
         if self._unpacker.tell() - self._start > self._max_bytes:
             raise self._too_large()
         return value
+
+    def _refuse_what_is_announced(self) -> None:
+        """Do not wait for a value that could not be taken."""
+        stopped = self._unpacker.tell()
+        waiting = self._fed - stopped
+        piece = self._piece
+        if len(piece) < waiting + HEADER_BYTES:
+            piece = self._ending + piece
+        if stopped != self._stopped:
+            self._stopped = stopped
+            end = len(piece) - waiting
+            self._before = piece[max(0, end - HEADER_BYTES) : end]
+        self._ending, self._piece = piece[-HEADER_BYTES:], b""
+        if stopped - self._start <= HEADER_BYTES:
+            return
+        length = announced_length(self._before, waiting)
+        if stopped - self._start + length > self._max_bytes:
+            raise self._too_large()
+        if length > self._limits.max_string_bytes:
+            raise ProtocolError(
+                f"a value of {length} bytes is larger than the limit of "
+                f"{self._limits.max_string_bytes}"
+            )
 
     def _message_ended(self) -> None:
         self._start = self._unpacker.tell()
@@ -153,6 +182,7 @@ class RequestReader(_Reader):
         if self._kind is None:
             byte = self._unpacker.read_bytes(1)
             if not byte:
+                self._piece = b""
                 return None
             self._kind = self._checked_kind(byte[0])
         try:
