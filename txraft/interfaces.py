@@ -75,7 +75,8 @@ class BatchingFSM(Protocol):
         """Apply committed commands in order.
 
         Returns: one response for each; an ApplicationError in the list is that
-            command's refusal.
+            command's refusal. A Deferred may be the last one, whatever is left: the
+            rest is given again once it has fired.
         Thread: reactor.
         """
 

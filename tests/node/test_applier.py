@@ -42,6 +42,24 @@ class BatchFSM(ScriptedFSM):
         return [self.apply(log) for log in logs] + self.extra
 
 
+class EarlyFSM(ScriptedFSM):
+    """Takes batches, and ends each with the first Deferred of *deferreds*."""
+
+    def __init__(self, deferreds: dict[int, Deferred[object]]) -> None:
+        super().__init__()
+        self.deferreds = deferreds
+
+    def apply_batch(self, logs: Sequence[Entry]) -> list[object]:
+        answers: list[object] = []
+        for log in logs:
+            answer = self.deferreds.get(log.index)
+            answers.append(self.apply(log) if answer is None else answer)
+            if answer is not None:
+                self.applied.append(log.index)
+                break
+        return answers
+
+
 class ApplierCase(SynchronousTestCase):
     def build(self, fsm: ScriptedFSM | None = None, commands: int = 10) -> None:
         self.clock = Clock()
@@ -275,6 +293,28 @@ class Batches(ApplierCase):
 
 
 class Pausing(ApplierCase):
+    def test_deferred_ends_a_batch_early(self) -> None:
+        """What follows it waits for it, and is given again."""
+        held: Deferred[object] = Deferred()
+        self.build(EarlyFSM({3: held, 4: succeed("at once")}), commands=6)
+
+        self.applier.advance(6)
+        self.assertEqual(self.settled, [(1, 1), (2, 2)])
+        held.callback("late")
+
+        self.assertEqual(
+            self.settled[2:], [(3, "late"), (4, "at once"), (5, 5), (6, 6)]
+        )
+        self.assertEqual(self.fsm.applied, [1, 2, 3, 4, 5, 6])
+
+    def test_deferred_refusal_in_a_batch(self) -> None:
+        refusal = ApplicationError("no")
+        self.build(EarlyFSM({1: fail(refusal)}), commands=2)
+
+        self.applier.advance(2)
+
+        self.assertEqual(self.settled, [(1, refusal), (2, 2)])
+
     def test_pause_fires_at_once_when_nothing_runs(self) -> None:
         """Then nothing is applied until `resume`."""
         self.build()

@@ -163,17 +163,24 @@ class Applier:
         return True
 
     def _apply_batch(self, entries: Sequence[Entry], first: int, end: int) -> bool:
-        batch = entries[first:end]
         assert isinstance(self._fsm, BatchingFSM)
-        try:
-            responses = self._fsm.apply_batch(batch)
-            if len(responses) != len(batch):
-                raise ValueError(f"{len(responses)} responses to {len(batch)} commands")
-        except Exception:
-            self._fail(FSM_FAILED, Failure())
-            return False
-        for entry, response in zip(batch, responses, strict=True):
-            self._settle(entry, response)
+        while first < end:
+            batch = entries[first:end]
+            try:
+                responses = self._fsm.apply_batch(batch)
+                waits = _last_waits(responses, len(batch))
+            except Exception:
+                self._fail(FSM_FAILED, Failure())
+                return False
+            first += len(responses)
+            settled = responses[:-1] if waits else responses
+            for entry, response in zip(batch, settled, strict=False):
+                self._settle(entry, response)
+            if waits:
+                waiting = responses[-1]
+                assert isinstance(waiting, Deferred), "the last one waits"
+                if not self._await(waiting, entries[first - 1], entries[first:]):
+                    return False
         return not self._ends_slice()
 
     def _apply_each(self, entries: Sequence[Entry], first: int, end: int) -> bool:
@@ -256,6 +263,19 @@ class Applier:
     def _fail(self, reason: str, failure: Failure) -> None:
         self._stopped = True
         self._failed(reason, failure)
+
+
+def _last_waits(responses: Sequence[object], commands: int) -> bool:
+    """Tell whether the last of *responses* is a Deferred, and so may come early.
+
+    Raises: ValueError when there are not as many as *commands* otherwise.
+    """
+    count = len(responses)
+    if 0 < count <= commands and isinstance(responses[-1], Deferred):
+        return True
+    if count != commands:
+        raise ValueError(f"{count} responses to {commands} commands")
+    return False
 
 
 def _end_of_commands(entries: Sequence[Entry], position: int) -> int:

@@ -112,7 +112,8 @@ class WatchedBatches(Watched):
     def apply_batch(self, logs: Sequence[Entry]) -> Sequence[object]:
         """Apply commands, and look at the state that the last one leaves."""
         assert isinstance(self.fsm, BatchingFSM), "only such are wrapped like this"
-        return self._look(self.fsm.apply_batch(logs), logs[-1].index)
+        answers = self.fsm.apply_batch(logs)
+        return self._look(answers, logs[len(answers) - 1].index)
 
 
 class ClusterClock(HeapClock):
