@@ -18,13 +18,13 @@ from twisted.web.client import HTTPConnectionPool
 
 from txraft.addresses import is_loopback, parse_listen
 from txraft.errors import ConfigError, RaftError
-from txraft.http.forward import forwarding_client, forwarding_pool
+from txraft.exchange import connection_pool, pooled_client
 from txraft.http.site import make_site
 from txraft.keyring import Keyring
 from txraft.kv.state import KeyValueFSM
 from txraft.node.raft import Raft
 from txraft.node.state import RaftState
-from txraft.node.worker import Workers
+from txraft.node.worker import Worker, Workers
 from txraft.settings import HTTPSettings, Settings
 from txraft.storage.directory import DataDirectory
 from txraft.storage.peers import JSONPeers
@@ -51,6 +51,7 @@ class KVNode:
 
     def __init__(self, reactor: Any, settings: Settings) -> None:
         self.fsm = KeyValueFSM()
+        self.fsm.later = lambda call: reactor.callLater(0, call)
         self.raft: Raft | None = None
         self._reactor = reactor
         self._settings = settings
@@ -109,6 +110,7 @@ class KVNode:
         self._transport = transport = self._make_transport(keyring)
         await transport.listen()
         self._stores = stores = open_stores(settings.store, directory, name)
+        workers = Workers.threaded(self._reactor)
         self.raft = raft = Raft(
             settings.raft,
             self.fsm,
@@ -119,7 +121,7 @@ class KVNode:
             settings.advertise,
             transport,
             clock=self._reactor,
-            workers=Workers.threaded(self._reactor),
+            workers=workers,
             server_id=settings.id,
         )
         if keyring.peers is not None:
@@ -127,7 +129,9 @@ class KVNode:
             now = self._reactor.seconds
             transport.set_gate(Gate(keyring.names, raft, now, patience))
         if settings.http is not None:
-            self._port = await self._serve(raft, settings.http, keyring)
+            self._port = await self._serve(
+                raft, settings.http, keyring, workers.snapshot
+            )
         self._warn([*stores.warnings, *keyring.warnings])
         await raft.start()
         if keyring.peers is not None:
@@ -155,18 +159,22 @@ class KVNode:
         )
 
     def _serve(
-        self, raft: Raft, http: HTTPSettings, keyring: Keyring
+        self, raft: Raft, http: HTTPSettings, keyring: Keyring, worker: Worker
     ) -> Deferred[IListeningPort]:
         limits = self._settings.limits.http
-        self._pool = pool = forwarding_pool(self._reactor, limits)
+        idle_seconds = max(1, int(limits.idle_timeout / 2))
+        self._pool = pool = connection_pool(
+            self._reactor, limits.max_idle_forwards, idle_seconds
+        )
         site = make_site(
             raft,
             self.fsm,
-            forwarding_client(self._reactor, pool, limits, keyring.http),
+            pooled_client(self._reactor, pool, limits.connect_timeout, keyring.http),
             self._reactor,
             limits,
             address=self._settings.advertise,
             url=http.advertise,
+            worker=worker,
             access=keyring.access,
             meta={"insecure_peers": "true"} if self._settings.insecure_peers else {},
         )

@@ -17,6 +17,7 @@ from tests.http.network import HTTPCase, Network
 from txraft.cli.app import main
 from txraft.cli.running import Access, Main
 from txraft.client import Client, ClientLimits
+from txraft.node.worker import MemoryWorker
 
 STEP = 0.05
 STEPS = 1000
@@ -25,9 +26,10 @@ STEPS = 1000
 class MemoryRunner:
     """Runs a command on *clock*, its client on *network*."""
 
-    def __init__(self, network: Network, clock: Clock) -> None:
+    def __init__(self, network: Network, clock: Clock, worker: MemoryWorker) -> None:
         self._network = network
         self._clock = clock
+        self._worker = worker
 
     def run(self, main: Main) -> int:
         """Run *main*, carrying bytes and letting time pass."""
@@ -35,6 +37,8 @@ class MemoryRunner:
         Deferred.fromCoroutine(main(self._clock)).addBoth(results.append)
         for _ in range(STEPS):
             self._network.flush()
+            while self._worker.perform():
+                self._network.flush()
             if results:
                 break
             self._clock.advance(STEP)
@@ -61,7 +65,7 @@ class CommandCase(HTTPCase):
             [str(argument) for argument in arguments],
             input=stdin,
             env={"TXRAFT_HTTP_ADDR": "http://n1:8500,http://n2:8500"},
-            obj=MemoryRunner(self.network, self.clock),
+            obj=MemoryRunner(self.network, self.clock, self.worker),
             catch_exceptions=False,
         )
 

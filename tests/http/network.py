@@ -24,12 +24,14 @@ from txraft.core.entry import Entry, LogType
 from txraft.errors import KnownPeer, NotLeader, RaftError, UnknownPeer
 from txraft.http.limits import HTTPLimits
 from txraft.http.site import make_api
+from txraft.kv.backup import describe, pack
 from txraft.kv.commands import encode_advertise
 from txraft.kv.state import KeyValueFSM
 from txraft.node.meters import Figures, PeerFigures
 from txraft.node.observers import LeaderObservation, Observation, Observer
 from txraft.node.pending import ApplyResult
 from txraft.node.state import RaftState
+from txraft.node.worker import MemoryWorker
 
 
 class ScriptedNode:
@@ -204,6 +206,7 @@ class HTTPCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.network = Network()
+        self.worker = MemoryWorker()
         self.n1, self.n2 = self.node("n1"), self.node("n2")
         self.n1.lead()
         self.n2.follow("n1:8300")
@@ -215,7 +218,13 @@ class HTTPCase(SynchronousTestCase):
         node = ScriptedNode(f"{name}:8300")
         client = HTTPClient(self.network)
         api = make_api(
-            node, node.fsm, client, self.clock, limits or self.limits, node.address
+            node,
+            node.fsm,
+            client,
+            self.clock,
+            limits or self.limits,
+            node.address,
+            self.worker,
         )
         self.network.agents[f"{name}:8500"] = RequestTraversalAgent(api)
         self.addCleanup(api.close)
@@ -243,6 +252,12 @@ class HTTPCase(SynchronousTestCase):
         """Send a request that is answered at once."""
         return self.successResultOf(self.ask(*request, **more))  # type: ignore[arg-type]
 
+    def work(self, asked: Deferred[Reply]) -> Reply:
+        """Let the worker do all it is given; return the answer to *asked*."""
+        while self.worker.perform():
+            self.network.flush()
+        return self.successResultOf(asked)
+
     def advance(self, *seconds: float) -> None:
         """Let time pass, in steps, and carry bytes after each."""
         for step in seconds:
@@ -253,6 +268,15 @@ class HTTPCase(SynchronousTestCase):
 def whole(response: object) -> Deferred[Reply]:
     return treq.content(response).addCallback(
         lambda body: Reply(response.code, body, response.headers)  # type: ignore[attr-defined]
+    )
+
+
+def backup_of(fsm: KeyValueFSM) -> bytes:
+    """Make a backup of the state of *fsm*."""
+    captured = fsm.snapshot()
+    members = Configuration.of_voters(["a:1"])
+    return b"".join(
+        pack(lambda size: describe(1, 1, members, size), lambda: captured.pieces(1000))
     )
 
 

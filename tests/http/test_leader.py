@@ -364,9 +364,8 @@ class LostConnections(HTTPCase):
 
         reply = self.reply(self.n2, *PUT)
 
-        self.assertEqual((reply.status, reply.outcome), (500, "unknown"))
+        self.assertEqual((reply.status, reply.outcome), (504, "unknown"))
         self.assertNotIn(b"secret", reply.body)
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_silent_leader_is_unknown_at_the_deadline(self) -> None:
         """A leader that was stopped has the request and says nothing."""

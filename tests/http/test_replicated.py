@@ -36,7 +36,9 @@ class ReplicatedCase(SynchronousTestCase):
         fsm, clock, name = node.fsm, self.cluster.clock, node.address
         assert isinstance(fsm, KeyValueFSM)
         client = HTTPClient(self.network)
-        api = make_api(node.raft, fsm, client, clock, HTTPLimits(), name)
+        api = make_api(
+            node.raft, fsm, client, clock, HTTPLimits(), name, node.workers.snapshot
+        )
         self.network.agents[f"{name}:8500"] = RequestTraversalAgent(api)
         Advertiser(node.raft, fsm, clock, name, f"http://{name}:8500").start()
 

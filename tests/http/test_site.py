@@ -12,6 +12,7 @@ from tests.http.network import Network, ScriptedNode
 from txraft.http import site as site_module
 from txraft.http.limits import HTTPLimits
 from txraft.http.site import KVChannel, KVSite, make_site
+from txraft.node.worker import MemoryWorker
 
 LIMITS = HTTPLimits(
     max_value_bytes=64,
@@ -41,7 +42,7 @@ class SiteCase(SynchronousTestCase):
     """A leader's server without sockets."""
 
     def setUp(self) -> None:
-        self.clock = Clock()
+        self.clock, self.worker = Clock(), MemoryWorker()
         self.node = ScriptedNode("n1:8300")
         self.node.lead()
         self.site: KVSite = make_site(
@@ -52,6 +53,7 @@ class SiteCase(SynchronousTestCase):
             LIMITS,
             address="n1:8300",
             url="http://n1:8500",
+            worker=self.worker,
         )
         self.site.doStart()
 

@@ -9,10 +9,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from tests.http.network import Reply, ScriptedNode, whole
-from txraft.http.forward import forwarding_client, forwarding_pool
+from txraft.exchange import connection_pool, pooled_client
 from txraft.http.limits import HTTPLimits
 from txraft.http.site import make_site
 from txraft.kv.commands import encode_advertise
+from txraft.node.worker import ThreadWorker
 
 LIMITS = HTTPLimits(leader_wait=0.5, retry_interval=0.1)
 
@@ -39,6 +40,8 @@ class Loopback(TestCase):
     """A leader and a follower that listen on loopback."""
 
     def setUp(self) -> None:
+        self.worker = ThreadWorker(reactor, "snapshot")
+        self.addCleanup(self.worker.stop)
         self.leader, self.leader_port = self.listen("n1:8300")
         self.follower, self.follower_port = self.listen("n2:8300")
         self.leader.lead()
@@ -48,9 +51,9 @@ class Loopback(TestCase):
         self.client = self.make_client()
 
     def make_client(self) -> HTTPClient:
-        pool = forwarding_pool(reactor, LIMITS)
+        pool = connection_pool(reactor, 4, 10)
         self.addCleanup(pool.closeCachedConnections)
-        return forwarding_client(reactor, pool, LIMITS)
+        return pooled_client(reactor, pool, LIMITS.connect_timeout)
 
     def listen(self, address: str) -> tuple[ScriptedNode, int]:
         node = ScriptedNode(address)
@@ -62,6 +65,7 @@ class Loopback(TestCase):
             LIMITS,
             address=address,
             url="http://unused",
+            worker=self.worker,
         )
         port = reactor.listenTCP(0, site, interface="127.0.0.1")
         self.addCleanup(port.stopListening)

@@ -7,11 +7,10 @@ import json
 
 from twisted.internet.defer import Deferred
 
-from tests.http.network import HTTPCase, Reply, ScriptedNode
+from tests.http.network import HTTPCase, Reply, ScriptedNode, backup_of
 from tests.http.test_api import _disconnect_clients
 from tests.kv.test_state import snapshot_of
 from txraft.http import waits
-from txraft.http.archive import pack
 from txraft.http.limits import HTTPLimits
 from txraft.kv.commands import encode_put
 
@@ -148,7 +147,8 @@ class Waits(HTTPCase):
 
     def test_catalog_waits_to_the_end(self) -> None:
         """A client that watches it would otherwise ask again without a pause."""
-        self.reply(self.n1, "PUT", "/v1/snapshot", pack({}, snapshot_of(self.n2.fsm)))
+        backup = backup_of(self.n2.fsm)
+        self.work(self.ask(self.n1, "PUT", "/v1/snapshot", backup))
 
         waiting = self.wait("/v1/catalog/nodes?index=1&wait=30s")
         self.advance(29)

@@ -1,14 +1,18 @@
 """Replicas that have applied the same commands are equal, however they came to it."""
 
 import io
+from collections.abc import Callable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.kv.commands import COMMANDS, Machine, session
 from tests.kv.test_state import snapshot_of, stream
+from txraft.core.entry import Entry, LogType
 from txraft.errors import ApplicationError, DataCorrupted
+from txraft.kv import state
 from txraft.kv.commands import (
     Kind,
     Operation,
@@ -139,6 +143,64 @@ class Restores(SynchronousTestCase):
 
         self.assertEqual(list(target.fsm.keys()), ["k", "l", "m", "o"])
         self.assertEqual(list(target.fsm.sessions), ["s"])
+
+    def test_restore_in_turns(self) -> None:
+        """Until the last turn all is as before, and then as if done at once."""
+        self.patch(state, "TURN_KEYS", 2)
+        backup = Machine(*(encode_put(f"k{i}", b"new") for i in range(9)))
+        before = [encode_put(f"k{i}", b"old") for i in range(5)]
+        at_once, target = Machine(*before), Machine(*before)
+        turns: list[Callable[[], None]] = []
+        target.fsm.later = turns.append
+        *pieces, last = self.backup(backup)
+        for piece in [*pieces, last]:
+            at_once.apply(piece)
+        for piece in pieces:
+            target.apply(piece)
+        before_it = target.fsm.digest()
+
+        done = target.apply(last)
+        assert isinstance(done, Deferred)
+        for _ in range(4):
+            self.assertEqual(target.fsm.digest(), before_it)
+            self.assertNoResult(done)
+            turns.pop()()
+        self.assertEqual(target.fsm.digest(), at_once.fsm.digest())
+        while turns:
+            self.assertNoResult(done)
+            turns.pop()()
+
+        self.assertIs(self.successResultOf(done), True)
+        self.assertEqual(target.fsm.digest(), at_once.fsm.digest())
+
+    def test_restore_in_turns_holds_up_what_follows(self) -> None:
+        target = Machine()
+        target.fsm.later = lambda call: None
+        *pieces, last = self.backup(Machine(encode_put("k", b"new")), size=10_000)
+
+        answers = target.fsm.apply_batch(
+            [
+                Entry(i, 1, LogType.COMMAND, command)
+                for i, command in enumerate([*pieces, last, encode_put("k", b"")], 1)
+            ]
+        )
+
+        self.assertEqual(len(answers), len(pieces) + 1)
+
+    def test_pieces_in_a_snapshot_are_read_again(self) -> None:
+        """A replica that begins in the middle of a backup takes it alike."""
+        whole, cut = Machine(), Machine()
+        *pieces, last = self.backup(Machine(*RICH))
+        for piece in pieces:
+            whole.apply(piece)
+        cut.fsm.restore(io.BytesIO(snapshot_of(whole.fsm)))
+        cut.index = whole.index
+
+        whole.apply(last)
+        cut.apply(last)
+
+        self.assertEqual(cut.fsm.digest(), whole.fsm.digest())
+        self.assertEqual(list(cut.fsm.keys()), ["k", "l", "m", "o"])
 
     def test_restored_records_count_as_changed_now(self) -> None:
         """The indexes of another history would fool a check-and-set or a watch."""

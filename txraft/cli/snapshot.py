@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
 import click
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IConsumer
-from twisted.web.iweb import IBodyProducer
-from zope.interface import implementer
+from twisted.internet.task import deferLater
 
 from txraft.cli.archive import Backup, inspect_backup
 from txraft.cli.output import Output, size_text
 from txraft.cli.running import Job, offline, online
-from txraft.client.exchange import Question
+from txraft.exchange import FileBody, Question
 
-PIECE_BYTES = 1 << 16
 PATIENCE = 600.0
 
 
@@ -79,8 +75,12 @@ async def restore(job: Job, file: Path, yes: bool) -> None:
         )
     with file.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
+
+        def read(offset: int, size: int) -> Deferred[bytes]:
+            return deferLater(job.reactor, 0, os.pread, stream.fileno(), size, offset)
+
         with job.output.progress("restoring", size) as bar:
-            body = FileBody(stream, size, job, bar.update)
+            body = FileBody(size, read, bar.update)
             question = Question("PUT", "/v1/snapshot", body, patience=PATIENCE)
             await job.client.calls.expect(question)
     if job.output.as_json:
@@ -121,57 +121,3 @@ async def _download(job: Job, target: str, stream: IO[bytes]) -> None:
         # A second attempt would write behind what the first has left.
         question = Question("GET", target, consume=consume, patience=PATIENCE)
         await job.client.calls.expect(question)
-
-
-@implementer(IBodyProducer)
-class FileBody:
-    """Sends a file in pieces, at the pace of the connection."""
-
-    def __init__(
-        self, stream: IO[bytes], size: int, job: Job, sent: Callable[[int], object]
-    ) -> None:
-        self._stream = stream
-        self._reactor = job.reactor
-        self._sent = sent
-        self._consumer: IConsumer | None = None
-        self._done: Deferred[None] = Deferred()
-        self._scheduled = False
-        self._paused = False
-        self.length = size
-
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        """Begin to send."""
-        self._stream.seek(0)
-        self._consumer = consumer
-        self.resumeProducing()
-        return self._done
-
-    def resumeProducing(self) -> None:
-        """Go on."""
-        self._paused = False
-        if not self._scheduled:
-            self._scheduled = True
-            self._reactor.callLater(0, self._send)
-
-    def pauseProducing(self) -> None:
-        """Send no more until it goes on."""
-        self._paused = True
-
-    def stopProducing(self) -> None:
-        """Send no more at all."""
-        self._paused = True
-        self._consumer = None
-
-    def _send(self) -> None:
-        self._scheduled = False
-        if self._paused or self._consumer is None:
-            return
-        data = self._stream.read(PIECE_BYTES)
-        if not data:
-            self._consumer = None
-            self._done.callback(None)
-            return
-        self._consumer.write(data)
-        self._sent(len(data))
-        if not self._paused:
-            self.resumeProducing()

@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from txraft.cli.running import Job
 from txraft.client import ClientError, MalformedAnswer, Refused
-from txraft.client.exchange import NoAnswer, NotSent, Question
 from txraft.client.records import parse_json, parse_keys
+from txraft.exchange import NoAnswer, NotSent, Question
 
 LEADER = "Leader"
 CANDIDATE = "Candidate"

@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 from treq.client import HTTPClient
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
+from twisted.web.http_headers import Headers
 
 from txraft.client.errors import ClientError, OutcomeUnknown, Refused, Unavailable
-from txraft.client.exchange import NoAnswer, NotSent, Question, Reply, ask
 from txraft.client.limits import ClientLimits
 from txraft.client.nodes import Nodes
+from txraft.exchange import NoAnswer, NotSent, Question, Reply, ask
 
 OUTCOME = "X-Txraft-Outcome"
 LEADER = "X-Txraft-Leader"
@@ -99,12 +100,13 @@ class Calls:
         return await self._ask(url, question, seconds)
 
     async def _ask(self, url: str, question: Question, seconds: float) -> Reply:
+        headers = {**self._headers, **question.headers}
         return await ask(
             self._http,
             self.clock,
             url,
             question,
-            {**self._headers, **question.headers},
+            Headers({name: [value] for name, value in headers.items()}),
             seconds,
             self.limits.max_answer_bytes,
         )

@@ -21,12 +21,6 @@ from twisted.web.client import HTTPConnectionPool
 
 from txraft.client.calls import Calls
 from txraft.client.errors import MalformedAnswer, Refused, TransactionFailed
-from txraft.client.exchange import (
-    Question,
-    Reply,
-    connection_pool,
-    pooled_client,
-)
 from txraft.client.limits import ClientLimits
 from txraft.client.lock import Election, Lock, first_record
 from txraft.client.nodes import Nodes
@@ -43,9 +37,16 @@ from txraft.client.records import (
 from txraft.client.session import Session
 from txraft.client.tls import ClientTLS
 from txraft.client.watch import INDEX, Watch
+from txraft.exchange import (
+    Question,
+    Reply,
+    connection_pool,
+    pooled_client,
+)
 
 DEFAULT_TTL = 15.0
 DEFAULT_LOCK_DELAY = 15.0
+IDLE_SECONDS = 20
 
 
 class Client:
@@ -78,8 +79,10 @@ class Client:
         limits = limits or ClientLimits()
         self._pool: HTTPConnectionPool | None = None
         if http is None:
-            self._pool = connection_pool(reactor, limits)
-            http = pooled_client(reactor, self._pool, limits, tls)
+            self._pool = connection_pool(
+                reactor, limits.max_idle_connections, IDLE_SECONDS
+            )
+            http = pooled_client(reactor, self._pool, limits.connect_timeout, tls)
         nodes = Nodes(urls, reactor, limits.shun_time)
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         name = str(uuid4()) if exactly_once else None

@@ -21,10 +21,10 @@ from twisted.python.failure import Failure
 
 from txraft.client.calls import Calls
 from txraft.client.errors import ClientError, LockLost, Refused, SessionLost
-from txraft.client.exchange import Question, Reply
 from txraft.client.records import KeyValue, parse_flag, parse_records
 from txraft.client.session import Session, guarded
 from txraft.client.watch import INDEX, Watch
+from txraft.exchange import Question, Reply
 
 T = TypeVar("T")
 

@@ -20,8 +20,8 @@ from twisted.python.failure import Failure
 
 from txraft.client.calls import Calls
 from txraft.client.errors import ClientError, LockLost, MalformedAnswer, SessionLost
-from txraft.client.exchange import Question, Reply
 from txraft.client.records import parse_json
+from txraft.exchange import Question, Reply
 
 T = TypeVar("T")
 RENEWALS_PER_TTL = 3

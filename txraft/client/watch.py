@@ -10,7 +10,7 @@ from twisted.internet.task import deferLater
 
 from txraft.client.calls import Calls
 from txraft.client.errors import Refused, Unavailable
-from txraft.client.exchange import Question, Reply
+from txraft.exchange import Question, Reply
 
 T = TypeVar("T")
 INDEX = "X-Consul-Index"

@@ -54,6 +54,9 @@ class Answer:
         request.write(self.body)
         request.finish()
 
+    def discard(self) -> None:
+        """Do what is left to do when nobody waits for this answer any more."""
+
 
 TRUE = Answer(200, b"true", JSON)
 FALSE = Answer(200, b"false", JSON)

@@ -30,7 +30,7 @@ from txraft.http.expiry import Expiry
 from txraft.http.leader import Leadership
 from txraft.http.limits import HTTPLimits
 from txraft.http.metrics import Metrics
-from txraft.http.routes import BACKUP, KEYS, Endpoint, Routes
+from txraft.http.routes import KEYS, Endpoint, Routes
 from txraft.http.waits import Waits
 
 RETRY_AFTER = (b"Retry-After", b"1")
@@ -80,6 +80,10 @@ class API(Resource):
             self._begin(call, endpoint)
         return NOT_DONE_YET
 
+    def admit(self, request: Request) -> None:
+        """Look at the head of a request whose body is still to come. Raises: Refusal"""
+        check_access(self._access, Call(request))
+
     def close(self) -> None:
         """Let requests at work end, and nothing wait for a leader any longer."""
         self._leadership.close()
@@ -100,7 +104,9 @@ class API(Resource):
             _check_parameters(call, endpoint)
         if rest is not None:
             call.key = parse_key(rest, self._limits.max_key_bytes)
-        if call.method == b"PUT" and request.content is not None:
+        if endpoint.is_long:
+            call.upload = request.content
+        elif call.method == b"PUT" and request.content is not None:
             call.body = request.content.read()
         return call, endpoint
 
@@ -157,9 +163,9 @@ class API(Resource):
         self._answer(answer, call)
 
     def _expired(self, call: Call) -> None:
-        long = call.path == BACKUP
         limits = self._limits
-        timeout = limits.backup_timeout if long else limits.request_timeout
+        is_long = call.upload is not None
+        timeout = limits.backup_timeout if is_long else limits.request_timeout
         seconds = f"{timeout:g} s"
         if call.submitted:
             refusal = unknown(f"The outcome is unknown: none was reached in {seconds}.")
@@ -168,7 +174,9 @@ class API(Resource):
         self._answer(refusal.answer, call)
 
     def _answer(self, answer: Answer, call: Call) -> None:
-        if not call.answered:
+        if call.answered:
+            answer.discard()
+        else:
             call.answered = True
             self._discard(call)
             seconds = self._clock.seconds() - call.begun

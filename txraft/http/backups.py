@@ -1,33 +1,44 @@
 """Backups: `GET` and `PUT` on `/v1/snapshot`.
 
+What is long is done in short pieces on the snapshot worker, and sent and received as
+fast as the other end goes: neither a large state nor a slow client keeps the node from
+anything else.
+
 Source: Consul's HTTP API, "Snapshot".
 """
 
 from __future__ import annotations
 
-from io import BytesIO
+import os
+from collections.abc import Iterator
+from typing import IO
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.iweb import IBodyProducer
 
-from txraft.errors import DataCorrupted, FormatTooNew, RaftError
-from txraft.http.answers import Answer, Refusal, refusal_of
-from txraft.http.archive import describe, pack, unpack
+from txraft.errors import DataCorrupted, FormatTooNew, RaftError, RaftShutdown
+from txraft.exchange import FileBody
+from txraft.http.answers import Answer, Refusal, not_applied, refusal_of
 from txraft.http.calls import Call
 from txraft.http.leader import Leadership
 from txraft.http.limits import HTTPLimits
 from txraft.http.node import Node
 from txraft.http.reads import Reads
+from txraft.http.streams import Made, Streamed
+from txraft.kv.backup import PIECE_BYTES, ArchiveReader, describe, pack
 from txraft.kv.commands import MAX_RESTORE_BYTES, encode_restore
-from txraft.kv.snapshot import read_state
+from txraft.kv.snapshot import StateReader
 from txraft.kv.state import KeyValueFSM
+from txraft.node.worker import Worker
 
-PIECE_BYTES = 256 << 10
+RETRY_AFTER = (b"Retry-After", b"1")
 _GZIP = (b"Content-Type", b"application/x-gzip")
 
 
 class Backups:
-    """Saves the whole state of the cluster, and puts it back."""
+    """Saves the whole state of the cluster, and puts it back; blocks on *worker*."""
 
     def __init__(
         self,
@@ -35,13 +46,18 @@ class Backups:
         fsm: KeyValueFSM,
         reads: Reads,
         leadership: Leadership,
+        worker: Worker,
+        clock: IReactorTime,
         limits: HTTPLimits,
     ) -> None:
         self._raft = raft
         self._fsm = fsm
         self._reads = reads
         self._leadership = leadership
+        self._worker = worker
+        self._clock = clock
         self._limits = limits
+        self._at_work = 0
 
     def get(self, call: Call) -> Answer | Deferred[Answer]:
         """Answer with an archive of the state."""
@@ -53,63 +69,103 @@ class Backups:
         It is checked first. Its pieces are committed one after the other, and the
         last of them makes the change, on every replica in one step.
         """
-        state = _checked(call.body)
+        return Deferred.fromCoroutine(self._put(call))
 
-        def commit(call: Call) -> Deferred[Answer]:
-            return Deferred.fromCoroutine(self._commit(call, state))
+    def _begin(self) -> None:
+        if self._at_work >= self._limits.max_backups:
+            raise not_applied("Too many backups are at work here.", RETRY_AFTER)
+        self._at_work += 1
 
-        return self._leadership.run(call, commit)
+    def _end(self) -> None:
+        self._at_work -= 1
+
+    # Saving
 
     def _saved(self, call: Call) -> Answer:
-        sink = _Sink()
-        snapshot = self._fsm.snapshot()
-        snapshot.persist(sink)
-        snapshot.release()
-        state = b"".join(sink.pieces)
-        stats = self._raft.stats()
-        index = int(stats.get("applied_index", "0"))
-        meta = describe(index, self._raft.term, self._raft.configuration, len(state))
-        return Answer(200, pack(meta, state), _GZIP, *self._reads.meta(self._fsm.index))
+        self._begin()
+        captured = self._fsm.snapshot()
+        index = int(self._raft.stats().get("applied_index", "0"))
+        term, members = self._raft.term, self._raft.configuration
+        pieces = pack(
+            lambda size: describe(index, term, members, size),
+            lambda: captured.pieces(PIECE_BYTES),
+        )
+        left = max(0.0, call.deadline - self._clock.seconds())
+        stream = Made(self._worker, pieces, self._clock, left, self._end)
+        return Streamed(200, stream, _GZIP, *self._reads.meta(self._fsm.index))
 
-    async def _commit(self, call: Call, state: bytes) -> Answer:
-        id, begun = str(uuid4()), False
-        for start in range(0, len(state), PIECE_BYTES):
-            piece = state[start : start + PIECE_BYTES]
-            command = encode_restore(id, start, len(state), piece)
-            call.submitted = start + len(piece) == len(state)
+    # Restoring
+
+    async def _put(self, call: Call) -> Answer:
+        self._begin()
+        try:
+            file = call.upload
+            assert file is not None, "the site keeps the body"
+            length = await self._worker.run(lambda: file.seek(0, os.SEEK_END))
+            total = await self._check(file)
+            call.resend = lambda: self._body(file, length)
+
+            def commit(call: Call) -> Deferred[Answer]:
+                return Deferred.fromCoroutine(self._commit(call, file, total))
+
+            return await self._leadership.run(call, commit)
+        except (DataCorrupted, FormatTooNew) as error:
+            raise Refusal(400, f"The backup cannot be restored: {error}") from error
+        except OSError as error:
+            raise not_applied(f"The backup cannot be kept here: {error}") from error
+        except RaftShutdown as error:
+            raise not_applied("The node stops.") from error
+        finally:
+            self._end()
+
+    async def _check(self, file: IO[bytes]) -> int:
+        """Read all of the archive in *file*; return how many bytes its state has."""
+        archive = ArchiveReader(file, MAX_RESTORE_BYTES)
+        state = StateReader()
+
+        def steps() -> Iterator[bool]:
+            file.seek(0)
+            for piece in archive.pieces():
+                state.feed(piece)
+                yield True
+            state.finish()
+
+        checking = steps()
+        while await self._worker.run(lambda: next(checking, False)):
+            pass
+        return archive.state_bytes
+
+    async def _commit(self, call: Call, file: IO[bytes], total: int) -> Answer:
+        id, offset = str(uuid4()), 0
+
+        def read() -> Iterator[bytes]:
+            file.seek(0)
+            yield from ArchiveReader(file, MAX_RESTORE_BYTES).pieces()
+
+        pieces = read()
+        while offset < total:
+            piece = await self._worker.run(lambda: next(pieces))
+            if call.answered:  # and told that nothing was changed
+                raise not_applied("Nobody waits for this restoration any more.")
+            command = encode_restore(id, offset, total, piece)
+            call.submitted = offset + len(piece) == total
             try:
                 await self._raft.apply(command, self._limits.leader_wait)
             except RaftError as error:
-                if not begun:
+                if not offset:
                     raise
                 raise refusal_of(error) from error
-            begun = True
+            offset += len(piece)
         return Answer(200, b"")
 
+    def _body(self, file: IO[bytes], length: int) -> IBodyProducer:
+        """Make what sends the archive in *file* to another node."""
 
-class _Sink:
-    """Keeps what a snapshot writes."""
+        def read(offset: int, size: int) -> Deferred[bytes]:
+            def read_there() -> bytes:
+                file.seek(offset)
+                return file.read(size)
 
-    id = "backup"
+            return self._worker.run(read_there)
 
-    def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-
-    def write(self, data: bytes) -> int:
-        self.pieces.append(data)
-        return len(data)
-
-    def close(self) -> None:
-        """Nothing is left to do."""
-
-    def cancel(self) -> None:
-        """Nothing is left to do."""
-
-
-def _checked(archive: bytes) -> bytes:
-    try:
-        state = unpack(archive, MAX_RESTORE_BYTES)
-        read_state(BytesIO(state))
-    except (DataCorrupted, FormatTooNew) as error:
-        raise Refusal(400, f"The backup cannot be restored: {error}") from error
-    return state
+        return FileBody(length, read)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import IO
 from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode
 
 from twisted.web.http import Request
+from twisted.web.iweb import IBodyProducer
 
 from txraft.http.answers import Refusal
 from txraft.http.roles import Role
@@ -34,6 +37,8 @@ class Call:
     true of a blocking query whose wait is over. *once* holds the client and the
     sequence number under which a write is to be done once. *route* is the part of the
     path that the table of what is served holds, *begun* when it came to be served.
+    A request that may take long has its body in the file *upload*, and *resend* makes
+    what sends it to another node.
     """
 
     __slots__ = (
@@ -48,9 +53,11 @@ class Call:
         "parameters",
         "path",
         "request",
+        "resend",
         "role",
         "route",
         "submitted",
+        "upload",
         "waited",
         "writes",
     )
@@ -64,6 +71,8 @@ class Call:
         self.role = Role.OPERATOR
         self.key = ""
         self.body = b""
+        self.upload: IO[bytes] | None = None
+        self.resend: Callable[[], IBodyProducer] | None = None
         self.writes = self.method != b"GET"
         self.once = _once(request) if self.writes else None
         self.submitted = False

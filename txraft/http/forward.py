@@ -6,31 +6,18 @@ when no byte of it can have been sent is it certain that it has no effect.
 
 from __future__ import annotations
 
-from typing import Any
-
-import treq
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
-from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
-from twisted.internet.interfaces import IConsumer, IReactorTime
-from twisted.web._newclient import RequestNotSent
-from twisted.web.client import (
-    Agent,
-    BrowserLikePolicyForHTTPS,
-    HTTPConnectionPool,
-    RequestGenerationFailed,
-    RequestTransmissionFailed,
-    ResponseFailed,
-)
-from twisted.web.error import SchemeNotSupported
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer, IPolicyForHTTPS, IResponse
-from zope.interface import implementer
+from twisted.web.iweb import IBodyProducer, IResponse
 
-from txraft.http.answers import NOT_APPLIED, OUTCOME, Answer, unknown
+from txraft.exchange import NoAnswer, NotSent, Question, Reply, begin, read
+from txraft.http.answers import NOT_APPLIED, OUTCOME, Answer, Header, unknown
 from txraft.http.auth import CONSUL_TOKEN, FORWARDED_ROLE, token_in
 from txraft.http.calls import CLIENT, FORWARDED, SEQUENCE, Call
 from txraft.http.limits import HTTPLimits
+from txraft.http.streams import Relayed, Streamed
 
 RELAYED_HEADERS = (
     b"Content-Type",
@@ -42,60 +29,12 @@ RELAYED_HEADERS = (
     b"X-Consul-LastContact",
     OUTCOME,
 )
-_NOT_SENT = (ConnectError, DNSLookupError, RequestNotSent, SchemeNotSupported)
-_BROKEN = (
-    ResponseFailed,
-    RequestTransmissionFailed,
-    RequestGenerationFailed,
-    ConnectionClosed,
-    CancelledError,
-    TimeoutError,
-)
-
-
 LEADER = b"X-Txraft-Leader"
 """Tells a client where its request was forwarded to: it goes there next time."""
 
 
 class NotDelivered(Exception):
     """The leader did not take the request, which has no effect; try again."""
-
-
-class _TooLong(Exception):
-    """The leader's answer is longer than is passed on."""
-
-
-def forwarding_pool(reactor: Any, limits: HTTPLimits) -> HTTPConnectionPool:
-    """Make the pool of connections that forwarding needs; close it at the end.
-
-    It never sends a request twice by itself, as it would a DELETE that got no answer:
-    the first may have been applied. It drops idle connections long before the other
-    end does, so that few requests meet a closing connection.
-    """
-    pool = HTTPConnectionPool(reactor, persistent=True)
-    pool.retryAutomatically = False
-    pool.maxPersistentPerHost = limits.max_idle_forwards
-    pool.cachedConnectionTimeout = max(1, int(limits.idle_timeout / 2))
-    return pool
-
-
-def forwarding_client(
-    reactor: Any,
-    pool: HTTPConnectionPool,
-    limits: HTTPLimits,
-    policy: IPolicyForHTTPS | None = None,
-) -> HTTPClient:
-    """Make the client that `Forwarder` needs, on a pool of `forwarding_pool`.
-
-    *policy* says what it shows to HTTPS servers, and which it trusts.
-    """
-    agent = Agent(
-        reactor,
-        policy or BrowserLikePolicyForHTTPS(),
-        connectTimeout=limits.connect_timeout,
-        pool=pool,
-    )
-    return HTTPClient(agent)
 
 
 class Forwarder:
@@ -116,43 +55,34 @@ class Forwarder:
             the outcome `unknown` when it may have.
         """
         call.submitted = call.writes
+        limits, clock = self._limits, self._clock
+        question = Question(call.method.decode("ascii"), call.target(), _body(call))
+        url = url.rstrip("/")
         try:
-            response, body = await self._exchange(call, url)
-        except _NOT_SENT as error:
+            response = await begin(
+                self._client,
+                clock,
+                url,
+                question,
+                self._headers(call),
+                _left(call, clock),
+            )
+            if _is_stream(call, response):
+                stream = Relayed(response, clock, _left(call, clock))
+                return Streamed(response.code, stream, *_headers(response.headers, url))
+            reply = await read(
+                response, clock, url, _left(call, clock), limits.max_relayed_bytes
+            )
+        except NotSent as error:
             call.submitted = False
             raise NotDelivered(f"the leader at {url} is not reached") from error
-        except (*_BROKEN, _TooLong) as error:
+        except (NoAnswer, CancelledError) as error:
             if not call.writes:
                 raise NotDelivered(f"the leader at {url} gave no answer") from error
             raise unknown(
                 f"The outcome is unknown: the leader at {url} gave no whole answer."
             ) from error
-        return _relay(call, url, response, body)
-
-    async def _exchange(self, call: Call, url: str) -> tuple[IResponse, bytes]:
-        remaining = max(0.0, call.deadline - self._clock.seconds())
-        sent = self._client.request(
-            call.method.decode("ascii"),
-            url.rstrip("/") + call.target(),
-            headers=self._headers(call),
-            data=_Body(call.body) if call.method == b"PUT" else None,
-            allow_redirects=False,
-            unbuffered=True,
-        )
-        response = await sent.addTimeout(remaining, self._clock)
-        remaining = max(0.0, call.deadline - self._clock.seconds())
-        pieces: list[bytes] = []
-        room = self._limits.max_relayed_bytes
-
-        def collect(data: bytes) -> None:
-            nonlocal room
-            room -= len(data)
-            if room < 0:
-                raise _TooLong
-            pieces.append(data)
-
-        await treq.collect(response, collect).addTimeout(remaining, self._clock)
-        return response, b"".join(pieces)
+        return _relay(call, url, reply)
 
     def _headers(self, call: Call) -> Headers:
         headers = {FORWARDED: [self._name.encode()]}
@@ -167,36 +97,33 @@ class Forwarder:
         return Headers(headers)
 
 
-@implementer(IBodyProducer)
-class _Body:
-    """A request's body, small enough to be sent in one piece."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.length = len(data)
-
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        consumer.write(self._data)
-        return succeed(None)
-
-    def pauseProducing(self) -> None:
-        """Nothing is left to pause."""
-
-    def resumeProducing(self) -> None:
-        """Nothing is left to resume."""
-
-    def stopProducing(self) -> None:
-        """Nothing is left to stop."""
+def _left(call: Call, clock: IReactorTime) -> float:
+    return max(0.0, call.deadline - clock.seconds())
 
 
-def _relay(call: Call, url: str, response: IResponse, body: bytes) -> Answer:
-    headers = [
+def _body(call: Call) -> bytes | IBodyProducer | None:
+    if call.resend is not None:
+        return call.resend()
+    return call.body if call.method == b"PUT" else None
+
+
+def _is_stream(call: Call, response: IResponse) -> bool:
+    """Tell whether the answer is one to be passed on while it comes."""
+    return call.upload is not None and not call.writes and response.code == 200
+
+
+def _headers(headers: Headers, url: str) -> list[Header]:
+    """Return those headers of an answer from *url* that are passed on."""
+    found = [
         (name, values[0])
         for name in RELAYED_HEADERS
-        if (values := response.headers.getRawHeaders(name))
+        if (values := headers.getRawHeaders(name))
     ]
-    headers.append((LEADER, url.encode("ascii", "replace")))
-    answer = Answer(response.code, body, *headers)
+    return [*found, (LEADER, url.encode("ascii", "replace"))]
+
+
+def _relay(call: Call, url: str, reply: Reply) -> Answer:
+    answer = Answer(reply.status, reply.body, *_headers(reply.headers, url))
     if answer.status < 500:
         return answer
     if answer.header(OUTCOME) == NOT_APPLIED[1]:

@@ -52,6 +52,9 @@ class HTTPLimits:
     max_backup_bytes: int = _option(
         32 << 20, "Bytes of a backup to restore, compressed."
     )
+    max_backups: int = _option(
+        4, "Backups and restorations at work before more are refused with 503."
+    )
     backup_timeout: float = _option(
         120.0, "Seconds after which a backup or its restoration is given up."
     )

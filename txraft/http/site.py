@@ -12,7 +12,7 @@ from io import BytesIO
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 
 from treq.client import HTTPClient
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES, HTTPChannel, Request, datetimeToString
@@ -39,10 +39,12 @@ from txraft.http.node import Node
 from txraft.http.reads import Reads
 from txraft.http.routes import BACKUP, Endpoint, Routes, routes
 from txraft.http.sessions import Sessions
+from txraft.http.spool import Spool
 from txraft.http.transactions import Transactions
 from txraft.http.waits import Waits
 from txraft.http.writes import Writes
 from txraft.kv.state import KeyValueFSM
+from txraft.node.worker import Worker
 
 RESERVED_DESCRIPTORS = 256
 
@@ -54,15 +56,17 @@ def make_api(
     clock: IReactorTime,
     limits: HTTPLimits,
     address: str,
+    worker: Worker,
     more: Routes | None = None,
     access: Access | None = None,
     meta: Mapping[str, str] | None = None,
 ) -> API:
     """Make the resource that serves the node at the peer *address*.
 
-    *more* is served beside what is served anyway; *access* decides for whom, and
-    without it everybody is served. *meta* is what the node tells of itself beside.
-    *client* forwards to the leader; see `txraft.http.forward.forwarding_pool`.
+    What takes long is done on *worker*, the one of snapshots. *more* is served beside
+    what is served anyway; *access* decides for whom, and without it everybody is
+    served. *meta* is what the node tells of itself beside. *client* forwards to the
+    leader, on a pool of `txraft.exchange.connection_pool`.
     """
     forwarder = Forwarder(client, clock, limits, address)
     leadership = Leadership(raft, fsm, forwarder, clock, limits)
@@ -75,7 +79,7 @@ def make_api(
         Sessions(fsm, reads, writes, leadership, expiry, address),
         Cluster(raft, leadership),
         Agent(raft, reads, address, meta),
-        Backups(raft, fsm, reads, leadership, limits),
+        Backups(raft, fsm, reads, leadership, worker, clock, limits),
     )
     waits = Waits(fsm, clock, limits)
     table |= more or {}
@@ -93,6 +97,7 @@ def make_site(
     *,
     address: str,
     url: str,
+    worker: Worker,
     more: Routes | None = None,
     access: Access | None = None,
     meta: Mapping[str, str] | None = None,
@@ -100,34 +105,39 @@ def make_site(
     """Make the server of one node.
 
     *address* names the node to its peers, *url* is where they reach this server.
+    The others are those of `make_api`.
     From `startFactory` on the node tells them that whenever it becomes the leader.
     """
-    api = make_api(raft, fsm, client, clock, limits, address, more, access, meta)
-    return KVSite(api, Advertiser(raft, fsm, clock, address, url), clock, limits)
+    api = make_api(
+        raft, fsm, client, clock, limits, address, worker, more, access, meta
+    )
+    advertiser = Advertiser(raft, fsm, clock, address, url)
+    return KVSite(api, advertiser, clock, limits, worker)
 
 
 @provider(INonQueuedRequestFactory)
 class KVRequest(Request):
-    """A request whose body is bounded while it arrives, and kept in memory."""
+    """A request whose body is bounded while it arrives.
+
+    It is kept in memory, but for that of a backup, which goes to a `Spool`.
+    """
 
     channel: KVChannel
 
     def __init__(self, channel: KVChannel) -> None:
         Request.__init__(self, channel, parsePOSTFormSubmission=False)
         self._limit = self._room = channel.site.limits.max_body_bytes
-        self._body = BytesIO()
+        self._body: BytesIO | Spool = BytesIO()
         self._refused = False
         self._linger: IDelayedCall | None = None
 
     def gotLength(self, length: int | None) -> None:
         """Refuse a body that is announced as too long, before it is sent."""
         self.content = self._body
-        if self.channel.is_for(BACKUP):
-            limits = self.channel.site.limits
-            self._limit = self._room = limits.max_backup_bytes
-            self.channel.grant(limits.backup_timeout)
-        if length is not None and length > self._room:
-            self._refuse()
+        if self.channel.is_for(BACKUP) and length != 0:
+            self._expect_backup()
+        if not self._refused and length is not None and length > self._room:
+            self._refuse(self._too_long())
 
     def handleContentChunk(self, data: bytes) -> None:
         """Keep a piece of the body; drop it once the body is refused."""
@@ -135,7 +145,9 @@ class KVRequest(Request):
         if self._refused:
             return
         if self._room < 0:
-            self._refuse()
+            self._refuse(self._too_long())
+        elif isinstance(self._body, Spool):
+            self._body.add(data)
         else:
             self._body.write(data)
 
@@ -145,7 +157,8 @@ class KVRequest(Request):
         if self._refused:
             self.channel.close()
             return
-        self._body.seek(0)
+        if not isinstance(self._body, Spool):
+            self._body.seek(0)
         self.method, self.uri, self.clientproto = command, path, version
         self.responseHeaders.setRawHeaders(b"Date", [datetimeToString()])
         self.channel.site.resource.render(self)
@@ -156,18 +169,31 @@ class KVRequest(Request):
             self._linger.cancel()
         Request.connectionLost(self, reason)
 
-    def _refuse(self) -> None:
+    def _expect_backup(self) -> None:
+        """Make room for a body that only an operator may send."""
+        channel, site = self.channel, self.channel.site
+        self._limit = self._room = site.limits.max_backup_bytes
+        channel.grant(site.limits.backup_timeout)
+        self.method, self.uri = channel.head
+        try:
+            self.content = self._body = site.spool(self)
+        except Refusal as refusal:
+            self._refuse(refusal)
+
+    def _too_long(self) -> Refusal:
+        return Refusal(413, f"The body is longer than {self._limit} bytes.")
+
+    def _refuse(self, refusal: Refusal) -> None:
         """Answer at once, then read on for a while so that the client reads it too.
 
         Closing with unread input would reset the connection and lose the answer.
         """
         self._refused = True
+        self._body.close()
         self.content = self._body = BytesIO()
         self.requestHeaders.removeHeader(b"Expect")
         limits = self.channel.site.limits
-        self.channel.write_refusal(
-            Refusal(413, f"The body is longer than {self._limit} bytes.")
-        )
+        self.channel.write_refusal(refusal)
         self._linger = self.channel.site.clock.callLater(
             limits.linger_timeout, self.channel.forceAbortClient
         )
@@ -221,6 +247,11 @@ class KVChannel(HTTPChannel):
         self.write_refusal(Refusal(408, "The request took too long to arrive."))
         self.timeoutConnection()  # type: ignore[no-untyped-call]
 
+    @property
+    def head(self) -> tuple[bytes, bytes]:
+        """Method and URI of the request whose headers have come."""
+        return self._command, self._path
+
     def is_for(self, path: bytes) -> bool:
         """Tell whether the request whose headers have come is for *path*."""
         return self._path.partition(b"?")[0] == path
@@ -264,7 +295,12 @@ class KVSite(Site):
     protocol = KVChannel  # type: ignore[assignment]  # the plain one, without HTTP/2
 
     def __init__(
-        self, api: API, advertiser: Advertiser, clock: IReactorTime, limits: HTTPLimits
+        self,
+        api: API,
+        advertiser: Advertiser,
+        clock: IReactorTime,
+        limits: HTTPLimits,
+        worker: Worker,
     ) -> None:
         Site.__init__(self, api, KVRequest, reactor=clock, timeout=limits.idle_timeout)
         self.limits = limits
@@ -273,6 +309,24 @@ class KVSite(Site):
         self.channels: set[KVChannel] = set()
         self._api = api
         self._advertiser = advertiser
+        self._worker = worker
+        self._spools: set[KVRequest] = set()
+
+    def spool(self, request: KVRequest) -> Spool:
+        """Make room for the long body of *request*, of which only the head has come.
+
+        Raises: Refusal, also for a client that may not send it
+        """
+        self._api.admit(request)
+        if len(self._spools) >= self.limits.max_backups:
+            raise not_applied("Too many backups are at work here.", RETRY_AFTER)
+        try:
+            producer = IPushProducer(request.channel.transport)
+            spool = Spool(self._worker, producer, lambda: self._spools.discard(request))
+        except OSError as error:
+            raise not_applied(f"The backup cannot be kept here: {error}") from error
+        self._spools.add(request)
+        return spool
 
     def startFactory(self) -> None:
         """Start to advertise; there is no access log to open."""

@@ -36,6 +36,7 @@ FORMAT = "txraft-kv"
 VERSION = 2
 MAX_PIECE_BYTES = 1 << 20
 MAX_RECORD_BYTES = 256 << 20
+_READ_BYTES = 1 << 16
 _MAX_FIELDS = 1 << 16
 _HEADER, _KEY, _URL, _END, _SESSION, _DELAY, _CLIENT, _STAGED = range(8)
 _HEADER_FIELDS = {1: 4, 2: 5}
@@ -50,16 +51,21 @@ class KeyValueSnapshot:
 
     def persist(self, sink: SnapshotSink) -> None:
         """Write the captured state in pieces of at most `MAX_PIECE_BYTES`."""
+        for piece in self.pieces(MAX_PIECE_BYTES):
+            sink.write(piece)
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        """Encode the captured state in pieces of at most *size* bytes."""
         assert self._state is not None, "a released snapshot is not persisted"
         buffered: list[bytes] = []
-        size = 0
+        held = 0
         for record in encode_state(self._state):
-            if size + len(record) > MAX_PIECE_BYTES:
-                _write(sink, b"".join(buffered))
-                buffered, size = [], 0
+            if held + len(record) > size:
+                yield from _cut(b"".join(buffered), size)
+                buffered, held = [], 0
             buffered.append(record)
-            size += len(record)
-        _write(sink, b"".join(buffered))
+            held += len(record)
+        yield from _cut(b"".join(buffered), size)
 
     def release(self) -> None:
         """Let go of the captured state."""
@@ -94,24 +100,63 @@ def read_state(source: BinaryIO) -> State:
 
     Raises: DataCorrupted with what is wrong; FormatTooNew.
     """
-    unpacker = msgpack.Unpacker(
-        source,
-        read_size=1 << 16,
-        max_buffer_size=MAX_RECORD_BYTES,
-        max_array_len=_MAX_FIELDS,
-        max_map_len=_MAX_FIELDS,
-        max_ext_len=_MAX_FIELDS,
-    )
-    version, index, session_index = _read_header(_next(unpacker))
-    state = State({}, {}, index, session_index)
-    while True:
-        fields = _next(unpacker)
-        if fields[0] == _END:
-            break
-        _add(state, version, fields)
-    _check_end(state, fields, unpacker)
-    _check_locks(state)
-    return state
+    reader = StateReader()
+    while data := source.read(_READ_BYTES):
+        reader.feed(data)
+    return reader.finish()
+
+
+class StateReader:
+    """Reads a state whose bytes come in pieces, as far as they have come."""
+
+    def __init__(self) -> None:
+        self._unpacker = msgpack.Unpacker(
+            max_buffer_size=MAX_RECORD_BYTES,
+            max_array_len=_MAX_FIELDS,
+            max_map_len=_MAX_FIELDS,
+            max_ext_len=_MAX_FIELDS,
+        )
+        self._state = State({}, {}, 0)
+        self._version = 0
+        self._end: list[Any] | None = None
+        self._goes_on = False
+
+    def feed(self, data: bytes) -> None:
+        """Read the records that *data* completes.
+
+        Raises: DataCorrupted, FormatTooNew; then this reader is of no more use.
+        """
+        self._goes_on = self._goes_on or (self._end is not None and bool(data))
+        try:
+            self._unpacker.feed(data)
+        except msgpack.BufferFull as error:
+            raise DataCorrupted(
+                f"a record of the key-value snapshot has over {MAX_RECORD_BYTES} bytes"
+            ) from error
+        while self._end is None and (fields := _next(self._unpacker)) is not None:
+            self._take(fields)
+
+    def finish(self) -> State:
+        """Return the state, which is whole. Raises: DataCorrupted"""
+        if self._end is None:
+            raise DataCorrupted("the key-value snapshot ends before its end mark")
+        _check_count(self._state, self._end)
+        if self._goes_on or self._holds_more():
+            raise DataCorrupted("the key-value snapshot goes on after its end mark")
+        _check_locks(self._state)
+        return self._state
+
+    def _take(self, fields: list[Any]) -> None:
+        if not self._version:
+            state = self._state
+            self._version, state.index, state.session_index = _read_header(fields)
+        elif fields[0] == _END:
+            self._end = fields
+        else:
+            _add(self._state, self._version, fields)
+
+    def _holds_more(self) -> bool:
+        return bool(self._unpacker.read_bytes(1))
 
 
 def _others(state: State) -> Iterator[list[object]]:
@@ -133,16 +178,16 @@ def _count(state: State) -> int:
     return count + (state.staged is not None)
 
 
-def _write(sink: SnapshotSink, data: bytes) -> None:
-    for start in range(0, len(data), MAX_PIECE_BYTES):
-        sink.write(data[start : start + MAX_PIECE_BYTES])
+def _cut(data: bytes, size: int) -> Iterator[bytes]:
+    return (data[start : start + size] for start in range(0, len(data), size))
 
 
-def _next(unpacker: msgpack.Unpacker) -> list[Any]:
+def _next(unpacker: msgpack.Unpacker) -> list[Any] | None:
+    """Return the next record, None while it has not come whole."""
     try:
         fields = unpacker.unpack()
     except msgpack.OutOfData:
-        raise DataCorrupted("the key-value snapshot ends before its end mark") from None
+        return None
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise DataCorrupted(
             f"the key-value snapshot is not msgpack: {error}"
@@ -277,19 +322,12 @@ def _unsigned(value: object) -> bool:
     return type(value) is int and 0 <= value <= MAX_FLAGS
 
 
-def _check_end(state: State, fields: list[Any], unpacker: msgpack.Unpacker) -> None:
+def _check_count(state: State, fields: list[Any]) -> None:
     count = _count(state)
     if len(fields) != 2 or type(fields[1]) is not int or fields[1] != count:
         raise DataCorrupted(
             f"the key-value snapshot has {count} records, not {fields[1:]}"
         )
-    try:
-        unpacker.skip()
-    except msgpack.OutOfData:
-        return
-    except (ValueError, TypeError, msgpack.UnpackException):
-        pass
-    raise DataCorrupted("the key-value snapshot goes on after its end mark")
 
 
 def _check_locks(state: State) -> None:

@@ -8,15 +8,15 @@ proposed, never here: replicas must agree whatever their settings are.
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from io import BytesIO
 from typing import Any, BinaryIO
 
 import msgpack
+from twisted.internet.defer import Deferred
 
 from txraft.core.entry import Entry
-from txraft.errors import ApplicationError, DataCorrupted, FormatTooNew
-from txraft.interfaces import FSMSnapshot
+from txraft.errors import ApplicationError, DataCorrupted, FormatTooNew, RaftError
 from txraft.kv.commands import (
     Advertise,
     Command,
@@ -44,11 +44,20 @@ from txraft.kv.records import (
     Staged,
     State,
 )
-from txraft.kv.snapshot import KeyValueSnapshot, digest_parts, read_state
+from txraft.kv.snapshot import (
+    KeyValueSnapshot,
+    StateReader,
+    digest_parts,
+    read_state,
+)
 from txraft.kv.watches import Scope, Topic, Watches
 
 MAX_ADVERTISED = 1024
 MAX_SESSIONS = 65536
+TURN_KEYS = 2000
+"""Keys of a backup that take their place in one turn: a millisecond or two."""
+
+Later = Callable[[Callable[[], None]], object]
 
 
 class KeyValueFSM:
@@ -57,12 +66,15 @@ class KeyValueFSM:
     Reads are for the reactor thread and see the state after the last command
     applied. `on_advertise` is called after each command that tells an HTTP address; a
     restore is not announced there. `on_restore` is called after a snapshot has
-    replaced the state, in the thread that did it. `watches` tells of changes.
+    replaced the state, in the thread that did it. `watches` tells of changes. `later`,
+    if it is set, calls a function in another turn of the reactor: a large backup then
+    takes its place in many of them, and everything else goes on meanwhile.
     """
 
     def __init__(self) -> None:
         self.on_advertise: Callable[[], object] = _nothing
         self.on_restore: Callable[[], object] = _nothing
+        self.later: Later | None = None
         self.watches = Watches()
         self._become(State({}, {}, 0))
 
@@ -143,22 +155,29 @@ class KeyValueFSM:
     def apply(self, log: Entry) -> object:
         """Apply one command.
 
-        Returns: an Outcome for a transaction, the id for a new session, else True.
+        Returns: an Outcome for a transaction, the id for a new session, else True; a
+            Deferred of that for the last piece of a backup.
         """
         command = decode(log.data)
         return _VERBS[type(command)](self, log.index, command)
 
     def apply_batch(self, logs: Sequence[Entry]) -> Sequence[object]:
-        """Apply commands in order; a refusal takes the place of its answer."""
+        """Apply commands in order; a refusal takes the place of its answer.
+
+        A Deferred is the last answer: what follows it has to wait.
+        """
         answers: list[object] = []
         for log in logs:
             try:
-                answers.append(self.apply(log))
+                answer = self.apply(log)
             except ApplicationError as refusal:
-                answers.append(refusal)
+                answer = refusal
+            answers.append(answer)
+            if isinstance(answer, Deferred):
+                break
         return answers
 
-    def snapshot(self) -> FSMSnapshot:
+    def snapshot(self) -> KeyValueSnapshot:
         """Capture the state: a copy of a few dicts, of references only."""
         return KeyValueSnapshot(self._state.copy())
 
@@ -175,6 +194,9 @@ class KeyValueFSM:
         self._held = _locks(state.rows)
         self._keys = KeyIndex(state.rows, state.index)
         self._state = state
+        self._backup = BackupReader()
+        for piece in state.staged.pieces if state.staged is not None else ():
+            self._backup.feed(piece)
 
     # One function for each verb
 
@@ -271,43 +293,64 @@ class KeyValueFSM:
         results.remember(command.client, command.sequence, packed)
         return answer
 
-    def _restore(self, index: int, command: Restore) -> bool:
+    def _restore(self, index: int, command: Restore) -> bool | Deferred[object]:
         """Keep a piece; one that does not follow the last is refused."""
         staged = self._state.staged
         if command.offset == 0:
             staged = Staged(command.id, command.total, 0, ())
+            self._backup = BackupReader()
         expected = (command.id, command.total, command.offset)
         if staged is None or staged[:3] != expected:
             self._state.staged = None
             raise ApplicationError("the pieces of the backup do not follow each other")
+        self._backup.feed(command.piece)
         size = staged.size + len(command.piece)
+        if size == command.total:
+            return self._take_backup(index)
         self._state.staged = staged._replace(
             size=size, pieces=(*staged.pieces, command.piece)
         )
-        if size == command.total:
-            self._take_backup(index)
         return True
 
-    def _take_backup(self, index: int) -> None:
-        """Replace keys and sessions by those of the backup that is complete.
+    def _take_backup(self, index: int) -> bool | Deferred[object]:
+        """Replace the state by the backup that is complete, at once or in turns.
 
-        All that comes from it counts as changed now, as its own indexes belong to
-        another history; a key's LockIndex never falls, because holders of locks are
+        Until it is done the state is that before the last piece.
+        """
+        reader, self._backup = self._backup, BackupReader()
+        try:
+            backup = reader.finish()
+        except RaftError:
+            self._state.staged = None
+            raise
+        turns = self._replace(backup, index)
+        if self.later is None:
+            deque(turns, maxlen=0)
+            return True
+        done: Deferred[object] = Deferred()
+        self._take_turn(turns, done, self.later)
+        return done
+
+    def _take_turn(
+        self, turns: Iterator[bool], done: Deferred[object], later: Later
+    ) -> None:
+        if next(turns, None) is None:
+            done.callback(True)
+        else:
+            later(lambda: self._take_turn(turns, done, later))
+
+    def _replace(self, backup: State, index: int) -> Iterator[bool]:
+        """Put *backup* into the place of the state, in turns of bounded length.
+
+        All that comes from it counts as changed at *index*, as its own indexes belong
+        to another history; a key's LockIndex never falls, because holders of locks are
         told apart by it. Addresses and first results stay those of this cluster.
         """
-        now = self._state
-        assert now.staged is not None, "pieces were kept"
-        data, now.staged = b"".join(now.staged.pieces), None
-        try:
-            backup = read_state(BytesIO(data))
-        except DataCorrupted as error:
-            raise ApplicationError(f"the backup is damaged: {error}") from error
-        except FormatTooNew as error:
-            raise CommandTooNew(str(error)) from error
-        rows = {
-            key: _restored(row, now.rows.get(key), index)
-            for key, row in backup.rows.items()
-        }
+        now, rows = self._state, backup.rows
+        for count, (key, row) in enumerate(rows.items(), 1):
+            rows[key] = _restored(row, now.rows.get(key), index)
+            if not count % TURN_KEYS:
+                yield True
         sessions = {
             id: session._replace(create_index=index, modify_index=index)
             for id, session in backup.sessions.items()
@@ -315,6 +358,10 @@ class KeyValueFSM:
         delays = {key: d._replace(begun=index) for key, d in backup.delays.items()}
         self._become(State(rows, now.urls, index, index, sessions, delays, now.results))
         self.watches.everything_changed()
+        while now.rows:  # nobody sees them any more, and to free them takes long, too
+            yield True
+            for _ in range(min(TURN_KEYS, len(now.rows))):
+                now.rows.popitem()
 
     # Changes
 
@@ -343,6 +390,37 @@ class KeyValueFSM:
     def _sessions_changed(self, index: int) -> None:
         self._state.session_index = index
         self.watches.sessions_changed()
+
+
+class BackupReader:
+    """Reads a backup while its pieces come, so that the last one finds it read.
+
+    What is wrong with it is told at the end, as all replicas must: one that began
+    with a snapshot in between has read the pieces at other moments.
+    """
+
+    def __init__(self) -> None:
+        self._reader = StateReader()
+        self._error: DataCorrupted | FormatTooNew | None = None
+
+    def feed(self, piece: bytes) -> None:
+        """Read a piece."""
+        if self._error is None:
+            try:
+                self._reader.feed(piece)
+            except (DataCorrupted, FormatTooNew) as error:
+                self._error = error
+
+    def finish(self) -> State:
+        """Return what all pieces make. Raises: ApplicationError, CommandTooNew"""
+        try:
+            if self._error is not None:
+                raise self._error
+            return self._reader.finish()
+        except DataCorrupted as error:
+            raise ApplicationError(f"the backup is damaged: {error}") from error
+        except FormatTooNew as error:
+            raise CommandTooNew(str(error)) from error
 
 
 def _nothing() -> None:

@@ -1,7 +1,8 @@
 """One request to one node, and the certainty whether it can have had an effect.
 
 A request of which no byte was sent certainly has none (`NotSent`). One that was sent
-and not answered may have one (`NoAnswer`).
+and not answered may have one (`NoAnswer`). The client asks nodes so, and so does a node
+that passes a request on to the leader.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from twisted.web.client import (
 from twisted.web.error import SchemeNotSupported
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer, IPolicyForHTTPS
+from twisted.web.iweb import IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
-from txraft.client.limits import ClientLimits
+PIECE_BYTES = 1 << 16
+"""Bytes of a file that are sent at once."""
 
 T = TypeVar("T")
 _NOT_SENT = (ConnectError, DNSLookupError, RequestNotSent, SchemeNotSupported)
@@ -93,20 +95,27 @@ class Reply:
         return self.body[:1000].decode("utf-8", "replace").strip() or "no reason given"
 
 
-def connection_pool(reactor: Any, limits: ClientLimits) -> HTTPConnectionPool:
-    """Make a pool that never sends a request twice by itself."""
+def connection_pool(
+    reactor: Any, max_idle: int, idle_seconds: int
+) -> HTTPConnectionPool:
+    """Make a pool that keeps up to *max_idle* connections to each node.
+
+    It never sends a request twice by itself, as it would a DELETE that got no answer:
+    the first may have been applied. Let it drop idle connections, after *idle_seconds*,
+    long before the other end does, so that few requests meet a closing connection.
+    """
     pool = HTTPConnectionPool(reactor, persistent=True)
     pool.retryAutomatically = False
-    pool.maxPersistentPerHost = limits.max_idle_connections
-    pool.cachedConnectionTimeout = 20
+    pool.maxPersistentPerHost = max_idle
+    pool.cachedConnectionTimeout = idle_seconds
     return pool
 
 
 def pooled_client(
     reactor: Any,
     pool: HTTPConnectionPool,
-    limits: ClientLimits,
-    policy: IPolicyForHTTPS | None,
+    connect_timeout: float,
+    policy: IPolicyForHTTPS | None = None,
 ) -> HTTPClient:
     """Make the client that `ask` needs, on *pool*.
 
@@ -115,7 +124,7 @@ def pooled_client(
     agent = Agent(
         reactor,
         policy or BrowserLikePolicyForHTTPS(),
-        connectTimeout=limits.connect_timeout,
+        connectTimeout=connect_timeout,
         pool=pool,
     )
     return HTTPClient(agent)
@@ -126,7 +135,7 @@ async def ask(
     clock: IReactorTime,
     url: str,
     question: Question,
-    headers: dict[str, str],
+    headers: Headers,
     seconds: float,
     max_bytes: int,
 ) -> Reply:
@@ -136,36 +145,69 @@ async def ask(
         far the request has come.
     """
     until = clock.seconds() + seconds
+    response = await begin(http, clock, url, question, headers, seconds)
+    left = max(0.0, until - clock.seconds())
+    consume = question.consume if response.code == 200 else None
+    return await read(response, clock, url, left, max_bytes, consume)
+
+
+async def begin(
+    http: HTTPClient,
+    clock: IReactorTime,
+    url: str,
+    question: Question,
+    headers: Headers,
+    seconds: float,
+) -> IResponse:
+    """Ask the node at *url*, and wait for at most *seconds* until it begins to answer.
+
+    Raises: as `ask`.
+    """
     body = question.body
+    sent = http.request(
+        question.method,
+        url + question.target,
+        headers=headers,
+        data=Body(body) if isinstance(body, bytes) else body,
+        allow_redirects=False,
+        unbuffered=True,
+    )
     try:
-        response = await within(
-            http.request(
-                question.method,
-                url + question.target,
-                headers=Headers({name: [value] for name, value in headers.items()}),
-                data=Body(body) if isinstance(body, bytes) else body,
-                allow_redirects=False,
-                unbuffered=True,
-            ),
-            clock,
-            seconds,
-        )
+        return await within(sent, clock, seconds)
     except CancelledError:
         raise
     except _NOT_SENT as error:
         raise NotSent(_why(error, url)) from error
     except Exception as error:
         raise NoAnswer(_why(error, url)) from error
-    consume = question.consume if response.code == 200 else None
+
+
+async def read(
+    response: IResponse,
+    clock: IReactorTime,
+    url: str,
+    seconds: float,
+    max_bytes: int,
+    consume: Callable[[bytes], object] | None = None,
+) -> Reply:
+    """Read the rest of an answer, for at most *seconds*; as `Question` for *consume*.
+
+    Raises: NoAnswer, CancelledError
+    """
     collector = _Collector(max_bytes, consume)
     response.deliverBody(collector)
     try:
-        data = await within(collector.done, clock, max(0.0, until - clock.seconds()))
+        data = await within(collector.done, clock, seconds)
     except CancelledError:
         raise
     except Exception as error:
         raise NoAnswer(_why(error, url)) from error
     return Reply(response.code, response.headers, data)
+
+
+def drop(transport: Any) -> None:
+    """Close the connection of a response that nobody wants to read to its end."""
+    getattr(transport, "abortConnection", transport.loseConnection)()
 
 
 def within(deferred: Deferred[T], clock: IReactorTime, seconds: float) -> Deferred[T]:
@@ -224,6 +266,77 @@ class Body:
         """Nothing is left to stop."""
 
 
+@implementer(IBodyProducer)
+class FileBody:
+    """A request's body of *length* bytes, sent at the pace of the connection.
+
+    *read* is called with an offset and a size, and gives a Deferred of bytes there.
+    *sent* is told how many more bytes were sent.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        read: Callable[[int, int], Deferred[bytes]],
+        sent: Callable[[int], object] = lambda _: None,
+    ) -> None:
+        self.length = length
+        self._read = read
+        self._sent = sent
+        self._offset = 0
+        self._consumer: IConsumer | None = None
+        self._done: Deferred[None] = Deferred()
+        self._reading = False
+        self._paused = False
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        """Begin to send."""
+        self._consumer = consumer
+        self._go_on()
+        return self._done
+
+    def resumeProducing(self) -> None:
+        """Go on."""
+        self._paused = False
+        self._go_on()
+
+    def pauseProducing(self) -> None:
+        """Send no more until it goes on."""
+        self._paused = True
+
+    def stopProducing(self) -> None:
+        """Send no more at all."""
+        self._consumer = None
+
+    def _go_on(self) -> None:
+        if self._reading or self._paused or self._consumer is None:
+            return
+        size = min(PIECE_BYTES, self.length - self._offset)
+        if not size:
+            self._consumer = None
+            self._done.callback(None)
+            return
+        self._reading = True
+        self._read(self._offset, size).addCallbacks(self._send, self._failed)
+
+    def _send(self, data: bytes) -> None:
+        self._reading = False
+        if self._consumer is None:
+            return
+        if not data:
+            self._failed(Failure(EOFError("the file has become shorter")))
+            return
+        self._offset += len(data)
+        self._consumer.write(data)
+        self._sent(len(data))
+        self._go_on()
+
+    def _failed(self, failure: Failure) -> None:
+        if self._consumer is not None:
+            self._consumer = None
+            self._done.errback(failure)
+
+
 class _Collector(Protocol):
     """Collects a body of bounded size; cancelling `done` drops the connection."""
 
@@ -259,9 +372,7 @@ class _Collector(Protocol):
             self.done.errback(PartialDownloadError(0, b"the answer was cut off"))
 
     def _abort(self) -> None:
-        abort = getattr(self.transport, "abortConnection", None)
-        if abort is not None:
-            abort()
+        drop(self.transport)
 
 
 def _why(error: Exception, url: str) -> str:

@@ -1,0 +1,210 @@
+"""Answers too long to be kept: they are sent in pieces, at the pace of the client.
+
+A stream that fails has no other way to say so than to cut the connection: its reader
+misses the end of the body. So it does when its time is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss, Request
+from twisted.web.iweb import IResponse
+from zope.interface import implementer
+
+from txraft.errors import RaftShutdown
+from txraft.exchange import drop
+from txraft.http.answers import NOSNIFF, Answer, Header
+from txraft.node.worker import Worker
+
+
+class Stream:
+    """Where the body of an answer comes from. It ends once, whatever happens.
+
+    *seconds* from its start it is cut off. *ended*, if given, is called at the end.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        seconds: float,
+        ended: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._ended = ended
+        self._timer: IDelayedCall | None = None
+        self._request: Request | None = None
+        self._is_over = False
+
+    def start(self, request: Request) -> None:
+        """Begin to send the body of the answer to *request*."""
+        self._request = request
+        self._timer = self._clock.callLater(self._seconds, self.cut)
+        request.notifyFinish().addErrback(lambda _: self.stopProducing())
+        request.registerProducer(self, True)
+
+    def finish(self) -> None:
+        """End the answer, which is whole."""
+        request = self._end()
+        if request is not None:
+            request.unregisterProducer()
+            request.finish()
+
+    def cut(self) -> None:
+        """End the connection in the middle of the answer."""
+        request = self._end()
+        if request is not None and request.channel is not None:
+            request.unregisterProducer()
+            request.channel.forceAbortClient()
+
+    def stopProducing(self) -> None:
+        """Stop: the client is gone."""
+        self._end()
+
+    def _end(self) -> Request | None:
+        """Let go of everything; return the request the first time."""
+        if self._is_over:
+            return None
+        self._is_over = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._ended()
+        return self._request
+
+    def _send(self, data: bytes) -> None:
+        if not self._is_over and self._request is not None:
+            self._request.write(data)
+
+
+@implementer(IPushProducer)
+class Made(Stream):
+    """A body whose *pieces* are made on *worker*, each when there is room for it.
+
+    An empty piece is none: it only lets others have the worker in between.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        pieces: Iterator[bytes],
+        clock: IReactorTime,
+        seconds: float,
+        ended: Callable[[], object],
+    ) -> None:
+        Stream.__init__(self, clock, seconds, ended)
+        self._worker = worker
+        self._pieces = pieces
+        self._making = False
+        self._paused = False
+
+    def start(self, request: Request) -> None:
+        """Begin."""
+        Stream.start(self, request)
+        self._go_on()
+
+    def pauseProducing(self) -> None:
+        """Make no more for a while."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """Go on."""
+        self._paused = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if not (self._making or self._paused or self._is_over):
+            self._making = True
+            made: Deferred[bytes | None] = self._worker.run(
+                lambda: next(self._pieces, None)
+            )
+            made.addCallback(self._made).addErrback(self._failed)
+
+    def _made(self, piece: bytes | None) -> None:
+        self._making = False
+        if piece is None:
+            self.finish()
+            return
+        if piece:
+            self._send(piece)
+        self._go_on()
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(RaftShutdown) is None:
+            self.log.failure("an answer was cut off", failure)
+        self.cut()
+
+
+@implementer(IPushProducer)
+class Relayed(Stream, Protocol):
+    """The body of another node's *response*, passed on as it comes."""
+
+    def __init__(
+        self, response: IResponse, clock: IReactorTime, seconds: float
+    ) -> None:
+        Stream.__init__(self, clock, seconds)
+        self._response = response
+
+    def start(self, request: Request) -> None:
+        """Begin."""
+        Stream.start(self, request)
+        self._response.deliverBody(self)
+
+    def pauseProducing(self) -> None:
+        """Read no more for a while."""
+        if self.transport is not None:
+            IPushProducer(self.transport).pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Go on."""
+        if self.transport is not None:
+            IPushProducer(self.transport).resumeProducing()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass a piece on."""
+        self._send(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Learn that this was all, or that the other node was lost."""
+        self.transport = None
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.finish()
+        else:
+            self.cut()
+
+    def _end(self) -> Request | None:
+        if not self._is_over and self._request is None:
+            self._response.deliverBody(self)  # only so is there something to drop
+        request = Stream._end(self)
+        if self.transport is not None:
+            drop(self.transport)
+        return request
+
+
+class Streamed(Answer):
+    """An answer whose body is that of *stream*."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, status: int, stream: Stream, *headers: Header) -> None:
+        Answer.__init__(self, status, b"", *headers)
+        self._stream = stream
+
+    def write(self, request: Request) -> None:
+        """Begin to send this as the response to *request*."""
+        request.setResponseCode(self.status)
+        for name, value in (*self.headers, NOSNIFF):
+            request.responseHeaders.setRawHeaders(name, [value])
+        self._stream.start(request)
+
+    def discard(self) -> None:
+        """Send nothing: nobody waits for it any more."""
+        self._stream.stopProducing()
