@@ -21,6 +21,9 @@ FOREVER = 1 << 62
 MAX_STEPS = 200_000
 """Steps that a search may take before it gives up."""
 
+OTHER = -FOREVER
+"""What a compare-and-set met that was refused, if nobody says what it was."""
+
 Value = int | tuple[int, ...] | None
 """What a key holds: a number, a list, or nothing."""
 
@@ -40,7 +43,8 @@ class Operation:
     """One call of a client on *key*, and what came of it.
 
     *result* is what a read found, and for a compare-and-set the value it met; it was
-    made when that equals *expected*. A *returned* of `FOREVER`: nobody knows.
+    made when that equals *expected*. It is `OTHER` where all that is known is that it
+    was something else. A *returned* of `FOREVER`: nobody knows.
     """
 
     kind: Kind
@@ -186,11 +190,14 @@ def _relevant(operations: Iterable[Operation]) -> list[Operation]:
     """Leave out what can be seen by nobody, in the order of calls.
 
     A write of unknown outcome whose value nobody met, nor a compare-and-set that may
-    have been made expected, changes nothing that is known.
+    have been made expected, changes nothing that is known; unless it may be what made
+    another one fail.
     """
     ordered = sorted(operations, key=lambda operation: operation.called)
     met = {o.result for o in ordered if o.is_known}
     met |= {o.expected for o in ordered if o.kind is Kind.CAS and not o.is_known}
+    if OTHER in met:
+        met |= {o.argument for o in ordered}
     return [
         o
         for o in ordered
@@ -243,8 +250,10 @@ def step(state: Value, operation: Operation) -> tuple[bool, Value]:
         case Kind.DELETE:
             return True, None
         case Kind.CAS:
-            fits = not operation.is_known or operation.result == state
             made = state == operation.expected
+            if operation.result == OTHER:
+                return not made, state
+            fits = not operation.is_known or operation.result == state
             return fits, operation.argument if made else state
         case Kind.APPEND:
             items = state if isinstance(state, tuple) else ()

@@ -1,0 +1,155 @@
+"""What becomes of data directories that are swapped, copied, set back or emptied.
+
+Each step is taken by the book: how it must end is known and asserted. Clients go on
+meanwhile, as a majority runs.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from random import Random
+
+from tests.chaos.api import ask
+from tests.chaos.journal import Journal
+from tests.chaos.node import Node, wait_until_ready
+from tests.chaos.operators import PATIENCE, Operators
+
+REFUSAL_SECONDS = 60.0
+LIFE_SECONDS = 1.5
+
+
+class Directories:
+    """Mishaps with the data directories of *nodes*, which all run and are well."""
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        operators: Operators,
+        journal: Journal,
+        random: Random,
+    ) -> None:
+        self.tally: Counter[str] = Counter()
+        self._nodes = nodes
+        self._operators = operators
+        self._journal = journal
+        self._random = random
+
+    def steps(self) -> list[Callable[[], None]]:
+        """List all mishaps."""
+        return [self.swap, self.copy, self.set_back, self.empty]
+
+    def swap(self) -> None:
+        """Two nodes that find each other's directory do not start, and say whose it is.
+
+        With their own directories they go on.
+        """
+        one, other = self._random.sample(self._nodes, 2)
+        for node in (one, other):
+            node.kill()
+        _exchange(one, other)
+        for node, owner in ((one, other), (other, one)):
+            self._must_refuse(node, owner)
+        _exchange(one, other)
+        self._go_on("directories swapped", one, other)
+
+    def copy(self) -> None:
+        """A node with a copy of another's directory does not start, and says so."""
+        node, owner = self._random.sample(self._nodes, 2)
+        aside = node.directory / "aside"
+        node.kill()
+        owner.kill()
+        node.data.rename(aside)
+        shutil.copytree(owner.data, node.data)
+        owner.start()
+        self._must_refuse(node, owner)
+        node.wipe()
+        aside.rename(node.data)
+        self._go_on("directories copied", node, owner)
+
+    def set_back(self) -> None:
+        """A node with an older copy of its own directory harms nobody, and catches up.
+
+        It has forgotten entries that it has acknowledged, and nothing in it tells. The
+        others have them, as long as it is the only one.
+        """
+        node = self._random.choice(self._nodes)
+        copy = node.directory / "copy"
+        node.kill()
+        shutil.copytree(node.data, copy)
+        node.start()
+        self._wait_ready(node)
+        time.sleep(LIFE_SECONDS)
+        node.kill()
+        node.wipe()
+        copy.rename(node.data)
+        self._go_on("directories set back", node)
+
+    def empty(self) -> None:
+        """A node without its directory is refused until it was removed and added."""
+        node = self._random.choice(self._nodes)
+        node.kill()
+        node.wipe()
+        node.configure_as_founder()
+        node.start()
+        self._wait_until(lambda: self._is_refused(node), f"n{node.number} is refused")
+        assert not self._holds_keys(node), f"n{node.number} got keys, though refused"
+        self._operators.readmit(node)
+        self._count("directories emptied", node)
+
+    def _must_refuse(self, node: Node, owner: Node) -> None:
+        """Start *node*, which must end at once: the files are those of *owner*."""
+        node.excuses = {f"belongs to node '{owner.address}'"}
+        node.start()
+        status = node.wait_end(REFUSAL_SECONDS)
+        assert status is not None, f"n{node.number} runs with files of n{owner.number}"
+        problem = node.unexplained()
+        assert problem is None, problem
+        node.excuses.clear()
+
+    def _is_refused(self, node: Node) -> bool:
+        """Tell whether another node says that it refuses *node*."""
+        for each in self._nodes:
+            answer = ask(each.host, "GET", "agent/self")
+            if each is not node and answer.is_done:
+                refused = answer.json["Stats"]["raft"].get("refused_peers", "")
+                if node.address in refused.split(", "):
+                    return True
+        return False
+
+    def _holds_keys(self, node: Node) -> bool:
+        answer = ask(node.host, "GET", "kv/?keys&stale")
+        return answer.is_done and bool(answer.json)
+
+    def _go_on(self, kind: str, *nodes: Node) -> None:
+        for node in nodes:
+            if not node.runs:
+                node.start()
+            self._wait_ready(node)
+            self._count(kind, node)
+
+    def _wait_ready(self, node: Node) -> None:
+        late = wait_until_ready([node], PATIENCE)
+        assert late is None, f"n{node.number} is not ready:\n{node.output}"
+
+    def _wait_until(self, holds: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + PATIENCE
+        while not holds():
+            assert time.monotonic() < end, f"it takes too long until {what}"
+            time.sleep(0.2)
+
+    def _count(self, kind: str, node: Node) -> None:
+        self.tally[kind] += 1
+        self._journal.note(f"{kind}: n{node.number}")
+
+
+def _exchange(one: Node, other: Node) -> None:
+    """Swap two directories, which lie on disks of their own."""
+    aside = one.directory / "aside"
+    one.data.rename(aside)
+    shutil.copytree(other.data, one.data)
+    other.wipe()
+    shutil.copytree(aside, other.data)
+    shutil.rmtree(aside)
