@@ -19,6 +19,7 @@ from tests.chaos.operators import PATIENCE, Operators
 
 REFUSAL_SECONDS = 60.0
 LIFE_SECONDS = 1.5
+CATCH_UP_SECONDS = 240.0
 
 
 class Directories:
@@ -36,6 +37,7 @@ class Directories:
         self._operators = operators
         self._journal = journal
         self._random = random
+        self._news = 0
 
     def steps(self) -> list[Callable[[], None]]:
         """List all mishaps."""
@@ -73,7 +75,8 @@ class Directories:
         """A node with an older copy of its own directory harms nobody, and catches up.
 
         It has forgotten entries that it has acknowledged, and nothing in it tells. The
-        others have them, as long as it is the only one.
+        others have them, as long as it is the only one. Its leader, who counts them as
+        its own, sends nothing older; the next leader does, or the next snapshot.
         """
         node = self._random.choice(self._nodes)
         copy = node.directory / "copy"
@@ -86,6 +89,9 @@ class Directories:
         node.wipe()
         copy.rename(node.data)
         self._go_on("directories set back", node)
+        self._wait_until(
+            lambda: self._has_news(node), f"n{node.number} catches up", CATCH_UP_SECONDS
+        )
 
     def empty(self) -> None:
         """A node without its directory is refused until it was removed and added."""
@@ -119,6 +125,14 @@ class Directories:
                     return True
         return False
 
+    def _has_news(self, node: Node) -> bool:
+        """Write something new, and tell whether *node* itself has it soon after."""
+        self._news += 1
+        ask(node.host, "PUT", "kv/news", str(self._news))
+        time.sleep(0.5)
+        found = ask(node.host, "GET", "kv/news?raw&stale")
+        return found.body == str(self._news).encode()
+
     def _holds_keys(self, node: Node) -> bool:
         answer = ask(node.host, "GET", "kv/?keys&stale")
         return answer.is_done and bool(answer.json)
@@ -134,8 +148,10 @@ class Directories:
         late = wait_until_ready([node], PATIENCE)
         assert late is None, f"n{node.number} is not ready:\n{node.output}"
 
-    def _wait_until(self, holds: Callable[[], bool], what: str) -> None:
-        end = time.monotonic() + PATIENCE
+    def _wait_until(
+        self, holds: Callable[[], bool], what: str, seconds: float = PATIENCE
+    ) -> None:
+        end = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < end, f"it takes too long until {what}"
             time.sleep(0.2)

@@ -13,13 +13,13 @@ from dataclasses import asdict
 from random import Random
 
 from tests.chaos import api
+from tests.chaos.calls import CHANGES, fail_syncs, kill_at
 from tests.chaos.journal import Journal
 from tests.chaos.line import Line
 from tests.chaos.net import Net
 from tests.chaos.node import Node
 from tests.chaos.operators import Operators
 from tests.chaos.relay import Conditions
-from tests.chaos.syncs import break_syncs
 
 NO_SPACE = "No space left on device"
 GOOD = Conditions()
@@ -65,7 +65,7 @@ class Faults:
     def _kinds(self) -> tuple[Callable[[Node], None], ...]:
         return (
             self._kill,
-            self._kill,
+            self._kill_two,
             self._kill_leader,
             self._kill_leader,
             self._kill_all,
@@ -77,7 +77,9 @@ class Faults:
             self._spoil_line,
             self._spoil_line,
             self._fill,
-            self._break_syncs,
+            self._fail_syncs,
+            self._kill_at_change,
+            self._kill_at_change,
             self._operators.transfer,
             self._operators.remove,
         )
@@ -119,6 +121,10 @@ class Faults:
 
     def _kill(self, node: Node) -> None:
         self._count("kills", node, node.kill())
+
+    def _kill_two(self, node: Node) -> None:
+        for each in self._random.sample(self._nodes, 2):
+            self._kill(each)
 
     def _kill_leader(self, node: Node) -> None:
         address = api.ask(node.host, "GET", "status/leader").body.decode()
@@ -170,9 +176,16 @@ class Faults:
         node.fill_disk()
         self._count("disks full", node)
 
-    def _break_syncs(self, node: Node) -> None:
-        times = self._random.choice(("1", "1+"))
-        happened, problem = break_syncs(node, times)
-        self._count("failed syncs", node, happened)
-        if problem:
-            self._journal.find(problem)
+    def _fail_syncs(self, node: Node) -> None:
+        if node.runs:
+            happened, problem = fail_syncs(node, self._random.choice(("1", "1+")))
+            self._count("failed syncs", node, happened)
+            if problem:
+                self._journal.find(problem)
+
+    def _kill_at_change(self, node: Node) -> None:
+        change, when = self._random.choice(CHANGES), self._random.randint(1, 4)
+        if node.runs and kill_at(node, change, when):
+            node.was_killed()
+            self._count(f"kills at {change}", node)
+            self._count("kills", node)

@@ -122,6 +122,11 @@ class Node:
             self._process = None
         return was_running
 
+    def was_killed(self) -> None:
+        """Take note that somebody else has killed the process."""
+        assert self.wait_end(STOP_SECONDS) == -signal.SIGKILL, self.output
+        self._process = None
+
     def wait_end(self, seconds: float) -> int | None:
         """Wait until the process ends by itself; its status, None if it does not."""
         assert self._process is not None, "it was started"

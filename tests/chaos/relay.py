@@ -22,7 +22,7 @@ from typing import Any
 from twisted.internet import endpoints
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, ITransport
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import react
 from twisted.protocols.basic import LineOnlyReceiver
@@ -101,13 +101,11 @@ class Line:
 class Pipe:
     """One direction of a connection: what comes at *source* leaves at *sink*."""
 
-    def __init__(
-        self, line: Line, route: object, source: ITransport, sink: ITransport
-    ) -> None:
+    def __init__(self, line: Line, route: object, source: Any, sink: Any) -> None:
         self._line = line
         self._route = route
-        self._source: Any = source
-        self._sink: Any = sink
+        self._source = source
+        self._sink = sink
         self._pieces: deque[Piece] = deque()
         self._queued = 0
         self._free_at = 0.0
@@ -237,7 +235,7 @@ class Accepted(End):
         )
         connecting = endpoint.connect(Factory.forProtocol(End))
         connecting.addCallbacks(
-            self._connected, lambda _: transport.abortConnection(), [host]
+            self._connected, lambda _: transport.abortConnection(), (host,)
         )
 
     def _connected(self, other: End, host: str) -> None:

@@ -33,6 +33,7 @@ from txraft.testing.linearizability import by_key
 SIZE = 5
 RELAYED = 4
 PLACE = Path("/run/chaos")
+SERVES = "the cluster serves"
 START_SECONDS = 120.0
 RECOVERY_SECONDS = 120.0
 
@@ -102,7 +103,7 @@ class Run:
             node.start()
         late = wait_until_ready(self._nodes, START_SECONDS)
         assert late is None, f"n{late.number} knows no leader:\n{late.output}"
-        self._journal.note("the cluster serves")
+        self._journal.note(SERVES)
 
     def _trouble(self) -> None:
         """Alternate between storms, of equal length, and steps with a known end."""

@@ -62,7 +62,7 @@ class Session:
                 record["ModifyIndex"],
             )
         numbers = tuple(int(word) for word in text.split())
-        value = numbers if is_list else numbers[0] if numbers else None
+        value = (numbers if is_list else numbers[0]) if numbers else None
         self._history.end(operation, value)
         return operation, index
 
@@ -101,10 +101,11 @@ class Session:
         if found is None:
             return
         before, index = found
-        assert isinstance(before.result, tuple), "this key holds a list"
+        items = before.result or ()
+        assert isinstance(items, tuple), "this key holds a list"
         number = self._history.number()
         operation = self._history.begin(Kind.APPEND, key, number)
-        text = " ".join(map(str, (*before.result, number)))
+        text = " ".join(map(str, (*items, number)))
         answer, certain = self._put_once(f"kv/{key}?cas={index}", text)
         if answer.is_done and answer.body.strip() == b"true":
             self._history.end(operation)

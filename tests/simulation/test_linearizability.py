@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.testing.linearizability import (
     FOREVER,
+    OTHER,
     Inconclusive,
     Kind,
     NotLinearizable,
@@ -198,6 +199,39 @@ class Search(SynchronousTestCase):
         history = [write(1, 6, 5), write(2, 5, 0, D), read(7, 8, None)]
 
         self.assertTrue(holds(search, history))
+
+    def test_search_refused_by_something_else(self) -> None:
+        """A compare-and-set that was refused did not meet what it expected."""
+        refused = cas(3, 4, 1, 2, OTHER)
+
+        self.assertFalse(holds(search, [write(1, 2, 1), refused]))
+        self.assertTrue(holds(search, [write(1, 2, 5), refused]))
+        self.assertTrue(holds(search, [write(1, 2, 1), write(2, 5, 0, D), refused]))
+
+    def test_search_refused_by_what_nobody_met(self) -> None:
+        """What refused it may be a write of unknown outcome that nobody has read."""
+        history = [write(1, 2, 1), write(3, FOREVER, 7), cas(4, 5, 1, 2, OTHER)]
+
+        self.assertTrue(holds(search, history))
+
+    def test_search_with_hidden_values_agrees_with_every_order_tried(self) -> None:
+        """Also if compare-and-sets do not say what refused them."""
+        random = Random(4)
+        wrong = 0
+        for _ in range(900):
+            history = played(random, (R, W, C, C, D), random.randint(3, 6))
+            for operation in history:
+                is_cas = operation.kind is C and operation.is_known
+                if is_cas and operation.result != operation.expected:
+                    operation.result = OTHER
+            self.assertTrue(holds(search, history), history)
+            changed = mutated(random, history)
+            verdict = holds(search, changed)
+            wrong += not verdict
+
+            self.assertEqual(verdict, truth(changed), changed)
+
+        self.assertGreater(wrong, 20)
 
     def test_search_gives_up(self) -> None:
         """A search that takes too long says so, and does not say yes."""
