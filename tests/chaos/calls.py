@@ -61,7 +61,7 @@ def _tracing(node: Node, calls: str, fault: str) -> Iterator[Path]:
 
 
 def _detach(tracer: subprocess.Popen[bytes]) -> None:
-    """Let go of the node: in order, which a thread that ends at the time may prevent."""
+    """Let go of the node: in order, unless a thread that just ends prevents it."""
     tracer.terminate()
     try:
         tracer.wait(DETACH_SECONDS)
