@@ -6,6 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from typing import cast
+from urllib.parse import urlsplit
 
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorCore
@@ -48,6 +49,19 @@ def parse_address(text: str) -> tuple[str, int]:
 def join_address(host: str, port: int) -> str:
     """Write `host:port`, with brackets around an IPv6 host."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def normal_url(text: str) -> str:
+    """Return the URL *text* as scheme and host, without anything else.
+
+    Raises: ValueError for what is no plain URL of a node.
+    """
+    parts = urlsplit(text if "://" in text else f"http://{text}")
+    plain = not (parts.path.rstrip("/") or parts.query or parts.fragment)
+    plain = plain and text.isascii()
+    if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
+        raise ValueError(f"{text!r} is no URL of a node, such as http://127.0.0.1:8500")
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def is_loopback(host: str) -> bool:

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.cli.commands import CommandCase
 from txraft.cli.diagnosis import LAG_ENTRIES, Severity, diagnose, leader_of
 from txraft.cli.views import View, parse_contact, parse_view
 from txraft.client import MalformedAnswer
+from txraft.kv.commands import encode_advertise
 
 MEMBERS = ("a:1", "b:1", "c:1")
 
@@ -181,10 +183,16 @@ class Views(SynchronousTestCase):
             },
         }
 
-        view = parse_view("http://a", told, ["a:1", "b:1"])
+        nodes = [
+            {"Node": "a:1", "Meta": {"http": "http://a/"}},
+            {"Node": "b:1", "Meta": {}},
+        ]
+        view = parse_view("http://a", told, nodes)
 
         self.assertEqual((view.address, view.leader, view.term), ("a:1", "b:1", 3))
         self.assertEqual((view.commit_index, view.last_contact), (11, 0.025))
+        self.assertEqual(view.members, ("a:1", "b:1"))
+        self.assertEqual(view.urls, {"a:1": "http://a"})
 
     def test_parse_of_something_else(self) -> None:
         """What no node would tell is an error."""
@@ -196,3 +204,59 @@ class Views(SynchronousTestCase):
         texts = ("never", "0", "1.5s", "20ms")
 
         self.assertEqual([parse_contact(t) for t in texts], [None, 0, 1.5, 0.02])
+
+
+class Asking(CommandCase):
+    """Whom `status`, `doctor` and `members` ask, and what they show."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for node in (self.n1, self.n2):
+            node.members |= {"n1:8300", "n2:8300"}
+
+    def advertise(self, address: str, url: str) -> None:
+        for node in (self.n1, self.n2):
+            node.commit(encode_advertise(address, url))
+
+    def told(self, *arguments: str) -> tuple[int, str, str]:
+        result = self.txraft(*arguments, "--http-addr", "http://n1:8500")
+        return result.exit_code, result.stdout, result.stderr
+
+    def test_others_are_found(self) -> None:
+        """Any one address is enough, as the nodes know each other's."""
+        self.advertise("n2:8300", "http://n2:8500")
+
+        status, table, _ = self.told("status")
+
+        self.assertEqual(status, 0)
+        self.assertIn("http://n2:8500", table)
+        self.assertEqual(len(table.splitlines()), 3, table)
+        self.assertIn("http://n2:8500", self.told("members")[1])
+        self.assertNotIn("not asked", self.told("doctor")[1])
+
+    def test_other_is_down(self) -> None:
+        """It is told by both of its addresses."""
+        self.advertise("n2:8300", "http://n2:8500")
+        self.network.refusing.add("n2:8500")
+
+        status, table, said = self.told("status")
+
+        self.assertEqual(status, 1)
+        self.assertRegex(table, r"n2:8300 +silent.*http://n2:8500")
+        self.assertIn("http://n2:8500", said)
+        self.assertIn("n2:8500 does not answer", self.told("doctor")[1])
+
+    def test_other_is_not_known(self) -> None:
+        status, table, said = self.told("status")
+
+        self.assertEqual(status, 0)
+        self.assertEqual(len(table.splitlines()), 2, table)
+        self.assertIn("n2:8300", said)
+        self.assertIn("unknown", self.told("members")[1])
+
+    def test_other_name_of_the_same(self) -> None:
+        """A node that answers for itself is shown once, however it was named."""
+        self.advertise("n1:8300", "http://n1.example:8500")
+        self.advertise("n2:8300", "http://n2:8500")
+
+        self.assertEqual(len(self.told("status")[1].splitlines()), 3)

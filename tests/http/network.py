@@ -110,7 +110,9 @@ class ScriptedNode:
         return 1
 
     def stats(self) -> dict[str, str]:
-        return {"applied_index": str(self.index), "last_log_index": str(self.index)}
+        indexes = ("applied_index", "commit_index", "last_log_index")
+        told = dict.fromkeys(indexes, str(self.index))
+        return {**told, "state": str(self.state), "last_contact": "0"}
 
     def figures(self) -> Figures:
         return Figures(

@@ -1,25 +1,35 @@
-"""A leader tells the cluster where it serves HTTP."""
+"""Each node tells the cluster where it serves HTTP."""
 
+from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.http.network import ScriptedNode
+from tests.http.network import HTTPCase, Network, ScriptedNode
 from txraft.errors import ApplicationError, EnqueueTimeout, LeadershipLost
-from txraft.http.advertise import RETRY_INTERVAL, Advertiser
+from txraft.http.advertise import MAX_RETRY_INTERVAL, RETRY_INTERVAL, Advertiser
+from txraft.http.forward import Forwarder
+from txraft.http.limits import HTTPLimits
 from txraft.kv.commands import encode_advertise
 
 COMMAND = encode_advertise("n1:8300", "http://n1:8500")
 
 
-class Advertising(SynchronousTestCase):
+def advertiser_of(
+    node: ScriptedNode, network: Network, clock: Clock, url: str
+) -> Advertiser:
+    forwarder = Forwarder(HTTPClient(network), clock, HTTPLimits(), node.address)
+    return Advertiser(node, node.fsm, forwarder, clock, node.address, url)
+
+
+class Leading(SynchronousTestCase):
     """Once for each leadership, if the state does not hold it already."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.node = ScriptedNode("n1:8300")
-        self.advertiser = Advertiser(
-            self.node, self.node.fsm, self.clock, "n1:8300", "http://n1:8500"
+        self.advertiser = advertiser_of(
+            self.node, Network(), self.clock, "http://n1:8500/"
         )
         self.addCleanup(self.advertiser.stop)
 
@@ -79,11 +89,11 @@ class Advertising(SynchronousTestCase):
 
         self.assertEqual(self.node.applied, [COMMAND])
 
-    def test_not_retried_by_a_follower(self) -> None:
+    def test_not_retried_without_a_leader(self) -> None:
         self.node.script = [LeadershipLost(None)]
         self.advertiser.start()
         self.node.lead()
-        self.node.follow("n2:8300")
+        self.node.follow(None)
 
         self.clock.pump([RETRY_INTERVAL] * 3)
 
@@ -133,3 +143,89 @@ class Advertising(SynchronousTestCase):
 
         self.assertEqual(self.node.applied, [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class Following(HTTPCase):
+    """A follower asks the leader, until the state holds its address."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.n1.members.add("n2:8300")
+        self.advertiser = advertiser_of(
+            self.n2, self.network, self.clock, "http://n2:8500"
+        )
+        self.addCleanup(self.advertiser.stop)
+
+    def replicate(self) -> None:
+        """Let the follower apply what the leader has."""
+        for command in self.n1.applied:
+            self.n2.commit(command)
+
+    def test_asks_the_leader(self) -> None:
+        self.advertiser.start()
+        self.network.flush()
+        self.assertEqual(self.n1.fsm.http_url("n2:8300"), "http://n2:8500")
+        self.replicate()
+
+        self.advance(RETRY_INTERVAL, MAX_RETRY_INTERVAL)
+
+        self.assertEqual(len(self.network.requests), 1)
+
+    def test_not_when_the_state_holds_it(self) -> None:
+        self.n2.commit(encode_advertise("n2:8300", "http://n2:8500"))
+
+        self.advertiser.start()
+
+        self.assertEqual(self.network.requests, [])
+
+    def test_waits_until_the_leader_is_reached(self) -> None:
+        """Ever longer, but at once when there is another leader."""
+        self.network.refusing.add("n1:8500")
+        self.advertiser.start()
+        for _ in range(40):
+            self.advance(MAX_RETRY_INTERVAL / 10)
+        self.assertLess(len(self.network.requests), 15)
+
+        self.network.refusing.clear()
+        before = len(self.network.requests)
+        self.n2.follow(None)
+        self.n2.follow("n1:8300")
+        self.network.flush()
+
+        self.assertEqual(len(self.network.requests), before + 1)
+        self.assertEqual(self.n1.fsm.http_url("n2:8300"), "http://n2:8500")
+
+    def test_leader_that_has_not_told_its_own(self) -> None:
+        """It will soon, so that is looked for."""
+        self.n2.follow("n3:8300")
+        self.advertiser.start()
+        self.n2.commit(encode_advertise("n3:8300", "http://n1:8500"))
+        self.assertEqual(self.network.requests, [])
+
+        self.advance(RETRY_INTERVAL)
+
+        self.assertEqual(len(self.network.requests), 1)
+
+    def test_only_of_members(self) -> None:
+        """And only what is the URL of a node."""
+        path = "/v1/operator/raft/advertise"
+        for query, status in (
+            ("address=n2:8300&url=http://n2:8500", 200),
+            ("address=n9:8300&url=http://n9:8500", 404),
+            ("address=n2:8300&url=ftp://n2:8500", 400),
+            ("address=n2:8300&url=http://n2:8500/path", 400),
+            ("address=n2:8300&url=http://%C3%A9", 400),
+            ("address=n2:8300&url=http://" + "n" * 2100, 400),
+            ("address=n2:8300", 400),
+            ("url=http://n2:8500", 400),
+        ):
+            reply = self.reply(self.n2, "PUT", f"{path}?{query}")
+            self.assertEqual((query, reply.status), (query, status))
+        self.assertEqual(len(self.n1.applied), 1)
+
+    def test_known_one_is_not_committed_again(self) -> None:
+        target = "/v1/operator/raft/advertise?address=n2:8300&url=http://n2:8500"
+        for _ in range(2):
+            self.assertEqual(self.reply(self.n1, "PUT", target).body, b"true")
+
+        self.assertEqual(len(self.n1.applied), 1)

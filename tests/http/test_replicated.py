@@ -12,10 +12,13 @@ from twisted.web.http_headers import Headers
 
 from tests.http.network import Body, Network, Reply, whole
 from txraft.http.advertise import Advertiser
+from txraft.http.forward import Forwarder
 from txraft.http.limits import HTTPLimits
 from txraft.http.site import make_api
 from txraft.kv.state import KeyValueFSM
 from txraft.testing.cluster import STEP, Cluster, Node
+
+LIMITS = HTTPLimits()
 
 
 class ReplicatedCase(SynchronousTestCase):
@@ -37,10 +40,11 @@ class ReplicatedCase(SynchronousTestCase):
         assert isinstance(fsm, KeyValueFSM)
         client = HTTPClient(self.network)
         api = make_api(
-            node.raft, fsm, client, clock, HTTPLimits(), name, node.workers.snapshot
+            node.raft, fsm, client, clock, LIMITS, name, node.workers.snapshot
         )
         self.network.agents[f"{name}:8500"] = RequestTraversalAgent(api)
-        Advertiser(node.raft, fsm, clock, name, f"http://{name}:8500").start()
+        url, forwarder = f"http://{name}:8500", Forwarder(client, clock, LIMITS, name)
+        Advertiser(node.raft, fsm, forwarder, clock, name, url).start()
 
     def crash(self, name: str) -> None:
         """End a node and refuse connections to it."""

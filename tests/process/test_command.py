@@ -48,7 +48,11 @@ class Cluster(ClusterTestCase):
         """Status, a lock around a command, a backup, what the doctor says."""
         await self.found(3)
 
-        status, table, _ = await self.txraft("status")
+        one = ("--http-addr", f"127.0.0.1:{self.members[0].http_port}")
+        for _ in range(50):
+            status, table, _ = await self.txraft("status", *one)
+            if table.count("http://") == 3:  # each has told where it serves HTTP
+                break
         self.assertEqual(status, 0)
         self.assertEqual(table.count("follower"), 2, table)
         self.assertEqual(table.count("leader"), 1, table)

@@ -33,12 +33,18 @@ async def members(job: Job, stale: bool) -> None:
         return
     try:
         rows = [
-            (server["ID"], server["Address"], server["Leader"], server["Voter"])
+            (
+                server["ID"],
+                server["Address"],
+                server["Leader"],
+                server["Voter"],
+                server.get("HTTP") or "unknown",
+            )
             for server in told["Servers"]
         ]
     except (KeyError, TypeError) as error:
         raise MalformedAnswer("an answer lists no servers") from error
-    job.output.table(("ID", "ADDRESS", "LEADER", "VOTER"), rows)
+    job.output.table(("ID", "ADDRESS", "LEADER", "VOTER", "HTTP"), rows)
 
 
 @click.command("status")
@@ -46,8 +52,9 @@ async def members(job: Job, stale: bool) -> None:
 async def status(job: Job) -> int:
     """Show all nodes in one table: role, term, indexes, lag and last contact.
 
-    Those are shown that --http-addr or TXRAFT_HTTP_ADDR names. The status is 1 when
-    one does not answer, or none leads.
+    Those are shown that --http-addr or TXRAFT_HTTP_ADDR names, and all members that
+    these know the HTTP addresses of. The status is 1 when one does not answer, or none
+    leads.
     """
     views = await all_views(job)
     leader = leader_of(views)
@@ -58,6 +65,13 @@ async def status(job: Job) -> int:
     for view in views:
         if view.error is not None:
             job.output.problem(f"txraft: {view.url}: {view.error}")
+    asked = {view.address for view in views}
+    unasked = [] if leader is None else [m for m in leader.members if m not in asked]
+    if unasked:
+        job.output.problem(
+            f"txraft: not asked, as nobody knows their HTTP addresses: "
+            f"{', '.join(unasked)}"
+        )
     if leader is None:
         job.output.problem("txraft: none of these leads; `txraft doctor` says why")
     is_well = leader is not None and all(view.answers for view in views)
@@ -69,7 +83,8 @@ async def status(job: Job) -> int:
 async def doctor(job: Job) -> int:
     """Say what is wrong: why there is no leader, or who lags, and what to do.
 
-    Name all nodes with --http-addr. The status is 1 when a fault was found.
+    It asks the nodes that --http-addr names, and all members that these know the HTTP
+    addresses of. The status is 1 when a fault was found.
     """
     views = await all_views(job)
     findings = diagnose(views)
@@ -136,7 +151,17 @@ def _done(job: Job, sentence: str) -> None:
 
 def _row(view: View, leader: View | None) -> tuple[object, ...]:
     if view.error is not None:
-        return ("?", "silent", None, None, None, None, None, None, view.url)
+        return (
+            view.address or "?",
+            "silent",
+            None,
+            None,
+            None,
+            None,
+            None,
+            None,
+            view.url,
+        )
     lag = None if leader is None else max(0, leader.commit_index - view.commit_index)
     contact = view.last_contact
     return (

@@ -19,10 +19,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from txraft.addresses import normal_url
 from txraft.cli.exits import Exit, exit_of
 from txraft.cli.output import Output
 from txraft.client import Client, ClientError, ClientLimits, ClientTLS
-from txraft.client.nodes import normal_url
 from txraft.clock import use_monotonic_time
 from txraft.errors import RaftError
 

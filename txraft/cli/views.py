@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 
+from txraft.addresses import normal_url
 from txraft.cli.running import Job
 from txraft.client import ClientError, MalformedAnswer, Refused
-from txraft.client.records import parse_json, parse_keys
+from txraft.client.records import parse_json
 from txraft.exchange import NoAnswer, NotSent, Question
 
 LEADER = "Leader"
@@ -21,7 +23,8 @@ FOLLOWER = "Follower"
 class View:
     """One node as it sees the cluster; *error* says why it has not told.
 
-    *last_contact* is how many seconds ago it heard its leader, None for never.
+    *urls* are the HTTP addresses that it knows, by peer address. *last_contact* is how
+    many seconds ago it heard its leader, None for never.
     """
 
     url: str
@@ -31,6 +34,7 @@ class View:
     term: int = 0
     leader: str = ""
     members: tuple[str, ...] = ()
+    urls: Mapping[str, str] = field(default_factory=dict)
     last_index: int = 0
     commit_index: int = 0
     applied_index: int = 0
@@ -44,9 +48,29 @@ class View:
 
 
 async def all_views(job: Job) -> list[View]:
-    """Ask every node that the command was told of."""
+    """Ask every node that the command was told of, and those that they know of."""
+    views = await _ask_all(job, dict.fromkeys(job.urls, ""))
+    known = {
+        view.urls[address]: address
+        for view in sorted(views, key=lambda view: (view.term, view.commit_index))
+        for address in view.members
+        if address in view.urls
+    }
+    views = [replace(v, address=v.address or known.get(v.url, "")) for v in views]
+    seen = {view.address for view in views} | {view.url for view in views}
+    may_go_to = job.client.calls.nodes.may_go_to
+    others = {
+        url: address
+        for url, address in known.items()
+        if seen.isdisjoint((url, address)) and may_go_to(url)
+    }
+    return views + await _ask_all(job, others)
+
+
+async def _ask_all(job: Job, urls: Mapping[str, str]) -> list[View]:
     asked: list[Deferred[View]] = [
-        Deferred.fromCoroutine(view_of(job, url)) for url in job.urls
+        Deferred.fromCoroutine(view_of(job, url, address))
+        for url, address in urls.items()
     ]
     # A cancelled command cancels what it waits for.
     together = DeferredList(asked, consumeErrors=True)
@@ -54,20 +78,23 @@ async def all_views(job: Job) -> list[View]:
     return [view for succeeded, view in results if succeeded]
 
 
-async def view_of(job: Job, url: str) -> View:
-    """Ask the node at *url* what it sees."""
+async def view_of(job: Job, url: str, address: str = "") -> View:
+    """Ask the node at *url*, said to be that at *address*, what it sees."""
     try:
         told = await _json(job, url, "/v1/agent/self")
-        reply = await job.client.calls.ask_once(url, _get("/v1/status/peers"))
-        return parse_view(url, told, parse_keys(reply.body))
+        nodes = await _json(job, url, "/v1/catalog/nodes")
+        return parse_view(url, told, nodes)
     except (NotSent, NoAnswer) as error:
-        return View(url, str(error).removeprefix(f"{url}: "))
+        return View(url, str(error).removeprefix(f"{url}: "), address)
     except ClientError as error:
-        return View(url, str(error))
+        return View(url, str(error), address)
 
 
-def parse_view(url: str, told: Any, members: list[str]) -> View:
-    """Read what `/v1/agent/self` answers. Raises: MalformedAnswer"""
+def parse_view(url: str, told: Any, nodes: Any) -> View:
+    """Read what `/v1/agent/self` and `/v1/catalog/nodes` answer.
+
+    Raises: MalformedAnswer
+    """
     try:
         stats = told["Stats"]["raft"]
         return View(
@@ -77,7 +104,12 @@ def parse_view(url: str, told: Any, members: list[str]) -> View:
             str(stats["state"]).capitalize(),
             int(stats.get("term", 0)),
             str(told["Stats"]["consul"]["leader_addr"]),
-            tuple(members),
+            tuple(str(node["Node"]) for node in nodes),
+            {
+                str(node["Node"]): normal_url(str(node["Meta"]["http"]))
+                for node in nodes
+                if "http" in node["Meta"]
+            },
             int(stats.get("last_log_index", 0)),
             int(stats.get("commit_index", 0)),
             int(stats.get("applied_index", 0)),

@@ -7,9 +7,10 @@ matter of speed and never of correctness.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from twisted.internet.interfaces import IReactorTime
+
+from txraft.addresses import normal_url
 
 MAX_SHUNNED = 64
 
@@ -49,25 +50,17 @@ class Nodes:
             url = normal_url(url)
         except ValueError:
             return
-        if url.startswith("http:") and self._is_secure:
+        if not self.may_go_to(url):
             return
         if self._shunned.get(url, 0.0) <= self._clock.seconds():
             self._leader = url
+
+    def may_go_to(self, url: str) -> bool:
+        """Tell whether *url*, which a node named, is as secure as those given."""
+        return url.startswith("https:") or not self._is_secure
 
     def _shun(self, url: str) -> None:
         """Remember an advertised URL that this client cannot reach."""
         if len(self._shunned) >= MAX_SHUNNED:
             self._shunned.clear()
         self._shunned[url] = self._clock.seconds() + self._shun_time
-
-
-def normal_url(url: str) -> str:
-    """Return *url* as scheme and host, without anything else.
-
-    Raises: ValueError for what is no plain URL of a node.
-    """
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    plain = not (parts.path.rstrip("/") or parts.query or parts.fragment)
-    if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
-        raise ValueError(f"{url!r} is no URL of a node, such as http://127.0.0.1:8500")
-    return f"{parts.scheme}://{parts.netloc}"

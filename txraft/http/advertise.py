@@ -1,47 +1,67 @@
-"""Telling the cluster where a node serves HTTP, so that others can forward to it."""
+"""Telling the cluster where a node serves HTTP.
+
+The leader's address is needed to forward to it, and it commits that by itself. Those of
+all others are for operators, who then see the whole cluster from any node: a follower
+asks the leader to commit its own.
+"""
 
 from __future__ import annotations
+
+from urllib.parse import urlencode
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txraft.addresses import normal_url
 from txraft.errors import ApplicationError, RaftError
+from txraft.exchange import NoAnswer, NotSent
+from txraft.http.forward import Forwarder
 from txraft.http.node import Node
 from txraft.kv.commands import encode_advertise
 from txraft.kv.state import KeyValueFSM
-from txraft.node.observers import Observation, Observer
+from txraft.node.observers import LeaderObservation, Observation, Observer
 from txraft.node.state import RaftState
 
+PATH = "/v1/operator/raft/advertise"
 RETRY_INTERVAL = 1.0
+MAX_RETRY_INTERVAL = 60.0
 ENQUEUE_TIMEOUT = 5.0
 
 
 class Advertiser:
-    """Commits *url* as the HTTP address of this node whenever it becomes the leader.
+    """Sees to it that the state holds *url* as the HTTP address of this node.
 
-    Only the leader's is ever needed, and a leader can commit it by itself. One that
-    the state holds already is not committed again.
+    It looks whenever there is a new leader: one that is held already is not committed
+    again. What a leader refuses, or does not answer, is asked for again ever more
+    rarely.
     """
 
     log = Logger()
 
     def __init__(
-        self, raft: Node, fsm: KeyValueFSM, clock: IReactorTime, address: str, url: str
+        self,
+        raft: Node,
+        fsm: KeyValueFSM,
+        forwarder: Forwarder,
+        clock: IReactorTime,
+        address: str,
+        url: str,
     ) -> None:
         self._raft = raft
         self._fsm = fsm
+        self._forwarder = forwarder
         self._clock = clock
         self._address = address
-        self._url = url
+        self._url = normal_url(url)
         self._observer = Observer(self._observed)
         self._running = False
         self._busy = False
         self._pause: tuple[Deferred[None], IDelayedCall] | None = None
 
     def start(self) -> None:
-        """Advertise now, if this node leads, and on every leadership from now on."""
+        """Advertise now, if there is a leader, and whenever there is a new one."""
         self._running = True
         self._raft.register_observer(self._observer)
         self._begin()
@@ -50,45 +70,78 @@ class Advertiser:
         """Advertise no more; idempotent."""
         self._running = False
         self._raft.deregister_observer(self._observer)
-        if self._pause is not None:
-            waiter, timer = self._pause
-            timer.cancel()
-            self._resume(waiter)
+        self._wake()
 
     def _observed(self, observation: Observation) -> None:
-        if observation.data is RaftState.LEADER:
+        if isinstance(observation.data, LeaderObservation | RaftState):
             self._begin()
 
     def _begin(self) -> None:
-        if not self._busy and self._leads():
+        self._wake()
+        if not self._busy and self._running and self._raft.leader is not None:
             self._busy = True
             advertised = Deferred.fromCoroutine(self._advertise())
             advertised.addErrback(self._gave_up).addCallback(self._ended)
 
-    def _leads(self) -> bool:
-        return self._running and self._raft.state is RaftState.LEADER
-
     async def _advertise(self) -> None:
-        while self._leads():
-            try:
-                # Until all that was committed is applied, the state may still hold
-                # an address that a later entry has replaced.
-                await self._raft.barrier(ENQUEUE_TIMEOUT)
-                if self._fsm.http_url(self._address) != self._url:
-                    command = encode_advertise(self._address, self._url)
-                    await self._raft.apply(command, ENQUEUE_TIMEOUT)
-                return
-            except ApplicationError:
-                raise
-            except RaftError as error:
-                self.log.debug("not advertised yet: {error}", error=error)
-            await self._wait()
+        pause = RETRY_INTERVAL
+        while self._running and not await self._attempt():
+            await self._wait(pause)
+            leads = self._raft.state is RaftState.LEADER
+            pause = RETRY_INTERVAL if leads else min(2 * pause, MAX_RETRY_INTERVAL)
 
-    def _wait(self) -> Deferred[None]:
+    async def _attempt(self) -> bool:
+        """Return whether nothing is left to do until there is another leader."""
+        if self._raft.state is RaftState.LEADER:
+            return await self._commit()
+        leader = self._raft.leader
+        if leader is not None and not self._is_known():
+            await self._ask(leader)
+        return leader is None or self._is_known()
+
+    def _is_known(self) -> bool:
+        return self._fsm.http_url(self._address) == self._url
+
+    async def _commit(self) -> bool:
+        """Commit it, as the leader; return whether that was done."""
+        try:
+            # Until all that was committed is applied, the state may still hold
+            # an address that a later entry has replaced.
+            await self._raft.barrier(ENQUEUE_TIMEOUT)
+            if not self._is_known():
+                command = encode_advertise(self._address, self._url)
+                await self._raft.apply(command, ENQUEUE_TIMEOUT)
+        except ApplicationError:
+            raise
+        except RaftError as error:
+            self.log.debug("not advertised yet: {error}", error=error)
+            return False
+        return True
+
+    async def _ask(self, leader: str) -> None:
+        """Ask the *leader* to commit it, if its own address is known here."""
+        url = self._fsm.http_url(leader)
+        if url is None:
+            return
+        query = urlencode({"address": self._address, "url": self._url})
+        try:
+            status, said = await self._forwarder.tell(url, f"{PATH}?{query}")
+        except (NotSent, NoAnswer) as error:
+            status, said = 0, str(error)
+        if status != 200:
+            self.log.debug("not advertised yet: {why}", why=said)
+
+    def _wait(self, seconds: float) -> Deferred[None]:
         waiter: Deferred[None] = Deferred()
-        timer = self._clock.callLater(RETRY_INTERVAL, self._resume, waiter)
+        timer = self._clock.callLater(seconds, self._resume, waiter)
         self._pause = waiter, timer
         return waiter
+
+    def _wake(self) -> None:
+        if self._pause is not None:
+            waiter, timer = self._pause
+            timer.cancel()
+            self._resume(waiter)
 
     def _resume(self, waiter: Deferred[None]) -> None:
         self._pause = None

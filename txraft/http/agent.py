@@ -15,6 +15,7 @@ from txraft.http.bodies import Fields, parse_json
 from txraft.http.calls import DATACENTER, Call
 from txraft.http.node import Node
 from txraft.http.reads import MODES, Reads
+from txraft.kv.state import KeyValueFSM
 from txraft.kv.watches import NOTHING, Topic
 from txraft.node.state import RaftState
 
@@ -29,12 +30,14 @@ class Agent:
     def __init__(
         self,
         raft: Node,
+        fsm: KeyValueFSM,
         reads: Reads,
         address: str,
         meta: Mapping[str, str] | None = None,
     ) -> None:
         self._meta = dict(meta or {})
         self._raft = raft
+        self._fsm = fsm
         self._reads = reads
         self._address = address
 
@@ -87,11 +90,15 @@ class Agent:
                 "Address": _host_port(server.address)[0],
                 "Datacenter": DATACENTER,
                 "TaggedAddresses": {},
-                "Meta": {},
+                "Meta": self._told(server.address),
             }
             for server in self._raft.configuration.servers
         ]
         return json_answer(shapes, *self._reads.meta(1))
+
+    def _told(self, address: str) -> dict[str, str]:
+        url = self._fsm.http_url(address)
+        return {} if url is None else {"http": url}
 
     def services(self, call: Call) -> Answer:
         """List no services."""

@@ -5,15 +5,18 @@ Source: Consul's HTTP API, "Status", "Operator: Raft" and "Operator: Autopilot".
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
+from txraft.addresses import normal_url
 from txraft.core.configuration import Server, Suffrage
 from txraft.errors import KnownPeer
 from txraft.http.answers import JSON, TEXT, TRUE, Answer, Refusal, json_answer
 from txraft.http.calls import Call
 from txraft.http.leader import Leadership
 from txraft.http.node import Node
+from txraft.kv.commands import MAX_URL_CHARACTERS, encode_advertise
+from txraft.kv.state import KeyValueFSM
 from txraft.node.meters import PeerFigures
 
 MAX_ADDRESS_CHARACTERS = 512
@@ -24,8 +27,9 @@ HEALTHY_LAG = 250
 class Cluster:
     """Status and membership."""
 
-    def __init__(self, raft: Node, leadership: Leadership) -> None:
+    def __init__(self, raft: Node, fsm: KeyValueFSM, leadership: Leadership) -> None:
         self._raft = raft
+        self._fsm = fsm
         self._leadership = leadership
 
     def leader(self, call: Call) -> Answer:
@@ -46,6 +50,7 @@ class Cluster:
                 "Leader": server.address == self._raft.leader,
                 "ProtocolVersion": "3",
                 "Voter": server.suffrage is Suffrage.VOTER,
+                "HTTP": self._fsm.http_url(server.address) or "",
             }
             for server in self._raft.configuration.servers
         ]
@@ -152,6 +157,22 @@ class Cluster:
             _address(call)
         return self._leadership.run(call, self._remove)
 
+    def advertise(self, call: Call) -> Deferred[Answer]:
+        """Take `?url=` for where the member at `?address=` serves HTTP."""
+        _address(call)
+        _url(call)
+        return self._leadership.run(call, self._advertise)
+
+    def _advertise(self, call: Call) -> Deferred[Answer]:
+        address, url = _address(call), _url(call)
+        if address not in self._raft.peers():
+            raise Refusal(404, f"There is no member {address}.")
+        if self._fsm.http_url(address) == url:
+            return succeed(TRUE)
+        call.submitted = True
+        told = self._raft.apply(encode_advertise(address, url))
+        return told.addCallback(lambda _: TRUE)
+
     def _add(self, call: Call) -> Deferred[Answer]:
         call.submitted = True
         added = self._raft.add_peer(_address(call))
@@ -172,6 +193,17 @@ def _true(_index: int) -> Answer:
 def _known_is_fine(failure: Failure) -> Answer:
     failure.trap(KnownPeer)
     return TRUE
+
+
+def _url(call: Call) -> str:
+    """Return the parameter `url`, a plain URL of a node. Raises: Refusal"""
+    try:
+        url = normal_url(call.parameters.get("url", ""))
+    except ValueError as error:
+        raise Refusal(400, f"The parameter 'url': {error}.") from error
+    if len(url) > MAX_URL_CHARACTERS:
+        raise Refusal(400, "The parameter 'url' is too long.")
+    return url
 
 
 def _address(call: Call) -> str:

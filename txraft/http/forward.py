@@ -12,11 +12,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer, IResponse
 
-from txraft.exchange import NoAnswer, NotSent, Question, Reply, begin, read
+from txraft.exchange import NoAnswer, NotSent, Question, Reply, ask, begin, read
 from txraft.http.answers import NOT_APPLIED, OUTCOME, Answer, Header, unknown
 from txraft.http.auth import CONSUL_TOKEN, FORWARDED_ROLE, token_in
 from txraft.http.calls import CLIENT, FORWARDED, SEQUENCE, Call
 from txraft.http.limits import HTTPLimits
+from txraft.http.roles import Role
 from txraft.http.streams import Relayed, Streamed
 
 RELAYED_HEADERS = (
@@ -29,6 +30,7 @@ RELAYED_HEADERS = (
     b"X-Consul-LastContact",
     OUTCOME,
 )
+MAX_REPLY_BYTES = 1 << 16
 LEADER = b"X-Txraft-Leader"
 """Tells a client where its request was forwarded to: it goes there next time."""
 
@@ -83,6 +85,28 @@ class Forwarder:
                 f"The outcome is unknown: the leader at {url} gave no whole answer."
             ) from error
         return _relay(call, url, reply)
+
+    async def tell(self, url: str, target: str) -> tuple[int, str]:
+        """Send a PUT of *target* to the node at *url*, in the name of this node.
+
+        Returns: the status, and the sentence that goes with it.
+        Raises: NotSent, NoAnswer
+        """
+        headers = {
+            FORWARDED: [self._name.encode()],
+            FORWARDED_ROLE: [str(Role.OPERATOR).encode("ascii")],
+        }
+        seconds = self._limits.request_timeout
+        reply = await ask(
+            self._client,
+            self._clock,
+            url.rstrip("/"),
+            Question("PUT", target, b""),
+            Headers(headers),
+            seconds,
+            MAX_REPLY_BYTES,
+        )
+        return reply.status, reply.sentence
 
     def _headers(self, call: Call) -> Headers:
         headers = {FORWARDED: [self._name.encode()]}

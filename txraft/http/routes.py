@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
 
+from txraft.http.advertise import PATH as ADVERTISE
 from txraft.http.agent import PARAMETERS, Agent
 from txraft.http.answers import Answer
 from txraft.http.backups import Backups
@@ -101,6 +102,9 @@ def _cluster_routes(cluster: Cluster) -> Routes:
         b"/v1/operator/raft/peer": {
             b"PUT": Endpoint(cluster.add, frozenset({"address"})),
             b"DELETE": Endpoint(cluster.remove, frozenset({"address", "id"})),
+        },
+        ADVERTISE.encode("ascii"): {
+            b"PUT": Endpoint(cluster.advertise, frozenset({"address", "url"}))
         },
         b"/v1/operator/raft/transfer-leader": {b"POST": transfer, b"PUT": transfer},
         b"/v1/operator/autopilot/health": {b"GET": Endpoint(cluster.health)},

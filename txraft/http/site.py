@@ -77,8 +77,8 @@ def make_api(
         Keys(fsm, reads, writes, limits),
         Transactions(fsm, reads, writes, limits),
         Sessions(fsm, reads, writes, leadership, expiry, address),
-        Cluster(raft, leadership),
-        Agent(raft, reads, address, meta),
+        Cluster(raft, fsm, leadership),
+        Agent(raft, fsm, reads, address, meta),
         Backups(raft, fsm, reads, leadership, worker, clock, limits),
     )
     waits = Waits(fsm, clock, limits)
@@ -106,12 +106,13 @@ def make_site(
 
     *address* names the node to its peers, *url* is where they reach this server.
     The others are those of `make_api`.
-    From `startFactory` on the node tells them that whenever it becomes the leader.
+    From `startFactory` on the node sees to it that they know that.
     """
     api = make_api(
         raft, fsm, client, clock, limits, address, worker, more, access, meta
     )
-    advertiser = Advertiser(raft, fsm, clock, address, url)
+    forwarder = Forwarder(client, clock, limits, address)
+    advertiser = Advertiser(raft, fsm, forwarder, clock, address, url)
     return KVSite(api, advertiser, clock, limits, worker)
 
 
