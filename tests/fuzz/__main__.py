@@ -1,7 +1,8 @@
 """`python -m tests.fuzz`: the longer job.
 
 Without `--coverage` inputs are random mutations of good ones, replayed by a seed; with
-it, atheris finds them, where that is installed.
+it, atheris finds them, where that is installed. The last line is JSON, and the status
+is 1 if anything was found; `--target X --input HEX` replays that.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ import json
 import sys
 import time
 import traceback
+from pathlib import Path
 from random import Random
 
+from tests.fuzz.coverage import MAX_BYTES, run_guided
 from tests.fuzz.targets import TARGETS, samples
 
-MAX_BYTES = 4_096
 MAX_MUTATIONS = 6
+
+MAX_FINDINGS = 3
+"""Findings after which a target is fed no more."""
 
 
 def mutated(data: bytes, random: Random) -> bytes:
@@ -42,28 +47,39 @@ def mutated(data: bytes, random: Random) -> bytes:
     return bytes(content[:MAX_BYTES])
 
 
-def run(target: str, runs: int, seed: int) -> list[str]:
-    """Feed *target* and return what was found, as hexadecimal inputs."""
-    random, good, findings = Random(seed), samples(target), []
-    for _ in range(runs):
+def run(target: str, runs: int, seed: int) -> tuple[int, list[str]]:
+    """Feed *target* and return how often, and what was found, as hexadecimal inputs."""
+    random, good, findings = Random(f"{seed} {target}"), samples(target), []
+    for number in range(runs):
         data = mutated(random.choice(good), random)
         try:
             TARGETS[target](data)
         except Exception:
             findings.append(data.hex())
             sys.stdout.write(f"{target}: {data.hex()}\n{traceback.format_exc()}\n")
-            if len(findings) == 3:
-                break
-    return findings
+            if len(findings) == MAX_FINDINGS:
+                return number + 1, findings
+    return runs, findings
 
 
-def run_with_coverage(target: str, arguments: list[str]) -> None:
-    """Hand *target* to atheris, which ends the process."""
-    import atheris
-
-    atheris.instrument_all()
-    atheris.Setup(["tests.fuzz", *arguments], TARGETS[target])
-    atheris.Fuzz()
+def feed(target: str, options: argparse.Namespace) -> dict[str, int]:
+    """Feed one target as the command line says, and return its figures."""
+    began = time.monotonic()
+    covered: dict[str, int] = {}
+    if options.coverage:
+        corpus = options.corpus / target if options.corpus else None
+        guided = run_guided(target, options.runs, options.seconds, options.seed, corpus)
+        executions, findings = guided.executions, guided.findings
+        covered = {"covered": guided.covered}
+        for data in findings:
+            sys.stdout.write(f"{target}: {data}\n")
+    else:
+        executions, findings = run(target, options.runs, options.seed)
+    seconds = round(time.monotonic() - began, 1)
+    figures = {"executions": executions, **covered, "findings": len(findings)}
+    sys.stdout.write(f"{target}: {figures} in {seconds} s\n")
+    sys.stdout.flush()
+    return figures
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,24 +90,33 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--input", help="one input, as it was printed")
     parser.add_argument("--coverage", action="store_true", help="use atheris")
-    options, rest = parser.parse_known_args(arguments)
+    parser.add_argument(
+        "--seconds", type=int, default=600, help="for each target, with --coverage"
+    )
+    parser.add_argument(
+        "--corpus", type=Path, help="where atheris keeps inputs that reach new code"
+    )
+    options = parser.parse_args(arguments)
     targets = [options.target] if options.target else sorted(TARGETS)
     if options.input is not None:
         TARGETS[targets[0]](bytes.fromhex(options.input))
         return 0
-    if options.coverage:
-        run_with_coverage(targets[0], rest)
-    began = time.process_time()
-    findings = {target: run(target, options.runs, options.seed) for target in targets}
-    count = sum(map(len, findings.values()))
+    began = time.monotonic()
+    told = {target: feed(target, options) for target in targets}
+    findings = _sum(told, "findings")
     figures = {
         "targets": len(targets),
-        "executions": options.runs * len(targets),
-        "findings": count,
-        "cpu_seconds": round(time.process_time() - began, 2),
+        "executions": _sum(told, "executions"),
+        "findings": findings,
+        "seconds": round(time.monotonic() - began, 1),
+        "by_target": told,
     }
     sys.stdout.write(json.dumps(figures) + "\n")
-    return 1 if count else 0
+    return 1 if findings else 0
+
+
+def _sum(told: dict[str, dict[str, int]], name: str) -> int:
+    return sum(figures[name] for figures in told.values())
 
 
 if __name__ == "__main__":

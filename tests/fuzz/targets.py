@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
-from tests.wire.captures import messages
+from tests.wire.captures import KINDS, messages
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
+from txraft.core.messages import Request
 from txraft.errors import ConfigError, ProtocolError, StorageError
 from txraft.settings import load_settings
 from txraft.storage.filelog import FileLog
@@ -18,7 +19,7 @@ from txraft.storage.segment import segment_name
 from txraft.storage.snapshots import FileSnapshotStore
 from txraft.storage.stable import FileStableStore
 from txraft.testing.fullstack.disk import SimulatedDisk, Survival
-from txraft.wire.entries import encode_new
+from txraft.wire.entries import decode_entry, encode_entry, encode_new
 from txraft.wire.requests import encode_request
 from txraft.wire.stream import RequestReader, ResponseReader
 
@@ -53,16 +54,29 @@ def requests(data: bytes) -> None:
     try:
         for start in range(1, len(data), step):
             reader.feed(data[start : start + step])
-            while (request := reader.read()) is not None:
-                again = RequestReader()
-                again.feed(encode_request(request))
-                assert again.read() is not None, "what was read can be written"
-                while reader.body_left and reader.read_body(1 << 16):
-                    pass
-                if reader.body_left:
+            while _has_no_body_left(reader):
+                request = reader.read()
+                if request is None:
                     break
+                _check_is_written_as_read(request)
     except ProtocolError:
         pass
+
+
+def _has_no_body_left(reader: RequestReader) -> bool:
+    """Take what has arrived of a snapshot, and tell whether that is all of it."""
+    while reader.body_left and reader.read_body(1 << 16):
+        pass
+    return not reader.body_left
+
+
+def _check_is_written_as_read(request: Request) -> None:
+    """Assert that what was read can be written, and that is read as the same."""
+    written, again = encode_request(request), RequestReader()
+    again.feed(written)
+    read = again.read()
+    assert read is not None, "what was written is whole"
+    assert encode_request(read) == written, "what is written is read as it was"
 
 
 def responses(data: bytes) -> None:
@@ -74,6 +88,14 @@ def responses(data: bytes) -> None:
             pass
     except ProtocolError:
         pass
+
+
+def entry(data: bytes) -> None:
+    """Decode one entry of a log, as it stands behind a checksum that is right."""
+    with contextlib.suppress(ProtocolError):
+        found = decode_entry(data)
+        written = encode_entry(found)
+        assert encode_entry(decode_entry(written)) == written, "it is read as written"
 
 
 def log(data: bytes) -> None:
@@ -141,7 +163,7 @@ def edited_state(data: bytes) -> None:
 
 def settings(data: bytes) -> None:
     """Load settings that may be anything."""
-    path = _settings_file()
+    path = Path(_directory().name, "node.yaml")
     path.write_bytes(data)
     with contextlib.suppress(ConfigError):
         load_settings(str(path))
@@ -150,6 +172,7 @@ def settings(data: bytes) -> None:
 TARGETS: dict[str, Target] = {
     "requests": requests,
     "responses": responses,
+    "entry": entry,
     "log": log,
     "edited_log": edited_log,
     "edited_snapshot": edited_snapshot,
@@ -166,7 +189,12 @@ def samples(target: str) -> list[bytes]:
         case "requests":
             found = [b"\xff" + bytes.fromhex(m["hex"]) for _, m in messages("request")]
         case "responses":
-            found = [b"\x00" + bytes.fromhex(m["hex"]) for _, m in messages("response")]
+            found = [
+                bytes([KINDS[m["rpc"]]]) + bytes.fromhex(m["hex"])
+                for _, m in messages("response")
+            ]
+        case "entry":
+            found = [_entry(index).encoded for index in range(1, ENTRIES + 1)]
         case "log":
             found = [bytes(disk.file(SEGMENT).data)]
         case "snapshot_description":
@@ -199,19 +227,26 @@ def _edits(edits: bytes) -> Iterator[tuple[int, int | None]]:
         yield int.from_bytes(piece[:2], "big"), piece[2] if len(piece) == 3 else None
 
 
+def _entry(index: int) -> Entry:
+    """Make an entry, now and then one of another type."""
+    entry = Entry(index, 1 + index // 5, LogType.COMMAND, b"command %d" % index)
+    if index % 5 == 0:
+        entry = Entry(index, 1 + index // 5, LogType.NOOP, cluster=bytes(16))
+    elif index % 7 == 0:
+        entry = Entry(
+            index, 1 + index // 5, LogType.CONFIGURATION, configuration=MEMBERS
+        )
+    encode_new(entry, 1)
+    return entry
+
+
 @cache
 def _made() -> SimulatedDisk:
     disk = SimulatedDisk()
     disk.make_directory(DATA)
     log = FileLog(LOG, "n1", disk, random_bytes=lambda size: bytes(range(size)))
     for first in range(1, ENTRIES + 1, LAST_WRITE):
-        entries = [
-            Entry(index, 1 + index // 5, LogType.COMMAND, b"command %d" % index)
-            for index in range(first, first + LAST_WRITE)
-        ]
-        for entry in entries:
-            encode_new(entry, 1)
-        log.store_logs(entries)
+        log.store_logs([_entry(index) for index in range(first, first + LAST_WRITE)])
     log.close()
     FileStableStore(STATE, "n1", disk).set_uint64(b"CurrentTerm", 7)
     store = FileSnapshotStore(DATA, 2, disk, milliseconds=lambda: 1_000)
@@ -237,5 +272,6 @@ def _entries_on(disk: SimulatedDisk) -> list[tuple[int, int, bytes | None]]:
 
 
 @cache
-def _settings_file() -> Path:
-    return Path(tempfile.mkdtemp(prefix="txraft-fuzz-")) / "node.yaml"
+def _directory() -> tempfile.TemporaryDirectory[str]:
+    """Make a directory for as long as this process lives."""
+    return tempfile.TemporaryDirectory(prefix="txraft-fuzz-")
