@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from txraft.testing import HeapClock
+from txraft.testing.schedule import Schedule
 
 
 def played(clock: Clock | HeapClock, seed: int) -> list[tuple[float, int]]:
@@ -84,3 +85,74 @@ class HeapClockTests(SynchronousTestCase):
         second.reset(1)
 
         self.assertEqual(clock.getDelayedCalls(), [second, first])
+
+
+class ClockOfANode(SynchronousTestCase):
+    """Timers of one of many nodes, on a schedule that all share."""
+
+    def test_looping_call_runs_once_an_interval(self) -> None:
+        """Rounding makes no timer come too early, and so twice."""
+        schedule = Schedule()
+        clock = HeapClock(schedule, lambda call, *arguments: call(*arguments), 0.97)
+        counts: list[int] = []
+        loop = LoopingCall.withCount(counts.append)
+        loop.clock = clock
+        loop.start(0.05, now=False)
+
+        schedule.run_until(10_000_000)
+
+        self.assertEqual(set(counts), {1})
+        self.assertIn(sum(counts), (193, 194))
+
+    def test_stopped_clock_runs_nothing(self) -> None:
+        """Timers of a killed process are gone."""
+        schedule = Schedule()
+        clock = HeapClock(schedule, lambda call, *arguments: call(*arguments))
+        calls: list[str] = []
+        clock.callLater(1.0, calls.append, "late")
+
+        clock.stop()
+        schedule.run_until(2_000_000)
+
+        self.assertEqual((calls, clock.getDelayedCalls()), ([], []))
+
+    def test_moved_to_an_earlier_time(self) -> None:
+        """A timer that is reset to an earlier moment is called then, once."""
+        schedule = Schedule()
+        clock = HeapClock(schedule)
+        calls: list[float] = []
+        timer = clock.callLater(3.0, lambda: calls.append(clock.seconds()))
+
+        timer.reset(1.0)
+        schedule.run_until(5_000_000)
+
+        self.assertEqual(calls, [1.0])
+
+    def test_moved_while_its_node_hangs(self) -> None:
+        """A timer that was due while its node hung may be moved by what comes first."""
+        schedule, waiting = Schedule(), []
+        clock = HeapClock(schedule, lambda *call: waiting.append(call))
+        calls: list[float] = []
+        timer = clock.callLater(1.0, lambda: calls.append(clock.seconds()))
+        schedule.run_until(1_500_000)
+
+        timer.reset(1.0)
+        for function, *arguments in list(waiting):
+            function(*arguments)
+
+        self.assertEqual(calls, [])
+        self.assertEqual(clock.getDelayedCalls(), [timer])
+        schedule.run_until(2_500_000)
+        function, *arguments = waiting[-1]
+        function(*arguments)
+        self.assertEqual(calls, [2.5])
+
+    def test_calls_without_end(self) -> None:
+        """A call that makes itself again at once is found out."""
+        clock = HeapClock(Schedule(max_events=100))
+
+        def again() -> None:
+            clock.callLater(0, again)
+
+        again()
+        self.assertRaises(AssertionError, clock.advance, 1)

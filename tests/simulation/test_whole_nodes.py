@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
-from twisted.internet.task import LoopingCall
 from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.testing.campaign import Outcome, run_full
-from txraft.testing.fullstack.clock import NodeClock
 from txraft.testing.fullstack.disk import (
     Chance,
     PowerFailed,
     SimulatedDisk,
     Survival,
 )
-from txraft.testing.simulation.schedule import Schedule
 
 SEEDS = range(10)
 FILE = Path("/file")
@@ -43,34 +40,6 @@ class WholeNodes(SynchronousTestCase):
     def test_list_of_peers_does_not_outlive_the_log(self) -> None:
         """A member that lost its first entries to a power failure starts again."""
         self.assertIsNone(self.run_seed(510).finding)
-
-
-class ClockOfANode(SynchronousTestCase):
-    def test_looping_call_runs_once_an_interval(self) -> None:
-        """Rounding makes no timer come too early, and so twice."""
-        schedule = Schedule()
-        clock = NodeClock(schedule, lambda call, *arguments: call(*arguments), 0.97)
-        counts: list[int] = []
-        loop = LoopingCall.withCount(counts.append)
-        loop.clock = clock
-        loop.start(0.05, now=False)
-
-        schedule.run_until(10_000_000)
-
-        self.assertEqual(set(counts), {1})
-        self.assertIn(sum(counts), (193, 194))
-
-    def test_stopped_clock_runs_nothing(self) -> None:
-        """Timers of a killed process are gone."""
-        schedule = Schedule()
-        clock = NodeClock(schedule, lambda call, *arguments: call(*arguments))
-        calls: list[str] = []
-        clock.callLater(1.0, calls.append, "late")
-
-        clock.stop()
-        schedule.run_until(2_000_000)
-
-        self.assertEqual((calls, clock.getDelayedCalls()), ([], []))
 
 
 class PowerFailures(SynchronousTestCase):

@@ -37,7 +37,7 @@ from txraft.storage.filelog import FileLog
 from txraft.storage.peers import JSONPeers
 from txraft.storage.snapshots import FileSnapshotStore, SnapshotReader
 from txraft.storage.stable import FileStableStore
-from txraft.testing.fullstack.clock import NodeClock
+from txraft.testing.clock import HeapClock
 from txraft.testing.fullstack.disk import Chance, SimulatedDisk, Survival
 from txraft.testing.fullstack.machine import RegisterFSM
 from txraft.testing.fullstack.streams import Host
@@ -69,7 +69,7 @@ class Life:
         self.waiting: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self.seen: Seen | None = None
         self.checked: object = None
-        self.clock = NodeClock(simulation.schedule, self.act, machine.pace)
+        self.clock = HeapClock(simulation.schedule, self.act, machine.pace)
         self.host = Host(simulation.streams, machine.address, self.act)
         self.fsm = RegisterFSM(simulation.oracles, lambda: not self.is_over)
         self.workers: list[DiskWorker] = []

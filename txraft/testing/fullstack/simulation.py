@@ -23,11 +23,11 @@ from txraft.testing.fullstack.storm import FullStorm
 from txraft.testing.fullstack.streams import Streams
 from txraft.testing.fullstack.workload import FullWorkload
 from txraft.testing.linearizability import Kind, check
+from txraft.testing.schedule import Schedule
 from txraft.testing.simulation.buggify import Buggify
 from txraft.testing.simulation.circumstances import Circumstances, draw
 from txraft.testing.simulation.network import Link, Network
 from txraft.testing.simulation.oracles import Oracles
-from txraft.testing.simulation.schedule import Schedule
 from txraft.testing.simulation.workload import PATIENCE, Waiting
 
 if TYPE_CHECKING:

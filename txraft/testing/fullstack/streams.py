@@ -29,8 +29,8 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txraft.testing.schedule import Schedule
 from txraft.testing.simulation.network import Network
-from txraft.testing.simulation.schedule import Schedule
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from txraft.errors import RaftShutdown
 from txraft.testing.fullstack.disk import PowerFailed, SimulatedDisk
-from txraft.testing.simulation.schedule import Schedule
+from txraft.testing.schedule import Schedule
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from random import Random
 
-from txraft.testing.simulation.schedule import Schedule
+from txraft.testing.schedule import Schedule
 
 LONGEST_TAIL = 2_000_000
 """Microseconds that a message in the slow tail may take."""

@@ -14,12 +14,12 @@ from zlib import crc32
 
 from txraft.core.configuration import Configuration
 from txraft.testing.linearizability import Kind, check
+from txraft.testing.schedule import Schedule
 from txraft.testing.simulation.buggify import Buggify
 from txraft.testing.simulation.calls import LONGEST_CALL, Calls
 from txraft.testing.simulation.circumstances import TICK, draw
 from txraft.testing.simulation.network import Link, Network
 from txraft.testing.simulation.oracles import Oracles
-from txraft.testing.simulation.schedule import Schedule
 from txraft.testing.simulation.server import SimulatedServer
 from txraft.testing.simulation.storm import Storm
 from txraft.testing.simulation.workload import Waiting, Workload
