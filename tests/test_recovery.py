@@ -13,7 +13,7 @@ from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.core.ready import HardState
 from txraft.errors import ApplicationError, ConfigurationRefused, StorageError
-from txraft.node.boot import read_hard_state, recover
+from txraft.node.boot import Restored, read_hard_state, recover
 from txraft.node.writer import stored_state
 from txraft.recovery import import_snapshot, recover_cluster
 from txraft.storage.memory import InmemStore
@@ -168,7 +168,7 @@ class Recovery(OfflineCase):
         meta = self.recover()
 
         recovered = recover(
-            self.store, self.store, meta, lambda: ALL, 1, lambda _: None
+            self.store, self.store, Restored(meta), lambda: ALL, 1, lambda _: None
         )
 
         self.assertEqual(recovered.configurations.latest, SURVIVOR)

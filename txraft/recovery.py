@@ -60,7 +60,7 @@ def recover_cluster(
     Durable: all of it, when this returns. After a crash, call it again.
     """
     configuration.check()
-    meta, _ = restore_newest(snapshots, fsm)
+    meta = restore_newest(snapshots, fsm).snapshot
     last, term = (meta.index, meta.term) if meta else (0, 0)
     end = log_store.last_index()
     if not end and meta is None:

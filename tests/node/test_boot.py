@@ -14,6 +14,7 @@ from txraft.errors import DataCorrupted, WrongCluster
 from txraft.interfaces import SnapshotMeta
 from txraft.node.boot import (
     Recovered,
+    Restored,
     read_hard_state,
     read_range,
     recover,
@@ -52,12 +53,12 @@ class BootCase(SynchronousTestCase):
         self.store.store_logs([entry(i, t) for i, t in enumerate(terms, first)])
 
     def recover(
-        self, snapshot: SnapshotMeta | None = None, version: int = 1
+        self, snapshot: SnapshotMeta | None = None, version: int = 1, lost: int = 0
     ) -> Recovered:
         return recover(
             self.store,
             self.store,
-            snapshot,
+            Restored(snapshot, lost=lost),
             lambda: self.founders,
             version,
             lambda made: encode_new(made, version),
@@ -197,6 +198,29 @@ class Refusing(BootCase):
         self.log(2, first=7)
         self.assertRaises(DataCorrupted, self.recover)
 
+    def test_damaged_snapshot_that_nothing_stands_for_is_refused(self) -> None:
+        """What it covered was acknowledged; an older state is not passed off as it."""
+        self.founders = Configuration()
+        for older, log in ((None, ()), (snapshot(5, 2), ()), (snapshot(5, 2), (2, 2))):
+            self.setUp()
+            self.state(2)
+            self.log(*log, first=6)
+
+            error = self.assertRaises(DataCorrupted, self.recover, older, 1, 10)
+
+            self.assertIn("up to 10 is damaged", str(error))
+            self.assertEqual(self.store.last_index(), 7 if log else 0)
+
+    def test_damaged_snapshot_whose_entries_are_in_the_log(self) -> None:
+        """An older one and the log come to the same."""
+        self.state(2)
+        self.log(2, 2, 2, 2, 2, first=6)
+
+        recovered = self.recover(snapshot(5, 2), lost=10)
+
+        self.assertEqual(recovered.log.last_index, 10)
+        self.assertEqual(recovered.snapshot.index, 5)
+
 
 class Fitting(BootCase):
     def test_log_behind_the_snapshot_is_dropped(self) -> None:
@@ -310,7 +334,7 @@ class PlainStores(BootCase):
         recovered = recover(
             plain,  # type: ignore[arg-type]
             self.store,
-            None,
+            Restored(),
             lambda: FOUNDERS,
             1,
             encode_new,
@@ -333,13 +357,18 @@ class PlainStores(BootCase):
 
 
 class DamagedSnapshots:
-    """A snapshot store of which some cannot be opened."""
+    """A snapshot store of which some cannot be opened; *left_out* are not listed."""
 
-    def __init__(self, **snapshots: bool) -> None:
+    def __init__(self, left_out: list[int], **snapshots: bool) -> None:
+        self.left_out = left_out
         self.snapshots = snapshots
 
     def list(self) -> list[SnapshotMeta]:
-        return [SnapshotMeta(id, 1, 1, MEMBERS, 1, 0) for id in self.snapshots]
+        newest = len(self.snapshots)
+        return [
+            SnapshotMeta(id, newest - age, 1, MEMBERS, 1, 0)
+            for age, id in enumerate(self.snapshots)
+        ]
 
     def open(self, id: str) -> tuple[SnapshotMeta, BinaryIO]:
         if not self.snapshots[id]:
@@ -348,20 +377,31 @@ class DamagedSnapshots:
 
 
 class RestoringTheNewest(SynchronousTestCase):
-    def restore(self, **snapshots: bool) -> tuple[str | None, list[bytes], list[str]]:
-        fsm = ListFSM()
-        store = DamagedSnapshots(**snapshots)
-        meta, warnings = restore_newest(store, fsm)  # type: ignore[arg-type]
-        return meta.id if meta else None, fsm.commands, warnings
+    def setUp(self) -> None:
+        self.fsm = ListFSM()
+
+    def restore(self, *left_out: int, **snapshots: bool) -> Restored:
+        store = DamagedSnapshots([*left_out], **snapshots)
+        return restore_newest(store, self.fsm)  # type: ignore[arg-type]
 
     def test_newest_that_is_whole_is_restored(self) -> None:
         """A damaged one is passed over with a warning that names it."""
-        self.assertEqual(self.restore(new=True, old=True)[:2], ("new", [b"new"]))
+        restored = self.restore(new=True, old=True)
 
-        id, commands, warnings = self.restore(new=False, old=True)
+        assert restored.snapshot is not None
+        self.assertEqual((restored.snapshot.id, restored.lost), ("new", 0))
+        self.assertEqual(self.fsm.commands, [b"new"])
 
-        self.assertEqual((id, commands), ("old", [b"old"]))
-        self.assertIn("new is damaged", warnings[0])
+    def test_what_a_damaged_one_reached_is_told(self) -> None:
+        """Whoever goes on must make sure that something else reaches as far."""
+        restored = self.restore(new=False, old=True)
+
+        assert restored.snapshot is not None
+        self.assertEqual((restored.snapshot.id, restored.lost), ("old", 2))
+        self.assertEqual(self.fsm.commands, [b"old"])
+        self.assertIn("new is damaged", restored.warnings[0])
+        self.assertEqual(self.restore(9, 3, old=True).lost, 9)
+        self.assertEqual(self.restore(9), Restored(lost=9))
 
     def test_none_that_is_whole_is_refused(self) -> None:
         """To begin empty would forget what was committed."""
@@ -371,4 +411,5 @@ class RestoringTheNewest(SynchronousTestCase):
 
     def test_no_snapshot_is_no_fault(self) -> None:
         """The FSM begins empty."""
-        self.assertEqual(self.restore(), (None, [], []))
+        self.assertEqual(self.restore(), Restored())
+        self.assertEqual(self.fsm.commands, [])

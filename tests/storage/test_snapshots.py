@@ -175,6 +175,7 @@ class Directories(SynchronousTestCase):
         id = write(store, 1, b"state")
         data = self.disk.content(SNAPSHOTS / id / "meta.json").data
         fields = json.loads(bytes(data))
+        del fields["Check"]
         changes: list[tuple[str, object]] = [
             ("Version", 2),
             ("Version", "1"),
@@ -207,6 +208,19 @@ class Directories(SynchronousTestCase):
             self.assertEqual(store.list(), [])
         data[:] = json.dumps(fields).encode()
         self.assertEqual(len(store.list()), 1)
+
+    def test_any_byte_of_a_description_flipped(self) -> None:
+        """It is refused, or says the same: not another term, index or membership."""
+        store = self.open()
+        id = write(store, 1, b"state")
+        data = self.disk.content(SNAPSHOTS / id / "meta.json").data
+        [meta] = store.list()
+        for at in range(len(data)):
+            for bit in range(8):
+                data[at] ^= 1 << bit
+                self.assertIn(store.list(), ([], [meta]), (at, bit))
+                data[at] ^= 1 << bit
+        self.assertEqual(store.list(), [meta])
 
     def test_directory_without_permission(self) -> None:
         """A store that cannot write says so at once."""

@@ -83,7 +83,9 @@ class GoPeers(SynchronousTestCase):
             sink.close()
 
             data = self.disk.content(SNAPSHOTS / sink.id / "meta.json").data
-            self.assertEqual(bytes(data).decode(), capture["meta_json"])
+            described, check = bytes(data).decode().split(',"Check":')
+            self.assertEqual(described + "}\n", capture["meta_json"])
+            self.assertRegex(check, r'^"[A-Za-z0-9+/]{11}="}\n$')
 
     def test_checksum(self) -> None:
         """The checksum is CRC-64/XZ, high byte first."""
@@ -92,7 +94,7 @@ class GoPeers(SynchronousTestCase):
 
         data = bytes(self.disk.content(SNAPSHOTS / id / "meta.json").data)
 
-        self.assertIn(b'"CRC":"Fin9h3zOPWw="}\n', data)
+        self.assertIn(b'"CRC":"Fin9h3zOPWw=","Check":', data)
         crc = crc64(b"first\nsecond\n").to_bytes(8, "big")
         self.assertEqual(base64.b64encode(crc), b"Fin9h3zOPWw=")
 

@@ -48,6 +48,25 @@ class IndexedLogStore(Protocol):
         """Return the entries that assert a membership or name a cluster."""
 
 
+@runtime_checkable
+class CandidSnapshotStore(Protocol):
+    """A snapshot store that tells what its latest `list` has left out, by index."""
+
+    left_out: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The snapshot that was restored, None if there is none, and warnings.
+
+    *lost* is the highest index of the snapshots that could not be used, 0 for none.
+    """
+
+    snapshot: SnapshotMeta | None = None
+    warnings: Sequence[str] = ()
+    lost: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Recovered:
     """What consensus starts with, and what is worth a warning."""
@@ -70,35 +89,34 @@ def read_hard_state(store: StableStore) -> HardState:
     return HardState(term, candidate if voted else None, store.get(CLUSTER) or None)
 
 
-def restore_newest(
-    snapshots: SnapshotStore, fsm: FSM
-) -> tuple[SnapshotMeta | None, list[str]]:
+def restore_newest(snapshots: SnapshotStore, fsm: FSM) -> Restored:
     """Restore *fsm* from the newest snapshot that is whole.
 
-    Returns: its description, None if there is no snapshot; and warnings.
     Raises: DataCorrupted, if there are snapshots and none is whole.
     Thread: snapshot.
     """
     found = snapshots.list()
-    warnings = []
+    left_out = snapshots.left_out if isinstance(snapshots, CandidSnapshotStore) else ()
+    lost, warnings = max(left_out, default=0), []
     for meta in found:
         try:
             _, file = snapshots.open(meta.id)
         except StorageError as error:
             warnings.append(f"snapshot {meta.id} is passed over: {error}")
+            lost = max(lost, meta.index)
             continue
         with file:
             fsm.restore(file)
-        return meta, warnings
+        return Restored(meta, warnings, lost)
     if found:
         raise DataCorrupted("none of the snapshots can be used: " + "; ".join(warnings))
-    return None, warnings
+    return Restored(lost=lost)
 
 
 def recover(
     log_store: LogStore,
     stable_store: StableStore,
-    snapshot: SnapshotMeta | None,
+    restored: Restored,
     read_founders: Callable[[], Configuration],
     protocol_version: int,
     encode: Callable[[Entry], None],
@@ -111,7 +129,9 @@ def recover(
     Raises: DataCorrupted, WrongCluster
     Thread: writer.
     """
+    snapshot = restored.snapshot
     mark = _mark_of(snapshot)
+    _refuse_loss(log_store, mark, restored.lost)
     state = _in_one_cluster(read_hard_state(stable_store), snapshot)
     is_empty = not log_store.last_index() and snapshot is None
     if not is_empty and state.term == 0:
@@ -139,6 +159,21 @@ def recover(
         return recovered
     own, known = read_incarnations(stable_store, os.urandom)
     return replace(recovered, incarnation=own, known_incarnations=known)
+
+
+def _refuse_loss(log_store: LogStore, mark: SnapshotMark, lost: int) -> None:
+    """Refuse to go on without a snapshot of what the log does not hold either.
+
+    What it covered was answered for: without it, this server would come up as one
+    that never had it.
+    """
+    if lost > max(mark.index, log_store.last_index()):
+        raise DataCorrupted(
+            f"a snapshot of the log up to {lost} is damaged, and nothing else here "
+            f"reaches that far: the newest usable snapshot ends at {mark.index}, the "
+            f"log at {log_store.last_index()}. Restore that snapshot, or remove this "
+            "member, take its data directory away and add it again with join: true"
+        )
 
 
 def _in_one_cluster(state: HardState, snapshot: SnapshotMeta | None) -> HardState:

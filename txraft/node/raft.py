@@ -40,7 +40,7 @@ from txraft.interfaces import (
     Transport,
     WithClose,
 )
-from txraft.node.boot import Recovered, recover, restore_newest
+from txraft.node.boot import Recovered, Restored, recover, restore_newest
 from txraft.node.founding import Founding, stored_founders
 from txraft.node.handover import Handover
 from txraft.node.membership import Membership
@@ -141,17 +141,14 @@ class Raft(Status, Membership, Founding):
         recovered = restored.addCallback(self._recover)
         return waiter_for(recovered.addCallback(self._take_part))
 
-    def _recover(
-        self, restored: tuple[SnapshotMeta | None, list[str]]
-    ) -> Deferred[Recovered]:
+    def _recover(self, restored: Restored) -> Deferred[Recovered]:
         parts = self._parts
-        snapshot, warnings = restored
-        for warning in warnings:
+        for warning in restored.warnings:
             self.log.warn("{node}: {warning}", node=parts.address, warning=warning)
-        return self._read(snapshot, lambda: stored_founders(parts))
+        return self._read(restored, lambda: stored_founders(parts))
 
     def _read(
-        self, snapshot: SnapshotMeta | None, founders: Callable[[], Configuration]
+        self, restored: Restored, founders: Callable[[], Configuration]
     ) -> Deferred[Recovered]:
         parts = self._parts
         version = parts.config.protocol_version
@@ -159,7 +156,7 @@ class Raft(Status, Membership, Founding):
             lambda: recover(
                 parts.log_store,
                 parts.stable_store,
-                snapshot,
+                restored,
                 founders,
                 version,
                 lambda entry: encode_new(entry, version),
@@ -186,7 +183,7 @@ class Raft(Status, Membership, Founding):
         shell.schedule()
 
     def _begin_again(self, founders: Callable[[], Configuration]) -> Deferred[None]:
-        return self._read(None, founders).addCallback(self._enter)
+        return self._read(Restored(), founders).addCallback(self._enter)
 
     def shutdown(self) -> Deferred[None]:
         """Leave at once, without handing leadership over; idempotent.

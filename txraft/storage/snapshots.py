@@ -53,13 +53,14 @@ def _wall_milliseconds() -> int:
 class SnapshotReader:
     """The snapshots in *path*/snapshots, whoever wrote them; nothing is changed.
 
-    *warnings* tells what the latest `list` has skipped.
+    *warnings* tells what the latest `list` has skipped, *left_out* the indexes of it.
     """
 
     def __init__(self, path: Path | str, fs: FileSystem | None = None) -> None:
         self._directory = Path(path) / SNAPSHOTS_NAME
         self._fs = fs or OsFileSystem()
         self.warnings: list[str] = []
+        self.left_out: list[int] = []
 
     def list(self) -> list[SnapshotMeta]:
         """List the finished snapshots, newest first.
@@ -90,15 +91,17 @@ class SnapshotReader:
         return meta, io.BufferedReader(_Reader(file), BUFFER_BYTES)
 
     def _finished(self) -> Sequence[SnapshotMeta]:
-        self.warnings = []
+        self.warnings, self.left_out = [], []
         found = []
         for id in self._fs.list(self._directory):
-            if not _ID.match(id) or not self._fs.is_directory(self._directory / id):
+            named = _ID.match(id)
+            if not named or not self._fs.is_directory(self._directory / id):
                 continue
             try:
                 found.append(self._describe(id)[0])
             except (StorageError, OSError) as error:
                 self.warnings.append(f"snapshot {id} is left out: {error}")
+                self.left_out.append(int(named[2]))
         found.sort(key=lambda meta: (meta.term, meta.index, meta.id), reverse=True)
         return found
 
