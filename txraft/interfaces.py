@@ -56,6 +56,7 @@ class FSM(Protocol):
     def snapshot(self) -> FSMSnapshot:
         """Capture the state as it is now, cheaply; `persist` does the writing.
 
+        It is called between two entries, when the response to the last one is there.
         Thread: reactor.
         """
 

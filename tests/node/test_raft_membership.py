@@ -40,6 +40,25 @@ class Adding(ClusterCase):
             self.assertEqual(node.raft.peers(), ["a", "b", "c", "d"])
             self.assertEqual(node.peer_store.peers(), ["a", "b", "c", "d"])
 
+    def test_list_of_peers_does_not_outlive_the_log_it_is_from(self) -> None:
+        """It is written once that is durable, or the list alone would found a cluster.
+
+        A follower may hear that a membership is committed before it has it on disk.
+        """
+        cluster = self.cluster(3)
+        joining = cluster.start_node("d")
+        cluster.slow_disk("d", 0.2)
+        for number in range(5):
+            cluster.apply(b"%d" % number)
+        added = self.outcome(cluster.leader.raft.add_peer("d"))
+
+        for _ in range(100):
+            cluster.advance(0.02)
+            if joining.peer_store.peers():
+                self.assertGreaterEqual([joining.store.last_index()], added)
+
+        self.assertEqual(joining.peer_store.peers(), ["a", "b", "c", "d"])
+
     def test_every_protocol_version_changes_its_membership(self) -> None:
         """Versions 0 and 1 write entries of types 2 and 3, later ones type 5."""
         written = {

@@ -53,6 +53,7 @@ class Applier:
         self._target = applied_index
         self._until = 0.0
         self._busy = False
+        self._applying = False
         self._paused = False
         self._stopped = False
         self._idle: list[Deferred[None]] = []
@@ -81,10 +82,14 @@ class Applier:
             self._waiting.append((index, call))
 
     def pause(self) -> Deferred[None]:
-        """Stop between two entries; fires when the FSM is left alone."""
+        """Stop between two entries; fires when the FSM is left alone.
+
+        It then is where `applied_index` says: nothing is half done, and no response
+        to what it has done is outstanding. It never fires after `stop`.
+        """
         self._paused = True
         idle: Deferred[None] = Deferred()
-        if self._busy:
+        if self._busy or self._applying:
             self._idle.append(idle)
         else:
             idle.callback(None)
@@ -117,6 +122,8 @@ class Applier:
                 return
             if not self._apply(entries):
                 return
+        if self._paused:
+            self._leave_alone()
 
     def _not_fetched(self, failure: Failure) -> None:
         if not self._stopped:
@@ -133,16 +140,18 @@ class Applier:
 
     def _continue(self) -> None:
         self._busy = False
-        if self._paused:
-            idle, self._idle = self._idle, []
-            for waiter in idle:
-                waiter.callback(None)
-        else:
-            self._run()
+        self._run()
+
+    def _leave_alone(self) -> None:
+        idle, self._idle = self._idle, []
+        for waiter in idle:
+            waiter.callback(None)
 
     def _apply(self, entries: Sequence[Entry]) -> bool:
         """Apply *entries*; tell whether to go on at once."""
+        self._applying = True
         go_on = self._apply_runs(entries)
+        self._applying = False
         self._tell_waiting()
         return go_on
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import BinaryIO, Protocol
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -142,6 +142,7 @@ class Snapshots:
         self._header = header
         self._stopped = False
         self._taking = False
+        self._pausing: Deferred[None] = succeed(None)
         self.installing = False
         self.taken = Timer()
         self.newest_bytes = 0
@@ -152,27 +153,43 @@ class Snapshots:
         return self._taking or self.installing
 
     def stop(self) -> None:
-        """Report nothing any more, and abandon a snapshot that is being written."""
+        """Report nothing any more, and abandon a snapshot that is being taken."""
         self._stopped = True
+        if not self._pausing.called:
+            self._pausing.cancel()
 
     # Taking
 
     def take(self) -> Deferred[SnapshotMeta]:
-        """Take a snapshot of the FSM as it is now.
+        """Take a snapshot of the FSM as it is now, or as soon as it is left alone.
 
-        Fires with its description once it is durable; fails with SnapshotFailed.
-        It covers only what is durable in the log here, so that the two never have
-        a gap between them.
+        Fires with its description once it is durable; fails with SnapshotFailed, or
+        with RaftShutdown. An FSM that has yet to answer for a command may have done
+        half of it, and is waited for. A snapshot covers only what is durable in the
+        log here, so that the two never have a gap between them.
         """
         if self.busy:
             return fail(SnapshotFailed("another snapshot is being taken or installed"))
+        self._taking = True
+        self._pausing = self._applier.pause()
+        self._pausing.addErrback(self._stopped_before)
+        return self._pausing.addCallback(lambda _: self._capture())
+
+    def _stopped_before(self, failure: Failure) -> None:
+        failure.trap(CancelledError)
+        self._taking = False
+        raise RaftShutdown
+
+    def _capture(self) -> Deferred[SnapshotMeta]:
         mark = self._host.snapshot_position()
         try:
             captured = self._fsm.snapshot()
         except Exception as error:
             self.log.failure("the state machine gave no snapshot")
-            return fail(SnapshotFailed(f"failed to start snapshot: {error}"))
-        self._taking = True
+            self._taking = False
+            raise SnapshotFailed(f"failed to start snapshot: {error}") from error
+        finally:
+            self._applier.resume()
         began = perf_counter()
         cluster = self._header().cluster or b""
         done = self._host.when_synced().addCallback(
