@@ -4,44 +4,33 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from txraft.config import Config
 from txraft.core.consensus import Consensus
-from txraft.core.invariants import Seen, check_server
-from txraft.core.messages import (
-    AppendEntriesRequest,
-    AppendEntriesResponse,
-    InstallSnapshotRequest,
-    InstallSnapshotResponse,
-    Request,
-    RequestVoteRequest,
-    RequestVoteResponse,
-    Response,
-)
-from txraft.errors import RaftError
-from txraft.node.boot import read_hard_state
+from txraft.errors import RaftError, StorageError
 from txraft.node.raft import Raft
 from txraft.node.worker import Workers
 from txraft.storage.directory import DataDirectory
-from txraft.storage.filelog import FileLog
+from txraft.storage.identity import identity_of
 from txraft.storage.peers import JSONPeers
-from txraft.storage.snapshots import FileSnapshotStore, SnapshotReader
+from txraft.storage.snapshots import FileSnapshotStore
 from txraft.storage.stable import FileStableStore
 from txraft.testing.clock import HeapClock
-from txraft.testing.fullstack.disk import Chance, SimulatedDisk, Survival
-from txraft.testing.fullstack.machine import RegisterFSM
+from txraft.testing.fullstack.claims import Claims
+from txraft.testing.fullstack.damage import Damage, strike
+from txraft.testing.fullstack.disk import Chance, SimulatedDisk
 from txraft.testing.fullstack.streams import Host
-from txraft.testing.fullstack.watch import WatchedTransport
+from txraft.testing.fullstack.watch import WatchedLog, WatchedTransport
 from txraft.testing.fullstack.workers import DiskWorker
 
 if TYPE_CHECKING:
@@ -53,8 +42,13 @@ MAX_WAITING = 5_000
 
 RETAINED_SNAPSHOTS = 2
 
+T = TypeVar("T")
+
 CHANGES = ("write_at", "sync", "sync_data", "sync_directory", "create", "rename")
 """What fails on a disk that is broken or full."""
+
+UPGRADED = 0.4
+"""Share of the starts at which a node may come with another protocol version."""
 
 
 class Life:
@@ -67,11 +61,16 @@ class Life:
         self.is_over = False
         self.hangs = False
         self.waiting: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
-        self.seen: Seen | None = None
-        self.checked: object = None
+        self.claims = Claims(self)
         self.clock = HeapClock(simulation.schedule, self.act, machine.pace)
         self.host = Host(simulation.streams, machine.address, self.act)
-        self.fsm = RegisterFSM(simulation.oracles, lambda: not self.is_over)
+        self.promises: Counter[str] = Counter()
+        self.fsm = simulation.make_fsm(
+            simulation.oracles,
+            lambda: not self.is_over,
+            self.clock,
+            simulation.found,
+        )
         self.workers: list[DiskWorker] = []
         self.raft: Raft | None = None
         self._open: list[Callable[[], object]] = []
@@ -86,7 +85,7 @@ class Life:
             return
         function(*arguments)
         if not self.is_over:
-            self.check()
+            self.claims.check()
         self.machine.simulation.raise_findings()
 
     @property
@@ -102,19 +101,21 @@ class Life:
         directory = DataDirectory(DATA, address, disk)
         self._open.append(directory.close)
         peers = JSONPeers(DATA, disk)
-        self.log = FileLog(
+        stable = FileStableStore(directory.state, address, disk)
+        if not stable.exists and founders and not peers.peers():
+            peers.set_peers(founders)
+        self.log = WatchedLog(
             directory.log,
             address,
             disk,
             segment_bytes=machine.segment_bytes,
             random_bytes=random.randbytes,
+            identity=identity_of(disk, directory.log, stable, random.randbytes),
         )
+        self.log.stored = self.claims.stored
         self._open.append(self.log.close)
-        stable = FileStableStore(directory.state, address, disk)
-        if not stable.exists and founders and not peers.peers():
-            peers.set_peers(founders)
         transport = WatchedTransport(self.clock, self.host, timeout=2.0)
-        transport.asks, transport.answers = self._asks, self._answers
+        transport.asks, transport.answers = self.claims.asks, self.claims.answers
         self.raft = Raft(
             config,
             self.fsm,
@@ -132,6 +133,16 @@ class Life:
         )
         transport.listen()
         return self.raft.start()
+
+    def promised(self, kind: str, deferred: Deferred[T]) -> Deferred[T]:
+        """Count *deferred* as one that has to fire while this life lasts."""
+        self.promises[kind] += 1
+
+        def fired(outcome: T | Failure) -> T | Failure:
+            self.promises[kind] -= 1
+            return outcome
+
+        return deferred.addBoth(fired)
 
     def _worker(self) -> DiskWorker:
         machine = self.machine
@@ -158,81 +169,11 @@ class Life:
         for close in reversed(self._open):
             close()
 
-    # Oracles --------------------------------------------------------------------
-
-    def check(self) -> None:
-        """Check this node, and the past of the cluster, if anything has changed."""
-        consensus = self.consensus
-        if consensus is None:
-            return
-        key = (
-            consensus.role,
-            consensus.term,
-            consensus.voted_for,
-            consensus.commit_index,
-            consensus.log.last_index,
-            consensus.log.last_term,
-            consensus.snapshot.index,
-        )
-        if not consensus.is_leader and key == self.checked:
-            return
-        self.checked = key
-        self.seen = check_server(consensus, self.seen)
-        self.machine.simulation.oracles.history.observe(consensus)
-
-    def _asks(self, target: str, request: Request) -> None:
-        self.machine.simulation.note(self.machine, "asks", target, request)
-        if isinstance(request, RequestVoteRequest):
-            self._check_vote(request.term, self.machine.address)
-
-    def _answers(self, request: Request, response: Response) -> None:
-        self.machine.simulation.note(self.machine, "answers", request, response)
-        match request, response:
-            case RequestVoteRequest(), RequestVoteResponse(granted=True):
-                self._check_vote(request.term, request.candidate)
-            case AppendEntriesRequest(), AppendEntriesResponse(success=True):
-                if request.entries:
-                    last = request.entries[-1]
-                    self._check_stored(last.index)
-            case InstallSnapshotRequest(), InstallSnapshotResponse(success=True):
-                self._check_covered(request.last_log_index)
-
-    def _durable(self) -> SimulatedDisk:
-        return self.disk.after_power_failure(Survival())
-
-    def _check_vote(self, term: int, candidate: str) -> None:
-        """Assert that a vote that leaves is durable, and the only one of its term."""
-        machine = self.machine
-        store = FileStableStore(DATA / "state", machine.address, self._durable())
-        state = read_hard_state(store)
-        assert state.term >= term, f"{machine.address} votes before it is durable"
-        assert state.term > term or state.voted_for == candidate, (
-            f"{machine.address} votes for {candidate} before that is durable"
-        )
-        machine.simulation.one_vote(machine.address, term, candidate)
-
-    def _check_stored(self, index: int) -> None:
-        """Assert that what a success answer promises is durable."""
-        assert self.disk.is_synced(DATA / "log"), "success waits for its sync"
-        assert index <= max(self.log.last_index(), self._covered()), (
-            f"{self.machine.address} promises entry {index} before it is stored"
-        )
-
-    def _check_covered(self, index: int) -> None:
-        """Assert that the snapshot that an answer promises is durable."""
-        found = SnapshotReader(DATA, self._durable()).list()
-        newest = max((meta.index for meta in found), default=0)
-        assert max(newest, self.log.last_index()) >= index, (
-            f"{self.machine.address} promises a snapshot before it is durable"
-        )
-
-    def _covered(self) -> int:
-        consensus = self.consensus
-        return consensus.snapshot.index if consensus is not None else 0
-
 
 class Machine:
     """One machine at *address*; *founders* are whom it founds a cluster with."""
+
+    data = DATA
 
     def __init__(
         self, simulation: FullSimulation, address: str, founders: list[str]
@@ -242,12 +183,16 @@ class Machine:
         self.random = random = simulation.random
         self.pace = random.uniform(0.9, 1.1) if simulation.circumstances.drifts else 1.0
         self.segment_bytes = random.choice((300, 2_000, 1 << 20))
+        versions = simulation.versions  # who found a cluster agree on the first entry
+        self.version = versions[0] if founders else random.choice(versions)
         self.life: Life | None = None
+        self.broken = False
+        self.damage: Damage | None = None
         self.disk = SimulatedDisk()
         self.disk.make_directory(DATA)
         self.disk.sync_directory(Path("/"))
         self._founders = founders
-        self._milliseconds = 0
+        self.has_entries = False
 
     @property
     def running(self) -> Life | None:
@@ -261,42 +206,81 @@ class Machine:
 
     def disk_delay(self) -> int:
         """Draw how long the next piece of work takes."""
-        return self.random.choice(self.simulation.circumstances.disk_delays)
+        delay: int = self.random.choice(self.simulation.circumstances.disk_delays)
+        return delay + 1_500_000 * self.simulation.buggify("slow work on the disk")
 
     def start(self) -> None:
         """Start the node, if it is down."""
         if self.life is not None:
             return
         simulation = self.simulation
-        simulation.note(self, "starts")
+        # Nobody moves a cluster to another version before its first entry is stored.
+        if self.has_entries and self.random.random() < UPGRADED:
+            self.version = self.random.choice(simulation.versions)
+        self._damage_sometimes()
+        simulation.note(self, "starts, at protocol version", self.version)
         self.disk.before = None
         life = self.life = Life(self, self.disk)
-        config = replace(simulation.config)
-        started = life.start(config, self._founders)
+        config = replace(simulation.config, protocol_version=self.version)
+        try:
+            started = life.start(config, self._founders)
+        except StorageError:
+            self._refused(Failure(), life)
+            return
         started.addErrback(self._refused, life)
         assert life.raft is not None, "it was just made"
         life.raft.when_stopped().addCallback(self._stopped, life)
-        started.addCallback(lambda _: self._break_sometimes(life))
+        started.addCallback(lambda _: self._takes_part(life))
+
+    def _damage_sometimes(self) -> None:
+        """Let a byte of what is at rest on the disk go bad."""
+        simulation = self.simulation
+        rate = simulation.circumstances.damage_rate
+        if simulation.calm or self.damage or self.random.random() >= rate:
+            return
+        self.damage = strike(self.disk, DATA, self.address, self.random)
+        if self.damage is not None:
+            simulation.tally["damaged files"] += 1
+            simulation.note(self, "has damage in", self.damage.path, self.damage.offset)
+
+    def repair(self) -> None:
+        """Undo the damage, as who has a copy of the file does."""
+        if self.damage is not None:
+            self.damage.undo(self.disk)
+            self.damage = None
 
     def _refused(self, failure: Failure, life: Life) -> None:
-        """Report it: a disk that lost only what it may has everything it needs."""
-        if not life.is_over:
-            self.simulation.found(f"{self.address} does not start: {failure.value!r}")
+        """Take it for the end of this life, if there is damage; else report it.
+
+        A disk that lost only what it may has everything that a start needs.
+        """
+        if life.is_over:
+            return
+        simulation = self.simulation
+        if self.damage is None or failure.check(StorageError) is None:
+            simulation.found(f"{self.address} does not start: {failure.value!r}")
+        simulation.note(self, "refuses to start:", failure.getErrorMessage())
+        simulation.tally["damage refused"] += 1
+        simulation.schedule.after(0, simulation.storm.crash, self, True)
 
     def _stopped(self, error: RaftError | None, life: Life) -> None:
         """Let a node that stopped by itself crash, once what it does is done."""
         simulation = self.simulation
         if error is None or life.is_over:
             return
-        if not self.broken:
+        if not self.broken or "invariant" in str(error):
             simulation.found(f"{self.address} stopped: {error}")
         simulation.schedule.after(0, simulation.storm.crash, self)
 
-    def _break_sometimes(self, life: Life) -> None:
+    def _takes_part(self, life: Life) -> None:
+        consensus = life.consensus
+        if consensus is not None:
+            options = self.simulation.circumstances.options
+            consensus.options = replace(
+                consensus.options, check_quorum=options.check_quorum
+            )
         self.broken = False
         life.disk.before = partial(self._before, life)
-
-    broken = False
 
     def _before(self, life: Life, operation: str) -> None:
         """Let the disk fail or be full, at the rate of the circumstances."""
@@ -306,7 +290,8 @@ class Machine:
         if self.broken or self.random.random() < rate:
             self.broken = True
             number = self.random.choice((errno.EIO, errno.ENOSPC))
-            self.simulation.tally["disk errors"] += 1
+            name = "disks full" if number == errno.ENOSPC else "disk errors"
+            self.simulation.tally[name] += 1
             self.simulation.note(self, f"fails to {operation}")
             raise OSError(number, os.strerror(number))
 

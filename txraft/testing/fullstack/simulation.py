@@ -18,8 +18,9 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from txraft.config import Config
+from txraft.testing.fullstack.machine import KINDS
 from txraft.testing.fullstack.node import Life, Machine
-from txraft.testing.fullstack.storm import FullStorm
+from txraft.testing.fullstack.storm import POINTS, FullStorm
 from txraft.testing.fullstack.streams import Streams
 from txraft.testing.fullstack.workload import FullWorkload
 from txraft.testing.linearizability import Kind, check
@@ -39,6 +40,9 @@ STORM = 20_000_000
 RECOVERY = {True: 40_000_000, False: 100_000_000}
 """Microseconds for a cluster to recover after the storm, with pre-vote and without."""
 
+MIXES = ((0,), (1,), (1,), (2,), (3,), (3,), (0, 1), (1, 2), (2, 3))
+"""Protocol versions of the nodes of one cluster: neighbours understand each other."""
+
 CLOSING = 5_000_000
 """Microseconds for all nodes to shut down."""
 
@@ -49,7 +53,7 @@ class FullSimulation:
     def __init__(self, seed: int, conversation: Conversation | None = None) -> None:
         self.seed = seed
         self.random = random = Random(seed)
-        self.circumstances = _possible(draw(seed, random))
+        self.circumstances = _possible(draw(seed, random), random)
         self.config = self._draw_config()
         self.schedule = Schedule()
         self.tally: Counter[str] = Counter()
@@ -59,7 +63,9 @@ class FullSimulation:
         self._findings: list[str] = []
         self._votes: dict[tuple[str, int], str] = {}
         self.oracles = Oracles()
-        self.buggify = Buggify(random, self.circumstances.armed)
+        self.buggify = Buggify(random, self.circumstances.armed, POINTS)
+        self.versions = random.choice(MIXES)
+        self.make_fsm = random.choice(KINDS)
         names = self.circumstances.names
         self.network = Network(self.schedule, random, names, self._link, self.tally)
         self._in_crumbs = random.random() < 0.3
@@ -89,7 +95,6 @@ class FullSimulation:
             snapshot_threshold=min(circumstances.snapshot_threshold, 1 << 30),
             trailing_logs=circumstances.trailing,
             pre_vote=circumstances.options.pre_vote,
-            protocol_version=random.choice((0, 1, 1, 2, 3)),
             shutdown_on_remove=False,
         )
 
@@ -116,7 +121,8 @@ class FullSimulation:
     def faults(self) -> int:
         """How many faults of any kind there were."""
         operated = ("membership changes", "transfers")
-        return sum(n for name, n in self.tally.items() if name not in operated)
+        counted = sum(n for name, n in self.tally.items() if name not in operated)
+        return counted + self.buggify.faults
 
     @property
     def fingerprint(self) -> int:
@@ -188,6 +194,8 @@ class FullSimulation:
         self.schedule.run_until(STORM)
         self._heal()
         self._demand_recovery()
+        if self.circumstances.protected:
+            self._demand_stability()
         self.ended = True
         self.workload_ends()
         self._shut_down()
@@ -204,6 +212,9 @@ class FullSimulation:
         self.network.calm(10_000)
         self.circumstances.disk_delays = (100, 2_000)
         for machine in self.machines.values():
+            if machine.damage is not None and machine.life is not None:
+                machine.crash(power_off=False)
+            machine.repair()
             machine.start()
             if machine.life is not None:
                 machine.resume(machine.life)
@@ -245,6 +256,14 @@ class FullSimulation:
         }
         return states == {(leader.fsm.state.index, leader.fsm.state.digest)}
 
+    def _demand_stability(self) -> None:
+        """Demand that the leader now in office stays there."""
+        leader = max(self.leaders, key=_term)
+        term = _term(leader)
+        self._let(int(5 * self.config.election_timeout * 1_000_000))
+        assert _leads(leader), "a leader that all can hear stays leader"
+        assert _term(leader) == term, "terms do not grow while all is well"
+
     def workload_ends(self) -> None:
         """Hold what clients were told against what was committed."""
         workload = self.workload
@@ -263,8 +282,8 @@ class FullSimulation:
             address = life.machine.address
             assert life in closed, f"{address} did not shut down"
             life.close()
-            left = self.workload.unfired.get(life, 0)
-            assert not left, f"{left} Deferreds of {address} did not fire"
+            left = +life.promises
+            assert not left, f"Deferreds of {address} did not fire: {dict(left)}"
             timers = [str(call) for call in life.clock.getDelayedCalls()]
             assert not timers, f"timers of {address} are left: {timers}"
             assert not life.host.ends, f"connections of {address} are left"
@@ -284,8 +303,11 @@ def _term(life: Life) -> int:
     return life.consensus.term if life.consensus is not None else 0
 
 
-def _possible(circumstances: Circumstances) -> Circumstances:
-    """Leave out what the timeouts of a real node are not made for."""
+def _possible(circumstances: Circumstances, random: Random) -> Circumstances:
+    """Leave out what the timeouts of a real node are not made for; add damage."""
+    rate = random.choice((0.0, 0.0, 0.2))
     return replace(
-        circumstances, longest_delay=min(circumstances.longest_delay, 200_000)
+        circumstances,
+        longest_delay=min(circumstances.longest_delay, 200_000),
+        damage_rate=0.0 if circumstances.fault_free else rate,
     )

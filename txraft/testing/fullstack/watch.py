@@ -1,16 +1,17 @@
 """What leaves a node, held against what is on its disk: promises are durable.
 
 A `WatchedTransport` is the real one; it looks at requests and answers on their way
-out, before they are bytes.
+out, before they are bytes. A `WatchedLog` is the real one too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from txraft.core.entry import Entry
 from txraft.core.messages import (
     Request,
     RequestVoteRequest,
@@ -18,10 +19,12 @@ from txraft.core.messages import (
     Response,
 )
 from txraft.interfaces import IncomingRPC, RPCHandler
+from txraft.storage.filelog import FileLog
 from txraft.transport.network import NetworkTransport
 
 Asks = Callable[[str, Request], None]
 Answers = Callable[[Request, Response], None]
+Stored = Callable[[int | None, Sequence[Entry]], None]
 
 
 class WatchedTransport(NetworkTransport):
@@ -68,3 +71,24 @@ class _WatchedRPC:
 
     def fail(self, error: str) -> None:
         self._rpc.fail(error)
+
+
+class WatchedLog(FileLog):
+    """The log on disk; it tells *stored* of entries, and of the term before them."""
+
+    stored: Stored
+
+    def store_logs(self, entries: Sequence[Entry]) -> None:
+        """Store *entries*."""
+        before = self._term_at(entries[0].index - 1) if entries else None
+        super().store_logs(entries)
+        if entries:
+            self.stored(before, entries)
+
+    def _term_at(self, index: int) -> int | None:
+        """Return the term of the entry at *index*; None if that is not here."""
+        if not index:
+            return 0
+        if not self.first_index() <= index <= self.last_index():
+            return None
+        return [term for first, term in self.term_runs() if first <= index][-1]

@@ -12,7 +12,13 @@ from txraft.errors import RaftError
 from txraft.testing.fullstack.node import Life
 from txraft.testing.linearizability import Kind, Operation, Value
 from txraft.testing.simulation.registers import encode
-from txraft.testing.simulation.workload import MAX_OPERATIONS, MENU, PATIENCE, Waiting
+from txraft.testing.simulation.workload import (
+    MAX_IN_BURSTS,
+    MAX_OPERATIONS,
+    MENU,
+    PATIENCE,
+    Waiting,
+)
 
 if TYPE_CHECKING:
     from txraft.testing.fullstack.simulation import FullSimulation
@@ -25,17 +31,14 @@ Answer = tuple[object, int]
 
 
 class FullWorkload:
-    """The clients, and the history of all that they asked for.
-
-    *handed_out* and *fired* count the Deferreds of nodes that did not crash since.
-    """
+    """The clients, and the history of all that they asked for."""
 
     def __init__(self, simulation: FullSimulation) -> None:
         self._simulation = simulation
         self.history: list[Operation] = []
         self.acknowledged: dict[bytes, int] = {}
         self.refused: dict[bytes, int] = {}
-        self.unfired: dict[Life, int] = {}
+        self._bursts = 0
         self._numbers = 0
         self._moments = 0
         self._known: dict[str, Value] = {}
@@ -52,11 +55,19 @@ class FullWorkload:
 
     def _next(self) -> None:
         simulation = self._simulation
-        if simulation.ended or len(self.history) >= MAX_OPERATIONS:
+        asked = self._numbers - self._bursts
+        if simulation.ended or asked >= MAX_OPERATIONS:
             return
         key = simulation.random.choice(tuple(MENU))
         kind = simulation.random.choice(MENU[key])
         self.ask(self._find_life(), kind, key, self._think)
+
+    def burst(self, life: Life, count: int) -> None:
+        """Have a node do writes that hold nobody up, so that they pile up there."""
+        if self._bursts < MAX_IN_BURSTS:
+            self._bursts += count
+            for _ in range(count):
+                self.ask(life, Kind.WRITE, "b")
 
     def _think(self) -> None:
         simulation = self._simulation
@@ -95,7 +106,6 @@ class FullWorkload:
 
     def _deliver(self, life: Life, waiting: Waiting, then: Then) -> None:
         assert life.raft is not None, "it takes part"
-        self.unfired[life] = self.unfired.get(life, 0) + 1
         asked: Deferred[Answer]
         if waiting.operation.kind is Kind.READ:
             asked = life.raft.linearizable().addCallback(self._read, life, waiting)
@@ -103,7 +113,7 @@ class FullWorkload:
             timeout = self._simulation.random.choice((None, 0.01, 1.0))
             applied = life.raft.apply(waiting.command, timeout)
             asked = applied.addCallback(lambda done: (done.response, done.index))
-        asked.addBoth(self._fired, life)
+        life.promised(waiting.operation.kind.name, asked)
         asked.addCallback(self._settle, waiting, then)
         asked.addErrback(self._failed, waiting, then)
         asked.addErrback(self._simulation.found_failure)
@@ -112,10 +122,6 @@ class FullWorkload:
 
     def _read(self, index: int, life: Life, waiting: Waiting) -> Answer:
         return life.fsm.state.values.get(waiting.operation.key), index
-
-    def _fired(self, outcome: Answer | Failure, life: Life) -> Answer | Failure:
-        self.unfired[life] -= 1
-        return outcome
 
     def _settle(self, answer: Answer, waiting: Waiting, then: Then) -> None:
         """Tell a client that its operation took effect."""

@@ -7,6 +7,7 @@ not in the code under test, which has no idea of them.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from random import Random
 
 POINTS = {
@@ -44,14 +45,19 @@ HARMLESS = frozenset(
 
 
 class Buggify:
-    """Decides whether a named point fires; *calm* is set when faults have to end."""
+    """Decides whether one of *points* fires; *calm* is set when faults have to end.
 
-    def __init__(self, random: Random, share: float) -> None:
+    About a *share* of them is armed.
+    """
+
+    def __init__(
+        self, random: Random, share: float, points: Mapping[str, float] = POINTS
+    ) -> None:
         self._random = random
         self.calm = False
         self.fired: Counter[str] = Counter()
         self.armed = {
-            name: chance for name, chance in POINTS.items() if random.random() < share
+            name: chance for name, chance in points.items() if random.random() < share
         }
 
     @property

@@ -38,6 +38,7 @@ class Circumstances:
     crash_rate: float
     pause_rate: float
     disk_fault_rate: float
+    damage_rate: float
     cut_rate: float
     degrade_rate: float
     heal_rate: float
@@ -90,6 +91,7 @@ def draw(seed: int, random: Random) -> Circumstances:
         clients=random.randint(2, 5),
         think=random.choice((50_000, 200_000, 500_000)),
         armed=random.choice((0.0, 0.15, 0.4, 0.6)),
+        damage_rate=0.0,
     )
     if seed % FAULT_FREE_EVERY == FAULT_FREE_EVERY - 1:
         return _without_faults(circumstances)
@@ -126,6 +128,7 @@ def _without_faults(circumstances: Circumstances) -> Circumstances:
         crash_rate=0.0,
         pause_rate=0.0,
         disk_fault_rate=0.0,
+        damage_rate=0.0,
         cut_rate=0.0,
         degrade_rate=0.0,
         change_rate=0.0,

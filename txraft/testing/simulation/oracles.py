@@ -5,6 +5,7 @@ Source: Raft dissertation, figure 3.2; the rules of `Ready`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from txraft.core.entry import Entry
@@ -31,8 +32,8 @@ class Oracles:
 
     def __init__(self) -> None:
         self.history = History()
-        self.changes_checked = 0
-        self._entries: dict[Position, tuple[int, Entry]] = {}
+        self._entries: dict[Position, tuple[object, ...]] = {}
+        self._previous: dict[Position, int] = {}
         self._votes: dict[tuple[str, int], str] = {}
         self._states: dict[int, int] = {0: 0}
         self._commands: dict[int, bytes] = {}
@@ -42,7 +43,7 @@ class Oracles:
     def check_turn(self, server: SimulatedServer, ready: Ready) -> None:
         """Check one server after its inputs, before its output is acted on."""
         consensus = server.consensus
-        self._check_entries(server, ready)
+        self._check_appended(server, ready)
         check_ready(consensus, ready)
         key = (
             consensus.role,
@@ -61,22 +62,31 @@ class Oracles:
         self.history.observe(consensus)
         self._check_own_copy(server)
 
-    def _check_entries(self, server: SimulatedServer, ready: Ready) -> None:
+    def _check_appended(self, server: SimulatedServer, ready: Ready) -> None:
+        if ready.append:
+            previous = server.consensus.log.term_at(ready.append[0].index - 1)
+            assert previous is not None, "the log has no gaps"
+            self.check_entries(previous, ready.append)
+
+    def check_entries(self, previous: int | None, entries: Sequence[Entry]) -> None:
         """Assert that an index and a term name one entry, and all that precede it.
 
+        *previous* is the term of the entry before *entries*, None if nobody knows.
         Source: Raft dissertation, figure 3.2, Log Matching.
         """
-        if not ready.append:
-            return
-        previous = server.consensus.log.term_at(ready.append[0].index - 1)
-        assert previous is not None, "the log has no gaps"
-        for entry in ready.append:
-            known = self._entries.setdefault(
-                (entry.index, entry.term), (previous, entry)
-            )
-            assert known == (previous, entry), (
+        for entry in entries:
+            position = (entry.index, entry.term)
+            said = (entry.type, entry.data, entry.configuration, entry.cluster)
+            known = self._entries.setdefault(position, said)
+            assert known == said, (
                 f"entry {entry.index} of term {entry.term} is not the same everywhere"
             )
+            if previous is not None:
+                before = self._previous.setdefault(position, previous)
+                assert before == previous, (
+                    f"entry {entry.index} of term {entry.term} follows entries of "
+                    f"terms {before} and {previous}"
+                )
             previous = entry.term
 
     def _check_own_copy(self, server: SimulatedServer) -> None:
