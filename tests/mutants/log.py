@@ -71,7 +71,7 @@ MUTANTS = (
     Mutant(
         name="a vote in the same term is not written",
         path="core/writes.py",
-        old="if state != self._issued_state:",
+        old="if state is not self._issued_state and state != self._issued_state:",
         new="if state.term != self._issued_state.term:",
         caught_by="seed 5",
     ),

@@ -148,7 +148,7 @@ MUTANTS = (
     Mutant(
         name="pending commands are not bounded",
         path="node/pending.py",
-        old="if len(self) >= self._max_entries or self._bytes + size > self._max_bytes:",
+        old="if waiting >= self._max_entries or self._bytes + size > self._max_bytes:",
         new="if False:",
         caught_by="tests.node.test_raft_apply.Applying.test_queue_full_is_refused_and_has_room_again",
     ),
@@ -193,5 +193,26 @@ MUTANTS = (
         old="elif rpc.body is not None:",
         new="elif False:",
         caught_by="tests.node.test_replies.Bodies.test_body_is_dropped_unless_it_is_taken",
+    ),
+    Mutant(
+        name="a leader's own copy is news at the next tick only",
+        path="core/leader.py",
+        old="return index > self.consensus.commit_index",
+        new="return False",
+        caught_by="tests.core.test_waiting.OwnCopy.test_waits_for_copy_that_may_commit",
+    ),
+    Mutant(
+        name="an answer that commits is news at the next tick only",
+        path="core/leader.py",
+        old="and request.last <= self.consensus.commit_index",
+        new="",
+        caught_by="tests.core.test_waiting.Answers.test_waits_for_an_answer_that_may_commit",
+    ),
+    Mutant(
+        name="an answer that makes room is news at the next tick only",
+        path="core/leader.py",
+        old="and progress.next > self.consensus.log.last_index",
+        new="",
+        caught_by="tests.core.test_waiting.Answers.test_waits_for_room_in_the_window",
     ),
 )

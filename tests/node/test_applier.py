@@ -80,8 +80,9 @@ class ApplierCase(SynchronousTestCase):
     def fetch(self, first: int, last: int) -> list[Entry] | Deferred[list[Entry]]:
         return self.log[first - 1 : last]
 
-    def settle(self, entry: Entry, response: object) -> None:
-        self.settled.append((entry.index, response))
+    def settle(self, entries: Sequence[Entry], responses: Sequence[object]) -> None:
+        for entry, response in zip(entries, responses, strict=True):
+            self.settled.append((entry.index, response))
 
     def turn(self) -> None:
         """Make the one call that is due, and none that it makes due."""
@@ -194,8 +195,8 @@ class Order(ApplierCase):
         for kind in (LogType.COMMAND, LogType.BARRIER):
             self.build()
             self.log[1].type = kind
-            self.settle = lambda entry, _: (  # type: ignore[method-assign]
-                self.applier.stop() if entry.index == 2 else None
+            self.settle = lambda entries, _: (  # type: ignore[method-assign]
+                self.applier.stop() if entries[-1].index == 2 else None
             )
             self.applier._settled = self.settle
 

@@ -53,7 +53,7 @@ class Bounds(PendingCase):
         """Applied, failed, late and withdrawn proposals give their bytes back."""
         proposal = self.pending.queue(command(b"1234567890"), None)
         self.appended()
-        self.pending.applied(proposal.entry, None)
+        self.pending.applied([proposal.entry], [None])
         self.assertEqual(self.successResultOf(proposal.deferred).index, 1)
 
         late = self.pending.queue(command(b"1234567890"), 1.0)
@@ -76,7 +76,7 @@ class Bounds(PendingCase):
         change = Proposal(Entry(5, 1, LogType.CONFIGURATION), None)
         self.pending.appended([change])
         change.entry.data = b"1234567890"
-        self.pending.applied(change.entry, None)
+        self.pending.applied([change.entry], [None])
         self.successResultOf(change.deferred)
 
         self.pending.queue(command(b"1234567890"), None)
@@ -98,7 +98,7 @@ class Outcomes(PendingCase):
         proposal = self.pending.queue(command(), None)
         self.appended(term=4, first=7)
 
-        self.pending.applied(proposal.entry, "response")
+        self.pending.applied([proposal.entry], ["response"])
 
         self.assertEqual(
             self.successResultOf(proposal.deferred), ApplyResult(7, 4, "response")
@@ -110,7 +110,7 @@ class Outcomes(PendingCase):
         proposal = self.pending.queue(command(), None)
         self.appended()
 
-        self.pending.applied(proposal.entry, ApplicationError("no"))
+        self.pending.applied([proposal.entry], [ApplicationError("no")])
 
         self.failureResultOf(proposal.deferred, ApplicationError)
 
@@ -119,7 +119,7 @@ class Outcomes(PendingCase):
         proposal = self.pending.queue(command(b"ours"), None)
         self.appended(term=1, first=7)
 
-        self.pending.applied(Entry(7, 2, LogType.COMMAND, b"theirs"), "response")
+        self.pending.applied([Entry(7, 2, LogType.COMMAND, b"theirs")], ["response"])
 
         self.failureResultOf(proposal.deferred, LeadershipLost)
 
@@ -142,6 +142,6 @@ class Outcomes(PendingCase):
         proposal.deferred.cancel()
         self.failureResultOf(proposal.deferred, CancelledError)
         self.assertEqual(len(self.pending), 1)
-        self.pending.applied(proposal.entry, None)
+        self.pending.applied([proposal.entry], [None])
 
         self.assertEqual(len(self.pending), 0)

@@ -319,7 +319,7 @@ def pause(cluster: Cluster, address: str) -> None:
 def take_and_commit(consensus: object, entry: Entry) -> None:
     """Take *entry* as from a leader that has committed it."""
     consensus.truncate_from(entry.index)  # type: ignore[attr-defined]
-    consensus.append(entry)  # type: ignore[attr-defined]
+    consensus.append([entry])  # type: ignore[attr-defined]
     consensus.commit(entry.index)  # type: ignore[attr-defined]
 
 

@@ -9,7 +9,7 @@ Source: Raft dissertation §4.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from txraft.errors import ConfigurationRefused
@@ -37,24 +37,24 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """An immutable list of servers. Order has no meaning but is kept."""
+    """An immutable list of servers. Order has no meaning but is kept.
+
+    *voters* are the addresses of those that vote, *addresses* those of all.
+    """
 
     servers: tuple[Server, ...] = ()
+    voters: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    addresses: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        voting = (s.address for s in self.servers if s.suffrage is Suffrage.VOTER)
+        object.__setattr__(self, "voters", tuple(voting))
+        object.__setattr__(self, "addresses", tuple(s.address for s in self.servers))
 
     @classmethod
     def of_voters(cls, addresses: Iterable[str]) -> Configuration:
         """Make a configuration of voters whose id is their address."""
         return cls(tuple(Server(address, address) for address in addresses))
-
-    @property
-    def voters(self) -> tuple[str, ...]:
-        """Addresses of the servers that vote."""
-        return tuple(s.address for s in self.servers if s.suffrage is Suffrage.VOTER)
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """Addresses of all servers."""
-        return tuple(s.address for s in self.servers)
 
     def server(self, address: str) -> Server | None:
         """Find a member by its address."""
@@ -67,8 +67,7 @@ class Configuration:
 
     def is_voter(self, address: str) -> bool:
         """Tell whether the server at *address* votes."""
-        server = self.server(address)
-        return server is not None and server.suffrage is Suffrage.VOTER
+        return address in self.voters
 
     def with_server(self, server: Server) -> Configuration:
         """Add *server*, or replace the one that has its id or its address."""

@@ -93,6 +93,7 @@ class Consensus:
         self.now = 0
         self.installing = False
         self.cluster_proposals: dict[int, bytes] = {}
+        self._hard_state = state
         self.writes = Writes(state)
         self._ready = Ready()
         self.role: Role = Follower(self, leader=None)
@@ -276,7 +277,14 @@ class Consensus:
     @property
     def hard_state(self) -> HardState:
         """The term and vote now in force, on disk or not yet."""
-        return HardState(self.term, self.voted_for, self.cluster)
+        last = self._hard_state
+        if not (
+            last.term == self.term
+            and last.voted_for == self.voted_for
+            and last.cluster == self.cluster
+        ):
+            self._hard_state = HardState(self.term, self.voted_for, self.cluster)
+        return self._hard_state
 
     @property
     def state_is_durable(self) -> bool:
@@ -287,6 +295,18 @@ class Consensus:
     def oldest_write_age(self) -> int:
         """Ticks that the oldest unfinished write has waited."""
         return self.writes.oldest_age(self.now)
+
+    def waits_for_copy(self, index: int) -> bool:
+        """Tell whether anything hangs on `synced` with all entries up to *index*.
+
+        If not, it may be told with the next input that matters, or the next tick.
+        """
+        return self.role.waits_for_copy(index)
+
+    def waits_for(self, peer: str, request: OutgoingRequest, answer: Response) -> bool:
+        """Tell whether anything hangs on *answer*; if not, it can wait likewise."""
+        accepted = isinstance(answer, AppendEntriesResponse) and answer.success
+        return not accepted or self.role.waits_for(peer, request)
 
     # What roles use ---------------------------------------------------------------
 
@@ -302,16 +322,21 @@ class Consensus:
         """Answer a `verify`."""
         self._ready.verified.append((token, index))
 
-    def append(self, entry: Entry) -> None:
-        """Append *entry*, which has its index and term, to the log."""
-        assert entry.index == self.log.last_index + 1, "the log has no gaps"
-        self.log.append(entry.term)
-        self._ready.append.append(entry)
-        if entry.configuration is not None:
-            self.configurations.append(entry.index, entry.configuration)
-            self.role.configuration_changed()
-        if entry.cluster is not None:
-            self.cluster_proposals[entry.index] = entry.cluster
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Append *entries*, which have their indexes and terms, to the log."""
+        assert entries[0].index == self.log.last_index + 1, "the log has no gaps"
+        if entries[0].term == entries[-1].term:  # terms never fall in between
+            self.log.append(entries[0].term, len(entries))
+        else:
+            for entry in entries:
+                self.log.append(entry.term)
+        self._ready.append += entries
+        for entry in entries:
+            if entry.configuration is not None:
+                self.configurations.append(entry.index, entry.configuration)
+                self.role.configuration_changed()
+            if entry.cluster is not None:
+                self.cluster_proposals[entry.index] = entry.cluster
 
     def truncate_from(self, index: int) -> None:
         """Drop the entry at *index* and all after it: another leader's never were."""

@@ -62,6 +62,10 @@ class Follower(BaseRole):
         """Wait anew: the candidate may win."""
         self._rest()
 
+    def waits_for_copy(self, index: int) -> bool:
+        """Tell that nothing does: what promises it is held back by the shell."""
+        return False
+
     def disconnected(self, peer: str) -> None:
         """Forget a leader that hung up, and campaign after a short random wait."""
         if peer != self.leader or not self.consensus.may_campaign:
@@ -140,8 +144,7 @@ class Follower(BaseRole):
         consensus = self.consensus
         if new[0].index <= consensus.log.last_index:
             consensus.truncate_from(new[0].index)
-        for entry in new:
-            consensus.append(entry)
+        consensus.append(new)
 
 
 def _fault(request: AppendEntriesRequest) -> str | None:

@@ -61,9 +61,9 @@ class Leader(BaseRole):
             cluster = consensus.random.getrandbits(128).to_bytes(16, "big")
         if consensus.options.opening_entry_lists_members:
             members = consensus.configuration
-            self._append(Entry(0, 0, LogType.ADD_PEER, configuration=members))
+            self._append([Entry(0, 0, LogType.ADD_PEER, configuration=members)])
         else:
-            self._append(Entry(0, 0, LogType.NOOP, cluster=cluster))
+            self._append([Entry(0, 0, LogType.NOOP, cluster=cluster)])
         self._round += 1
 
     # Entries ----------------------------------------------------------------------
@@ -71,14 +71,15 @@ class Leader(BaseRole):
     def propose(self, entries: Sequence[Entry]) -> None:
         """Append *entries*, unless this leader is about to go."""
         is_voter = self.consensus.configuration.is_voter(self.consensus.address)
-        if self.transferee is None and is_voter:
-            for entry in entries:
-                self._append(entry)
+        if entries and self.transferee is None and is_voter:
+            self._append(entries)
 
-    def _append(self, entry: Entry) -> None:
-        entry.index = self.consensus.log.last_index + 1
-        entry.term = self.consensus.term
-        self.consensus.append(entry)
+    def _append(self, entries: Sequence[Entry]) -> None:
+        index, term = self.consensus.log.last_index, self.consensus.term
+        for entry in entries:
+            index += 1
+            entry.index, entry.term = index, term
+        self.consensus.append(entries)
 
     @property
     def may_change_configuration(self) -> bool:
@@ -233,34 +234,53 @@ class Leader(BaseRole):
 
     def _replicate(self, address: str, progress: Progress) -> None:
         """Send as many requests as the follower's mode allows."""
-        while True:
-            if progress.mode is Mode.SNAPSHOT or self._is_paused(progress):
-                return
+        while not self._is_paused(progress) and self._has_something_for(progress):
             prev_term = self.consensus.log.term_at(progress.next - 1)
             if prev_term is None:
                 self._send_snapshot(address, progress)
                 return
-            if not self._send_entries(address, progress, prev_term):
-                return
+            self._send_entries(address, progress, prev_term)
 
     def _is_paused(self, progress: Progress) -> bool:
+        if progress.mode is Mode.SNAPSHOT:
+            return True
         resident = progress.next >= self.consensus.resident_from
         pipelined = resident and progress.mode is Mode.REPLICATE
         limit = self.consensus.options.max_inflight_requests if pipelined else 1
         return progress.inflight >= limit or progress.wait_until > self.consensus.now
 
-    def _send_entries(self, address: str, progress: Progress, prev_term: int) -> bool:
-        """Send one request if there is something to say; tell whether there was."""
+    def _has_something_for(self, progress: Progress) -> bool:
+        """Tell whether there are entries to send, or news without any.
+
+        The commit index is said again once in a while: a follower that restarted
+        between two heartbeats has forgotten it, and heartbeats do not carry it.
+        """
+        consensus = self.consensus
+        end = self._end_for(progress)
+        if progress.next <= end or progress.mode is Mode.PROBE:
+            return True
+        if progress.inflight:
+            return False
+        commit = min(consensus.commit_index, max(end, progress.next - 1))
+        is_news = progress.commit_sent < commit
+        longest = 0 if is_news else consensus.options.heartbeat_timeout_ticks
+        return consensus.now - progress.commit_due >= longest
+
+    def _end_for(self, progress: Progress) -> int:
+        """Return the last entry that is for this follower: to one that was removed,
+        that is the entry that says so."""
+        last = self.consensus.log.last_index
+        return last if progress.leaving is None else min(last, progress.leaving)
+
+    def _send_entries(self, address: str, progress: Progress, prev_term: int) -> None:
+        """Send one request, with the entries that fit or with none."""
         consensus = self.consensus
         last = self._last_to_send(progress)
-        prev = progress.next - 1
         commit = min(consensus.commit_index, last)
-        if last == prev and not self._has_news(progress, commit):
-            return False
         resident = progress.next >= consensus.resident_from
         request = Replicate(
             term=consensus.term,
-            prev_index=prev,
+            prev_index=progress.next - 1,
             prev_term=prev_term,
             last=last,
             commit=commit,
@@ -274,31 +294,14 @@ class Leader(BaseRole):
         if resident and progress.mode is Mode.REPLICATE:
             progress.next = last + 1
         consensus.send(address, request)
-        return True
 
     def _last_to_send(self, progress: Progress) -> int:
         consensus = self.consensus
-        last = consensus.log.last_index
-        if progress.leaving is not None:
-            last = min(last, progress.leaving)
         most = progress.next + consensus.options.max_append_entries - 1
-        last = min(last, most)
+        last = min(self._end_for(progress), most)
         if progress.next <= last and progress.next >= consensus.resident_from:
             return consensus.fit(progress.next, last)
         return max(last, progress.next - 1)
-
-    def _has_news(self, progress: Progress, commit: int) -> bool:
-        """Tell whether a request without entries has something to say.
-
-        The commit index is said again once in a while: a follower that restarted
-        between two heartbeats has forgotten it, and heartbeats do not carry it.
-        """
-        if progress.mode is Mode.PROBE:
-            return True
-        waited = self.consensus.now - progress.commit_due
-        is_news = progress.commit_sent < commit
-        longest = 0 if is_news else self.consensus.options.heartbeat_timeout_ticks
-        return progress.inflight == 0 and waited >= longest
 
     def _send_snapshot(self, address: str, progress: Progress) -> None:
         """Send a snapshot to a follower that answers; it is too much to waste."""
@@ -311,6 +314,26 @@ class Leader(BaseRole):
         consensus.send(
             address,
             SendSnapshot(consensus.term, index, consensus.now, progress.life),
+        )
+
+    # What can wait ----------------------------------------------------------------
+
+    def waits_for_copy(self, index: int) -> bool:
+        """Tell whether entries up to *index* may commit by this server's own copy."""
+        return index > self.consensus.commit_index
+
+    def waits_for(self, peer: str, request: OutgoingRequest) -> bool:
+        """Tell whether it would commit anything, or let anything be sent, that *peer*
+        has accepted *request*."""
+        progress = self.followers.get(peer)
+        return not (
+            progress is not None
+            and isinstance(request, Replicate)
+            and request.last <= self.consensus.commit_index
+            and progress.next > self.consensus.log.last_index
+            and progress.mode is Mode.REPLICATE
+            and progress.leaving is None
+            and self.transferee is None
         )
 
     # Answers ----------------------------------------------------------------------

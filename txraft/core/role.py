@@ -39,6 +39,14 @@ class BaseRole:
     def synced(self, index: int) -> None:
         """Learn that the log up to *index* is durable, as this role wrote it."""
 
+    def waits_for_copy(self, index: int) -> bool:
+        """Tell whether anything hangs on this server's own copy up to *index*."""
+        return True
+
+    def waits_for(self, peer: str, request: OutgoingRequest) -> bool:
+        """Tell whether anything hangs on *peer* having accepted *request*."""
+        return True
+
     def granted_vote(self) -> None:
         """Learn that this server has just given its vote away."""
 

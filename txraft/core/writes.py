@@ -36,7 +36,7 @@ class Writes:
 
     def issue(self, ready: Ready, state: HardState, last_index: int, now: int) -> None:
         """Put into *ready* what has to be written, and its number."""
-        if state != self._issued_state:
+        if state is not self._issued_state and state != self._issued_state:
             ready.hard_state = self._issued_state = state
         ready.has_write = bool(
             ready.hard_state

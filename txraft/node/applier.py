@@ -29,7 +29,7 @@ class Applier:
     """Applies entries up to the commit index.
 
     *fetch* returns entries *first* to at most *last*, or a Deferred of them.
-    *settled* is told each entry and its response; *failed* is told why this
+    *settled* is told entries and their responses; *failed* is told why this
     replica must stop. A slice ends after *slice_seconds*: between two commands, or
     between two batches of an FSM that takes batches.
     """
@@ -40,7 +40,7 @@ class Applier:
         clock: IReactorTime,
         slice_seconds: float,
         fetch: Fetch,
-        settled: Callable[[Entry, object], None],
+        settled: Callable[[Sequence[Entry], Sequence[object]], None],
         failed: Callable[[str, Failure], None],
         applied_index: int,
     ) -> None:
@@ -60,8 +60,7 @@ class Applier:
         self._waiting: list[tuple[int, Callable[[int], None]]] = []
         self.applied_index = applied_index
         self.last_command_index = 0
-        batching = isinstance(fsm, BatchingFSM)
-        self._apply_commands = self._apply_batch if batching else self._apply_each
+        self._batching_fsm = fsm if isinstance(fsm, BatchingFSM) else None
 
     @property
     def backlog(self) -> int:
@@ -161,7 +160,12 @@ class Applier:
             entry = entries[position]
             if entry.type is LogType.COMMAND:
                 end = _end_of_commands(entries, position)
-                if not self._apply_commands(entries, position, end):
+                if self._batching_fsm is None:
+                    go_on = self._apply_each(entries, position, end)
+                else:
+                    fsm = self._batching_fsm
+                    go_on = self._apply_batch(fsm, entries, position, end)
+                if not go_on:
                     return False
                 position = end
             else:
@@ -171,20 +175,19 @@ class Applier:
                     return False
         return True
 
-    def _apply_batch(self, entries: Sequence[Entry], first: int, end: int) -> bool:
-        assert isinstance(self._fsm, BatchingFSM)
+    def _apply_batch(
+        self, fsm: BatchingFSM, entries: Sequence[Entry], first: int, end: int
+    ) -> bool:
         while first < end:
             batch = entries[first:end]
             try:
-                responses = self._fsm.apply_batch(batch)
+                responses = fsm.apply_batch(batch)
                 waits = _last_waits(responses, len(batch))
             except Exception:
                 self._fail(FSM_FAILED, Failure())
                 return False
             first += len(responses)
-            settled = responses[:-1] if waits else responses
-            for entry, response in zip(batch, settled, strict=False):
-                self._settle(entry, response)
+            self._settle_batch(batch, responses[:-1] if waits else responses)
             if waits:
                 waiting = responses[-1]
                 assert isinstance(waiting, Deferred), "the last one waits"
@@ -255,11 +258,20 @@ class Applier:
         self._settle(entry, result)
         return True
 
+    def _settle_batch(
+        self, batch: Sequence[Entry], responses: Sequence[object]
+    ) -> None:
+        """Settle as many commands of *batch* as have *responses*."""
+        if responses:
+            settled = batch[: len(responses)]
+            self.applied_index = self.last_command_index = settled[-1].index
+            self._settled(settled, responses)
+
     def _settle(self, entry: Entry, response: object) -> None:
         self.applied_index = entry.index
         if entry.type in (LogType.COMMAND, LogType.BARRIER):
             self.last_command_index = entry.index
-        self._settled(entry, response)
+        self._settled((entry,), (response,))
 
     def _tell_waiting(self) -> None:
         if not self._waiting:

@@ -33,6 +33,7 @@ class Notices:
     def __init__(self, raft: Raft, parts: Parts) -> None:
         self._raft = raft
         self._parts = parts
+        self._role: object = None
         self._told_membership = -1
         self._was_member = False
         self._removed_at: float | None = None
@@ -59,7 +60,9 @@ class Notices:
     def turned(self, shell: Shell) -> None:
         """Tell of changes of role, leader and membership."""
         consensus = shell.consensus
-        self.changed(shell, state_of(consensus), consensus.leader)
+        if consensus.role is not self._role or consensus.leader != self.leader:
+            self._role = consensus.role
+            self.changed(shell, state_of(consensus), consensus.leader)
         heard_leader, heard_at = shell.heard
         if self.state is RaftState.LEADER:
             self.last_contact = self._parts.clock.seconds()
@@ -122,11 +125,10 @@ class Notices:
 
     def _membership_committed(self, shell: Shell) -> None:
         history = shell.consensus.configurations
-        addresses = history.latest.addresses
         if history.latest_index != self._told_membership:
             self._told_membership = history.latest_index
             self._tell_membership(shell, history.latest)
-        if self._parts.address in addresses:
+        if self._parts.address in history.latest.addresses:
             self._was_member, self._removed_at = True, None
         elif self._was_member or _was_listed(history, self._parts.address):
             self._leave_if_removed()

@@ -6,7 +6,7 @@ applied* before an entry is appended, *unknown* from then until it is committed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -19,7 +19,7 @@ from txraft.errors import LeadershipLost, QueueFull, RaftError
 from txraft.node.meters import Timer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ApplyResult:
     """The outcome of `Raft.apply`: where the entry stands, and the FSM's response."""
 
@@ -115,10 +115,11 @@ class Pending:
 
         Raises: QueueFull, if too much waits for an outcome already.
         """
-        size = len(entry.data or b"")
-        if len(self) >= self._max_entries or self._bytes + size > self._max_bytes:
+        size = len(entry.data) if entry.data else 0
+        waiting = len(self._queued) + len(self._appended)
+        if waiting >= self._max_entries or self._bytes + size > self._max_bytes:
             raise QueueFull(
-                f"{len(self)} entries of {self._bytes} bytes wait for an outcome"
+                f"{waiting} entries of {self._bytes} bytes wait for an outcome"
             )
         self._bytes += size
         proposal = Proposal(entry, deadline, size)
@@ -158,15 +159,19 @@ class Pending:
             self._timed_since = perf_counter()
         return refused
 
-    def applied(self, entry: Entry, response: object) -> None:
-        """Answer whoever waits for *entry*.
+    def applied(self, entries: Sequence[Entry], responses: Sequence[object]) -> None:
+        """Answer whoever waits for one of *entries*; the responses are in their order.
 
         One who waits for what another leader has replaced by it is not answered
         with its response: an index may be written twice, in two terms.
         """
-        proposal = self._appended.pop(entry.index, None)
-        if proposal is None:
-            return
+        if self._appended:  # on a follower nobody waits
+            for entry, response in zip(entries, responses, strict=True):
+                proposal = self._appended.pop(entry.index, None)
+                if proposal is not None:
+                    self._answer(proposal, entry, response)
+
+    def _answer(self, proposal: Proposal, entry: Entry, response: object) -> None:
         if entry.index == self._timed_index:
             self.commits.add(perf_counter() - self._timed_since)
         self._forget(proposal)

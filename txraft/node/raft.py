@@ -6,8 +6,7 @@ Source: hashicorp/raft `Raft`; the names are its own, in snake_case.
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import SystemRandom
-from typing import TYPE_CHECKING
+from random import Random
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -56,9 +55,6 @@ from txraft.node.waiting import waiter_for
 from txraft.node.worker import Workers
 from txraft.wire.entries import encode_new
 
-if TYPE_CHECKING:
-    from random import Random
-
 
 class Raft(Status, Membership, Founding):
     """One node: a member of a cluster that keeps *fsm* equal on all of them.
@@ -105,7 +101,7 @@ class Raft(Status, Membership, Founding):
             server_id or address,
             transport,
             clock,
-            random or SystemRandom(),
+            random or Random(),  # noqa: S311 - election timeouts are no secret
             workers,
         )
         self._shell = None

@@ -195,10 +195,12 @@ class Shell:
 
     def answered(self, peer: str, request: OutgoingRequest, answer: Response) -> None:
         """Take a peer's answer, unless it is in another life."""
-        if self._wrong_life(peer, answer) is None:
-            self._input(self.consensus.response, peer, request, answer)
-        else:
+        if self._wrong_life(peer, answer) is not None:
             self.lost(peer, request, False)
+            return
+        self._inputs.append((self.consensus.response, (peer, request, answer)))
+        if self.consensus.waits_for(peer, request, answer):
+            self.schedule()
 
     def _wrong_life(self, peer: str | None, message: Request | Response) -> str | None:
         header, history = message.header, self.consensus.configurations
@@ -255,7 +257,9 @@ class Shell:
 
     def _synced(self, number: int) -> None:
         self._release()
-        self._input(self.consensus.synced, number)
+        self._inputs.append((self.consensus.synced, (number,)))
+        if self.consensus.waits_for_copy(self.writer.synced_index):
+            self.schedule()
 
     # The turn
 

@@ -287,10 +287,12 @@ class FileLog:
         index = self._index
         if not index.is_empty and first <= index.view.last:
             index.truncate(first)
-        for entry in entries:
-            index.note_term(entry.index, entry.term)
-            if is_special(entry):
-                index.special.append(entry)
+        if entries[0].term == entries[-1].term:  # terms never fall in between
+            index.note_term(first, entries[0].term)
+        else:
+            for entry in entries:
+                index.note_term(entry.index, entry.term)
+        index.special += filter(is_special, entries)
         base = position_of(tail.sequence, start)
         index.append(first, [base + place for place in places], lengths)
 

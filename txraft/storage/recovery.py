@@ -63,7 +63,7 @@ class Recovered:
 
 def is_special(entry: Entry) -> bool:
     """Tell whether boot wants to see *entry*: membership or a cluster's identity."""
-    return entry.type in MEMBERSHIP_TYPES or entry.cluster is not None
+    return entry.cluster is not None or entry.type in MEMBERSHIP_TYPES
 
 
 def recover(

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -244,11 +244,9 @@ def pack_entries(entries: Sequence[Entry]) -> tuple[bytes, list[int], list[int]]
     Returns: the payload, and each entry's place in it (that of its length) and
         length.
     """
-    lengths = [len(entry.encoded) for entry in entries]
-    pieces = []
-    for entry, length in zip(entries, lengths, strict=True):
-        pieces.append(_LENGTH.pack(length))
-        pieces.append(entry.encoded)
+    encoded = [entry.encoded for entry in entries]
+    lengths = list(map(len, encoded))
+    pieces = chain.from_iterable(zip(map(_LENGTH.pack, lengths), encoded, strict=True))
     steps = accumulate((LENGTH_BYTES + length for length in lengths), initial=0)
     return b"".join(pieces), list(steps)[:-1], lengths
 
