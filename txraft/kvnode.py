@@ -33,6 +33,7 @@ from txraft.stores import Stores, open_stores
 from txraft.transport.gate import Gate
 from txraft.transport.identity import PeerNames
 from txraft.transport.network import NetworkTransport
+from txraft.transport.refusals import Refusals
 from txraft.transport.tcp import TCPStreamLayer
 from txraft.transport.tls import TLSStreamLayer
 
@@ -177,6 +178,9 @@ class KVNode:
             worker=worker,
             access=keyring.access,
             meta={"insecure_peers": "true"} if self._settings.insecure_peers else {},
+            refusals=Refusals(
+                self._reactor, self._settings.limits.connections, "HTTP connection"
+            ),
         )
         tls = keyring.http
         listening: Deferred[IListeningPort] = serverFromString(

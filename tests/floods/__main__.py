@@ -20,6 +20,7 @@ from tests.security.members import Member, SecureCluster
 MAX_PAUSE = 5.0
 MAX_GROWTH_MIB = 400.0
 VALUE = b"v" * 65536
+OVER_HTTP = ("requests", "drops", "bodies", "readers")
 
 
 class Load:
@@ -68,9 +69,12 @@ class Flooded(SecureCluster):
     def flood(self, kind: str, count: int, seconds: float) -> bool:
         """Run one flood, print its line, and tell whether it was borne."""
         victim = self.leader() or self.members[0]
-        port = {"requests": victim.http, "deafness": self.absent.port}.get(
-            kind, victim.port
-        )
+        port = victim.http if kind in OVER_HTTP else victim.port
+        if kind == "deafness":
+            port = self.absent.port
+        elif kind == "readers":
+            for number in range(32):
+                victim.request("PUT", f"/v1/kv/much/{number}", bytes(500_000))
         pair = self.absent.pair
         assert pair is not None
         command = [sys.executable, "-m", "tests.floods.attack", kind]

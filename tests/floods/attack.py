@@ -20,28 +20,40 @@ from tests.security.members import client_context
 
 PIECE = bytes(1 << 16)
 HALF_REQUEST = b"PUT /v1/kv/k HTTP/1.1\r\nHost: n1\r\nContent-Length: 100\r\n\r\nhalf"
-ANNOUNCEMENT = b"\x00\x81\xa7Entries\x91\x81\xa4Data\xc6\x80\x00\x00\x00"
+ANNOUNCEMENT = b"\x00\x81\xa7Entries\x91\x81\xa4Data"
+DRIP_SECONDS = 0.5
 ELSEWHERE = "127.0.0.66"
 """Where floods of strangers come from: not the address of a member."""
 
 Flood = Callable[[int, int, float, Pair], int]
 
 
-def _hold(port: int, count: int, seconds: float, data: bytes) -> int:
+def _hold(
+    port: int, count: int, seconds: float, data: bytes, drops: bytes = b""
+) -> int:
     """Keep *count* connections going that send *data* and no more; count them.
 
-    What is closed is opened again, until the time is over.
+    With *drops* each sends one byte of that every DRIP_SECONDS besides. What is closed
+    is opened again, until the time is over.
     """
     selector = selectors.DefaultSelector()
     until = time.monotonic() + seconds
-    begun = 0
+    begun, falls = 0, time.monotonic() + DRIP_SECONDS
+    left = dict.fromkeys(range(0), drops)
     while time.monotonic() < until:
+        if drops and time.monotonic() >= falls:
+            falls += DRIP_SECONDS
+            for key in list(selector.get_map().values()):
+                drop, left[key.fd] = left[key.fd][:1], left[key.fd][1:]
+                with contextlib.suppress(OSError):
+                    key.fileobj.send(drop)  # type: ignore[union-attr]
         for _ in range(min(512, count - len(selector.get_map()))):
             connection = socket.socket()
             connection.setblocking(False)
             connection.bind((ELSEWHERE, 0))
             connection.connect_ex(("127.0.0.1", port))
             selector.register(connection, selectors.EVENT_WRITE)
+            left[connection.fileno()] = drops
             begun += 1
         for key, events in selector.select(0.01):
             connection = key.fileobj  # type: ignore[assignment]
@@ -72,10 +84,19 @@ def connections(port: int, count: int, seconds: float, pair: Pair) -> int:
 
 def handshakes(port: int, count: int, seconds: float, pair: Pair) -> int:
     """Begin handshakes and never go on."""
+    return _hold(port, count, seconds, _hello()[:200])
+
+
+def drips(port: int, count: int, seconds: float, pair: Pair) -> int:
+    """Begin handshakes and go on byte by byte."""
+    return _hold(port, count, seconds, _hello()[:20], _hello()[20:])
+
+
+def _hello() -> bytes:
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     with contextlib.suppress(ssl.SSLWantReadError):
         client_context(None).wrap_bio(incoming, outgoing).do_handshake()
-    return _hold(port, count, seconds, outgoing.read()[:200])
+    return outgoing.read()
 
 
 def requests(port: int, count: int, seconds: float, pair: Pair) -> int:
@@ -83,8 +104,67 @@ def requests(port: int, count: int, seconds: float, pair: Pair) -> int:
     return _hold(port, count, seconds, HALF_REQUEST)
 
 
+def drops(port: int, count: int, seconds: float, pair: Pair) -> int:
+    """Begin HTTP requests and go on byte by byte."""
+    return _hold(port, count, seconds, HALF_REQUEST, bytes(90))
+
+
+def bodies(port: int, count: int, seconds: float, pair: Pair) -> int:
+    """Send all but the end of bodies that are as long as a body may be."""
+    half = b"PUT /v1/kv/k HTTP/1.1\r\nHost: n1\r\nContent-Length: 1048576\r\n\r\n"
+    selector, until, sent = selectors.DefaultSelector(), time.monotonic() + seconds, 0
+    left: dict[int, int] = {}
+    while time.monotonic() < until:
+        for _ in range(min(64, count - len(selector.get_map()))):
+            connection = socket.create_connection(("127.0.0.1", port), 5.0)
+            connection.sendall(half)
+            connection.setblocking(False)
+            selector.register(connection, selectors.EVENT_WRITE)
+            left[connection.fileno()] = (1 << 20) - 1
+        for key, _ in selector.select(0.01):
+            connection = key.fileobj  # type: ignore[assignment]
+            try:
+                size = connection.send(PIECE[: left[key.fd]])
+            except BlockingIOError:
+                continue
+            except OSError:
+                selector.unregister(connection)
+                connection.close()
+                continue
+            left[key.fd] -= size
+            sent += size
+            if not left[key.fd]:
+                selector.modify(connection, selectors.EVENT_READ)
+                left[key.fd] = 1
+    return sent
+
+
+def readers(port: int, count: int, seconds: float, pair: Pair) -> int:
+    """Ask for all that is there, over and over, and read none of it."""
+    request = b"GET /v1/kv/?recurse HTTP/1.1\r\nHost: n1\r\n\r\n"
+    kept, until = [], time.monotonic() + seconds
+    while time.monotonic() < until:
+        if len(kept) == count:
+            time.sleep(0.1)
+            continue
+        with contextlib.suppress(OSError):
+            connection = socket.create_connection(("127.0.0.1", port), 1.0)
+            connection.sendall(request)
+            kept.append(connection)
+    return len(kept)
+
+
 def frames(port: int, count: int, seconds: float, pair: Pair) -> int:
     """Announce 2 GiB on each of a few connections of a true member, and send them."""
+    return _send_on(port, count, seconds, pair, b"\xc6\x80\x00\x00\x00")
+
+
+def unfinished(port: int, count: int, seconds: float, pair: Pair) -> int:
+    """Send messages as large as one may be, all but their ends."""
+    return _send_on(port, count, seconds, pair, b"\xc6\x03\xf0\x00\x00")
+
+
+def _send_on(port: int, count: int, seconds: float, pair: Pair, header: bytes) -> int:
     context, until, sent = client_context(pair), time.monotonic() + seconds, 0
     open_ones: list[ssl.SSLSocket] = []
     while time.monotonic() < until:
@@ -92,7 +172,7 @@ def frames(port: int, count: int, seconds: float, pair: Pair) -> int:
             with contextlib.suppress(OSError):
                 plain = socket.create_connection(("127.0.0.1", port), 1.0)
                 secure = context.wrap_socket(plain)
-                secure.sendall(ANNOUNCEMENT)
+                secure.sendall(ANNOUNCEMENT + header)
                 open_ones.append(secure)
         for secure in list(open_ones):
             try:
@@ -122,8 +202,13 @@ def deafness(port: int, count: int, seconds: float, pair: Pair) -> int:
 FLOODS: dict[str, Flood] = {
     "connections": connections,
     "handshakes": handshakes,
+    "drips": drips,
     "requests": requests,
+    "drops": drops,
+    "bodies": bodies,
+    "readers": readers,
     "frames": frames,
+    "unfinished": unfinished,
     "deafness": deafness,
 }
 

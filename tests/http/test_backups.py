@@ -236,7 +236,7 @@ class Bodies(SiteCase):
 
     def test_only_an_operator_sends_one(self) -> None:
         """A stranger is refused at the head, and no file is made for him."""
-        self.site._api._access = Strangers()
+        self.site.api._access = Strangers()
         channel, transport = self.connect()
 
         channel.dataReceived(self.head(1000))

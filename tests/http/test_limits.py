@@ -25,6 +25,7 @@ class Values(SynchronousTestCase):
             ({"leader_wait": 11.0}, "leader_wait"),
             ({"max_value_bytes": 2 << 20}, "max_value_bytes"),
             ({"max_key_bytes": 4096}, "max_line_bytes"),
+            ({"max_body_bytes": 1 << 30}, "max_bodies_bytes"),
         ):
             error = self.assertRaises(ConfigError, HTTPLimits, **change)
             self.assertEqual(len(error.problems), 1)

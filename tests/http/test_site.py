@@ -269,7 +269,8 @@ class Connections(SiteCase):
         self.assertIn(b"200 OK", response)
 
     def test_idle_ones_are_closed(self) -> None:
-        _, transport = self.connect()
+        channel, transport = self.connect()
+        channel.dataReceived(put(b"k", b"v"))
 
         self.clock.advance(59)
         self.assertTrue(transport.connected)

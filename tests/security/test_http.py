@@ -12,7 +12,7 @@ from typing import ClassVar
 import trustme
 
 from tests.security.forgery import CLIENT, Pair
-from tests.security.members import Member, SecureCluster, identity, wait
+from tests.security.members import Member, SecureCluster, identity, port_of, wait
 
 TOKENS = {
     "read": "read-token-0123456789",
@@ -154,8 +154,10 @@ class HTTPS(SecureCluster):
 
     def test_certificate_of_another_authority(self) -> None:
         pair = self.forge.issue("ops.test", uses=CLIENT, ca=trustme.CA())
+        mark = len(self.members[0].log)
         with self.assertRaises((ssl.SSLError, ConnectionError)):
             self.ask("GET", "/v1/status/leader", None, pair)
+        self.assertTold("closed: its TLS handshake failed: certificate verify", mark)
 
     def test_role_claimed_by_a_client(self) -> None:
         """Only another node may say with which role it forwards."""
@@ -166,8 +168,25 @@ class HTTPS(SecureCluster):
 
     def test_plain_http(self) -> None:
         """Without TLS nothing is answered."""
+        mark = len(self.members[0].log)
         status, _ = self.members[0].request("GET", "/v1/status/leader")
         self.assertEqual(status, 0)
+        self.assertTold("closed: its TLS handshake failed: http request", mark)
+
+    def test_stranger_is_logged(self) -> None:
+        """Whoever tries tokens is seen, and the tokens are not."""
+        mark = len(self.members[0].log)
+        headers = {"X-Consul-Token": "guess-0123456789-guess"}
+        self.assertEqual(self.ask("PUT", "/v1/kv/k", headers), 403)
+        self.assertTold("refused: it may not send such a request", mark)
+        self.assertNotIn("guess", self.members[0].log)
+
+    def assertTold(self, reason: str, since: int) -> None:
+        """Assert that the first member says *reason* once of an HTTP client."""
+        member = self.members[0]
+        words = ("HTTP connection from", reason)
+        wait(lambda: bool(member.lines(*words, since=since)), lambda: member.log)
+        self.assertEqual(len(member.lines("HTTP connection from", since=since)), 1)
 
     def test_tokens_are_reread(self) -> None:
         """SIGHUP takes new tokens; a file that others may read is not taken."""
@@ -207,6 +226,7 @@ class SlowClients(SecureCluster):
             began = time.monotonic()
             with socket.create_connection(("127.0.0.1", self.members[0].http)) as slow:
                 slow.sendall(head)
+                port = port_of(slow)
                 answer = b""
                 slow.settimeout(0.1)
                 while time.monotonic() - began < 10:
@@ -221,5 +241,8 @@ class SlowClients(SecureCluster):
                     if not piece:
                         break
             self.assertLess(time.monotonic() - began, 5)
-            self.assertIn(b"408", answer)
+            self.assertEqual(answer.count(b"408 Request Time"), 1)
+            lines = self.members[0].lines(f"port={port})")
+            self.assertEqual(len(lines), 1, lines)
+            self.assertIn("closed: a request took too long to arrive", lines[0])
         self.assertCommits()

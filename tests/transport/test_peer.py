@@ -45,7 +45,7 @@ class PeerCase(SynchronousTestCase):
 
     def observe(self, event: LogEvent) -> None:
         """Keep the warnings of the transport."""
-        if "peer" in str(event.get("log_namespace")):
+        if "refusals" in str(event.get("log_namespace")):
             self.warnings.append(event)
 
     def dial(self) -> RawPeer:
@@ -122,6 +122,8 @@ class Garbage(PeerCase):
         self.clock.advance(limits.warning_interval)
         self.send(self.dial(), b"GET")
         self.assertEqual(len(self.warnings), limits.max_warnings + 1)
+        left_out = f" ({limits.max_warnings * 2} more before it)"
+        self.assertEqual(self.warnings[-1]["before"], left_out)
 
 
 class SlowDrip(PeerCase):

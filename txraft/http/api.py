@@ -94,10 +94,10 @@ class API(Resource):
         self._patient.close()
 
     def _accept(self, request: Request) -> tuple[Call, Endpoint]:
-        if self._in_flight >= self._limits.max_requests_in_flight:
-            raise not_applied("The node is busy: try again in a second.", RETRY_AFTER)
         call = Call(request)
         call.role = check_access(self._access, call)
+        if self._in_flight >= self._limits.max_requests_in_flight:
+            raise not_applied("The node is busy: try again in a second.", RETRY_AFTER)
         endpoint, rest = self._find(call)
         call.route = call.path if rest is None else call.path[: -len(rest) or None]
         if call.parameters:

@@ -39,6 +39,20 @@ class HTTPLimits:
     max_connections: int = _option(
         12_000, "Open connections before more are refused with 503."
     )
+    max_new_connections: int = _option(
+        4096,
+        "Open connections of which no request was let in yet. Of more, the one that "
+        "has waited longest is closed, or newcomers are while all of them are new.",
+    )
+    max_new_connections_per_address: int = _option(
+        1024, "The same, from one IP address."
+    )
+    max_bodies_bytes: int = _option(
+        128 << 20,
+        "Bytes of the bodies of all requests that arrive or are at work, but for "
+        "backups; a request beyond that is refused with 503. At least "
+        "`max_body_bytes`.",
+    )
     max_waiting: int = _option(
         11_000, "Blocking queries that wait before more are refused with 503."
     )
@@ -113,6 +127,11 @@ class HTTPLimits:
             problems.append(
                 f"max_line_bytes ({self.max_line_bytes}) is less than four times "
                 f"max_key_bytes ({self.max_key_bytes})"
+            )
+        if self.max_body_bytes > self.max_bodies_bytes:
+            problems.append(
+                f"max_body_bytes ({self.max_body_bytes}) is more than "
+                f"max_bodies_bytes ({self.max_bodies_bytes})"
             )
         if problems:
             raise ConfigError(problems)

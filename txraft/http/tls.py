@@ -7,6 +7,7 @@ from typing import Any
 from cryptography import x509
 from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import (
+    IAddress,
     IOpenSSLClientConnectionCreator,
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
@@ -56,7 +57,7 @@ class HTTPTLS:
 
     def wrap(self, site: IProtocolFactory, clock: IReactorTime) -> IProtocolFactory:
         """Make a factory that puts TLS before the connections of *site*."""
-        return TLSMemoryBIOFactory(self, False, site, clock)
+        return _TLSFactory(self, False, site, clock)
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> Any:
         """Make the state of one connection."""
@@ -73,6 +74,17 @@ class HTTPTLS:
         return optionsForClientTLS(
             hostname.decode("ascii"), trustRoot=trust, clientCertificate=own
         )
+
+
+class _TLSFactory(TLSMemoryBIOFactory):
+    """Makes no TLS for a connection that the factory behind it does not want."""
+
+    noisy = False
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Make the protocols of a connection, if it is wanted."""
+        wrapped = self.wrappedFactory.buildProtocol(addr)
+        return None if wrapped is None else self.protocol(self, wrapped)
 
 
 def _identity(files: TLSFiles) -> tuple[PrivateCertificate, list[Certificate]]:

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txraft.core.messages import (
@@ -36,6 +34,7 @@ from txraft.transport.limits import (
     ConnectionLimits,
 )
 from txraft.transport.lobby import Guest, Lobby, host_of
+from txraft.transport.refusals import Refusals
 from txraft.wire.responses import encode_error, encode_response
 from txraft.wire.stream import Limits, RequestReader
 
@@ -327,8 +326,6 @@ class PeerFactory(Factory):
     or end; between messages a connection may rest for ever.
     """
 
-    log: ClassVar[Logger] = Logger()
-
     clock: IReactorTime
     timeout: float = DEFAULT_TIMEOUT
     timeout_scale: int = DEFAULT_TIMEOUT_SCALE
@@ -347,8 +344,7 @@ class PeerFactory(Factory):
         self._connections: dict[PeerProtocol, None] = {}
         self._closing: list[Deferred[None]] = []
         self._closed = False
-        self._warned_since = float("-inf")
-        self._warnings = 0
+        self._refusals = Refusals(self.clock, self.connection_limits)
 
     def buildProtocol(self, addr: IAddress | None) -> PeerProtocol | None:
         """Make a protocol for one connection, none once closed or in a flood."""
@@ -454,15 +450,4 @@ class PeerFactory(Factory):
         self, address: object, reason: str, identity: Identity | None = None
     ) -> None:
         """Log that a connection was refused, but not without end."""
-        limits = self.connection_limits
-        now = self.clock.seconds()
-        if now - self._warned_since >= limits.warning_interval:
-            self._warned_since, self._warnings = now, 0
-        self._warnings += 1
-        if self._warnings <= limits.max_warnings:
-            self.log.warn(
-                "connection from {address} closed: {reason}",
-                address=address,
-                reason=reason,
-                identity=str(identity) if identity else None,
-            )
+        self._refusals.tell(address, reason, str(identity) if identity else None)

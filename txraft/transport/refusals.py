@@ -1,0 +1,58 @@
+"""What is logged of connections that were refused: each with its reason, not all.
+
+Whoever may connect could otherwise fill the disk with lines.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from txraft.transport.limits import ConnectionLimits
+
+
+class Refusals:
+    """Logs `max_warnings` of them in `warning_interval` seconds of *clock*.
+
+    The first line after an interval with more tells how many were left out. *subject*
+    begins a line: what it is that is refused.
+    """
+
+    log: ClassVar[Logger] = Logger()
+
+    def __init__(
+        self, clock: IReactorTime, limits: ConnectionLimits, subject: str = "connection"
+    ) -> None:
+        self._clock = clock
+        self._limits = limits
+        self._subject = subject
+        self._since = float("-inf")
+        self._told = self._left_out = 0
+
+    def tell(
+        self,
+        address: object,
+        reason: str,
+        identity: str | None = None,
+        fate: str = "closed",
+    ) -> None:
+        """Say that what came from *address* has had *fate*, for *reason*."""
+        now = self._clock.seconds()
+        if now - self._since >= self._limits.warning_interval:
+            self._since, self._told = now, 0
+        if self._told >= self._limits.max_warnings:
+            self._left_out += 1
+            return
+        before = f" ({self._left_out} more before it)" if self._left_out else ""
+        self._told, self._left_out = self._told + 1, 0
+        self.log.warn(
+            "{subject} from {address} {fate}: {reason}{before}",
+            subject=self._subject,
+            address=address,
+            fate=fate,
+            reason=reason,
+            before=before,
+            identity=identity,
+        )
