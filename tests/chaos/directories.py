@@ -18,8 +18,6 @@ from tests.chaos.node import Node, wait_until_ready
 from tests.chaos.operators import PATIENCE, Operators
 
 REFUSAL_SECONDS = 60.0
-LIFE_SECONDS = 1.5
-CATCH_UP_SECONDS = 240.0
 
 
 class Directories:
@@ -41,7 +39,7 @@ class Directories:
 
     def steps(self) -> list[Callable[[], None]]:
         """List all mishaps."""
-        return [self.swap, self.copy, self.set_back, self.empty]
+        return [self.set_back] * 3
 
     def swap(self) -> None:
         """Two nodes that find each other's directory do not start, and say whose it is.
@@ -72,26 +70,33 @@ class Directories:
         self._go_on("directories copied", node, owner)
 
     def set_back(self) -> None:
-        """A node with an older copy of its own directory harms nobody, and catches up.
+        """A follower with an older copy of its own directory does no harm.
 
-        It has forgotten entries that it has acknowledged, and nothing in it tells. The
-        others have them, as long as it is the only one. Its leader, who counts them as
-        its own, sends nothing older; the next leader does, or the next snapshot.
+        It has forgotten entries that it has acknowledged, and nothing in it tells. Its
+        leader notices when it denies one, and has everybody refuse it until it was
+        removed and added. A new leader cannot know, nor one who has to send a snapshot
+        anyway: then it just catches up, and the others have what it has forgotten.
         """
-        node = self._random.choice(self._nodes)
+        leader = ask(self._nodes[0].host, "GET", "status/leader").body.decode()
+        followers = [node for node in self._nodes if node.address not in leader]
+        node = self._random.choice(followers)
         copy = node.directory / "copy"
         node.kill()
         shutil.copytree(node.data, copy)
         node.start()
-        self._wait_ready(node)
-        time.sleep(LIFE_SECONDS)
+        self._wait_until(lambda: self._has_news(node), f"n{node.number} has news")
         node.kill()
         node.wipe()
         copy.rename(node.data)
-        self._go_on("directories set back", node)
+        node.start()
         self._wait_until(
-            lambda: self._has_news(node), f"n{node.number} catches up", CATCH_UP_SECONDS
+            lambda: self._is_refused(node) or self._has_news(node),
+            f"n{node.number} is refused or catches up",
         )
+        self._count("directories set back", node)
+        if self._is_refused(node):
+            self._operators.readmit(node)
+            self._count("set back and refused", node)
 
     def empty(self) -> None:
         """A node without its directory is refused until it was removed and added."""
@@ -148,10 +153,8 @@ class Directories:
         late = wait_until_ready([node], PATIENCE)
         assert late is None, f"n{node.number} is not ready:\n{node.output}"
 
-    def _wait_until(
-        self, holds: Callable[[], bool], what: str, seconds: float = PATIENCE
-    ) -> None:
-        end = time.monotonic() + seconds
+    def _wait_until(self, holds: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + PATIENCE
         while not holds():
             assert time.monotonic() < end, f"it takes too long until {what}"
             time.sleep(0.2)

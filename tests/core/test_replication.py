@@ -88,7 +88,7 @@ class Pipelining(SynchronousTestCase):
         leading.propose([command() for _ in range(4)])
         first, second = sent(sync(leading), Replicate, "b")
 
-        refuse(leading, "b", first, last_log=3)
+        refuse(leading, "b", first, last_log=3, at_once=False)
         accept(leading, "b", second)
 
         known = progress(leading, "b")
@@ -198,7 +198,44 @@ class Repair(SynchronousTestCase):
                 refuse(leading, "b", request, last_log=0)
 
         self.assertLess(messages, 5)
-        self.assertEqual(progress(leading, "b").next, 4)
+
+    def test_refused_by_one_that_has_forgotten(self) -> None:
+        """Who denies an entry that it has acknowledged counts for nothing from then on.
+
+        Else a quorum could be of those that have it and one that had it.
+        """
+        leading = settled_leader(1, log=log_of(1, 1))
+        leading.propose([command()])
+        request = sent(sync(leading), Replicate, "b")[0]
+        leading.unreachable("b", request, closed=True)
+        leading.tick(2)
+        again = sent(leading.ready(), Replicate, "b")[0]
+
+        refuse(leading, "b", again, last_log=1)
+
+        self.assertEqual(leading.ready().forgetful, ["b"])
+        self.assertEqual(progress(leading, "b").match, 0)
+
+    def test_refused_before_it_was_acknowledged(self) -> None:
+        """A denial may be older than the acknowledgement that has overtaken it."""
+        leading = settled_leader(max_append_entries=2, max_inflight_requests=2)
+        leading.propose([command() for _ in range(4)])
+        first, second = sent(sync(leading), Replicate, "b")
+        accept(leading, "b", first)
+
+        refuse(leading, "b", second, last_log=1)
+
+        self.assertEqual(leading.ready().forgetful, [])
+        self.assertEqual(progress(leading, "b").match, first.last)
+
+    def test_refused_by_one_that_lags(self) -> None:
+        """Who was never heard to have an entry has forgotten nothing by denying it."""
+        leading = leader(1, log=log_of(1, 1, 1))
+        request = sent(sync(leading), Replicate, "b")[0]
+
+        refuse(leading, "b", request, last_log=1)
+
+        self.assertEqual(leading.ready().forgetful, [])
 
 
 class Window(SynchronousTestCase):

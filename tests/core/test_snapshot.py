@@ -234,7 +234,8 @@ class Sending(SynchronousTestCase):
         self.leading.snapshotted(SnapshotMark(8, 1, self.leading.configuration, 0))
         self.leading.compacted(8)
         life = progress(self.leading, "c").life
-        refuse(self.leading, "c", Replicate(1, 1, 1, 2, 1, 0, life), last_log=0)
+        lagging = Replicate(1, 1, 1, 2, 1, 0, life)
+        refuse(self.leading, "c", lagging, last_log=0, at_once=False)
         self.leading.tick(1)
         settle_heartbeats(self.leading)
         self.leading.tick(1)

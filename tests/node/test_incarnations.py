@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.node.kit import ClusterCase
 from txraft.core.configuration import Configuration, ConfigurationHistory
+from txraft.core.ready import Ready
 from txraft.errors import StorageError
 from txraft.node.incarnations import (
+    KNOWN_INCARNATIONS,
+    VOID,
     Incarnations,
     decode_known,
     encode_known,
@@ -15,6 +20,7 @@ from txraft.node.incarnations import (
 )
 from txraft.storage.memory import InmemStore
 from txraft.testing import Cluster
+from txraft.testing.cluster import _Disk
 
 ABC = ["a", "b", "c"]
 
@@ -125,6 +131,63 @@ class Wiped(ClusterCase):
         )
 
 
+class SetBack(ClusterCase):
+    """A member whose disk is an older copy of itself."""
+
+    def set_back(self, cluster: Cluster) -> tuple[str, str]:
+        """Set a follower back to before an entry; return it and the other follower."""
+        lost, other = (node.address for node in cluster.followers)
+        cluster.wait_for_all()
+        cluster.advance(1.0)
+        copy = deepcopy(cluster.nodes[lost].store)
+        cluster.apply(b"2")
+        cluster.wait_for_all()
+        cluster.advance(1.0)
+        cluster.crash(lost)
+        cluster._disks[lost] = _Disk(store=copy)
+        cluster.start_node(lost)
+        cluster.advance(3.0)
+        return lost, other
+
+    def test_refused_by_leader_and_followers(self) -> None:
+        """Its leader notices what it has forgotten, and everybody refuses it."""
+        cluster = self.cluster(3)
+        cluster.apply(b"1")
+
+        lost, other = self.set_back(cluster)
+
+        for node in (cluster.leader, cluster.nodes[other]):
+            known = decode_known(node.store.get(KNOWN_INCARNATIONS))
+            self.assertTrue(known[lost].startswith(VOID))
+        self.assertEqual(cluster.leader.raft.stats()["refused_peers"], lost)
+        self.assertEqual(cluster.nodes[lost].raft.applied_index, 0)
+
+    def test_elects_nobody(self) -> None:
+        """With its vote an entry could be lost that it had acknowledged."""
+        cluster = self.cluster(3)
+        cluster.apply(b"1")
+        self.set_back(cluster)
+
+        cluster.crash(cluster.leader.address)
+        cluster.advance(5.0)
+
+        self.assertEqual(cluster.leaders(), [])
+
+    def test_removed_and_added_again(self) -> None:
+        """The way back is the one that every new member takes."""
+        cluster = self.cluster(3)
+        cluster.apply(b"1")
+        lost, _ = self.set_back(cluster)
+        cluster.result(cluster.leader.raft.remove_peer(lost))
+        cluster.wipe(lost)
+        cluster.start_node(lost)
+
+        cluster.result(cluster.leader.raft.add_peer(lost))
+
+        cluster.wait_for_all()
+        self.assertNotIn("refused_peers", cluster.leader.raft.stats())
+
+
 class Memory(SynchronousTestCase):
     def setUp(self) -> None:
         self.saved: list[object] = []
@@ -166,6 +229,31 @@ class Memory(SynchronousTestCase):
         self.assertIsNotNone(self.incarnations.refuses("b", b"B2", self.history))
         self.assertIsNone(self.incarnations.refuses("x", b"X2", self.history))
         self.assertEqual(len(self.saved), 1)
+
+    def test_void(self) -> None:
+        """A member that has forgotten is refused, until it is added as a new one."""
+        self.incarnations.members_committed(self.history, 1)
+        self.incarnations.refuses("b", b"B", self.history)
+
+        for _ in range(2):
+            self.incarnations.turned(self.history, Ready(forgetful=["b", "go"]))
+
+        self.assertIsNotNone(self.incarnations.refuses("b", b"B", self.history))
+        self.assertEqual(list(self.incarnations.refused), ["b"])
+        self.history.append(2, Configuration.of_voters(["a", "c"]))
+        self.history.append(3, Configuration.of_voters(ABC))
+        self.incarnations.members_committed(self.history, 3)
+        self.assertIsNone(self.incarnations.refuses("b", b"B2", self.history))
+
+    def test_leader_tells_who_is_void(self) -> None:
+        """Its followers refuse it, too; a later life is not meant."""
+        for life, refused in ((b"B", True), (b"B2", False)):
+            here = Incarnations("a", b"A", {"b": life}, self.saved.append)
+
+            here.learn(encode_known({"b": VOID + b"B"}), self.history)
+
+            reason = here.refuses("b", life, self.history)
+            self.assertEqual(reason is not None, refused)
 
     def test_own_is_made_once(self) -> None:
         store = InmemStore()

@@ -322,6 +322,10 @@ class Consensus:
         """Answer a `verify`."""
         self._ready.verified.append((token, index))
 
+    def forgets(self, peer: str) -> None:
+        """Tell that *peer* does not have what it had made durable."""
+        self._ready.forgetful.append(peer)
+
     def append(self, entries: Sequence[Entry]) -> None:
         """Append *entries*, which have their indexes and terms, to the log."""
         assert entries[0].index == self.log.last_index + 1, "the log has no gaps"
@@ -482,7 +486,7 @@ class Consensus:
         if request.term < self.term:
             self.send(reply_to, InstallSnapshotResponse(self.term, False))
             return
-        if not _is_well_formed(request):
+        if not request.is_well_formed:
             self.send(reply_to, Refusal("the snapshot ends before what it holds"))
             return
         if self._follow(request.term, request.leader) is None:
@@ -515,10 +519,3 @@ class Consensus:
         self.send(reply_to, TimeoutNowResponse())
         if self.may_campaign and isinstance(self.role, Follower | PreCandidate):
             self.become_candidate(is_transfer=True)
-
-
-def _is_well_formed(request: InstallSnapshotRequest) -> bool:
-    return (
-        request.last_log_term <= request.term
-        and request.configuration_index <= request.last_log_index
-    )

@@ -351,7 +351,7 @@ class Leader(BaseRole):
             case Heartbeat(), AppendEntriesResponse():
                 self._heartbeat_answered(progress, request, response)
             case Replicate(), AppendEntriesResponse():
-                self._entries_answered(progress, request, response)
+                self._entries_answered(peer, progress, request, response)
             case SendSnapshot(), InstallSnapshotResponse():
                 self._snapshot_answered(progress, request, response)
 
@@ -368,7 +368,11 @@ class Leader(BaseRole):
             self._settle_verifications()
 
     def _entries_answered(
-        self, progress: Progress, request: Replicate, answer: AppendEntriesResponse
+        self,
+        peer: str,
+        progress: Progress,
+        request: Replicate,
+        answer: AppendEntriesResponse,
     ) -> None:
         progress.contact = max(progress.contact, request.sent)
         if request.life != progress.life:
@@ -381,9 +385,23 @@ class Leader(BaseRole):
             progress.inflight = 0
             progress.next = min(progress.next, request.prev_index + 1)
             denies_match = request.prev_index <= progress.match
+            has_forgotten = denies_match and progress.failures > 0
             progress.refused(answer.last_log)
+            if has_forgotten and answer.no_retry_backoff:
+                self._forgets(peer, progress)
             if denies_match or not answer.no_retry_backoff:
                 progress.failed(self.consensus.now, self._longest_wait)
+
+    def _forgets(self, peer: str, progress: Progress) -> None:
+        """Count no promise of *peer*, who denies what it has acknowledged.
+
+        Called at a denial that follows a failure: a first one may have been overtaken
+        by the acknowledgement, but this is the answer to a request that was sent when
+        that was known.
+        """
+        if progress.match:
+            progress.match = 0
+            self.consensus.forgets(peer)
 
     def _entries_accepted(self, progress: Progress, request: Replicate) -> None:
         """Count what the request carried; an empty one proves nothing durable."""

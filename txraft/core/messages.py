@@ -140,6 +140,14 @@ class InstallSnapshotRequest:
     snapshot_version: int = 1
     header: Header = NO_HEADER
 
+    @property
+    def is_well_formed(self) -> bool:
+        """Whether it ends behind all that it holds."""
+        return (
+            self.last_log_term <= self.term
+            and self.configuration_index <= self.last_log_index
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class InstallSnapshotResponse:

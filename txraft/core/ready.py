@@ -115,7 +115,8 @@ class Ready:
        quorum has them.
     5. *install* is a snapshot to receive; *verified* are (token, read index) of
        `verify` calls that a quorum has confirmed; *contradiction* names a leader
-       whose log denies what is committed here.
+       whose log denies what is committed here; *forgetful* are followers that deny
+       what they have acknowledged, so that their promises are worth nothing.
 
     What may overtake the disk, and so stands in *send*: a leader's own
     AppendEntries and heartbeats (its own copy counts only once synced), pre-votes
@@ -139,6 +140,7 @@ class Ready:
     install: Install | None = None
     verified: list[tuple[object, int]] = field(default_factory=list)
     contradiction: str | None = None
+    forgetful: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

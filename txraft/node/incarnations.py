@@ -6,6 +6,10 @@ random number that travels with every message, and members remember each other's
 followers, who hear nothing of one another, learn them from their leader. One that
 comes with another is refused, until it has been removed and was added again.
 
+An older copy of a directory has the same incarnation. It gives itself away when its
+node denies to the leader what it has acknowledged. Its incarnation is then void, and
+the leader tells its followers that, too.
+
 Go peers have none and are never refused for that.
 """
 
@@ -25,16 +29,20 @@ from txraft.core.messages import (
     RequestVoteRequest,
     TimeoutNowRequest,
 )
+from txraft.core.ready import Ready
 from txraft.errors import StorageError
 from txraft.interfaces import StableStore
 
 INCARNATION = b"Incarnation"
 KNOWN_INCARNATIONS = b"Incarnations"
 INCARNATION_BYTES = 16
+VOID = b"void:"
+"""Stands before an incarnation that was found to have forgotten."""
+
 WAY_OUT = (
-    "its data directory is not the one it had as a member, so it has forgotten what "
-    "it promised: remove it from the cluster, then start it with an empty data "
-    "directory and join: true, and add it again"
+    "its data directory is not the one it had as a member, or is an older copy of "
+    "that, so it has forgotten what it promised: remove it from the cluster, then "
+    "start it with an empty data directory and join: true, and add it again"
 )
 
 
@@ -78,6 +86,10 @@ class Incarnations:
         if known == incarnation:
             self.refused.pop(peer, None)
             return None
+        self._refuse(peer)
+        return f"{peer} is refused: {WAY_OUT}"
+
+    def _refuse(self, peer: str) -> None:
         if peer not in self.refused:
             self.refused[peer] = WAY_OUT
             self.log.error(
@@ -86,7 +98,6 @@ class Incarnations:
                 peer=peer,
                 reason=WAY_OUT,
             )
-        return f"{peer} is refused: {WAY_OUT}"
 
     def learn(self, told: bytes, history: ConfigurationHistory) -> None:
         """Remember what a leader knows of members that are not known here."""
@@ -97,12 +108,31 @@ class Incarnations:
         new = {
             peer: incarnation
             for peer, incarnation in known.items()
-            if peer not in self._known
+            if self._is_news(peer, incarnation)
             and peer != self._address
             and history.latest.server(peer) is not None
         }
         if new:
             self._known |= new
+            self._store()
+
+    def _is_news(self, peer: str, told: bytes) -> bool:
+        """Tell whether *peer* is not known, or the life that is known of it is void."""
+        known = self._known.get(peer)
+        return known is None or told == VOID + known
+
+    def turned(self, history: ConfigurationHistory, ready: Ready) -> None:
+        """Take from a turn of consensus who is a member and who has forgotten."""
+        self.members_committed(history, ready.commit_index)
+        for peer in ready.forgetful:
+            self.void(peer)
+
+    def void(self, peer: str) -> None:
+        """Refuse *peer* from now on, as it has forgotten what it promised."""
+        known = self._known.get(peer)
+        if known is not None and not known.startswith(VOID):
+            self._known[peer] = VOID + known
+            self._refuse(peer)
             self._store()
 
     def members_committed(self, history: ConfigurationHistory, commit: int) -> None:

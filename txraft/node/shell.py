@@ -352,8 +352,7 @@ class Shell:
         if self._stopped:
             return
         self.applier.advance(ready.commit_index)
-        history = self.consensus.configurations
-        self.incarnations.members_committed(history, ready.commit_index)
+        self.incarnations.turned(self.consensus.configurations, ready)
         for token, index in ready.verified:
             self._verified(token, index)
         if ready.install is not None:
