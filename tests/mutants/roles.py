@@ -341,4 +341,25 @@ MUTANTS = (
         new="return progress.inflight > limit or",
         caught_by="seed 0",
     ),
+    Mutant(
+        name="a copy counts that its holder denies",
+        path="core/leader.py",
+        old="                self._forgets(peer, progress)",
+        new="                pass",
+        caught_by="tests.core.test_replication.Repair.test_refused_by_one_that_has_forgotten",
+    ),
+    Mutant(
+        name="a denial that was overtaken is held against a follower",
+        path="core/leader.py",
+        old="has_forgotten = denies_match and progress.failures > 0",
+        new="has_forgotten = denies_match",
+        caught_by="tests.core.test_replication.Repair.test_refused_before_it_was_acknowledged",
+    ),
+    Mutant(
+        name="a member that was set back is heard on",
+        path="node/incarnations.py",
+        old="for peer in ready.forgetful:",
+        new="for peer in ():",
+        caught_by="tests.node.test_incarnations.SetBack.test_elects_nobody",
+    ),
 )
