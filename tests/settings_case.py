@@ -8,8 +8,14 @@ from tempfile import mkdtemp
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from txraft.core.configuration import Configuration, Server
 from txraft.errors import ConfigError
 from txraft.settings import Settings, load_settings
+
+
+def voters(*addresses: str) -> tuple[Server, ...]:
+    """Make the servers that *addresses* alone list."""
+    return Configuration.of_voters(addresses).servers
 
 
 class SettingsTestCase(SynchronousTestCase):

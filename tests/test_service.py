@@ -77,7 +77,7 @@ class CommandLine(OptionsTestCase):
         self.assertEqual(settings.data_dir, str(self.directory / "d"))
         self.assertEqual(settings.listen, "tcp:2:interface=127.0.0.1")
         self.assertEqual(settings.advertise, "n1:2")
-        self.assertEqual(settings.peers, ("n1:2", "n2:2"))
+        self.assertEqual([peer.address for peer in settings.peers], ["n1:2", "n2:2"])
         self.assertEqual(http.listen, "tcp:3:interface=127.0.0.1")
         self.assertEqual(http.advertise, "http://n1:3")
         self.assertEqual(settings.log_level, "debug")

@@ -7,7 +7,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from tests.settings_case import SettingsTestCase
+from tests.settings_case import SettingsTestCase, voters
 from txraft import settings as settings_module
 from txraft.config import Config
 from txraft.http.limits import HTTPLimits
@@ -37,7 +37,7 @@ class Defaults(SettingsTestCase):
                 log_level="info",
                 listen="tcp:8300:interface=127.0.0.1",
                 advertise="127.0.0.1:8300",
-                peers=("127.0.0.1:8300",),
+                peers=voters("127.0.0.1:8300"),
                 join=False,
                 http=HTTPSettings(
                     listen="tcp:8500:interface=127.0.0.1",
@@ -80,7 +80,7 @@ class Values(SettingsTestCase):
 
         self.assertEqual(settings.advertise, "127.0.0.1:8310")
         self.assertEqual(
-            settings.peers, ("127.0.0.1:8300", "127.0.0.1:8310", "[::1]:8320")
+            settings.peers, voters("127.0.0.1:8300", "127.0.0.1:8310", "[::1]:8320")
         )
 
     def test_listen_ipv6(self) -> None:
@@ -115,7 +115,7 @@ class Values(SettingsTestCase):
             " insecure: true}\n"
         )
 
-        self.assertEqual(settings.peers, ("n1.example:8300",))
+        self.assertEqual(settings.peers, voters("n1.example:8300"))
 
     def test_durations(self) -> None:
         """A duration is 1s, 500ms or plain seconds."""
@@ -197,7 +197,7 @@ class Mistakes(SettingsTestCase):
             ("raft: {trailing_logs: 0x10}", ("raft.trailing_logs is 0x10", "decimal")),
             ("peers: 127.0.0.1:8300", ("peers is '127.0.0.1:8300'", "a list")),
             ("peers:", ("peers is empty", "a list")),
-            ("peers: [{id: a}]", ("peers is a mapping", "single value")),
+            ("peers: [[n1:8300]]", ("peers is a list", "single value")),
             ("store: mdb", ("store is 'mdb'", "must be one of file, lmdb")),
             ("log_level: loud", ("log_level is 'loud'", "debug, info, warn")),
             ("data_dir: !!python/name:os.system x", ("data_dir", "text")),
@@ -415,7 +415,7 @@ class Flags(SettingsTestCase):
         http = settings.http
         assert http is not None
         self.assertEqual(settings.listen, "tcp:2:interface=127.0.0.1")
-        self.assertEqual(settings.peers, ("127.0.0.1:2", "n2:3"))
+        self.assertEqual(settings.peers, voters("127.0.0.1:2", "n2:3"))
         self.assertEqual(settings.log_level, "debug")
         self.assertEqual(http.listen, "tcp:4:interface=127.0.0.1")
         self.assertEqual(http.advertise, "http://n1:4")
@@ -492,7 +492,8 @@ class Examples(SettingsTestCase):
 
         nodes = [load_settings(str(directory / f"n{i}.yaml")) for i in (1, 2, 3)]
 
+        members = {peer.address for peer in nodes[0].peers}
         self.assertEqual({node.peers for node in nodes}, {nodes[0].peers})
-        self.assertEqual({node.advertise for node in nodes}, set(nodes[0].peers))
+        self.assertEqual({node.advertise for node in nodes}, members)
         self.assertEqual(len({node.data_dir for node in nodes}), 3)
         self.assertEqual(len({node.http.advertise for node in nodes if node.http}), 3)

@@ -258,19 +258,39 @@ class Section:
         )
 
     def read_all(
-        self, key: str, convert: Callable[[Scalar], T]
+        self,
+        key: str,
+        convert: Callable[[Scalar], T],
+        convert_mapping: Callable[[Section], T | None] | None = None,
     ) -> list[tuple[T, Place]]:
-        """Convert each item of the list at *key*; what cannot be is left out."""
+        """Convert each item of the list at *key*; what cannot be is left out.
+
+        An item that is a mapping goes to *convert_mapping*, if there is one.
+        """
         value = self._mapping.entries.get(key)
         if not isinstance(value, Sequence):
             if value is not None:
                 self.fault(key, f"is {_shown(value)}, it must be a list")
             return []
         converted = [
-            (self._converted(key, item, convert, None), item.place)
+            (
+                self._converted_mapping(key, item, convert_mapping)
+                if isinstance(item, Mapping) and convert_mapping is not None
+                else self._converted(key, item, convert, None),
+                item.place,
+            )
             for item in value.items
         ]
         return [(item, place) for item, place in converted if item is not None]
+
+    def _converted_mapping(
+        self, key: str, item: Mapping, convert: Callable[[Section], T | None]
+    ) -> T | None:
+        section = Section(item, self._faults, f"{self._path}{key}.")
+        converted = convert(section)
+        if section._unsound:
+            self._unsound.add(key)
+        return converted
 
     def _converted(
         self, key: str, value: Value, convert: Callable[[Scalar], T], default: U

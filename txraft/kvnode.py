@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.web.client import HTTPConnectionPool
 
 from txraft.addresses import is_loopback, parse_listen
+from txraft.core.configuration import Server
 from txraft.errors import ConfigError, RaftError
 from txraft.exchange import connection_pool, pooled_client
 from txraft.http.site import make_site
@@ -246,20 +247,28 @@ def _refuse_shared_names(names: PeerNames, addresses: Sequence[str]) -> None:
 
 
 class Founders:
-    """A `PeerStore` that founds a cluster of *peers*.
+    """A `PeerStore` that founds a cluster of *members*.
 
     The membership that follows is written to *file*, for humans to read; nothing
     reads it back.
     """
 
-    def __init__(self, peers: Sequence[str], file: JSONPeers) -> None:
-        self._peers = tuple(peers)
+    def __init__(self, members: Sequence[Server], file: JSONPeers) -> None:
+        self._members = tuple(members)
         self._file = file
 
     def peers(self) -> list[str]:
-        """Return the peers of the settings, whatever the file holds."""
-        return list(self._peers)
+        """Return the addresses of the settings, whatever the file holds."""
+        return [member.address for member in self._members]
+
+    def servers(self) -> list[Server]:
+        """Return the members of the settings, whatever the file holds."""
+        return list(self._members)
 
     def set_peers(self, peers: Sequence[str]) -> None:
         """Replace what the file says. Durable: when this returns."""
         self._file.set_peers(peers)
+
+    def set_servers(self, servers: Sequence[Server]) -> None:
+        """Replace what the file says, with ids. Durable: when this returns."""
+        self._file.set_servers(servers)

@@ -19,6 +19,7 @@ import yaml
 
 from txraft.addresses import is_loopback, is_wildcard, parse_address, parse_listen
 from txraft.config import Config, validate_config
+from txraft.core.configuration import Server
 from txraft.credentials import (
     HTTPTLSSettings,
     TLSSettings,
@@ -42,6 +43,13 @@ from txraft.document import (
 from txraft.errors import ConfigError
 from txraft.flags import override
 from txraft.http.limits import HTTPLimits
+from txraft.members import (
+    Own,
+    address,
+    as_documents,
+    read_members,
+)
+from txraft.node.membership import FIRST_VERSION_WITH_IDS
 from txraft.stores import STORE_KINDS
 from txraft.transport.limits import ConnectionLimits
 from txraft.wire.stream import Limits as MessageLimits
@@ -139,10 +147,11 @@ class Settings:
         "This node's address, ``host:port``, as peers dial it. Needed when ``listen`` "
         "covers every interface. It names the node and cannot change later.",
     )
-    peers: tuple[str, ...] = _setting(
+    peers: tuple[Server, ...] = _setting(
         "this node alone",
-        "Addresses of the first members, this node included. They count at the first "
-        "start; from then on the log holds the membership.",
+        "The first members, this node included: addresses, or ``{id, address}`` at "
+        "``raft.protocol_version`` 3. They count at the first start; from then on the "
+        "log holds the membership.",
     )
     join: bool = _setting(
         "false",
@@ -203,7 +212,7 @@ def effective(settings: Settings) -> str:
     if settings.join:
         del document["peers"]
     else:
-        document["peers"] = list(settings.peers)
+        document["peers"] = as_documents(settings.peers)
     http = settings.http
     document["http"] = _http_document(http) if http else {"listen": None}
     document["tls"] = as_document(settings.tls)
@@ -245,10 +254,11 @@ def _settings(top: Section, base: str) -> Settings:
     advertise = _advertise(top, listen)
     join = top.read("join", False, boolean)
     raft = _raft(top.section("raft"), {name: name for name in names})
-    peers = _peers(top, advertise, join)
+    identity = _id(top, raft)
+    peers = read_members(top, Own(advertise, identity), raft.protocol_version, join)
     return Settings(
         data_dir=top.read("data_dir", "", lambda value: _directory(value, base)),
-        id=_id(top, raft),
+        id=identity,
         store=top.read("store", "file", _store),
         log_level=top.read("log_level", "info", _log_level),
         listen=listen,
@@ -258,7 +268,7 @@ def _settings(top: Section, base: str) -> Settings:
         http=_http(top.section("http"), base),
         raft=raft,
         limits=_limits(top.section("limits")),
-        tls=peer_tls(top, base, advertise, peers),
+        tls=peer_tls(top, base, advertise, [peer.address for peer in peers]),
         insecure_peers=insecure,
     )
 
@@ -283,38 +293,12 @@ def _advertise(top: Section, listen: str) -> str:
             "listen covers every interface",
             top.place("listen"),
         )
-    return top.read("advertise", default or "", _address)
-
-
-def _peers(top: Section, advertise: str, join: bool) -> tuple[str, ...]:
-    if join:
-        if top.given("peers"):
-            top.fault(
-                "peers", "is given together with join: true; leave one of them out"
-            )
-        return ()
-    if not top.given("peers"):
-        return (advertise,)
-    seen: dict[tuple[str, int], Place] = {}
-    peers = top.read_all("peers", _address)
-    for peer, place in peers:
-        host, port = parse_address(peer)
-        first = seen.setdefault((host.lower(), port), place)
-        if first is not place:
-            top.fault("peers", f"names {peer} twice, first at {first}", place)
-    members = tuple(peer for peer, _ in peers)
-    if top.sound("peers", "advertise", "listen") and advertise not in members:
-        top.fault(
-            "peers",
-            f"does not include this node: add {advertise}, or correct advertise, or "
-            "write join: true instead of peers",
-        )
-    return members
+    return top.read("advertise", default or "", address)
 
 
 def _id(top: Section, raft: Config) -> str | None:
     identity = top.read("id", None, text)
-    if identity is not None and raft.protocol_version < 3:
+    if identity is not None and raft.protocol_version < FIRST_VERSION_WITH_IDS:
         top.fault(
             "id",
             "needs raft.protocol_version: 3; below that the address is the id, so "
@@ -422,16 +406,6 @@ def _endpoint(value: Scalar) -> str:
         raise ValueError(
             f"a Twisted endpoint such as {DEFAULT_LISTEN} ({error})"
         ) from error
-    return value.text
-
-
-def _address(value: Scalar) -> str:
-    try:
-        host, _ = parse_address(text(value))
-        if is_wildcard(host):
-            raise ValueError("nobody can dial a wildcard")
-    except ValueError as error:
-        raise ValueError(f"host:port, such as 127.0.0.1:8300 ({error})") from error
     return value.text
 
 

@@ -106,7 +106,9 @@ class Demo(SynchronousTestCase):
             path.write_text(settings_of(member, members))
             settings = load_settings(str(path), {}, str(directory))
             self.assertEqual(settings.advertise, member.address)
-            self.assertEqual(settings.peers, tuple(m.address for m in members))
+            self.assertEqual(
+                [peer.address for peer in settings.peers], [m.address for m in members]
+            )
             self.assertEqual(settings.http.advertise, member.url)
 
     def test_free_ports(self) -> None:
