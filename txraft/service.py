@@ -40,6 +40,7 @@ from twisted.scripts._twistd_unix import UnixApplicationRunner
 
 from txraft.clock import use_monotonic_time
 from txraft.errors import ConfigError, RaftError
+from txraft.garbage import ShortPauses
 from txraft.settings import Settings, effective, load_settings
 from txraft.supervisor import Supervisor
 
@@ -294,12 +295,14 @@ def makeService(options: Options) -> MultiService:
 
     from txraft.kvnode import KVNode
 
-    use_monotonic_time(cast(IReactorTime, reactor))
+    clock = cast(IReactorTime, reactor)
+    use_monotonic_time(clock)
     root = RaftService(options)
+    Service.setServiceParent(ShortPauses(clock.seconds), root)
     node = KVNode(reactor, options.settings)
     end = ProcessEnd(cast(IReactorCore, reactor))
     supervisor = Supervisor(os.environ)
-    service = NodeService(node, cast(IReactorTime, reactor), end, supervisor)
+    service = NodeService(node, clock, end, supervisor)
     Service.setServiceParent(service, root)
     Service.setServiceParent(HangUp(node, cast(IReactorFromThreads, reactor)), root)
     return root

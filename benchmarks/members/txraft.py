@@ -25,6 +25,7 @@ from benchmarks.members.control import take_commands
 from benchmarks.members.load import Load, measure, pause
 from txraft import Config, Raft, RaftError, RaftState
 from txraft.clock import use_monotonic_time
+from txraft.garbage import ShortPauses
 from txraft.core.messages import AppendEntriesRequest, InstallSnapshotRequest
 from txraft.interfaces import IncomingRPC, RPCHandler, StreamLayer
 from txraft.kv.commands import encode_put
@@ -97,6 +98,7 @@ class Member:
     async def run(self, address: str, peers: list[str]) -> None:
         """Take part until stdin closes."""
         use_monotonic_time(self._reactor)
+        ShortPauses(self._reactor.seconds).startService()
         began = time.perf_counter()
         directory = DataDirectory(self._path, address)
         log = FileLog(directory.log, address)
