@@ -1,22 +1,25 @@
 """How soon a follower answers heartbeats while it has other work.
 
-    python -m benchmarks heartbeats [--snapshot-mib 200]
+    python -m benchmarks heartbeats [--snapshot-mib 200] [--times 1]
 
 A Go leader steps down when a follower answers nothing for 500 ms, whatever keeps that
 follower busy. This program is the leader of one follower, a process of its own with the
-key-value state machine: it sends a heartbeat every 10 ms on a connection of its own and
-times each answer, while the follower is idle, writes 64 MiB to its log, applies a
-backlog of 100 000 commands, and installs and restores a snapshot.
+key-value state machine. Another process sends a heartbeat every 10 ms and times each
+answer, while the follower is idle, writes 64 MiB to its log, applies a backlog of
+100 000 commands, and installs and restores a snapshot.
 """
 
 from __future__ import annotations
 
+import gc
 import io
+import json
 import os
+import select
 import socket
+import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,8 +58,8 @@ INFLIGHT = 2
 class Peer:
     """One connection to the follower, requests and answers in order."""
 
-    def __init__(self) -> None:
-        host, port = FOLLOWER.split(":")
+    def __init__(self, follower: str) -> None:
+        host, port = follower.split(":")
         self._socket = socket.create_connection((host, int(port)))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reader = ResponseReader()
@@ -80,40 +83,57 @@ class Peer:
         return response
 
 
-class Heartbeats(threading.Thread):
-    """Sends heartbeats until stopped and keeps how long each answer took."""
+class Heartbeats:
+    """A process that sends heartbeats, and nothing else that could delay it."""
 
     def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self._peer = Peer()
-        self._running = True
-        self.seconds: list[float] = []
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.heartbeats", LEADER, FOLLOWER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
 
-    def run(self) -> None:
-        """Send one, wait for its answer, rest."""
-        heartbeat = AppendEntriesRequest(TERM, LEADER, header=HEADER)
-        while self._running:
-            began = time.perf_counter()
-            self._peer.send(heartbeat)
-            answer = self._peer.answer(heartbeat)
-            assert isinstance(answer, AppendEntriesResponse)
-            if not answer.success:
-                raise SystemExit("the follower has another term")
-            took = time.perf_counter() - began
-            self.seconds.append(took)
-            time.sleep(max(0.0, INTERVAL - took))
+    def stop(self) -> list[float]:
+        """Send no more; return how many seconds each answer took."""
+        told, _ = self._process.communicate()
+        if self._process.returncode:
+            raise SystemExit(self._process.returncode)
+        seconds: list[float] = json.loads(told)
+        return seconds
 
-    def stop(self) -> None:
-        """Send no more."""
-        self._running = False
-        self.join()
+
+def send_heartbeats(leader: str, follower: str) -> None:
+    """Send heartbeats until stdin is closed; print a line once the first is answered.
+
+    Then print how long each of the others took.
+    """
+    heartbeat = AppendEntriesRequest(TERM, leader, header=HEADER)
+    peer = Peer(follower)
+    seconds: list[float] = []
+    gc.disable()
+    peer.send(heartbeat)
+    peer.answer(heartbeat)
+    print(flush=True)
+    while not select.select([sys.stdin], [], [], 0)[0]:
+        began = time.perf_counter()
+        peer.send(heartbeat)
+        answer = peer.answer(heartbeat)
+        assert isinstance(answer, AppendEntriesResponse)
+        if not answer.success:
+            raise SystemExit("the follower has another term")
+        took = time.perf_counter() - began
+        seconds.append(took)
+        time.sleep(max(0.0, INTERVAL - took))
+    print(json.dumps(seconds))
 
 
 class Leader:
     """Sends entries and a snapshot to the follower."""
 
     def __init__(self) -> None:
-        self._peer = Peer()
+        self._peer = Peer(FOLLOWER)
         self._last, self._last_term = 1, 1
 
     def append(self, commands: list[bytes], each: int) -> None:
@@ -199,12 +219,10 @@ def make_state(mib: int) -> bytes:
 def measure(what: str, work: Callable[[], None], table: Table) -> None:
     """Time heartbeats during *work* and add a row."""
     heartbeats = Heartbeats()
-    heartbeats.start()
     began = time.perf_counter()
     work()
     elapsed = time.perf_counter() - began
-    heartbeats.stop()
-    found = sorted(heartbeats.seconds)
+    found = sorted(heartbeats.stop())
     shares = [percentile(found, 0.5), percentile(found, 0.99), found[-1]]
     table.add(
         what,
@@ -220,15 +238,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--snapshot-mib", type=int, default=200)
     parser.add_argument("--written-mib", type=int, default=64)
     parser.add_argument("--backlog", type=int, default=100_000, help="entries")
+    parser.add_argument("--times", type=int, default=1, help="followers measured")
     options = parser.parse_args(arguments)
     report = Report("heartbeats", options, TXRAFT_SYSTEMS[:1])
     header = ["while the follower", "seconds", "heartbeats", "p50", "p99", "worst"]
     table = Table("From a heartbeat to its answer, ms", header)
     state = make_state(options.snapshot_mib)
+    for _ in range(options.times):
+        measure_all(state, options.written_mib, options.backlog, table)
+    report.add(table)
+    report.finish()
+
+
+def measure_all(state: bytes, written_mib: int, backlog: int, table: Table) -> None:
+    """Start a follower, give it every kind of work and add rows."""
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
         syncs = syncs_per_second(base)
-        table.notes = [f"{short(syncs)} syncs/s, load {os.getloadavg()[0]:.1f}."]
+        table.notes += [f"{short(syncs)} syncs/s, load {os.getloadavg()[0]:.1f}."]
         follower = Child(
             [
                 sys.executable,
@@ -243,17 +270,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         try:
             follower.read()
-            run(follower, state, options.written_mib, options.backlog, table)
+            run(follower, state, written_mib, backlog, table)
         finally:
             follower.stop()
-    report.add(table)
-    report.finish()
 
 
 def run(
     follower: Child, state: bytes, written_mib: int, backlog: int, table: Table
 ) -> None:
     """Give the follower one kind of work after the other."""
+    measure("is idle", lambda: time.sleep(2), table)
     leader = Leader()
     piece = 64 << 10
     large = [encode_put(f"large-{n}", bytes(piece)) for n in range(written_mib * 16)]
@@ -264,7 +290,6 @@ def run(
         while follower.ask(do="status")["applied"] < index:
             time.sleep(0.05)
 
-    measure("is idle", lambda: time.sleep(2), table)
     measure(
         f"writes {written_mib} MiB to its log", lambda: leader.append(large, 16), table
     )
@@ -278,4 +303,4 @@ def run(
 
 
 if __name__ == "__main__":
-    main()
+    send_heartbeats(*sys.argv[1:])

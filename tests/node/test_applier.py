@@ -222,17 +222,47 @@ class Slices(ApplierCase):
 
         self.assertEqual(self.applier.applied_index, 10)
 
+    def apply_batches(self, seconds: float, commands: int) -> list[int]:
+        """Apply *commands*, each of which takes *seconds*; return sizes of batches."""
+        self.build(BatchFSM(), commands)
+        for index in range(1, commands + 1):
+            self.fsm.answers[index] = self.takes(seconds)
+
+        self.applier.advance(commands)
+        while self.clock.getDelayedCalls():
+            self.turn()
+
+        self.assertEqual(self.applier.applied_index, commands)
+        assert isinstance(self.fsm, BatchFSM)
+        return [len(batch) for batch in self.fsm.batches]
+
+    def test_batches_of_quick_commands_grow(self) -> None:
+        """A batching FSM gets at most 256 commands at once, and fewer at first."""
+        sizes = self.apply_batches(0, commands=800)
+
+        self.assertEqual(sizes, [16, 32, 64, 128, 16, 256, 256, 32])
+
+    def test_batches_of_slow_commands_shrink(self) -> None:
+        """So that one batch is not longer than the slice that it is in."""
+        sizes = self.apply_batches(0.001, commands=100)
+
+        self.assertEqual(sizes[:5], [16, 8, 4, 2, 2])
+        self.assertEqual(max(sizes[3:]), 2)
+        self.assertEqual(self.apply_batches(1, commands=20), [16, 4])
+        self.assertEqual(
+            self.apply_batches(1, commands=35), [16, 8, 4, 2, 1, 1, 1, 1, 1]
+        )
+
     def test_batches_give_way_after_a_slice(self) -> None:
-        """A batching FSM gets at most 256 commands, and time between them."""
+        """Others have a turn once a slice is over."""
         self.build(BatchFSM(), commands=600)
         self.fsm.answers = {1: self.takes(0.01)}
 
         self.applier.advance(600)
-        self.assertEqual(self.applier.applied_index, 256)
+        self.assertEqual(self.applier.applied_index, 16)
         self.clock.advance(0)
 
-        assert isinstance(self.fsm, BatchFSM)
-        self.assertEqual([len(b) for b in self.fsm.batches], [256, 256, 88])
+        self.assertEqual(self.applier.applied_index, 600)
 
     def test_entries_in_the_store_are_waited_for(self) -> None:
         """What is no longer in memory is read, and applied in order with the rest."""

@@ -19,6 +19,9 @@ from txraft.interfaces import FSM, BatchingFSM
 LARGEST_SLICE_ENTRIES = 256
 """Entries fetched at once, and the most that a batch of an FSM holds."""
 
+FIRST_BATCH_ENTRIES = 16
+"""What the first batch of an FSM holds, before it is known how long one takes."""
+
 FSM_FAILED = "the state machine failed, so this replica may differ from its peers"
 LOG_UNREADABLE = "committed entries cannot be read back from the log"
 
@@ -31,7 +34,8 @@ class Applier:
     *fetch* returns entries *first* to at most *last*, or a Deferred of them.
     *settled* is told entries and their responses; *failed* is told why this
     replica must stop. A slice ends after *slice_seconds*: between two commands, or
-    between two batches of an FSM that takes batches.
+    between two batches of an FSM that takes batches. A batch holds what was done in
+    a part of that time before: nothing can come in between while it is applied.
     """
 
     def __init__(
@@ -61,6 +65,8 @@ class Applier:
         self.applied_index = applied_index
         self.last_command_index = 0
         self._batching_fsm = fsm if isinstance(fsm, BatchingFSM) else None
+        batching = self._batching_fsm is not None
+        self._batch_entries = FIRST_BATCH_ENTRIES if batching else LARGEST_SLICE_ENTRIES
 
     @property
     def backlog(self) -> int:
@@ -159,7 +165,7 @@ class Applier:
         while position < len(entries):
             entry = entries[position]
             if entry.type is LogType.COMMAND:
-                end = _end_of_commands(entries, position)
+                end = _end_of_commands(entries, position, self._batch_entries)
                 if self._batching_fsm is None:
                     go_on = self._apply_each(entries, position, end)
                 else:
@@ -180,12 +186,14 @@ class Applier:
     ) -> bool:
         while first < end:
             batch = entries[first:end]
+            began = self._clock.seconds()
             try:
                 responses = fsm.apply_batch(batch)
                 waits = _last_waits(responses, len(batch))
             except Exception:
                 self._fail(FSM_FAILED, Failure())
                 return False
+            self._fit_batches(self._clock.seconds() - began)
             first += len(responses)
             self._settle_batch(batch, responses[:-1] if waits else responses)
             if waits:
@@ -194,6 +202,13 @@ class Applier:
                 if not self._await(waiting, entries[first - 1], entries[first:]):
                     return False
         return not self._ends_slice()
+
+    def _fit_batches(self, took: float) -> None:
+        """Let the next batches be smaller, or larger, after one that *took* so long."""
+        if took > self._slice_seconds / 2:
+            self._batch_entries = max(1, self._batch_entries // 2)
+        elif took < self._slice_seconds / 8:
+            self._batch_entries = min(LARGEST_SLICE_ENTRIES, self._batch_entries * 2)
 
     def _apply_each(self, entries: Sequence[Entry], first: int, end: int) -> bool:
         for position in range(first, end):
@@ -299,9 +314,9 @@ def _last_waits(responses: Sequence[object], commands: int) -> bool:
     return False
 
 
-def _end_of_commands(entries: Sequence[Entry], position: int) -> int:
-    """Return where the run of commands that begins at *position* ends."""
-    end = position + 1
-    while end < len(entries) and entries[end].type is LogType.COMMAND:
+def _end_of_commands(entries: Sequence[Entry], position: int, most: int) -> int:
+    """Return where the run of *most* commands that begins at *position* ends."""
+    end, limit = position + 1, min(len(entries), position + most)
+    while end < limit and entries[end].type is LogType.COMMAND:
         end += 1
     return end
