@@ -318,8 +318,9 @@ class Transport(Protocol):
     """Requests to peers, and requests from them. Thread: reactor.
 
     Every Deferred fails with a subclass of TransportError: ConnectionFailed when
-    nothing was sent, ConnectionClosedByPeer when the connection ended instead of an
-    answer, CallTimedOut, RemoteError for an answered error text, TransportShutdown.
+    nothing was sent, or nobody there took the connection; ConnectionClosedByPeer when
+    the peer closed it instead of an answer, CallTimedOut, RemoteError for an answered
+    error text, TransportShutdown.
     """
 
     def set_handler(self, handler: RPCHandler) -> None:

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import (
     ConnectionAborted,
     ConnectionDone,
+    ConnectionLost,
     ConnectionRefusedError,
 )
 from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
@@ -100,8 +101,10 @@ class MemoryTransport:
                 if self._producer:
                     self._producer.resumeProducing()  # type: ignore[attr-defined]
         if self._closing and not self._buffer and not self.closed:
+            is_reset = isinstance(self._closing, ConnectionAborted)
+            told = ConnectionLost() if is_reset else ConnectionDone()
             self.end(self._closing)
-            self._clock.callLater(0, self.other.end, ConnectionDone())
+            self._clock.callLater(0, self.other.end, told)
 
     def end(self, reason: Exception) -> None:
         if not self.closed:

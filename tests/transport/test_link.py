@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.transport.memory import MemoryNetwork, MemoryTransport, RawPeer
@@ -16,8 +21,11 @@ from txraft.errors import (
 )
 from txraft.testing.contracts.samples import Bytes, append, snapshot, success
 from txraft.transport.limits import ConnectionLimits
+from txraft.transport.link import Link
 from txraft.transport.network import NetworkTransport
+from txraft.wire.requests import REQUEST_PRE_VOTE
 from txraft.wire.responses import encode_response
+from txraft.wire.stream import Limits
 
 TIMEOUT = 2.0
 ANSWER = encode_response(success(append(3)))
@@ -175,6 +183,50 @@ class Answers(LinkCase):
         self.peers[0].transport.loseConnection()  # type: ignore[union-attr]
         self.clock.advance(0)
         self.failureResultOf(call, ConnectionClosedByPeer)
+
+
+class Socket(StringTransport):
+    """What TLS is spoken over."""
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Do nothing."""
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        """Do nothing."""
+
+
+class Secured(SynchronousTestCase):
+    """A connection over TLS, whose handshake ends later at the other side."""
+
+    def setUp(self) -> None:
+        self.link = Link(Clock(), "b:1", Limits(), lambda _: None)
+        inner = Factory.forProtocol(lambda: self.link)
+        outer = TLSMemoryBIOFactory(optionsForClientTLS("b.example"), True, inner)
+        self.tls = outer.buildProtocol(None)
+        self.tls.makeConnection(Socket())
+        self.call = self.link.send(b"\x04\x80", REQUEST_PRE_VOTE, 10.0)
+
+    def test_connection_that_is_not_taken(self) -> None:
+        """A reset before the first answer is no closing on the request."""
+        self.tls.connectionLost(Failure(ConnectionLost()))
+
+        self.failureResultOf(self.call, ConnectionFailed)
+
+    def test_connection_that_is_closed(self) -> None:
+        """A connection that ends in good order was taken."""
+        self.link.connectionLost(Failure(ConnectionDone()))
+
+        self.failureResultOf(self.call, ConnectionClosedByPeer)
+
+    def test_reset_of_a_connection_in_use(self) -> None:
+        """Once the peer has answered anything it had taken the connection."""
+        self.link.dataReceived(b"\xa0\x80")
+        self.successResultOf(self.call)
+        later = self.link.send(b"\x04\x80", REQUEST_PRE_VOTE, 10.0)
+
+        self.tls.connectionLost(Failure(ConnectionLost()))
+
+        self.failureResultOf(later, ConnectionClosedByPeer)
 
 
 class Dialling(LinkCase):

@@ -11,16 +11,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
 from txraft.core.messages import Response
 from txraft.errors import (
     CallTimedOut,
     ConnectionClosedByPeer,
+    ConnectionFailed,
     ProtocolError,
     RemoteError,
+    TransportError,
 )
 from txraft.transport.connection import Connection
 from txraft.wire.stream import Limits, ResponseReader
@@ -50,6 +54,7 @@ class Link(Connection):
         self._calls: deque[_Call] = deque()
         self._timer: IDelayedCall | None = None
         self._ended = ended
+        self._heard = False
 
     @property
     def idle(self) -> bool:
@@ -84,6 +89,7 @@ class Link(Connection):
         """Settle the calls whose answers are complete now."""
         if self.lost:
             return
+        self._heard = True
         try:
             self._reader.feed(data)
             self._read()
@@ -94,11 +100,21 @@ class Link(Connection):
         """Fail every call that has no answer."""
         super().connectionLost(reason)
         self._ended(self)
-        self._fail_all(
-            ConnectionClosedByPeer(
-                f"{self.target} closed the connection: {reason.getErrorMessage()}"
-            )
-        )
+        self._fail_all(self._why_ended(reason))
+
+    def _why_ended(self, reason: Failure) -> TransportError:
+        """Tell a peer that has closed from one that did not take the connection.
+
+        With TLS 1.3 who dials has done its part of the handshake, and sent a request,
+        before the other side refuses its certificate. That is no closing on the
+        request, which in a round of pre-votes would count for something. Who has
+        taken a connection ends TLS in good order.
+        """
+        why = f"{self.target} closed the connection: {reason.getErrorMessage()}"
+        is_tls = isinstance(self.transport, TLSMemoryBIOProtocol)
+        if is_tls and not self._heard and not reason.check(ConnectionDone):
+            return ConnectionFailed(why)
+        return ConnectionClosedByPeer(why)
 
     def flow_changed(self) -> None:
         """Tell a sender of many pieces that it may go on."""
