@@ -46,15 +46,15 @@ class Refused(Exception):
     """A server answered a command with an error."""
 
 
-def free_address() -> str:
+def free_address(host: str = "127.0.0.1") -> str:
     """Return a free address on loopback, its port below the ephemeral ones."""
     for port in _ports:
         with socket.socket() as candidate:
             try:
-                candidate.bind(("127.0.0.1", port))
+                candidate.bind((host, port))
             except OSError:
                 continue
-            return f"127.0.0.1:{port}"
+            return f"{host}:{port}"
     raise AssertionError("no free port is left")
 
 
@@ -84,11 +84,29 @@ def go_program() -> Path:
     return program
 
 
+@dataclass(frozen=True)
+class Certificate:
+    """What a member shows its peers, and whom it trusts."""
+
+    stem: Path
+    authority: Path
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What each file is called."""
+        return {
+            "certificate": f"{self.stem}.pem",
+            "private_key": f"{self.stem}.key",
+            "ca": str(self.authority),
+        }
+
+
 @dataclass
 class Member:
     """One server: its kind, where it is, and its process while it runs.
 
-    *config* holds fields of txraft's Config; the Go server knows some of them.
+    *config* holds fields of txraft's Config; the Go server knows some of them. With a
+    *certificate* it speaks TLS.
     """
 
     kind: str
@@ -97,6 +115,7 @@ class Member:
     directory: Path
     protocol: int
     config: dict[str, Any] = field(default_factory=dict)
+    certificate: Certificate | None = None
     control: str = field(default_factory=free_address)
     process: subprocess.Popen[bytes] | None = None
 
@@ -140,9 +159,16 @@ class Member:
             f"-protocol={self.protocol}",
             f"-heartbeat={round(HEARTBEAT * 1000)}",
             f"-trailing={self.config.get('trailing_logs', 10240)}",
+            *self._go_tls(),
             *([f"-bootstrap={peers}"] if bootstrap else []),
             *([f"-recover={peers}"] if recover else []),
         ]
+
+    def _go_tls(self) -> list[str]:
+        found = self.certificate
+        if found is None:
+            return []
+        return [f"-tls={found.stem}", f"-ca={found.authority}"]
 
     def _python(
         self, bootstrap: bool, recover: bool, imported: Path | None
@@ -155,6 +181,7 @@ class Member:
             "bootstrap": bootstrap,
             "recover": recover,
             "imported": None if imported is None else str(imported),
+            "tls": None if self.certificate is None else self.certificate.files,
             "config": {
                 "protocol_version": self.protocol,
                 "heartbeat_timeout": HEARTBEAT,
@@ -169,8 +196,7 @@ class Member:
     def _answers(self) -> bool:
         assert self.process is not None, "it was started"
         if self.process.poll() is not None:
-            log = self.directory.with_suffix(".log").read_text(errors="replace")
-            raise AssertionError(f"{self.id} ended:\n{log[-3000:]}")
+            raise AssertionError(f"{self.id} ended:\n{self.told[-3000:]}")
         try:
             self.ask("status")
         except (OSError, http.client.HTTPException, Refused):
@@ -188,6 +214,17 @@ class Member:
         if "error" in answer:
             raise Refused(f"{self.id} {command}: {answer['error']}")
         return answer
+
+    @property
+    def log(self) -> str:
+        """What the process has logged, in all its lives."""
+        return self.directory.with_suffix(".log").read_text(errors="replace")
+
+    @property
+    def told(self) -> str:
+        """What it has logged, without the commands that it was given."""
+        lines = self.log.splitlines()
+        return "\n".join(line for line in lines if '"POST /' not in line)
 
     @property
     def leads(self) -> bool:
@@ -238,7 +275,7 @@ class InteropTestCase(SynchronousTestCase):
     def make(self, kind: str, protocol: int, **config: Any) -> Member:
         """Make a member that is not started yet."""
         number = len(self.members) + 1
-        address = free_address()
+        address = self.new_address()
         has_id = config.pop("named", True) and protocol == 3
         member = Member(
             kind,
@@ -250,6 +287,10 @@ class InteropTestCase(SynchronousTestCase):
         )
         self.members.append(member)
         return member
+
+    def new_address(self) -> str:
+        """Choose where the next member listens."""
+        return free_address()
 
     def form(
         self,

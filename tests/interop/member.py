@@ -13,10 +13,12 @@ import hashlib
 import json
 import struct
 import sys
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import react
 from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.web.resource import Resource
@@ -41,11 +43,17 @@ from txraft.storage.filelog import FileLog
 from txraft.storage.peers import JSONPeers, StaticPeers
 from txraft.storage.snapshots import FileSnapshotStore, SnapshotReader
 from txraft.storage.stable import FileStableStore
-from txraft.transport.tcp import new_tcp_transport
+from txraft.transport.contexts import TLSFiles
+from txraft.transport.gate import Gate
+from txraft.transport.identity import PeerNames
+from txraft.transport.network import NetworkTransport
+from txraft.transport.tcp import TCPStreamLayer
+from txraft.transport.tls import PeerTLS, TLSStreamLayer
 
 HEAD = struct.Struct(">QQI")
 PIECE_BYTES = 1 << 20
 CALL_TIMEOUT = 10.0
+SAMPLED = 20
 
 
 class Recorder:
@@ -109,6 +117,7 @@ class Load:
         self._sent = self._answered = self._done = 0
         self._padding = b"." * size
         self._failed: dict[str, bool] = {}
+        self.window: dict[str, int] = {}
         self.over: Deferred[dict[str, Any]] = Deferred()
         for _ in range(min(inflight, count)):
             self._send()
@@ -122,7 +131,14 @@ class Load:
 
     def _applied(self, _: ApplyResult) -> None:
         self._done += 1
+        if self._done % SAMPLED == 0:
+            self._look()
         self._next()
+
+    def _look(self) -> None:
+        """Note how many requests are on their way to each follower."""
+        for address, peer in self._raft.figures().peers.items():
+            self.window[address] = max(self.window.get(address, 0), peer.in_flight)
 
     def _lost(self, failure: Any) -> None:
         self._failed[failure.getErrorMessage()] = True
@@ -142,6 +158,7 @@ class Commands:
     def __init__(self, raft: Raft, fsm: Recorder) -> None:
         self._raft = raft
         self._fsm = fsm
+        self._load: Load | None = None
 
     async def status(self) -> dict[str, Any]:
         """Tell role, indexes and membership."""
@@ -184,7 +201,13 @@ class Commands:
         self, data: str, count: int, inflight: int, size: int = 0
     ) -> dict[str, Any]:
         """Apply many commands."""
-        return await Load(self._raft, data, count, inflight, size).over
+        self._load = load = Load(self._raft, data, count, inflight, size)
+        return await load.over
+
+    async def window(self) -> dict[str, Any]:
+        """Tell how many requests were seen on their way to each follower at once."""
+        assert self._load is not None, "there was a load"
+        return self._load.window
 
     async def barrier(self) -> None:
         """Commit a barrier."""
@@ -246,6 +269,16 @@ class Control(Resource):
         return NOT_DONE_YET
 
 
+def make_transport(reactor: Any, address: str, tls: PeerTLS | None) -> NetworkTransport:
+    """Make a transport that is to listen, with or without TLS."""
+    host, port = address.split(":")
+    endpoint = serverFromString(reactor, f"tcp:{port}:interface={host}")
+    tcp = TCPStreamLayer(reactor, endpoint, address)
+    return NetworkTransport(
+        reactor, tcp if tls is None else TLSStreamLayer(tcp, tls, reactor)
+    )
+
+
 async def run(reactor: ReactorBase, options: dict[str, Any]) -> None:
     """Take part until the process ends."""
     use_monotonic_time(reactor)
@@ -253,10 +286,16 @@ async def run(reactor: ReactorBase, options: dict[str, Any]) -> None:
     address = options["address"]
     name = options["id"]
     directory = DataDirectory(options["directory"], name)
+    config = Config(**options["config"])
     peers: PeerStore = StaticPeers([])
     if options["bootstrap"]:
         peers = JSONPeers(directory.path)
-    host, port = address.split(":")
+    files, names, tls = options["tls"], PeerNames(), None
+    if files is not None:
+        # It shows what it is given: to refuse another name is for others.
+        tls = PeerTLS(TLSFiles(**files), names, Path(files["certificate"]).stem)
+    transport = make_transport(reactor, address, tls)
+    await transport.listen()
     fsm = Recorder()
     log = FileLog(directory.log, name)
     stable = FileStableStore(directory.state, name)
@@ -268,18 +307,21 @@ async def run(reactor: ReactorBase, options: dict[str, Any]) -> None:
         source = SnapshotReader(options["imported"])
         import_snapshot(source, log, stable, snapshots, listed)
     raft = Raft(
-        Config(**options["config"]),
+        config,
         fsm,
         log,
         stable,
         snapshots,
         peers,
         address,
-        await new_tcp_transport(reactor, f"tcp:{port}:interface={host}", address),
+        transport,
         clock=reactor,
         workers=Workers.threaded(reactor),
         server_id=name,
     )
+    if tls is not None:
+        patience = config.heartbeat_timeout
+        transport.set_gate(Gate(names, raft, reactor.seconds, patience))
     host, port = options["control"].split(":")
     site = Site(Control(Commands(raft, fsm)))
     reactor.listenTCP(int(port), site, interface=host)

@@ -14,10 +14,23 @@ class Replication(InteropTestCase):
         for leader in of_each_kind(members):
             self.make_lead(leader)
             self.load(leader, f"under {leader.kind}", 10_000)
+            self.check_pipelines(leader)
             leader.ask("barrier")
             leader.ask("verify")
         applied = self.wait_equal()
         self.assertEqual(applied["count"], 20_000)
+
+    def check_pipelines(self, leader: Member) -> None:
+        """Requests to the other kind did not wait for each other's answers."""
+        others = [m.address for m in self.members if m.kind != leader.kind]
+        if leader.kind == "go":
+            lines = leader.log.splitlines()
+            piped = [line for line in lines if "pipelining replication" in line]
+            for address in others:
+                self.assertIn(address, "".join(piped))
+        else:
+            window = leader.ask("window")
+            self.assertEqual({window[address] for address in others}, {2})
 
     def test_one_go_two_python_version_1(self) -> None:
         """At protocol version 1, founded by Go."""

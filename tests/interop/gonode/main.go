@@ -247,8 +247,8 @@ func (s *server) serve(address string) error {
 }
 
 type options struct {
-	directory, address, id, control, bootstrap, recover string
-	protocol, heartbeat, trailing                       int
+	directory, address, id, control, bootstrap, recover, tls, ca string
+	protocol, heartbeat, trailing                                int
 }
 
 func configuration(path string, protocol int) (raft.Configuration, error) {
@@ -282,7 +282,7 @@ func start(o options) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport, err := raft.NewTCPTransport(o.address, nil, 3, callTimeout, os.Stderr)
+	transport, err := newTransport(o.address, o.tls, o.ca)
 	if err != nil {
 		return nil, err
 	}
@@ -320,6 +320,8 @@ func main() {
 	flag.StringVar(&o.control, "control", "", "address for commands")
 	flag.StringVar(&o.bootstrap, "bootstrap", "", "peers.json that founds a cluster")
 	flag.StringVar(&o.recover, "recover", "", "peers.json that recovers a cluster")
+	flag.StringVar(&o.tls, "tls", "", "certificate and key, without .pem and .key")
+	flag.StringVar(&o.ca, "ca", "", "authority of the cluster")
 	flag.IntVar(&o.protocol, "protocol", 3, "protocol version")
 	flag.IntVar(&o.heartbeat, "heartbeat", 1000, "heartbeat timeout, milliseconds")
 	flag.IntVar(&o.trailing, "trailing", 10240, "entries kept behind a snapshot")
