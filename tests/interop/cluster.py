@@ -231,6 +231,11 @@ class Member:
         """Whether it says that it leads."""
         return str(self.ask("status")["state"]) == "Leader"
 
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the process, which runs."""
+        assert self.process is not None, "it was started"
+        self.process.send_signal(number)
+
     def kill(self) -> None:
         """End the process with SIGKILL, if it runs."""
         process, self.process = self.process, None

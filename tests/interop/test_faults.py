@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import time
+
 from tests.interop.cluster import (
+    HEARTBEAT,
     InteropTestCase,
     Member,
     Refused,
     Writers,
     wait_until,
 )
+
+ROUNDS = 6
 
 
 class Kills(InteropTestCase):
@@ -80,6 +86,39 @@ class PreVote(InteropTestCase):
         self.assertIs(self.leader(), python)
         python.ask("barrier")
         self.assertEqual(self.wait_equal()["count"], 100)
+
+    def check_term_stays(self, python: Member) -> None:
+        """Let *python* ask for pre-votes many times over, all in vain."""
+        wait_until("it has no leader", lambda: not python.ask("status")["leader"])
+        term = python.ask("status")["term"]
+        for _ in range(ROUNDS):
+            time.sleep(HEARTBEAT)
+            status = python.ask("status")
+            self.assertEqual((status["term"], status["leader"]), (term, ""))
+
+    def test_peers_that_are_gone(self) -> None:
+        """A dial that fails is no vote, so the term stays as it is."""
+        go, other, python = self.form(["go", "go", "python"], 3)
+        go.kill()
+        other.kill()
+
+        self.check_term_stays(python)
+
+        go.start()
+        other.start()
+        self.leader().ask("barrier")
+
+    def test_peers_that_are_silent(self) -> None:
+        """A peer that takes a request and says nothing is no vote either."""
+        go, other, python = self.form(["go", "go", "python"], 3)
+        for member in (go, other):
+            member.send_signal(signal.SIGSTOP)
+
+        self.check_term_stays(python)
+
+        for member in (go, other):
+            member.send_signal(signal.SIGCONT)
+        self.leader().ask("barrier")
 
 
 class Alone(InteropTestCase):

@@ -18,6 +18,7 @@ from txraft.core.messages import (
 )
 from txraft.core.ready import Heartbeat, OutgoingRequest, Replicate
 from txraft.errors import (
+    CallTimedOut,
     ConnectionClosedByPeer,
     ConnectionFailed,
     LogNotFound,
@@ -127,6 +128,7 @@ class Calls(OutboxCase):
         fates = [
             (ANSWER, "answered"),
             (ConnectionFailed("no"), "lost"),
+            (CallTimedOut("late"), "lost"),
             (ConnectionClosedByPeer("bye"), "closed"),
             (RemoteError("unexpected command"), "unsupported"),
             (RemoteError("something else"), "lost"),
