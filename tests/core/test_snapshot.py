@@ -178,10 +178,11 @@ class Installation(SynchronousTestCase):
         begin(follower, snapshot(5, 2))
 
     def test_install_that_contradicts_itself_refused(self) -> None:
-        """A last entry of a term to come, or a membership from behind the end."""
+        """A last entry of a term to come, a membership from behind the end, or none."""
         wrong = [
             snapshot(5, 9),
             InstallSnapshotRequest(3, "b", 5, 2, 0, MEMBERS, 6),
+            InstallSnapshotRequest(3, "b", 5, 2, 0, Configuration(), 1),
         ]
         for request in wrong:
             follower = server(term=3)

@@ -138,8 +138,13 @@ class MembershipEntries(SynchronousTestCase):
             )
 
     def test_malformed_membership_is_refused(self) -> None:
-        """Go peers die of these, at once and at each restart."""
+        """Go peers die of these, at once and at each restart; or end up without a vote.
+
+        An empty list is an old server's removal and an empty membership to others.
+        """
         list_of_one, empty = encode_peers(["h:1"]), encode_peers([])
+        nobody = encode_configuration(Configuration())
+        listener = Server("n2", "h:2", Suffrage.NONVOTER)
         for kind, data in (
             (2, None),
             (2, b""),
@@ -151,6 +156,11 @@ class MembershipEntries(SynchronousTestCase):
             (2, list_of_one + b"\x00"),
             (2, b"\x92\xa3h:1\xa3h:1"),
             (2, b"\x91\xa0"),
+            (2, empty),
+            (3, empty),
+            (3, b"\xc0"),
+            (5, nobody),
+            (5, encode_configuration(Configuration((listener,)))),
             (5, None),
             (5, b""),
             (5, list_of_one),

@@ -486,8 +486,8 @@ class Consensus:
         if request.term < self.term:
             self.send(reply_to, InstallSnapshotResponse(self.term, False))
             return
-        if not request.is_well_formed:
-            self.send(reply_to, Refusal("the snapshot ends before what it holds"))
+        if request.fault is not None:
+            self.send(reply_to, Refusal(request.fault))
             return
         if self._follow(request.term, request.leader) is None:
             self.send(reply_to, Refusal(f"two leaders in term {self.term}"))

@@ -141,12 +141,16 @@ class InstallSnapshotRequest:
     header: Header = NO_HEADER
 
     @property
-    def is_well_formed(self) -> bool:
-        """Whether it ends behind all that it holds."""
-        return (
-            self.last_log_term <= self.term
-            and self.configuration_index <= self.last_log_index
-        )
+    def fault(self) -> str | None:
+        """What is wrong with it, if anything is."""
+        if (
+            self.last_log_term > self.term
+            or self.configuration_index > self.last_log_index
+        ):
+            return "the snapshot ends before what it holds"
+        if not self.configuration.voters:
+            return "the snapshot has a membership without a voter"
+        return None
 
 
 @dataclass(frozen=True, slots=True)

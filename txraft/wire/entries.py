@@ -159,10 +159,14 @@ def _pack_short(entry: Entry, data: bytes | None) -> bytes:
 def _decode_membership(number: int, data: bytes | None, index: int) -> Configuration:
     try:
         if number == LogType.CONFIGURATION:
-            return decode_configuration(data or b"")
-        return Configuration.of_voters(decode_peers(data or b""))
+            configuration = decode_configuration(data or b"")
+        else:
+            configuration = Configuration.of_voters(decode_peers(data or b""))
     except ProtocolError as error:
         raise ProtocolError(f"entry {index}: {error}") from error
+    if not configuration.voters:
+        raise ProtocolError(f"entry {index}: a membership without a voter")
+    return configuration
 
 
 def _cluster_in(extensions: bytes) -> bytes | None:
