@@ -26,6 +26,7 @@ class Values(SynchronousTestCase):
             ({"max_value_bytes": 2 << 20}, "max_value_bytes"),
             ({"max_key_bytes": 4096}, "max_line_bytes"),
             ({"max_body_bytes": 1 << 30}, "max_bodies_bytes"),
+            ({"max_answer_bytes": 1 << 30}, "max_unread_bytes"),
         ):
             error = self.assertRaises(ConfigError, HTTPLimits, **change)
             self.assertEqual(len(error.problems), 1)

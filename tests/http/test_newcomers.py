@@ -17,6 +17,7 @@ from tests.http.test_site import Transport, put
 from txraft.http.auth import Access, Accounts
 from txraft.http.limits import HTTPLimits
 from txraft.http.site import KVSite, make_site
+from txraft.kv.commands import encode_put
 from txraft.node.worker import MemoryWorker
 
 TOKEN = b"operator-token-0123456789"
@@ -27,12 +28,16 @@ LIMITS = HTTPLimits(
     max_value_bytes=1000,
     max_body_bytes=1000,
     max_bodies_bytes=2000,
+    max_answer_bytes=250_000,
+    max_unread_bytes=300_000,
     read_timeout=20.0,
 )
 
 
 class SiteCase(SynchronousTestCase):
     """A leader's server without sockets, on which a token is needed."""
+
+    transport = Transport
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -73,7 +78,7 @@ class SiteCase(SynchronousTestCase):
         channel = self.site.buildProtocol(address)
         if channel is None:
             return None
-        transport = Transport(peerAddress=address)
+        transport = self.transport(peerAddress=address)
         transport.protocol = channel
         channel.makeConnection(transport)
         return channel, transport
@@ -237,3 +242,79 @@ class Bodies(SiteCase):
         self.assertEqual(self.site._held_bytes, 0)
         [request] = channel.requests
         self.assertEqual(request.content.read(), b"")
+
+
+class Full(Transport):
+    """A connection whose client reads nothing until `read`."""
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if len(self.value()) > 1 << 16 and not self.disconnecting:
+            self.producer.pauseProducing()
+
+    def read(self) -> bytes:
+        """Take all that waits."""
+        data = self.value()
+        self.clear()
+        self.producer.resumeProducing()
+        return data
+
+
+class Readers(SiteCase):
+    """Answers wait for those who read them, not for all, and not without end."""
+
+    transport = Full
+    ask = b"GET /v1/kv/?recurse HTTP/1.1\r\nHost: n1\r\n" + SHOWN + b"\r\n\r\n"
+
+    def setUp(self) -> None:
+        super().setUp()
+        for number in range(100):
+            self.node.commit(encode_put(f"k{number}", bytes(700)))
+
+    def test_who_reads_is_not_counted(self) -> None:
+        for _ in range(5):
+            channel, transport = self.connected()
+            for _ in range(3):
+                channel.dataReceived(self.ask)
+                self.assertGreater(self.site.unread.bytes, 1 << 16)
+                self.assertIn(b"200 OK", transport.read())
+                self.assertEqual(self.site.unread.bytes, 0)
+            self.assertTrue(transport.connected)
+
+    def test_who_waits_longest_is_closed(self) -> None:
+        """A client that reads now and then stays, one that never does goes."""
+        clients = [self.connected(f"192.0.2.{number}") for number in range(3)]
+        for channel, _ in clients:
+            channel.dataReceived(self.ask)
+        first, second, third = (transport for _, transport in clients)
+        second.read()
+        clients[1][0].dataReceived(self.ask)
+        self.clock.advance(0)
+
+        self.assertFalse(first.connected)
+        self.assertTrue(second.connected and third.connected)
+        self.assertEqual(len(self.told), 1)
+        self.assertIn("192.0.2.0", self.told[0])
+        self.assertIn("closed: it does not read its answers", self.told[0])
+        self.assertLessEqual(self.site.unread.bytes, LIMITS.max_unread_bytes)
+
+    def test_pipelined_requests(self) -> None:
+        """What one connection asks for is no exception."""
+        channel, transport = self.connected()
+
+        channel.dataReceived(self.ask * 50)
+        self.clock.advance(0)
+
+        self.assertFalse(transport.connected)
+        self.assertLess(len(transport.value()), LIMITS.max_unread_bytes + 200_000)
+        self.assertEqual(self.site.unread.bytes, 0)
+        self.assertEqual(len(self.told), 1)
+
+    def test_gone_reader(self) -> None:
+        """Whoever leaves is counted no more."""
+        channel, transport = self.connected()
+        channel.dataReceived(self.ask)
+
+        transport.loseConnection()
+
+        self.assertEqual(self.site.unread.bytes, 0)

@@ -10,8 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.http.network import Network, ScriptedNode
 from txraft.http import site as site_module
+from txraft.http.channel import KVChannel
 from txraft.http.limits import HTTPLimits
-from txraft.http.site import KVChannel, KVSite, make_site
+from txraft.http.site import KVSite, make_site
 from txraft.node.worker import MemoryWorker
 
 LIMITS = HTTPLimits(

@@ -53,6 +53,11 @@ class HTTPLimits:
         "backups; a request beyond that is refused with 503. At least "
         "`max_body_bytes`.",
     )
+    max_unread_bytes: int = _option(
+        128 << 20,
+        "Bytes of all answers that wait for clients to read them. Above it the client "
+        "that has let them wait longest is closed. At least `max_answer_bytes`.",
+    )
     max_waiting: int = _option(
         11_000, "Blocking queries that wait before more are refused with 503."
     )
@@ -127,6 +132,11 @@ class HTTPLimits:
             problems.append(
                 f"max_line_bytes ({self.max_line_bytes}) is less than four times "
                 f"max_key_bytes ({self.max_key_bytes})"
+            )
+        if self.max_answer_bytes > self.max_unread_bytes:
+            problems.append(
+                f"max_answer_bytes ({self.max_answer_bytes}) is more than "
+                f"max_unread_bytes ({self.max_unread_bytes})"
             )
         if self.max_body_bytes > self.max_bodies_bytes:
             problems.append(
