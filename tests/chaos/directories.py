@@ -39,7 +39,7 @@ class Directories:
 
     def steps(self) -> list[Callable[[], None]]:
         """List all mishaps."""
-        return [self.set_back] * 3
+        return [self.swap, self.copy, self.set_back, self.empty]
 
     def swap(self) -> None:
         """Two nodes that find each other's directory do not start, and say whose it is.
