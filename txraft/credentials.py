@@ -46,16 +46,6 @@ class TLSSettings:
         DEFAULT_VERSION, "Oldest version of TLS that is spoken: ``1.2`` or ``1.3``."
     )
 
-    @property
-    def files(self) -> TLSFiles:
-        """The files that a transport needs."""
-        return TLSFiles(
-            certificate=self.certificate,
-            private_key=self.private_key,
-            ca=self.ca,
-            minimum_version=self.minimum_version,
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HTTPTLSSettings:
@@ -79,15 +69,10 @@ class HTTPTLSSettings:
         DEFAULT_VERSION, "Oldest version of TLS that is spoken: ``1.2`` or ``1.3``."
     )
 
-    @property
-    def files(self) -> TLSFiles:
-        """The files that a server needs."""
-        return TLSFiles(
-            certificate=self.certificate,
-            private_key=self.private_key,
-            ca=self.ca,
-            minimum_version=self.minimum_version,
-        )
+
+def files_of(settings: TLSSettings | HTTPTLSSettings) -> TLSFiles:
+    """Return the files that *settings* name, and how they are used."""
+    return TLSFiles(**{f.name: getattr(settings, f.name) for f in fields(TLSFiles)})
 
 
 def peer_tls(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from txraft.credentials import files_of
 from txraft.errors import ConfigError
 from txraft.http.auth import Access, Accounts, Everybody
 from txraft.http.tls import HTTPTLS
@@ -21,7 +22,7 @@ class Keyring:
         self.peers: PeerTLS | None = None
         if settings.tls is not None:
             own = self.names.name_of(settings.advertise)
-            self.peers = PeerTLS(settings.tls.files, self.names, own)
+            self.peers = PeerTLS(files_of(settings.tls), self.names, own)
         self.http: HTTPTLS | None = None
         self.accounts: Accounts | None = None
         http = settings.http
@@ -29,7 +30,7 @@ class Keyring:
             return
         if http.tls is not None:
             required = http.tokens is None and http.tls.ca is not None
-            self.http = HTTPTLS(http.tls.files, required)
+            self.http = HTTPTLS(files_of(http.tls), required)
         if http.tokens is not None or (http.tls and http.tls.ca):
             roles = http.tls.roles if http.tls else {}
             self.accounts = Accounts(http.tokens, roles)

@@ -121,11 +121,11 @@ def main() -> None:
     )
     borne = True
     for kind in arguments.kinds or FLOODS:
-        Flooded.setUpClass()
+        Flooded.begin()
         try:
             borne &= Flooded().flood(kind, arguments.count, arguments.seconds)
         finally:
-            Flooded.tearDownClass()
+            Flooded.end()
     sys.exit(0 if borne else 1)
 
 

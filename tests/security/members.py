@@ -6,6 +6,7 @@ matter to the next. Attackers use blocking sockets: nothing here runs a reactor.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
@@ -112,22 +113,43 @@ class Member:
 class SecureCluster(SynchronousTestCase):
     """Three members n1 to n3, and n4, which belongs to them but is not there.
 
-    So attackers may listen at the address of n4, or come with its certificate.
+    So attackers may listen at the address of n4, or come with its certificate. The
+    first test of a class starts them. They end with the class, or when trial, which
+    has no end of a class, comes to the next one or to its own end.
     """
 
+    running: ClassVar[type[SecureCluster] | None] = None
     handshake: ClassVar[str] = "1s"
     directory: ClassVar[Path]
     forge: ClassVar[Forge]
     members: ClassVar[list[Member]]
     absent: ClassVar[Member]
 
+    def setUp(self) -> None:
+        super().setUp()
+        if SecureCluster.running is not type(self):
+            SecureCluster.end_running()
+            type(self).begin()
+
     @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
+    def tearDownClass(cls) -> None:
+        SecureCluster.end_running()
+
+    @staticmethod
+    def end_running() -> None:
+        """End the processes that run, if any."""
+        if SecureCluster.running is not None:
+            SecureCluster.running.end()
+
+    @classmethod
+    def begin(cls) -> None:
+        """Start the processes."""
+        SecureCluster.running = cls
         cls.directory = Path(mkdtemp())
         cls.forge = Forge(cls.directory)
         every = [Member(cls.directory, f"n{i}") for i in range(1, 5)]
         *cls.members, cls.absent = every
+        cls.committed = 0
         for member in every:
             member.pair = cls.forge.issue(identity(member))
             cls.configure(member, every)
@@ -135,14 +157,14 @@ class SecureCluster(SynchronousTestCase):
             member.start()
         wait(lambda: all(m.lines("takes part") for m in cls.members), cls.all_logs)
         wait(lambda: cls.leader() is not None, cls.all_logs)
-        cls.committed = 0
 
     @classmethod
-    def tearDownClass(cls) -> None:
+    def end(cls) -> None:
+        """End the processes and remove their files."""
+        SecureCluster.running = None
         for member in cls.members:
             member.stop()
         rmtree(cls.directory)
-        super().tearDownClass()
 
     @classmethod
     def configure(cls, member: Member, every: Sequence[Member]) -> None:
@@ -195,6 +217,9 @@ class SecureCluster(SynchronousTestCase):
         self.assertIn("closed: ", lines[0])
         self.assertIn(reason, lines[0])
         self.assertNotRegex(lines[0], "[^ -~]")
+
+
+atexit.register(SecureCluster.end_running)
 
 
 def identity(member: Member) -> str:

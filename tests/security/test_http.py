@@ -38,8 +38,9 @@ class HTTPS(SecureCluster):
     servers: ClassVar[list[Member]]
 
     @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
+    def begin(cls) -> None:
+        """Start the processes again, with HTTPS and tokens."""
+        super().begin()
         tokens = cls.directory / "tokens"
         lines = ["# who may do what", *(f"{r} {t}" for r, t in TOKENS.items()), ""]
         tokens.touch(0o600)

@@ -21,13 +21,7 @@ from txraft.core.messages import (
     InstallSnapshotRequest,
     InstallSnapshotResponse,
     Request,
-    RequestPreVoteRequest,
-    RequestPreVoteResponse,
-    RequestVoteRequest,
-    RequestVoteResponse,
     Response,
-    TimeoutNowRequest,
-    TimeoutNowResponse,
 )
 from txraft.errors import (
     ConnectionClosedByPeer,
@@ -42,13 +36,13 @@ from txraft.interfaces import (
     SnapshotSource,
     Transport,
 )
+from txraft.transport.calls import Calls
 from txraft.transport.limits import (
     DEFAULT_MAX_POOL,
     DEFAULT_TIMEOUT_SCALE,
     snapshot_timeout,
 )
 from txraft.transport.line import Line
-from txraft.wire.membership import address_from_bytes, address_to_bytes
 
 INMEM_TIMEOUT = 0.5
 """Seconds for one call."""
@@ -64,7 +58,7 @@ def new_inmem_addr(random: Random) -> str:
     return "-".join(parts)
 
 
-class InmemTransport:
+class InmemTransport(Calls):
     """A `LoopbackTransport` whose routes are made with `connect`.
 
     *latency* is the seconds of one way between two transports, the larger of both
@@ -137,13 +131,6 @@ class InmemTransport:
         """Return this transport's address."""
         return self._address
 
-    def append_entries(
-        self, target: str, request: AppendEntriesRequest
-    ) -> Deferred[AppendEntriesResponse]:
-        """Send one request; see `Transport`."""
-        answer = self._call(target, _copied(request))
-        return cast("Deferred[AppendEntriesResponse]", answer)
-
     def append_entries_pipeline(self, target: str) -> Deferred[AppendPipeline]:
         """Open a pipeline to *target*."""
         try:
@@ -151,18 +138,6 @@ class InmemTransport:
         except (ConnectionFailed, TransportShutdown) as error:
             return fail(error)
         return succeed(InmemPipeline(line, self._timeout))
-
-    def request_vote(
-        self, target: str, request: RequestVoteRequest
-    ) -> Deferred[RequestVoteResponse]:
-        """Ask for a vote."""
-        return cast("Deferred[RequestVoteResponse]", self._call(target, request))
-
-    def request_pre_vote(
-        self, target: str, request: RequestPreVoteRequest
-    ) -> Deferred[RequestPreVoteResponse]:
-        """Ask for a pre-vote."""
-        return cast("Deferred[RequestPreVoteResponse]", self._call(target, request))
 
     def install_snapshot(
         self, target: str, request: InstallSnapshotRequest, data: SnapshotSource
@@ -178,20 +153,6 @@ class InmemTransport:
         answer = line.send_snapshot(request, request.size, data, timeout)
         answer.addBoth(_closing, line)
         return cast("Deferred[InstallSnapshotResponse]", answer)
-
-    def timeout_now(
-        self, target: str, request: TimeoutNowRequest
-    ) -> Deferred[TimeoutNowResponse]:
-        """Tell *target* to campaign at once."""
-        return cast("Deferred[TimeoutNowResponse]", self._call(target, request))
-
-    def encode_peer(self, address: str) -> bytes:
-        """Turn an address into the bytes that name it on the wire."""
-        return address_to_bytes(address)
-
-    def decode_peer(self, data: bytes) -> str:
-        """Turn the bytes on the wire into an address."""
-        return address_from_bytes(data)
 
     def line_delivers(self, rpc: IncomingRPC) -> bool:
         """Take a request from a line; False while there is no handler."""
@@ -215,6 +176,8 @@ class InmemTransport:
             line = self._line(target)
         except (ConnectionFailed, TransportShutdown) as error:
             return fail(error)
+        if isinstance(request, AppendEntriesRequest):
+            request = _copied(request)
         return line.send(request, self._timeout).addBoth(self._release, line)
 
     def _release(self, answer: Response | Failure, line: Line) -> Response | Failure:

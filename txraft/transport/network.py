@@ -13,18 +13,10 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 
 from txraft.core.messages import (
-    AppendEntriesRequest,
-    AppendEntriesResponse,
     InstallSnapshotRequest,
     InstallSnapshotResponse,
     Request,
-    RequestPreVoteRequest,
-    RequestPreVoteResponse,
-    RequestVoteRequest,
-    RequestVoteResponse,
     Response,
-    TimeoutNowRequest,
-    TimeoutNowResponse,
 )
 from txraft.errors import ConnectionFailed, TransportShutdown
 from txraft.interfaces import (
@@ -34,6 +26,7 @@ from txraft.interfaces import (
     SnapshotSource,
     StreamLayer,
 )
+from txraft.transport.calls import Calls
 from txraft.transport.dial import Dial
 from txraft.transport.gate import Gate
 from txraft.transport.limits import (
@@ -47,12 +40,11 @@ from txraft.transport.link import Link, LinkPool
 from txraft.transport.peer import PeerFactory
 from txraft.transport.pipeline import NetworkPipeline
 from txraft.transport.stream import SnapshotStream
-from txraft.wire.membership import address_from_bytes, address_to_bytes
 from txraft.wire.requests import encode_request, request_kind
 from txraft.wire.stream import Limits
 
 
-class NetworkTransport:
+class NetworkTransport(Calls):
     """A `Transport` that speaks the wire protocol over a stream layer.
 
     *timeout* is in seconds and covers one call, dialling included; a snapshot is
@@ -120,27 +112,9 @@ class NetworkTransport:
         """Return this node's address as peers know it."""
         return self._layer.addr()
 
-    def append_entries(
-        self, target: str, request: AppendEntriesRequest
-    ) -> Deferred[AppendEntriesResponse]:
-        """Send one request; see `Transport`."""
-        return cast("Deferred[AppendEntriesResponse]", self._call(target, request))
-
     def append_entries_pipeline(self, target: str) -> Deferred[AppendPipeline]:
         """Open a pipeline to *target* on a connection of its own."""
         return self._connect(target).addCallback(self._pipeline)
-
-    def request_vote(
-        self, target: str, request: RequestVoteRequest
-    ) -> Deferred[RequestVoteResponse]:
-        """Ask for a vote."""
-        return cast("Deferred[RequestVoteResponse]", self._call(target, request))
-
-    def request_pre_vote(
-        self, target: str, request: RequestPreVoteRequest
-    ) -> Deferred[RequestPreVoteResponse]:
-        """Ask for a pre-vote; older peers close the connection instead."""
-        return cast("Deferred[RequestPreVoteResponse]", self._call(target, request))
 
     def install_snapshot(
         self, target: str, request: InstallSnapshotRequest, data: SnapshotSource
@@ -156,20 +130,6 @@ class NetworkTransport:
             )
         )
         return cast("Deferred[InstallSnapshotResponse]", answer)
-
-    def timeout_now(
-        self, target: str, request: TimeoutNowRequest
-    ) -> Deferred[TimeoutNowResponse]:
-        """Tell *target* to campaign at once."""
-        return cast("Deferred[TimeoutNowResponse]", self._call(target, request))
-
-    def encode_peer(self, address: str) -> bytes:
-        """Turn an address into the bytes that name it on the wire."""
-        return address_to_bytes(address)
-
-    def decode_peer(self, data: bytes) -> str:
-        """Turn the bytes on the wire into an address."""
-        return address_from_bytes(data)
 
     def set_gate(self, gate: Gate) -> None:
         """Have *gate* judge who may send what; without one, all are heard."""

@@ -1,0 +1,61 @@
+"""The calls that are alike in every transport: one request, one answer."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from twisted.internet.defer import Deferred
+
+from txraft.core.messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    Request,
+    RequestPreVoteRequest,
+    RequestPreVoteResponse,
+    RequestVoteRequest,
+    RequestVoteResponse,
+    Response,
+    TimeoutNowRequest,
+    TimeoutNowResponse,
+)
+from txraft.wire.membership import address_from_bytes, address_to_bytes
+
+
+class Calls:
+    """The part of a `Transport` that follows from `_call`."""
+
+    def _call(self, target: str, request: Request) -> Deferred[Response]:
+        """Send *request*; fire with the answer to it, which is of its kind."""
+        raise NotImplementedError
+
+    def append_entries(
+        self, target: str, request: AppendEntriesRequest
+    ) -> Deferred[AppendEntriesResponse]:
+        """Send one request; see `Transport`."""
+        return cast("Deferred[AppendEntriesResponse]", self._call(target, request))
+
+    def request_vote(
+        self, target: str, request: RequestVoteRequest
+    ) -> Deferred[RequestVoteResponse]:
+        """Ask for a vote."""
+        return cast("Deferred[RequestVoteResponse]", self._call(target, request))
+
+    def request_pre_vote(
+        self, target: str, request: RequestPreVoteRequest
+    ) -> Deferred[RequestPreVoteResponse]:
+        """Ask for a pre-vote; older peers close the connection instead."""
+        return cast("Deferred[RequestPreVoteResponse]", self._call(target, request))
+
+    def timeout_now(
+        self, target: str, request: TimeoutNowRequest
+    ) -> Deferred[TimeoutNowResponse]:
+        """Tell *target* to campaign at once."""
+        return cast("Deferred[TimeoutNowResponse]", self._call(target, request))
+
+    def encode_peer(self, address: str) -> bytes:
+        """Turn an address into the bytes that name it on the wire."""
+        return address_to_bytes(address)
+
+    def decode_peer(self, data: bytes) -> str:
+        """Turn the bytes on the wire into an address."""
+        return address_from_bytes(data)
