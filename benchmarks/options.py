@@ -39,7 +39,7 @@ def make_parser(command: str, description: str | None) -> argparse.ArgumentParse
 def add_systems(parser: argparse.ArgumentParser) -> None:
     """Add the choice of what is measured."""
     parser.add_argument(
-        "--only", type=names, metavar="NAME,...", help="systems, or how names begin"
+        "--only", type=names, metavar="NAME,...", help="systems; * fits any name"
     )
 
 

@@ -93,12 +93,22 @@ async def measure(
 
 def first(over: Deferred[None], paused: Deferred[None]) -> Deferred[None]:
     """Wait for the pause, but fail at once if the load does."""
-    over.addErrback(lambda failure: paused.called or paused.errback(failure))
+
+    def failed(failure: Failure) -> None:
+        if not paused.called:
+            paused.errback(failure)
+
+    over.addErrback(failed)
     return paused
 
 
 def pause(clock: IReactorTime, seconds: float) -> Deferred[None]:
     """Fire after *seconds*."""
     over: Deferred[None] = Deferred()
-    clock.callLater(seconds, lambda: over.called or over.callback(None))
+
+    def fire() -> None:
+        if not over.called:
+            over.callback(None)
+
+    clock.callLater(seconds, fire)
     return over

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
+
 from benchmarks.systems.bare import BARE_SYSTEMS
 from benchmarks.systems.etcd import ETCD_SYSTEMS
 from benchmarks.systems.group import Group, System
@@ -21,17 +23,17 @@ SYSTEMS: list[System] = [
 
 
 def choose(only: list[str] | None, default: list[str]) -> list[System]:
-    """Return the systems whose names begin with one of *only*, or those of *default*.
+    """Return the systems whose names match one of *only*, or those of *default*.
 
     What is not installed is left out, with a message that says what to install.
     Raises: SystemExit, if a name fits none or nothing is left.
     """
     wanted = only or default
-    for prefix in wanted:
-        if not any(system.name.startswith(prefix) for system in SYSTEMS):
+    for pattern in wanted:
+        if not any(fnmatch(system.name, pattern) for system in SYSTEMS):
             names = ", ".join(system.name for system in SYSTEMS)
-            raise SystemExit(f"{prefix!r} fits none of: {names}")
-    found = [s for s in SYSTEMS if any(_fits(s.name, w, only) for w in wanted)]
+            raise SystemExit(f"{pattern!r} fits none of: {names}")
+    found = [s for s in SYSTEMS if any(fnmatch(s.name, w) for w in wanted)]
     left = []
     for system in found:
         problem = system.missing()
@@ -42,7 +44,3 @@ def choose(only: list[str] | None, default: list[str]) -> list[System]:
     if not left:
         raise SystemExit("nothing that could be measured is installed")
     return left
-
-
-def _fits(name: str, wanted: str, only: list[str] | None) -> bool:
-    return name.startswith(wanted) if only else name == wanted
