@@ -393,6 +393,8 @@ class SimulatedServer:
         term = consensus.log.term_at(state.index)
         if consensus.installing or disk.term_at(state.index) != term or term is None:
             return
+        if disk.state.cluster != consensus.cluster:
+            return  # a node waits for all that is written when it begins: this, too
         made, configuration = consensus.configurations.at(state.index)
         mark = SnapshotMark(state.index, term, configuration, made)
         disk.save_snapshot(mark, state.copy())
