@@ -199,6 +199,92 @@ class Rounds(SynchronousTestCase):
         self.assertEqual({to for to, _ in ready.send}, {"b", "c"})
 
 
+class SplitVotes(SynchronousTestCase):
+    """A split vote is over when its last voter has answered; silence is no vote.
+
+    A server that is cut off, or whose log is not complete, would otherwise take one
+    term after the other and keep those from campaigning who can win.
+    """
+
+    SHORT = 2
+    """The longest short wait: a fifth of the heartbeat timeout."""
+
+    def split(self, campaigner: Consensus, term: int | None = None) -> None:
+        """Let `b` have voted for another, in *term*, and `c` be down."""
+        sync(campaigner)
+        request = RequestVoteRequest(campaigner.term, "a", 0, 0)
+        refusal = RequestVoteResponse(term or campaigner.term, False)
+        campaigner.response("b", request, refusal)
+        campaigner.unreachable("c", request)
+
+    def wait(self, campaigner: Consensus) -> None:
+        """Let a short wait pass."""
+        for _ in range(self.SHORT):
+            campaigner.tick()
+
+    def test_tick_begins_another_round_soon(self) -> None:
+        """Nobody has to wait for the end of an election that has no winner."""
+        campaigner = candidate(3)
+        self.split(campaigner)
+
+        self.wait(campaigner)
+
+        self.assertIsInstance(campaigner.role, PreCandidate)
+
+    def test_tick_takes_its_time_while_a_vote_may_come(self) -> None:
+        """One refusal leaves a quorum of three."""
+        campaigner = candidate(3)
+        sync(campaigner)
+        request = RequestVoteRequest(3, "a", 0, 0)
+        campaigner.response("b", request, RequestVoteResponse(3, False))
+
+        self.wait(campaigner)
+
+        self.assertIsInstance(campaigner.role, Candidate)
+
+    def test_tick_takes_its_time_after_silence(self) -> None:
+        """Who reaches nobody has lost no vote."""
+        campaigner = candidate(3)
+        sync(campaigner)
+        request = RequestVoteRequest(3, "a", 0, 0)
+        campaigner.unreachable("b", request)
+        campaigner.unreachable("c", request)
+
+        self.wait(campaigner)
+
+        self.assertIsInstance(campaigner.role, Candidate)
+
+    def test_tick_takes_its_time_after_a_refusal_of_an_older_term(self) -> None:
+        """That voter hears a leader."""
+        campaigner = candidate(3)
+        self.split(campaigner, term=2)
+
+        self.wait(campaigner)
+
+        self.assertIsInstance(campaigner.role, Candidate)
+
+    def test_tick_takes_its_time_after_a_second_split_vote(self) -> None:
+        """One short round, and then a long one."""
+        campaigner = candidate(3)
+        self.split(campaigner)
+        self.wait(campaigner)
+        campaigner.become_candidate()
+        self.split(campaigner)
+
+        self.wait(campaigner)
+
+        self.assertIsInstance(campaigner.role, Candidate)
+
+    def test_tick_takes_its_time_without_pre_vote(self) -> None:
+        """The plain algorithm has nothing else to hold a hopeless candidate back."""
+        campaigner = candidate(3, pre_vote=False)
+        self.split(campaigner)
+
+        self.wait(campaigner)
+
+        self.assertEqual(campaigner.term, 3)
+
+
 class PreVoteRounds(SynchronousTestCase):
     """Asking without a new term.  Source: Raft dissertation §9.6."""
 

@@ -192,7 +192,7 @@ MUTANTS = (
         path="core/voting.py",
         old="or request.term < consensus.term:",
         new="or request.term < 0:",
-        caught_by="seed 7",
+        caught_by="seed 11",
     ),
     Mutant(
         name="votes while a leader is heard",

@@ -116,11 +116,18 @@ class PreCandidate(_Campaign):
 
 
 class Candidate(_Campaign):
-    """Asks for votes in its term. Its own counts when it is on disk, not before."""
+    """Asks for votes in its term. Its own counts when it is on disk, not before.
+
+    After a split vote, when those that are left are no quorum any more, the next round
+    is due shortly, after another random wait; but only once in a while, as a candidate
+    whose log is not complete would keep all others from campaigning.
+    """
 
     def __init__(self, consensus: Consensus, is_transfer: bool) -> None:
         super().__init__(consensus)
         self._is_transfer = is_transfer
+        self._missing: set[str] = set()
+        self._others_won_votes = False
 
     def campaign(self) -> None:
         """Ask every other voter, once this server's own vote is durable."""
@@ -145,8 +152,44 @@ class Candidate(_Campaign):
 
     def response(self, peer: str, request: OutgoingRequest, response: Response) -> None:
         """Count a vote for this term."""
-        if not isinstance(request, RequestVoteRequest):
+        if not self._is_current(request):
             return
-        granted = isinstance(response, RequestVoteResponse) and response.granted
-        if granted and request.term == self.consensus.term:
+        assert isinstance(response, RequestVoteResponse), "it answers a request"
+        if response.granted:
             self._grant(peer)
+        else:
+            self._miss(peer, has_voted=response.term == self.consensus.term)
+
+    def unreachable(self, peer: str, request: OutgoingRequest, closed: bool) -> None:
+        """Do without the vote of a peer that did not answer."""
+        if self._is_current(request):
+            self._miss(peer, has_voted=False)
+
+    def _is_current(self, request: OutgoingRequest) -> bool:
+        return (
+            isinstance(request, RequestVoteRequest)
+            and request.term == self.consensus.term
+        )
+
+    def _miss(self, voter: str, has_voted: bool) -> None:
+        """Do without *voter*; end the round soon if that makes it a split vote.
+
+        Not for silence alone, nor for a voter of an older term that hears a leader: a
+        server that is cut off would take one term after the other.
+        """
+        self._missing.add(voter)
+        self._others_won_votes |= has_voted
+        voters = self.consensus.configuration.voters
+        possible = sum(1 for address in voters if address not in self._missing)
+        if self._others_won_votes and possible < majority(len(voters)):
+            self._hurry()
+
+    def _hurry(self) -> None:
+        """Let the next round begin soon, unless another one has just done so."""
+        consensus = self.consensus
+        if consensus.options.pre_vote and consensus.now >= consensus.no_hurry_before:
+            rest = 2 * consensus.options.election_timeout_ticks
+            consensus.no_hurry_before = consensus.now + rest
+            self._timeout = min(
+                self._timeout, self._elapsed + consensus.draw_short_wait()
+            )

@@ -91,6 +91,7 @@ class Consensus:
         self.cluster = state.cluster
         self.commit_index = self.snapshot.index
         self.now = 0
+        self.no_hurry_before = 0
         self.installing = False
         self.cluster_proposals: dict[int, bytes] = {}
         self._hard_state = state
@@ -368,6 +369,10 @@ class Consensus:
     def draw_election_timeout(self, least: int) -> int:
         """Draw a timeout between once and twice *least* ticks."""
         return self.random.randint(least, 2 * least - 1) if least > 1 else 1
+
+    def draw_short_wait(self) -> int:
+        """Draw the ticks after which to campaign where there is surely no leader."""
+        return self.random.randint(1, max(1, self.options.heartbeat_timeout_ticks // 5))
 
     # Transitions: the only places that assign the role ----------------------------
 

@@ -72,9 +72,8 @@ class Follower(BaseRole):
             return
         self.leader = None
         self._lost_leader = True
-        longest = max(1, self.consensus.options.heartbeat_timeout_ticks // 5)
         self._elapsed = 0
-        self._timeout = self.consensus.random.randint(1, longest)
+        self._timeout = self.consensus.draw_short_wait()
 
     def tick(self, count: int) -> None:
         """Campaign when the wait is over."""
