@@ -61,9 +61,10 @@ def syncs_per_second(directory: Path, seconds: float = YARDSTICK_SECONDS) -> flo
 
 @dataclass(frozen=True)
 class Used:
-    """Processor time within a while: *own* seconds, and the cores others had."""
+    """Processor time within a while: seconds, and how many cores that makes."""
 
     own: float
+    cores: float
     foreign_cores: float
 
 
@@ -82,8 +83,9 @@ class Meter:
         """Return what was used since the beginning."""
         own, busy = self._read()
         used = sum(own) - sum(self._own)
-        foreign = busy - self._busy - used
-        return Used(used, max(0.0, foreign / (time.perf_counter() - self._began)))
+        foreign = max(0.0, busy - self._busy - used)
+        elapsed = time.perf_counter() - self._began
+        return Used(used, used / elapsed, foreign / elapsed)
 
     def each(self) -> list[float]:
         """Return the seconds that each process has used since the beginning."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.figures import Spread, short
 from benchmarks.machine import describe_machine
-from benchmarks.systems import System
+from benchmarks.systems import Described
 from benchmarks.tables import Table
 
 MUCH_FOREIGN = 0.3
@@ -21,7 +21,7 @@ class Report:
     """Tables and samples of *command*, run with *arguments* over *systems*."""
 
     def __init__(
-        self, command: str, arguments: argparse.Namespace, systems: Sequence[System]
+        self, command: str, arguments: argparse.Namespace, systems: Sequence[Described]
     ) -> None:
         self._arguments = arguments
         self._tables: list[Table] = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
+from typing import Protocol, TypeVar
 
 from benchmarks.systems.bare import BARE_SYSTEMS
 from benchmarks.systems.etcd import ETCD_SYSTEMS
@@ -11,7 +13,7 @@ from benchmarks.systems.hashicorp import HASHICORP_SYSTEMS
 from benchmarks.systems.pysyncobj import PYSYNCOBJ_SYSTEMS
 from benchmarks.systems.txraft import TXRAFT_SYSTEMS
 
-__all__ = ["SYSTEMS", "Group", "System", "choose"]
+__all__ = ["SYSTEMS", "Described", "Group", "System", "choose", "choose_from"]
 
 SYSTEMS: list[System] = [
     *TXRAFT_SYSTEMS,
@@ -22,20 +24,52 @@ SYSTEMS: list[System] = [
 ]
 
 
+class Described(Protocol):
+    """What every system tells of itself."""
+
+    @property
+    def name(self) -> str:
+        """Its name on the command line."""
+
+    @property
+    def durable(self) -> str:
+        """How a write is synced."""
+
+    @property
+    def note(self) -> str:
+        """How it is set up."""
+
+    @property
+    def missing(self) -> Callable[[], str | None]:
+        """What says what to install."""
+
+    @property
+    def version(self) -> Callable[[], str]:
+        """What names what runs."""
+
+
+S = TypeVar("S", bound=Described)
+
+
 def choose(only: list[str] | None, default: list[str]) -> list[System]:
-    """Return the systems whose names match one of *only*, or those of *default*.
+    """Return the systems whose names match one of *only*, or those of *default*."""
+    return choose_from(SYSTEMS, only or default)
+
+
+def choose_from(systems: Sequence[S], wanted: list[str]) -> list[S]:
+    """Return the *systems* whose names match one of *wanted*.
 
     What is not installed is left out, with a message that says what to install.
-    Raises: SystemExit, if a name fits none or nothing is left.
+    Raises: SystemExit, if a pattern fits none or nothing is left.
     """
-    wanted = only or default
     for pattern in wanted:
-        if not any(fnmatch(system.name, pattern) for system in SYSTEMS):
-            names = ", ".join(system.name for system in SYSTEMS)
+        if not any(fnmatch(system.name, pattern) for system in systems):
+            names = ", ".join(system.name for system in systems)
             raise SystemExit(f"{pattern!r} fits none of: {names}")
-    found = [s for s in SYSTEMS if any(fnmatch(s.name, w) for w in wanted)]
     left = []
-    for system in found:
+    for system in systems:
+        if not any(fnmatch(system.name, pattern) for pattern in wanted):
+            continue
         problem = system.missing()
         if problem is None:
             left.append(system)
