@@ -28,7 +28,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.process.twistd import CHECKOUT, TWISTD, free_port
 from tests.security.forgery import Forge, Pair
-from txraft.core.messages import AppendEntriesRequest, Header, Request
+from txraft.core.messages import (
+    AppendEntriesRequest,
+    Header,
+    Request,
+    RequestPreVoteRequest,
+)
 from txraft.wire.requests import encode_request
 
 PATIENCE = 20.0
@@ -59,6 +64,7 @@ class Member:
         self.directory = directory
         self.log_path = directory / f"{name}.log"
         self.pair: Pair | None = None
+        self.environment: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -68,7 +74,11 @@ class Member:
             self.process = subprocess.Popen(
                 [*command, "--config", f"{self.name}.yaml"],
                 cwd=self.directory,
-                env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(CHECKOUT),
+                    **self.environment,
+                },
                 stdout=log,
                 stderr=log,
             )
@@ -272,6 +282,35 @@ def read_to_end(connection: socket.socket) -> bytes:
     except (ConnectionError, ssl.SSLError):
         pass
     return b"".join(pieces)
+
+
+class Speaker:
+    """A TLS connection to *victim* with the certificate of *member*."""
+
+    def __init__(self, victim: Member, member: Member) -> None:
+        plain = dial(victim)
+        self.victim = victim
+        self.port = port_of(plain)
+        self.secure = client_context(member.pair).wrap_socket(plain)
+
+    def say(self, request: Request | bytes) -> None:
+        """Send *request*."""
+        data = request if isinstance(request, bytes) else encoded(request)
+        self.secure.sendall(data)
+
+    def hear(self) -> bytes:
+        """Read an answer."""
+        return self.secure.recv(1 << 16)
+
+    def close(self) -> None:
+        """End the connection."""
+        self.secure.close()
+
+
+def pre_vote(candidate: str) -> Request:
+    """Make a request that everybody may answer and nobody is harmed by."""
+    header = Header(1, id=candidate, address=candidate)
+    return RequestPreVoteRequest(1, candidate, 0, 0, header)
 
 
 def members_of(member: Member) -> list[str]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import ssl
 
 from tests.security.members import (
-    Member,
     SecureCluster,
+    Speaker,
     client_context,
     dial,
     encoded,
     heartbeat,
     members_of,
     port_of,
+    pre_vote,
     read_to_end,
     wait,
 )
@@ -21,39 +22,9 @@ from txraft.core.messages import (
     Header,
     InstallSnapshotRequest,
     Request,
-    RequestPreVoteRequest,
     RequestVoteRequest,
     TimeoutNowRequest,
 )
-
-
-class Speaker:
-    """A TLS connection to *victim* with the certificate of *member*."""
-
-    def __init__(self, victim: Member, member: Member) -> None:
-        plain = dial(victim)
-        self.victim = victim
-        self.port = port_of(plain)
-        self.secure = client_context(member.pair).wrap_socket(plain)
-
-    def say(self, request: Request | bytes) -> None:
-        """Send *request*."""
-        data = request if isinstance(request, bytes) else encoded(request)
-        self.secure.sendall(data)
-
-    def hear(self) -> bytes:
-        """Read an answer."""
-        return self.secure.recv(1 << 16)
-
-    def close(self) -> None:
-        """End the connection."""
-        self.secure.close()
-
-
-def pre_vote(candidate: str) -> Request:
-    """Make a request that everybody may answer and nobody is harmed by."""
-    header = Header(1, id=candidate, address=candidate)
-    return RequestPreVoteRequest(1, candidate, 0, 0, header)
 
 
 class Messages(SecureCluster):
