@@ -239,6 +239,24 @@ class Stickiness(SynchronousTestCase):
         )
 
 
+class Nameless(SynchronousTestCase):
+    """A candidate that does not say who it is; no peer sends that."""
+
+    def test_request_vote_of_nobody_refused(self) -> None:
+        """A vote for nobody is none on disk, so the term would have two."""
+        voter = server(term=1)
+        voter.request(RequestVoteRequest(2, "", 9, 9), "reply")
+
+        answer = answer_of(sync(voter))
+
+        self.assertEqual((answer.term, answer.granted), (2, False))
+        self.assertIsNone(voter.voted_for)
+
+    def test_request_pre_vote_of_nobody_refused(self) -> None:
+        """It could not win the vote either."""
+        self.assertFalse(pre_vote(server(term=1), 2, (9, 9), sender="").granted)
+
+
 class PreVotes(SynchronousTestCase):
     """`RequestPreVote`: the same judgement, and nothing changes.
 

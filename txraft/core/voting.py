@@ -65,9 +65,12 @@ def is_tied_to_other_leader(
 def grants_vote(consensus: Consensus, request: RequestVoteRequest) -> bool:
     """Grant at most one candidate a term, and only one whose log is as complete.
 
-    Assumes that the request's term is this server's.
+    Assumes that the request's term is this server's. A candidate without a name gets
+    no vote: on disk that would be none, which another could have after a restart.
     """
     free = consensus.voted_for in (None, request.candidate)
+    if request.candidate == "":
+        return False
     return free and consensus.log.is_up_to_date(
         request.last_log_index, request.last_log_term
     )
@@ -77,6 +80,7 @@ def grants_pre_vote(consensus: Consensus, request: RequestPreVoteRequest) -> boo
     """Tell whether the candidate could win this server's vote; nothing changes."""
     return (
         not is_tied_to_other_leader(consensus, request)
+        and request.candidate != ""
         and request.term >= consensus.term
         and consensus.log.is_up_to_date(request.last_log_index, request.last_log_term)
     )
