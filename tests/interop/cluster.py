@@ -33,8 +33,8 @@ GO_PATH = Path("/usr/share/gocode")
 PACKAGES = (
     "golang-go golang-github-hashicorp-raft-dev golang-github-hashicorp-raft-boltdb-dev"
 )
-HEARTBEAT = 0.6
-PATIENCE = 30.0
+HEARTBEAT = 1.0
+PATIENCE = 60.0
 CALL_TIMEOUT = 60.0
 HEAD = struct.Struct(">QQI")
 KINDS = ("go", "python")
@@ -339,6 +339,25 @@ class InteropTestCase(SynchronousTestCase):
 
         wait_until("the members agree on a leader", agreed)
         return found[0]
+
+    def ask_leader(self, command: str, **told: Any) -> Member:
+        """Give a command to whoever leads, and again if that is no longer so.
+
+        A command that came about although its answer was lost is done, too.
+        """
+        refusals: list[str] = []
+        for _ in range(10):
+            leader = self.leader()
+            try:
+                leader.ask(command, **told)
+            except Refused as refusal:
+                refusals.append(str(refusal))
+                if "KnownPeer" in refusals[-1] or "UnknownPeer" in refusals[-1]:
+                    return leader
+                time.sleep(HEARTBEAT)
+            else:
+                return leader
+        raise AssertionError(f"no leader does {command}: {refusals}")
 
     def make_lead(self, member: Member) -> None:
         """Hand leadership to *member*, trying until it has it."""

@@ -31,7 +31,7 @@ class Kills(InteropTestCase):
                 self.kill_and_restart(member)
         finally:
             writers.stop()
-        self.leader().ask("barrier")
+        self.ask_leader("barrier")
         self.wait_equal()
         self.check_nothing_is_lost(writers, members)
 
@@ -106,7 +106,7 @@ class PreVote(InteropTestCase):
 
         go.start()
         other.start()
-        self.leader().ask("barrier")
+        self.ask_leader("barrier")
 
     def test_peers_that_are_silent(self) -> None:
         """A peer that takes a request and says nothing is no vote either."""
@@ -118,7 +118,7 @@ class PreVote(InteropTestCase):
 
         for member in (go, other):
             member.send_signal(signal.SIGCONT)
-        self.leader().ask("barrier")
+        self.ask_leader("barrier")
 
 
 class Alone(InteropTestCase):
@@ -137,7 +137,7 @@ class Alone(InteropTestCase):
         wait_until("it does not lead", lambda: not leader.leads)
         for other in others:
             other.start()
-        self.leader().ask("verify")
+        self.ask_leader("verify")
 
     def test_go(self) -> None:
         """Go leads two Python servers."""

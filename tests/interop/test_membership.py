@@ -132,7 +132,7 @@ class Transfers(MembershipCase):
             wait_until("the Go server leads", lambda: self.leader() is go)
         finally:
             writers.stop()
-        self.leader().ask("barrier")
+        self.ask_leader("barrier")
         self.wait_equal()
         found = {data for _, _, data in self.commands(python)}
         self.assertEqual(set(writers.acknowledged) - found, set())
