@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
+import msgpack
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.node.test_outbox import HeldTransport
 from tests.wire.captures import load, read_request
 from txraft.core.configuration import Configuration, ConfigurationHistory
 from txraft.core.consensus import Consensus
+from txraft.core.entry import Entry, LogType
 from txraft.core.log import Log
 from txraft.core.messages import (
     AppendEntriesRequest,
@@ -18,9 +21,12 @@ from txraft.core.messages import (
     RequestVoteRequest,
     Response,
 )
-from txraft.core.ready import HardState
+from txraft.core.ready import HardState, Heartbeat, OutgoingRequest
+from txraft.node.outbox import Outbox
 from txraft.node.replies import Replies
+from txraft.wire.entries import encode_entry
 from txraft.wire.membership import decode_peers
+from txraft.wire.requests import encode_request
 from txraft.wire.responses import encode_error, encode_response
 
 CAPTURES = {"go-0.1.0-pv0": 0, "go-1.1.2-pv1": 1, "go-1.1.2-pv2": 2, "go-1.1.2-pv3": 3}
@@ -172,3 +178,78 @@ class CapturedAnswers(SynchronousTestCase):
             self.check(3, exchange, consensus)
             checked.append(is_granted)
         self.assertEqual(checked, [True, False])
+
+
+OURS = {b"Cluster", b"Incarnation", b"Incarnations"}
+"""Keys that Go servers skip. Version 0 has none of them."""
+
+
+def keys_of(raw: bytes) -> set[bytes]:
+    """Read the keys of a request."""
+    return set(msgpack.unpackb(raw[1:], raw=True))
+
+
+class Originated(SynchronousTestCase):
+    """The keys of what a node writes of its own are those of a Go server."""
+
+    def sent(self, version: int, request: OutgoingRequest) -> bytes:
+        """Send *request* as a server of *version*; return the bytes."""
+        transport = HeldTransport()
+        replies = Replies(version, "node-3", VOTER, bytes(16))
+        outbox = Outbox(
+            VOTER,
+            transport,  # type: ignore[arg-type]
+            self,  # type: ignore[arg-type]
+            lambda first, last: [],
+            lambda peer, request: None,
+            10,
+            replies.request_header(bytes(16)),
+            lambda: "node-3",
+        )
+        outbox.send("b:1", request)
+        [(_, message, _)] = transport.calls
+        return encode_request(message)
+
+    def captured(self, name: str, rpc: str) -> set[bytes]:
+        """Return the keys of the requests in a file, which all have the same."""
+        found = [
+            frozenset(keys_of(bytes.fromhex(message["hex"])))
+            for message in load(name)
+            if message["rpc"] == rpc and message["direction"] == "request"
+        ]
+        [keys] = set(found)
+        return set(keys)
+
+    def test_requests(self) -> None:
+        """0.1.0's at version 0, 1.1.2's at 1 to 3."""
+        for name, version in CAPTURES.items():
+            for rpc, request in (
+                ("AppendEntries", Heartbeat(2, round=1, sent=0, life=1)),
+                ("RequestVote", RequestVoteRequest(2, VOTER, 1, 1)),
+            ):
+                keys = keys_of(self.sent(version, request))
+                extra = OURS & keys if version else set()
+                self.assertEqual(keys - extra, self.captured(name, rpc), (name, rpc))
+
+    def test_request_pre_vote(self) -> None:
+        """1.7.3's at every version; it always names its sender."""
+        expected = self.captured("go-1.7.3-pv3", "RequestPreVote")
+        for version in range(4):
+            raw = self.sent(version, RequestPreVoteRequest(2, VOTER, 1, 1))
+            fields = msgpack.unpackb(raw[1:], raw=True)
+            self.assertEqual(fields.keys() - OURS, expected)
+            self.assertEqual(
+                (fields[b"Addr"], fields[b"ID"], fields[b"ProtocolVersion"]),
+                (VOTER.encode(), b"node-3", version),
+            )
+
+    def test_entries(self) -> None:
+        """Four keys at version 0, as 0.1.0 has, and one more from there on."""
+        for name, version in CAPTURES.items():
+            for message in load(name):
+                if message["rpc"] != "AppendEntries" or not message["hex"]:
+                    continue
+                for entry in message["decoded"].get("Entries") or []:
+                    made = encode_entry(Entry(1, 1, LogType.COMMAND, b"x"), version)
+                    keys = {key.decode() for key in msgpack.unpackb(made, raw=True)}
+                    self.assertEqual(keys, entry.keys() - {"_type_name"}, name)
