@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import warnings
 from collections.abc import Callable
 
 import trustme
@@ -100,6 +101,26 @@ class Callees(SecureCluster):
     def test_expired(self) -> None:
         pair = self.forge.issue(self.name(), begins=-2 * DAY, ends=-DAY)
         self.refused(pair, "has expired")
+
+    def test_not_yet_valid(self) -> None:
+        pair = self.forge.issue(self.name(), begins=DAY, ends=2 * DAY)
+        self.refused(pair, "not valid yet")
+
+    def test_old_version(self) -> None:
+        """A server that speaks nothing newer than TLS 1.1 is not spoken to."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        assert self.absent.pair is not None
+        context.load_cert_chain(self.absent.pair.certificate, self.absent.pair.key)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = ssl.TLSVersion.TLSv1_1
+            context.maximum_version = ssl.TLSVersion.TLSv1_1
+        context.set_ciphers("ALL:@SECLEVEL=0")
+
+        def answer(connection: socket.socket) -> None:
+            context.wrap_socket(connection, server_side=True)
+
+        self.closed(answer, "TLS handshake failed")
 
     def test_name_of_another_member(self) -> None:
         """A member that answers in the place of another is not spoken to."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 
+import trustme
+
 from tests.security.members import (
+    PATIENCE,
     SecureCluster,
     Speaker,
     client_context,
     dial,
     encoded,
     heartbeat,
+    identity,
     members_of,
     port_of,
     pre_vote,
@@ -150,6 +156,20 @@ class Messages(SecureCluster):
         speaker.close()
         self.assertCommits()
 
+    def test_plain_after_the_handshake(self) -> None:
+        """Nothing that is not encrypted is heard on a connection that was."""
+        speaker = self.speaker()
+        speaker.say(pre_vote(self.absent.address))
+        self.assertNotEqual(speaker.hear(), b"")
+        with socket.socket(fileno=os.dup(speaker.secure.fileno())) as plain:
+            plain.settimeout(PATIENCE)
+            plain.sendall(encoded(heartbeat(self.absent.address)))
+            read_to_end(plain)
+        self.assertOneLine(
+            speaker.victim, speaker.port, "its TLS failed: wrong version number"
+        )
+        self.assertCommits()
+
     def test_too_many_connections(self) -> None:
         """One member has so many connections, and one more ends its oldest."""
         speakers = []
@@ -216,6 +236,49 @@ class Rotation(SecureCluster):
         self.addCleanup(fresh.close)
         self.assertNotEqual(served_by(fresh), before)
         self.assertCommits()
+
+    def test_new_authority_under_load(self) -> None:
+        """Both count while one replaces the other; then the old one does no more."""
+        new, old = trustme.CA(), self.forge.ca
+        pems = [authority.cert_pem.bytes() for authority in (old, new)]
+        stolen = self.forge.issue(identity(self.absent))
+
+        self.trust(b"".join(pems))
+        for member in self.members:
+            assert member.pair is not None
+            pair = self.forge.issue(identity(member), ca=new)
+            member.pair.certificate.write_bytes(pair.certificate.read_bytes())
+            member.pair.key.write_bytes(pair.key.read_bytes())
+        self.trust(b"".join(pems))
+        self.trust(pems[1])
+        type(self).forge.ca = new
+
+        victim = self.members[0]
+        plain = dial(victim)
+        port = port_of(plain)
+        with client_context(stolen).wrap_socket(plain) as secure:
+            secure.sendall(encoded(heartbeat(self.absent.address)))
+            self.assertEqual(read_to_end(secure), b"")
+        self.assertOneLine(victim, port, "an authority that is not the cluster's")
+        self.absent.pair = self.forge.issue(identity(self.absent))
+        fresh = Speaker(victim, self.absent)
+        self.addCleanup(fresh.close)
+        fresh.say(pre_vote(self.absent.address))
+        self.assertNotEqual(fresh.hear(), b"")
+        self.assertCommits()
+
+    def trust(self, authorities: bytes) -> None:
+        """Let all members trust *authorities*, and commit meanwhile."""
+        self.forge.ca_file.write_bytes(authorities)
+        for member in self.members:
+            mark = len(member.log)
+            member.hang_up()
+            for _ in range(5):
+                self.assertCommits()
+            wait(
+                lambda m=member, s=mark: bool(m.lines("were reread", since=s)),  # type: ignore[misc]
+                self.all_logs,
+            )
 
     def test_broken_file_leaves_the_old(self) -> None:
         """A file that cannot be used is named, and the one before stays in force."""

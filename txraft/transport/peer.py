@@ -34,7 +34,7 @@ from txraft.transport.limits import (
     ConnectionLimits,
 )
 from txraft.transport.lobby import Guest, Lobby, host_of
-from txraft.transport.refusals import Refusals
+from txraft.transport.refusals import Refusals, tls_problem
 from txraft.wire.responses import encode_error, encode_response
 from txraft.wire.stream import Limits, RequestReader
 
@@ -119,6 +119,11 @@ class PeerProtocol(Connection):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell whoever holds something of this connection."""
+        problem = tls_problem(reason)
+        if problem is not None and not self.lost:
+            self._factory.warn(
+                self.channel.getPeer(), f"its TLS failed: {problem}", self.identity
+            )
         super().connectionLost(reason)
         if self._watch is not None:
             self._watch.cancel()

@@ -7,10 +7,20 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from OpenSSL import SSL
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txraft.transport.limits import ConnectionLimits
+
+
+def tls_problem(reason: Failure) -> str | None:
+    """Return what OpenSSL says of the end of a connection; None if it ended it not."""
+    error = reason.value
+    if not isinstance(error, SSL.Error) or not error.args or not error.args[0]:
+        return None
+    return "; ".join(part[-1] for part in error.args[0] if part[-1]) or None
 
 
 class Refusals:

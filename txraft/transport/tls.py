@@ -41,6 +41,7 @@ from txraft.transport.identity import Identity, NoIdentity, PeerNames, is_ip_add
 from txraft.transport.limits import ConnectionLimits
 from txraft.transport.lobby import Guest, Lobby, host_of
 from txraft.transport.peer import PeerFactory, PeerProtocol
+from txraft.transport.refusals import tls_problem
 from txraft.transport.tcp import TCPStreamLayer
 
 
@@ -381,11 +382,9 @@ class _Endpoint:
 
 def why_lost(reason: Failure) -> str:
     """Say in words why a handshake ended."""
-    error = reason.value
-    if isinstance(error, SSL.Error) and error.args and error.args[0]:
-        texts = [part[-1] for part in error.args[0] if part[-1]]
-        if texts:
-            return f"its TLS handshake failed: {'; '.join(texts)}"
+    problem = tls_problem(reason)
+    if problem is not None:
+        return f"its TLS handshake failed: {problem}"
     return "it closed the connection within the TLS handshake"
 
 
