@@ -164,10 +164,11 @@ class Faults:
 
     def _spoil_line(self, node: Node) -> None:
         conditions = self._random.choice(BAD)
-        number = self._random.randint(1, len(self._lines))
+        number = self._random.randint(2, len(self._lines))
         for line in self._random.sample(self._lines, number):
             line.become(conditions)
         self._count("bad lines", node)
+        time.sleep(self._random.uniform(1.0, 3.0))
 
     # Disks ----------------------------------------------------------------------
 
