@@ -5,8 +5,10 @@ A fault counts once strace has written that it was injected.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from tests.chaos.node import Node
 
 EIO = "Input/output error"
 SYNCS = "fsync,fdatasync"
+FAILED = re.compile(r"sync\(\d+<([^>]*)>\).*INJECTED")
 CHANGES = ("pwrite64", "fdatasync", "fsync", "rename", "ftruncate", "unlink", "mkdir")
 FAULT_SECONDS = 4.0
 END_SECONDS = 60.0
@@ -25,8 +28,8 @@ DETACH_SECONDS = 5.0
 def fail_syncs(node: Node, times: str) -> tuple[bool, str | None]:
     """Let the next sync of *node* fail, or all from now on (*times* `1` or `1+`).
 
-    A node that has seen it must stop itself and say why, though a repetition would
-    succeed: what was not written then may be lost for good.
+    A node that has seen it must stop itself and say why, and try none of them again,
+    though that might succeed: what was not written then may be lost for good.
     Returns: whether a sync has failed, and what was wrong with the node's answer.
     """
     with _tracing(node, SYNCS, f"error=EIO:when={times}") as trace:
@@ -34,11 +37,20 @@ def fail_syncs(node: Node, times: str) -> tuple[bool, str | None]:
             return False, None
         node.excuses.add(EIO)
         status = node.wait_end(END_SECONDS)
+        again = repeated(trace.read_text())
+    if again:
+        return True, f"n{node.number} has tried again what had failed: {again}"
     if status is None:
         return True, f"n{node.number} goes on after a sync that failed:\n{node.output}"
     if status != 1 or EIO not in node.output:
         return True, f"n{node.number} ended {status} and does not say why it did"
     return True, None
+
+
+def repeated(trace: str) -> list[str]:
+    """List the files in what strace wrote of which more than one sync has failed."""
+    counts = Counter(FAILED.findall(trace))
+    return sorted(file for file, count in counts.items() if count > 1)
 
 
 def kill_at(node: Node, change: str, when: int) -> bool:
@@ -51,7 +63,7 @@ def kill_at(node: Node, change: str, when: int) -> bool:
 def _tracing(node: Node, calls: str, fault: str) -> Iterator[Path]:
     """Inject *fault* into *calls* of *node* for a while; yield what strace writes."""
     with NamedTemporaryFile(prefix="trace", dir=node.log.parent) as file:
-        words = ["strace", "-f", "-qq", "-p", str(node.pid), "-o", file.name]
+        words = ["strace", "-f", "-y", "-qq", "-p", str(node.pid), "-o", file.name]
         words += ["-e", f"trace={calls}", "-e", f"inject={calls}:{fault}"]
         tracer = subprocess.Popen(words, stdin=subprocess.DEVNULL)
         try:
