@@ -17,7 +17,9 @@ from tempfile import NamedTemporaryFile
 from tests.chaos.node import Node
 
 EIO = "Input/output error"
-SYNCS = "fsync,fdatasync"
+SYNCS = ("fdatasync", "fsync,fdatasync")
+"""Those of the log alone, or of snapshots, terms and directories as well."""
+
 FAILED = re.compile(r"sync\(\d+<([^>]*)>\).*INJECTED")
 CHANGES = ("pwrite64", "fdatasync", "fsync", "rename", "ftruncate", "unlink", "mkdir")
 FAULT_SECONDS = 4.0
@@ -25,14 +27,15 @@ END_SECONDS = 60.0
 DETACH_SECONDS = 5.0
 
 
-def fail_syncs(node: Node, times: str) -> tuple[bool, str | None]:
-    """Let the next sync of *node* fail, or all from now on (*times* `1` or `1+`).
+def fail_syncs(node: Node, syncs: str, times: str) -> tuple[bool, str | None]:
+    """Let the next of *syncs* of *node* fail, or all from now on.
 
+    *syncs* is one of `SYNCS`, *times* `1` or `1+`, for each thread.
     A node that has seen it must stop itself and say why, and try none of them again,
     though that might succeed: what was not written then may be lost for good.
     Returns: whether a sync has failed, and what was wrong with the node's answer.
     """
-    with _tracing(node, SYNCS, f"error=EIO:when={times}") as trace:
+    with _tracing(node, syncs, f"error=EIO:when={times}") as trace:
         if not _waited(lambda: "INJECTED" in trace.read_text(), node):
             return False, None
         node.excuses.add(EIO)
@@ -41,7 +44,10 @@ def fail_syncs(node: Node, times: str) -> tuple[bool, str | None]:
     if again:
         return True, f"n{node.number} has tried again what had failed: {again}"
     if status is None:
-        return True, f"n{node.number} goes on after a sync that failed:\n{node.output}"
+        return (
+            True,
+            f"n{node.number} goes on after a sync that failed:\n{node.last_lines}",
+        )
     if status != 1 or EIO not in node.output:
         return True, f"n{node.number} ended {status} and does not say why it did"
     return True, None

@@ -10,7 +10,7 @@ from tests.chaos.api import TIMEOUT, Answer, ask
 from tests.chaos.history import History
 from tests.chaos.workloads import ATTEMPTS, Session, Workload
 
-CLIENTS = 4
+CLIENTS = 6
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.005, 0.05
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from random import Random
 
-from tests.chaos import api
-from tests.chaos.calls import CHANGES, fail_syncs, kill_at
+from tests.chaos.api import TIMEOUT, ask
+from tests.chaos.calls import CHANGES, SYNCS, fail_syncs, kill_at
 from tests.chaos.journal import Journal
 from tests.chaos.line import Line
 from tests.chaos.net import Net
@@ -70,6 +70,8 @@ class Faults:
             self._kill_leader,
             self._kill_all,
             self._hang,
+            self._hang_leader,
+            self._hang_leader,
             self._unplug,
             self._silence,
             self._lose,
@@ -127,11 +129,16 @@ class Faults:
             self._kill(each)
 
     def _kill_leader(self, node: Node) -> None:
-        address = api.ask(node.host, "GET", "status/leader").body.decode()
-        for each in self._nodes:
-            if f'"{each.address}"' == address.strip():
-                self._count("leader kills", each, each.runs)
-                self._kill(each)
+        leader = self._leader_of(node)
+        if leader is not None:
+            self._count("leader kills", leader, leader.runs)
+            self._kill(leader)
+
+    def _leader_of(self, node: Node) -> Node | None:
+        """Return the leader that *node* knows."""
+        address = ask(node.host, "GET", "status/leader").body.decode().strip('"\n')
+        leaders = [each for each in self._nodes if each.address == address]
+        return leaders[0] if leaders else None
 
     def _kill_all(self, node: Node) -> None:
         self._count("restarts of all", node)
@@ -141,6 +148,18 @@ class Faults:
 
     def _hang(self, node: Node) -> None:
         self._count("pauses", node, node.signal(signal.SIGSTOP))
+
+    def _hang_leader(self, node: Node) -> None:
+        """Stop the leader until there is another one, and let both go on.
+
+        What it is asked meanwhile it may not answer from what it knew.
+        """
+        leader = self._leader_of(node)
+        if leader is None or not leader.signal(signal.SIGSTOP):
+            return
+        time.sleep(self._random.uniform(1.5, TIMEOUT))
+        leader.signal(signal.SIGCONT)
+        self._count("leader pauses", leader)
 
     # Cables and lines -----------------------------------------------------------
 
@@ -179,7 +198,8 @@ class Faults:
 
     def _fail_syncs(self, node: Node) -> None:
         if node.runs:
-            happened, problem = fail_syncs(node, self._random.choice(("1", "1+")))
+            syncs, times = self._random.choice(SYNCS), self._random.choice(("1", "1+"))
+            happened, problem = fail_syncs(node, syncs, times)
             self._count("failed syncs", node, happened)
             if problem:
                 self._journal.find(problem)

@@ -16,6 +16,7 @@ from tests.chaos.net import HTTP_PORT, PEER_PORT, Net
 TWISTD = "from twisted.scripts.twistd import run; run()"
 DISK_SIZE = "24m"
 STOP_SECONDS = 60.0
+LINES = 12
 SETTINGS = """data_dir: data
 listen: tcp:{peer_port}:interface={host}
 advertise: {host}:{peer_port}
@@ -142,6 +143,11 @@ class Node:
             return ""
         return self.log.read_bytes()[self._log_begin :].decode(errors="replace")
 
+    @property
+    def last_lines(self) -> str:
+        """The end of what it has written."""
+        return "\n".join(self.output.splitlines()[-LINES:])
+
     def unexplained(self) -> str | None:
         """Forget a process that has ended by itself; say so, if it had no excuse."""
         if self._process is None or self._process.poll() is None:
@@ -152,8 +158,8 @@ class Node:
             return None
         if status == 1 and any(excuse in self.output for excuse in self.excuses):
             return None
-        lines = "\n".join(self.output.splitlines()[-12:])
-        return f"n{self.number} ended by itself with status {status}:\n{lines}"
+        name = f"n{self.number}"
+        return f"{name} ended by itself with status {status}:\n{self.last_lines}"
 
     def is_ready(self) -> bool:
         """Tell whether it knows a leader."""
