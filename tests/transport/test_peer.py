@@ -262,3 +262,34 @@ class TooManyConnections(PeerCase):
         newer = self.dial()
         self.send(newer, HEARTBEAT)
         self.assertEqual(len(self.peer.rpcs), 2)
+
+
+class RemovedMembers(PeerCase):
+    """Source: Raft dissertation §4.2.3; a server that was removed disturbs nobody."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.sender = append(3).leader
+        self.transport.members_committed([self.sender, "b:1", "c:1"])
+
+    def test_connection_of_a_removed_member_is_closed(self) -> None:
+        """It is not enough to let it make no new one: what is open says anything."""
+        peer = self.dial()
+        self.send(peer, HEARTBEAT)
+
+        self.transport.members_committed(["b:1", "c:1"])
+        self.send(peer, HEARTBEAT)
+
+        self.assertEqual(len(self.peer.rpcs), 1)
+        self.assertTrue(peer.lost)
+        self.assertIn("no member any more", self.warnings[0]["reason"])
+
+    def test_other_connections_stay(self) -> None:
+        """Those of members, and of those who have not said who they are."""
+        member, unknown = self.dial(), self.dial()
+        self.send(member, HEARTBEAT)
+
+        self.transport.members_committed([self.sender, "b:1"])
+        self.clock.advance(0)
+
+        self.assertFalse(member.lost or unknown.lost)
