@@ -30,6 +30,7 @@ from txraft.storage.identity import identity_of
 from txraft.storage.snapshots import FileSnapshotStore
 from txraft.storage.stable import FileStableStore
 from txraft.testing.fullstack.disk import (
+    READS,
     Chance,
     Naming,
     SimulatedDisk,
@@ -232,7 +233,7 @@ class Story:
 
     def before(self, disk: SimulatedDisk, operation: str) -> None:
         """Recover what a power failure ahead of *operation* may leave."""
-        if operation in ("open", "read_at"):
+        if operation in READS:
             return
         for survival in (Survival(), Everything()):
             self.check(disk.after_power_failure(survival))

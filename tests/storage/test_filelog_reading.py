@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.storage.disk import Disk, DiskFile
+from tests.storage.disk import Disk, SimulatedFile
 from tests.storage.logs import PATH, contents, open_log
 from txraft.errors import DataCorrupted, LogNotFound
 from txraft.storage import filelog
@@ -118,7 +118,7 @@ class RacingDisk(Disk):
 
     before_open: Callable[[], None] | None = None
 
-    def open(self, path: Path, *, writable: bool = False) -> DiskFile:
+    def open(self, path: Path, *, writable: bool = False) -> SimulatedFile:
         before, self.before_open = self.before_open, None
         if before is not None:
             before()

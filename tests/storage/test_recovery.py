@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.storage.disk import UNSYNCED, Content, Disk, Folder, PowerCut
+from tests.storage.disk import UNSYNCED, Disk, PowerFailed
 from tests.storage.logs import PATH, contents, open_log
 from txraft.core.entry import Entry
 from txraft.errors import DataCorrupted
@@ -271,7 +271,7 @@ def run_steps(disk: Disk, segment_bytes: int) -> int:
         for step in STEPS:
             step(log)
             done += 1
-    except PowerCut:
+    except PowerFailed:
         return done
     return done
 
@@ -339,13 +339,14 @@ class PowerCuts(SynchronousTestCase):
     def test_during_recovery(self) -> None:
         """A cut while a torn write is being cut off leaves the same log."""
         disk, _ = log_of_100()
-        disk.content(FIRST).synced = bytes(disk.content(FIRST).data[:-3])
-        torn = disk.root.after("names")
+        file = disk.content(FIRST)
+        del file.durable[-3:]
+        torn = disk.after_power_cut("names")
         for cut in range(1, 6):
             for unsynced in UNSYNCED:
-                again = Disk(torn.after("kept"))
+                again = torn.after_power_cut("kept")
                 again.cut_after = cut
-                with contextlib.suppress(PowerCut):
+                with contextlib.suppress(PowerFailed):
                     open_log(again)
                 after = again.after_power_cut(unsynced)
                 self.assertEqual(open_log(after).last_index(), 96)
@@ -389,22 +390,3 @@ def runs_of(entries: list[Entry]) -> list[tuple[int, int]]:
         if not runs or runs[-1][1] != entry.term:
             runs.append((entry.index, entry.term))
     return runs
-
-
-class DiskTwin(SynchronousTestCase):
-    """The disk in memory loses what is not synced."""
-
-    def test_after_power_cut(self) -> None:
-        """A file that is synced under a name that is not is gone."""
-        disk = Disk()
-        folder = Folder()
-        disk.root.names["node"] = disk.root.synced["node"] = folder
-        folder.names["kept"] = folder.synced["kept"] = Content(b"old")
-        disk.open(PATH.parent / "kept").write_at(b"new", 0)
-        new = disk.create(PATH.parent / "new")
-        new.sync()
-
-        after = disk.after_power_cut("lost")
-
-        self.assertEqual(after.list(PATH.parent), ["kept"])
-        self.assertEqual(after.content(PATH.parent / "kept").data, b"old")

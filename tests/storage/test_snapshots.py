@@ -9,7 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.storage.disk import UNSYNCED, Disk, PowerCut
+from tests.storage.disk import UNSYNCED, Disk, PowerFailed
 from tests.storage.snapshots import BASE, SNAPSHOTS, Clock, file_store
 from txraft.errors import DataCorrupted, StorageError
 from txraft.interfaces import SnapshotSink, SnapshotStore
@@ -334,7 +334,7 @@ class Failures(SynchronousTestCase):
 
         def life(disk: Disk) -> int:
             done = 0
-            with contextlib.suppress(PowerCut):
+            with contextlib.suppress(PowerFailed):
                 store = file_store(disk, retain=1)
                 for index, state in states.items():
                     write(store, index, state)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.storage.disk import UNSYNCED, Disk, PowerCut
+from tests.storage.disk import UNSYNCED, Disk, PowerFailed
 from tests.storage.test_segment import crc64
 from txraft.errors import DataCorrupted, FormatTooNew, WrongNode
 from txraft.interfaces import StableStore
@@ -141,7 +141,7 @@ class Files(SynchronousTestCase):
                 disk = Disk()
                 disk.cut_after = cut
                 done = 0
-                with contextlib.suppress(PowerCut):
+                with contextlib.suppress(PowerFailed):
                     store = self.open(disk)
                     for number, name in enumerate((b"a", b"b"), 1):
                         store.set_many({b"term": b"%d" % number, b"vote": name})

@@ -2,7 +2,7 @@
 
 After a power failure each write and each change of a name that was not synced is
 there, is partly there, or is not, in any combination that an operating system may
-leave. *operations* counts every change and sync; a disk may stop working at one.
+leave. *operations* lists every change and sync; a disk may stop working at one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from pathlib import Path
 from random import Random
 
 SECTOR_BYTES = 512
+
+READS = ("open", "read_at")
+"""Operations that change nothing, and need no sync."""
 
 
 class PowerFailed(BaseException):
@@ -153,7 +156,7 @@ class SimulatedDisk:
     ) -> None:
         self.root = root or Folder()
         self.before = before
-        self.operations = 0
+        self.operations: list[str] = []
         self.open_files = 0
 
     def after_power_failure(self, survival: Survival) -> SimulatedDisk:
@@ -252,10 +255,11 @@ class SimulatedDisk:
     # Inside ---------------------------------------------------------------------
 
     def begin(self, operation: str) -> None:
-        """Count an operation, unless it fails."""
+        """Note an operation, unless it fails."""
         if self.before is not None:
             self.before(operation)
-        self.operations += 1
+        if operation not in READS:
+            self.operations.append(operation)
 
     def file(self, path: Path) -> Node:
         """Return the file at *path*. Raises: OSError"""

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from txraft.errors import RaftShutdown
-from txraft.testing.fullstack.disk import PowerFailed, SimulatedDisk
+from txraft.testing.fullstack.disk import READS, PowerFailed, SimulatedDisk
 from txraft.testing.schedule import Schedule
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ def _fails_after(left: int) -> Callable[[str], None]:
 
     def before(operation: str) -> None:
         nonlocal left
-        if operation not in ("open", "read_at"):
+        if operation not in READS:
             left -= 1
             if left < 0:
                 raise PowerFailed
