@@ -180,4 +180,25 @@ MUTANTS = (
         new="for meta in self._finished()[: -self._retain]:",
         caught_by="tests.storage.test_snapshots_of_peers.GoPeers.test_description_as_go_writes_it",
     ),
+    Mutant(
+        name="a full segment keeps its room",
+        path="storage/filelog.py",
+        old="            tail.finish()\n",
+        new="            tail.close()\n",
+        caught_by="tests.storage.test_filelog.Room.test_gives_back_before_a_new_segment",
+    ),
+    Mutant(
+        name="whatever is behind the last whole write is taken for room",
+        path="storage/recovery.py",
+        old="if not broken:",
+        new="if broken or not broken:",
+        caught_by="tests.storage.test_filelog.Room.test_damage_before_the_last_write",
+    ),
+    Mutant(
+        name="a disk that is too full to allocate is taken for broken",
+        path="storage/tail.py",
+        old="if error.errno not in _NO_ROOM:",
+        new="if error.errno:",
+        caught_by="tests.storage.test_filelog.Room.test_disk_without_room",
+    ),
 )

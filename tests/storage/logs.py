@@ -32,10 +32,17 @@ def fixed_bytes(size: int) -> bytes:
     return bytes(range(size))
 
 
-def open_log(disk: Disk, segment_bytes: int = 1 << 20) -> FileLog:
+def open_log(
+    disk: Disk, segment_bytes: int = 1 << 20, allocated_bytes: int = 0
+) -> FileLog:
     """Open the log of node n1 on *disk*."""
     return FileLog(
-        PATH, "n1", disk, segment_bytes=segment_bytes, random_bytes=fixed_bytes
+        PATH,
+        "n1",
+        disk,
+        segment_bytes=segment_bytes,
+        allocated_bytes=allocated_bytes,
+        random_bytes=fixed_bytes,
     )
 
 

@@ -89,14 +89,17 @@ class CutsAndFlips(SynchronousTestCase):
         self.assertIn("restore the data directory from a backup", str(error))
 
     def test_open_with_zeros_behind_the_last_write(self) -> None:
-        """A file that grew before its content arrived ends with zeros: torn."""
+        """A file that grew before its content arrived ends with zeros, as one does
+        that has room for more: nothing was lost."""
         disk, _ = log_of_100()
+        end = len(disk.content(FIRST).data)
         disk.content(FIRST).data.extend(bytes(5000))
 
         log = open_log(disk)
 
         self.assertEqual(contents(log), commands(1, 100))
-        self.assertIn("5000 bytes", log.warnings[0])
+        self.assertEqual(log.warnings, [])
+        self.assertEqual(len(disk.content(FIRST).data), end)
 
     def test_open_with_damage_before_the_last_segment(self) -> None:
         """A broken end is torn only in the newest file."""
@@ -263,11 +266,11 @@ def states() -> list[list[Entry]]:
     return found
 
 
-def run_steps(disk: Disk, segment_bytes: int) -> int:
+def run_steps(disk: Disk, segment_bytes: int, allocated_bytes: int = 0) -> int:
     """Carry out steps until the power is cut; return how many were acknowledged."""
     done = 0
     try:
-        log = open_log(disk, segment_bytes)
+        log = open_log(disk, segment_bytes, allocated_bytes)
         for step in STEPS:
             step(log)
             done += 1
@@ -280,18 +283,18 @@ class PowerCuts(SynchronousTestCase):
     """The power is cut behind each operation of a life, and what is not synced is
     lost, kept or torn: all that was acknowledged is there."""
 
-    def check(self, segment_bytes: int) -> None:
+    def check(self, segment_bytes: int, allocated_bytes: int = 0) -> None:
         expected = states()
         disk = Disk()
-        run_steps(disk, segment_bytes)
+        run_steps(disk, segment_bytes, allocated_bytes)
         for cut in range(1, len(disk.operations) + 1):
             for unsynced in UNSYNCED:
                 disk = Disk()
                 disk.cut_after = cut
-                done = run_steps(disk, segment_bytes)
+                done = run_steps(disk, segment_bytes, allocated_bytes)
                 after = disk.after_power_cut(unsynced)
 
-                log = open_log(after, segment_bytes)
+                log = open_log(after, segment_bytes, allocated_bytes)
 
                 self.assertIn(contents(log), expected[done : done + 2])
                 self.assertEqual(log.term_runs(), runs_of(contents(log)))
@@ -335,6 +338,11 @@ class PowerCuts(SynchronousTestCase):
     def test_in_some_segments(self) -> None:
         """Segments hold several writes."""
         self.check(segment_bytes=400)
+
+    def test_with_room_for_more(self) -> None:
+        """Room is made and given back."""
+        for segment_bytes in (400, 1 << 20):
+            self.check(segment_bytes, allocated_bytes=300)
 
     def test_during_recovery(self) -> None:
         """A cut while a torn write is being cut off leaves the same log."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from txraft.core.entry import Entry
@@ -42,7 +42,7 @@ from txraft.storage.segment import (
     segment_name,
     sequence_in,
 )
-from txraft.storage.tail import RandomBytes, Tail
+from txraft.storage.tail import ALLOCATED_BYTES, RandomBytes, Tail
 from txraft.wire.entries import decode_entry
 
 DEFAULT_SEGMENT_BYTES = 16 << 20
@@ -71,6 +71,7 @@ class FileLog:
         fs: FileSystem | None = None,
         *,
         segment_bytes: int = DEFAULT_SEGMENT_BYTES,
+        allocated_bytes: int = ALLOCATED_BYTES,
         decode: Decode = decode_entry,
         random_bytes: RandomBytes = os.urandom,
         identity: bytes = b"",
@@ -82,6 +83,7 @@ class FileLog:
         self._identity = identity
         self._fs = fs or OsFileSystem()
         self._segment_bytes = segment_bytes
+        self._piece = min(allocated_bytes, segment_bytes)
         self._decode = decode
         self._random_bytes = random_bytes
         self._failure: Exception | None = None
@@ -106,7 +108,9 @@ class FileLog:
             return self._new_segment(sequence=1, chain=0)
         self._identity = self._identity or scanned.header.directory
         self._fs.sync_directory(self._directory)
-        return Tail.reopen(self._fs, self._directory, scanned, recovered.chain)
+        return Tail.reopen(
+            self._fs, self._directory, scanned, recovered.chain, self._piece
+        )
 
     # Reading -------------------------------------------------------------------
 
@@ -261,8 +265,11 @@ class FileLog:
 
     def close(self) -> None:
         """Release the file; later writes raise StorageError. Idempotent."""
-        if self._failure is None:
-            self._failure = StorageError(f"{self._directory}: the log is closed")
+        failed, closed = self._failure, f"{self._directory}: the log is closed"
+        self._failure = failed or StorageError(closed)
+        if failed is None:
+            with suppress(OSError):  # the next start gives the room back otherwise
+                self._tail.finish()
         self._tail.close()
 
     def _check_entries(self, entries: Sequence[Entry]) -> None:
@@ -300,16 +307,18 @@ class FileLog:
         tail = self._tail
         if tail.size >= self._segment_bytes or tail.directory != self._identity:
             written = self._written()
+            tail.finish()
             self._tail = self._new_segment(tail.sequence + 1, tail.chain)
             self._full, self._rotations = written, self._rotations + 1
-            tail.close()
         return self._tail
 
     def _new_segment(self, sequence: int, chain: int) -> Tail:
         salt = self._random_bytes(SALT_BYTES)
         bounds = self._index.bounds
         header = SegmentHeader(salt, sequence, chain, *bounds, self._identity)
-        return Tail.create(self._fs, self._directory, header, self._node_name)
+        return Tail.create(
+            self._fs, self._directory, header, self._node_name, self._piece
+        )
 
     def _remove_old_segments(self) -> None:
         # Oldest first, and each removal durable before the next: otherwise a crash

@@ -24,6 +24,15 @@ TEMPORARY_SUFFIX = ".tmp"
 _SYNC_DATA: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
 
+def _cannot_allocate(descriptor: int, offset: int, length: int) -> None:
+    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+
+_ALLOCATE: Callable[[int, int, int], None] = getattr(
+    os, "posix_fallocate", _cannot_allocate
+)
+
+
 class File(Protocol):
     """An open file. Every method raises OSError when the disk does."""
 
@@ -35,6 +44,9 @@ class File(Protocol):
 
     def truncate(self, size: int) -> None:
         """Cut the file to *size* bytes."""
+
+    def allocate(self, size: int) -> None:
+        """Extend the file to *size* bytes, with zeros that have room on the disk."""
 
     def sync_data(self) -> None:
         """Make the content durable, and the size needed to read it."""
@@ -128,6 +140,10 @@ class OsFile:
     def truncate(self, size: int) -> None:
         """Cut the file to *size* bytes."""
         os.ftruncate(self._descriptor, size)
+
+    def allocate(self, size: int) -> None:
+        """Extend the file to *size* bytes, with zeros that have room on the disk."""
+        _ALLOCATE(self._descriptor, 0, size)
 
     def sync_data(self) -> None:
         """Make the content durable, and the size needed to read it."""

@@ -77,6 +77,9 @@ class _ReadOnlyFile:
     def truncate(self, size: int) -> None:
         """Do nothing."""
 
+    def allocate(self, size: int) -> None:
+        """Do nothing."""
+
     def sync_data(self) -> None:
         """Do nothing."""
 

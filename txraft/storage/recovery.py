@@ -1,10 +1,10 @@
 """Reading a whole log back when it is opened, and telling a torn write from damage.
 
-Every frame was synced before the next one was written, so only the very last write
-can be torn. A frame that is broken and has a whole frame anywhere behind it, or a
-later segment, is therefore damage, and the log is refused; a broken frame with
-nothing behind it is the write that a crash interrupted. Nothing is changed here:
-`Recovered` says what is to be cut.
+Every frame was synced before the next one was written, so only the very last write can
+be torn; zeros behind it are room that was made for more. A frame that is broken and has
+a whole frame anywhere behind it, or a later segment, is therefore damage, and the log
+is refused; a broken frame with nothing behind it is the write that a crash interrupted.
+Nothing is changed here: `Recovered` says what is to be cut.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ Decode = Callable[[bytes], Entry]
 @dataclass(slots=True)
 class Scanned:
     """The last segment: *end* is where its last whole frame ends, *last_frame* where
-    that begins, *size* that of the file; *end* < *size* after a torn write."""
+    that begins, *size* that of the file. Between *end* and *size* is the room that was
+    made for frames to come, and what a torn write has left there."""
 
     header: SegmentHeader
     end: int
@@ -185,10 +186,12 @@ class _Scan:
         self._window_at = self._at
 
     def _accept_torn_write(self, is_last: bool) -> None:
-        broken = self._size - self._at
         if not is_last:
             raise damaged(self._path, self._at, "a later segment follows")
-        rest = self._file.read_at(broken, self._at)
+        rest = self._file.read_at(self._size - self._at, self._at)
+        broken = len(rest.rstrip(b"\0"))
+        if not broken:
+            return  # room for frames to come
         follows = self._seal.find(rest[1:], self._at + 1)
         if follows is not None:
             what = f"a whole write follows at byte {follows}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +19,12 @@ from txraft.storage.segment import (
 
 RandomBytes = Callable[[int], bytes]
 
+ALLOCATED_BYTES = 1 << 20
+"""Room is made in pieces of this size. A sync of what is written there does not change
+the size of the file: a third quicker (`benchmarks.disk`)."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EOPNOTSUPP, errno.EINVAL, errno.EFBIG)
+
 
 class Tail:
     """Appends frames, each with one write and one sync.
@@ -25,12 +32,14 @@ class Tail:
     *chain* is the checksum of the newest frame of the log. After an error nothing
     may be written any more: what the file holds is known only by reading it back.
     `frames`, `written_bytes` and `sync_seconds` add up what was written since it was
-    opened.
+    opened. Room for frames to come is made in pieces of *piece* bytes.
     """
 
     def __init__(
-        self, file: File, header: SegmentHeader, size: int, chain: int
+        self, file: File, header: SegmentHeader, size: int, chain: int, piece: int
     ) -> None:
+        self._piece = piece
+        self._allocated = size
         self.sequence = header.sequence
         self.directory = header.directory
         self.size = size
@@ -43,7 +52,12 @@ class Tail:
 
     @classmethod
     def create(
-        cls, fs: FileSystem, directory: Path, header: SegmentHeader, node_name: str
+        cls,
+        fs: FileSystem,
+        directory: Path,
+        header: SegmentHeader,
+        node_name: str,
+        piece: int = 0,
     ) -> Tail:
         """Make a new segment.
 
@@ -52,13 +66,19 @@ class Tail:
         path = directory / segment_name(header.sequence)
         data = header.encode(node_name)
         create_whole(fs, path, data)
-        return cls(fs.open(path, writable=True), header, len(data), header.chain)
+        file = fs.open(path, writable=True)
+        return cls(file, header, len(data), header.chain, piece)
 
     @classmethod
     def reopen(
-        cls, fs: FileSystem, directory: Path, scanned: Scanned, chain: int
+        cls,
+        fs: FileSystem,
+        directory: Path,
+        scanned: Scanned,
+        chain: int,
+        piece: int = 0,
     ) -> Tail:
-        """Go on in a segment that was scanned, without its torn write.
+        """Go on in a segment that was scanned, without what is behind its last frame.
 
         The newest frame is written once more: a sync that failed in an earlier life
         of this node may have left it in memory only, and marked as written.
@@ -72,7 +92,7 @@ class Tail:
             size = scanned.end - scanned.last_frame
             file.write_at(file.read_at(size, scanned.last_frame), scanned.last_frame)
         file.sync()
-        return cls(file, header, scanned.end, chain)
+        return cls(file, header, scanned.end, chain, piece)
 
     def write(
         self, kind: FrameKind, first: int, count: int = 0, payload: bytes = b""
@@ -86,6 +106,8 @@ class Tail:
         frame, checksum = self._seal.make(
             offset, kind, count, first, payload, self.chain
         )
+        if offset + len(frame) > self._allocated:
+            self._make_room(offset + len(frame))
         self._file.write_at(frame, offset)
         began = perf_counter()
         self._file.sync_data()
@@ -95,6 +117,27 @@ class Tail:
         self.size = offset + len(frame)
         self.chain = checksum
         return offset + FRAME_HEADER_BYTES
+
+    def _make_room(self, end: int) -> None:
+        """Allocate up to *end* and a little more; on a disk that cannot, do without."""
+        if self._piece:
+            self._allocated = -(-end // self._piece) * self._piece
+            try:
+                self._file.allocate(self._allocated)
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                self._piece = 0
+
+    def finish(self) -> None:
+        """Give back the room that was not used, and release the file.
+
+        Durable: that, when this returns.
+        """
+        if self._allocated > self.size:
+            self._file.truncate(self.size)
+            self._file.sync()
+        self.close()
 
     def close(self) -> None:
         """Release the file."""

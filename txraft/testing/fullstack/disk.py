@@ -320,6 +320,13 @@ class SimulatedFile:
         self._disk.begin("truncate")
         self.node.put(Write(size, None))
 
+    def allocate(self, size: int) -> None:
+        """Extend the file with zeros to *size* bytes, if it is shorter."""
+        self._check(writing=True)
+        self._disk.begin("allocate")
+        if size > len(self.node.data):
+            self.node.put(Write(size, None))
+
     def sync_data(self) -> None:
         """Make the content durable."""
         self._sync("sync_data")
