@@ -22,9 +22,8 @@ from txraft.core.ready import HardState
 from txraft.kv.commands import encode_put
 from txraft.node.writer import stored_state
 from txraft.storage.directory import DataDirectory
-from txraft.storage.filelog import FileLog
 from txraft.storage.snapshots import SnapshotReader
-from txraft.storage.stable import FileStableStore
+from txraft.stores import open_stores
 from txraft.wire.entries import encode_new
 
 NODE = "127.0.0.1:8300"
@@ -34,6 +33,8 @@ VERSION = 1
 
 class DirectoryCase(SynchronousTestCase):
     """The data directory of a node that was a member of three, and has stopped."""
+
+    kind = "file"
 
     def setUp(self) -> None:
         self.path = Path(mkdtemp()) / "n1"
@@ -48,14 +49,12 @@ class DirectoryCase(SynchronousTestCase):
         for entry in entries:
             encode_new(entry, VERSION)
         directory = DataDirectory(self.path, NODE)
-        log = FileLog(directory.log, NODE)
-        log.store_logs(entries[:2])
-        log.store_logs(entries[2:])
-        log.close()
-        stable = FileStableStore(directory.state, NODE)
-        stable.set_many(stored_state(HardState(2, NODE)))
+        stores = open_stores(self.kind, directory, NODE)
+        stores.stable.set_many(stored_state(HardState(2, NODE)))
+        stores.log.store_logs(entries[:2])
+        stores.log.store_logs(entries[2:])
+        stores.close()
         directory.close()
-        self.segment = next((self.path / "log").glob("*.seg"))
 
     def txraft(self, *arguments: object) -> Result:
         """Run one command."""
@@ -110,30 +109,6 @@ class Log(DirectoryCase):
             self.assertIn(word, result.stdout)
         self.assertEqual(self.content(), before)
 
-    def test_verify_torn(self) -> None:
-        """A torn last write is told, and is no damage; it is not cut off here."""
-        self.segment.write_bytes(self.segment.read_bytes()[:-3])
-        before = self.content()
-
-        result = self.txraft("log", "verify", self.path, "--json")
-
-        told = json.loads(result.stdout)
-        self.assertEqual((result.exit_code, told["last"], told["sound"]), (0, 2, True))
-        self.assertIn("torn", told["warnings"][0])
-        self.assertEqual(self.content(), before)
-
-    def test_verify_damaged(self) -> None:
-        """Damage is status 1, with file and offset."""
-        data = bytearray(self.segment.read_bytes())
-        data[200] ^= 1
-        self.segment.write_bytes(data)
-
-        result = self.txraft("log", "verify", self.path)
-
-        self.assertEqual(result.exit_code, 1)
-        self.assertIn(self.segment.name, result.stderr)
-        self.assertIn("damaged at byte", result.stderr)
-
     def test_of_a_running_node(self) -> None:
         """While a node runs its files are not looked at."""
         directory = DataDirectory(self.path, NODE)
@@ -150,6 +125,66 @@ class Log(DirectoryCase):
 
         self.assertEqual(result.exit_code, 5)
         self.assertIn("no data directory", result.stderr)
+
+
+class LogInLMDB(Log):
+    """The same of a log in LMDB."""
+
+    kind = "lmdb"
+
+    def test_verify_damaged(self) -> None:
+        """Damage is status 1, and names the directory."""
+        (data,) = self.path.rglob("data.mdb")
+        value = b"y" * 100
+        self.assertEqual(data.read_bytes().count(value), 5)
+        data.write_bytes(data.read_bytes().replace(value, b"z" * 100))
+
+        result = self.txraft("log", "verify", self.path)
+
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("checksum", result.stderr)
+        self.assertIn(str(data.parent), result.stderr)
+
+    def test_of_no_environment(self) -> None:
+        (data,) = self.path.rglob("data.mdb")
+        for content in (b"", b"no environment" * 1000):
+            data.write_bytes(content)
+
+            result = self.txraft("log", "dump", self.path)
+
+            self.assertEqual(result.exit_code, 5)
+            self.assertIn(str(data.parent), result.stderr)
+            self.assertEqual(data.read_bytes(), content)
+
+
+class Damage(DirectoryCase):
+    """`txraft log verify`, of a log in files that are not whole."""
+
+    def test_verify_torn(self) -> None:
+        """A torn last write is told, and is no damage; it is not cut off here."""
+        (segment,) = (self.path / "log").glob("*.seg")
+        segment.write_bytes(segment.read_bytes()[:-3])
+        before = self.content()
+
+        result = self.txraft("log", "verify", self.path, "--json")
+
+        told = json.loads(result.stdout)
+        self.assertEqual((result.exit_code, told["last"], told["sound"]), (0, 2, True))
+        self.assertIn("torn", told["warnings"][0])
+        self.assertEqual(self.content(), before)
+
+    def test_verify_damaged(self) -> None:
+        """Damage is status 1, with file and offset."""
+        (segment,) = (self.path / "log").glob("*.seg")
+        data = bytearray(segment.read_bytes())
+        data[200] ^= 1
+        segment.write_bytes(data)
+
+        result = self.txraft("log", "verify", self.path)
+
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn(segment.name, result.stderr)
+        self.assertIn("damaged at byte", result.stderr)
 
 
 class Recover(DirectoryCase):
@@ -183,6 +218,12 @@ class Recover(DirectoryCase):
 
         self.assertEqual(result.exit_code, 2)
         self.assertEqual(self.content(), before)
+
+
+class RecoverInLMDB(Recover):
+    """The same of a log in LMDB."""
+
+    kind = "lmdb"
 
 
 class Snapshots(CommandCase):

@@ -136,7 +136,7 @@ def _verified(output: Output, stores: Opened) -> int:
                 "term": state.term,
                 "voted_for": state.voted_for,
                 "snapshots": [asdict(meta) for meta in found],
-                "warnings": list(stores.log.warnings),
+                "warnings": list(stores.warnings),
                 "problems": problems,
             }
         )
@@ -145,7 +145,7 @@ def _verified(output: Output, stores: Opened) -> int:
         ("term", f"{state.term}, voted for {state.voted_for or 'nobody'}"),
         ("log", f"entries {first} to {last}" if first else "empty"),
         *(("snapshot", f"{meta.id}, {meta.size} bytes") for meta in found),
-        *(("torn", warning) for warning in stores.log.warnings),
+        *(("torn", warning) for warning in stores.warnings),
         *(("damage", problem) for problem in problems),
         ("", "damaged" if problems else "sound"),
     ]

@@ -2,48 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from txraft.errors import DirectoryLocked
-from txraft.storage.directory import LOCK_NAME, LOG_NAME, STATE_NAME
+from txraft.errors import DirectoryLocked, StorageError
+from txraft.storage.directory import LMDB_NAME, LOCK_NAME, LOG_NAME, STATE_NAME
 from txraft.storage.filelog import FileLog
-from txraft.storage.filesystem import OsFileSystem
+from txraft.storage.filesystem import FileSystem, OsFileSystem
 from txraft.storage.identity import IDENTITY
 from txraft.storage.owner import owner_of
 from txraft.storage.readonly import ReadOnlyFileSystem
 from txraft.storage.snapshots import SnapshotReader
 from txraft.storage.stable import FileStableStore
 
+if TYPE_CHECKING:
+    from txraft.storage.lmdbstore import LMDBStore
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The stores of a stopped node, none of which changes anything."""
+    """The stores of a stopped node, none of which changes anything.
+
+    *kind* is that of `open_stores`, *warnings* is what the node would mend.
+    """
 
     name: str
-    log: FileLog
-    stable: FileStableStore
+    kind: str
+    log: FileLog | LMDBStore
+    stable: FileStableStore | LMDBStore
     snapshots: SnapshotReader
+    warnings: Sequence[str] = ()
 
 
 @contextmanager
 def opened(directory: Path) -> Iterator[Opened]:
-    """Open what is in *directory*, and read and check all of the log.
+    """Open what is in *directory*.
 
+    A log in files is read and checked as a whole; one in LMDB as it is read.
     Raises: DirectoryLocked while its node runs; StorageError, also for damage
     """
     fs = ReadOnlyFileSystem(OsFileSystem())
+    open_either = _lmdb if fs.exists(directory / LMDB_NAME) else _files
+    with _locked(directory), open_either(directory, fs) as stores:
+        yield stores
+
+
+@contextmanager
+def _files(directory: Path, fs: FileSystem) -> Iterator[Opened]:
     name = owner_of(fs, directory)
-    with _locked(directory):
-        stable = FileStableStore(directory / STATE_NAME, name, fs)
-        identity = stable.get(IDENTITY)
-        log = FileLog(directory / LOG_NAME, name, fs, identity=identity)
-        try:
-            yield Opened(name, log, stable, SnapshotReader(directory, fs))
-        finally:
-            log.close()
+    stable = FileStableStore(directory / STATE_NAME, name, fs)
+    identity = stable.get(IDENTITY)
+    log = FileLog(directory / LOG_NAME, name, fs, identity=identity)
+    try:
+        snapshots = SnapshotReader(directory, fs)
+        yield Opened(name, "file", log, stable, snapshots, log.warnings)
+    finally:
+        log.close()
+
+
+@contextmanager
+def _lmdb(directory: Path, fs: FileSystem) -> Iterator[Opened]:
+    try:
+        from txraft.storage.lmdbstore import LMDBStore, owner_in_lmdb
+    except ImportError as error:
+        raise StorageError(
+            f"{directory}: the log is in LMDB, which is not installed here: pip "
+            "install 'txraft[lmdb]'"
+        ) from error
+    path = directory / LMDB_NAME
+    name = owner_in_lmdb(path)
+    store = LMDBStore(path, name, read_only=True)
+    try:
+        yield Opened(name, "lmdb", store, store, SnapshotReader(directory, fs))
+    finally:
+        store.close()
 
 
 @contextmanager

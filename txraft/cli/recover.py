@@ -13,7 +13,7 @@ from txraft.cli.output import Output
 from txraft.cli.running import offline
 from txraft.core.configuration import Configuration, Server, Suffrage
 from txraft.kv.state import KeyValueFSM
-from txraft.node.boot import read_hard_state
+from txraft.node.boot import read_hard_state, scan
 from txraft.recovery import recover_cluster
 from txraft.storage.directory import DataDirectory
 from txraft.storage.snapshots import FileSnapshotStore
@@ -53,7 +53,7 @@ def recover(output: Output, data_dir: Path, members: Sequence[str], yes: bool) -
     configuration = Configuration(tuple(_server(text) for text in members))
     configuration.check()
     with opened(data_dir) as stores:
-        name = stores.name
+        name, kind = stores.name, stores.kind
         _show(output, stores, configuration)
     if name not in {id for s in configuration.servers for id in (s.id, s.address)}:
         raise click.UsageError(
@@ -64,7 +64,7 @@ def recover(output: Output, data_dir: Path, members: Sequence[str], yes: bool) -
         return
     directory = DataDirectory(data_dir, name)
     try:
-        held = open_stores("file", directory, name)
+        held = open_stores(kind, directory, name)
         meta = recover_cluster(
             KeyValueFSM(),
             held.log,
@@ -91,10 +91,11 @@ def _show(output: Output, stores: Opened, configuration: Configuration) -> None:
     log, snapshots = stores.log, stores.snapshots.list()
     snapshot = snapshots[0] if snapshots else None
     last = log.last_index()
-    term = log.term_runs()[-1][1] if last else 0
+    runs, special = scan(log)
+    term = runs[-1][1] if last else 0
     if snapshot is not None and snapshot.index >= last:
         last, term = snapshot.index, snapshot.term
-    changes = [e for e in log.special_entries() if e.configuration is not None]
+    changes = [e for e in special if e.configuration is not None]
     newest = changes[-1].configuration if changes else None
     if newest is None and snapshot is not None:
         newest = snapshot.configuration

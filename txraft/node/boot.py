@@ -265,7 +265,7 @@ def _recovered(
     read_founders: Callable[[], Configuration],
     warnings: list[str],
 ) -> Recovered:
-    runs, special = _scan(log_store)
+    runs, special = scan(log_store)
     base_index, base_term = _base(runs, mark)
     log = Log(
         _runs_after(runs, base_index, log_store.last_index()),
@@ -319,7 +319,8 @@ def _history(
     return history, proposals
 
 
-def _scan(log_store: LogStore) -> tuple[list[tuple[int, int]], list[Entry]]:
+def scan(log_store: LogStore) -> tuple[list[tuple[int, int]], list[Entry]]:
+    """Return runs of terms and special entries, as an `IndexedLogStore` has them."""
     if isinstance(log_store, IndexedLogStore):
         return log_store.term_runs(), log_store.special_entries()
     runs: list[tuple[int, int]] = []

@@ -30,7 +30,12 @@ from txraft.errors import (
     StorageError,
 )
 from txraft.storage.filesystem import OsFileSystem, make_directories
-from txraft.storage.preamble import WAY_OUT, check_node_name, encode_node_name
+from txraft.storage.preamble import (
+    WAY_OUT,
+    check_node_name,
+    decode_node_name,
+    encode_node_name,
+)
 from txraft.storage.stable import from_uint64, to_uint64
 from txraft.wire.entries import decode_entry
 
@@ -54,6 +59,7 @@ class LMDBStore:
 
     The map begins with *map_bytes* and doubles when it is full, up to
     *max_map_bytes*. A failed write is final: every later one raises the same error.
+    With *read_only* nothing is written, nor any lock taken: no node may run on it.
     Raises: DataCorrupted, FormatTooNew, WrongNode, StorageError; nothing has been
         changed then.
     Durable: everything that can be read, as soon as this is constructed.
@@ -66,6 +72,7 @@ class LMDBStore:
         *,
         map_bytes: int = INITIAL_MAP_BYTES,
         max_map_bytes: int = MAX_MAP_BYTES,
+        read_only: bool = False,
     ) -> None:
         self._path = Path(path)
         self._max_map_bytes = max_map_bytes
@@ -73,20 +80,32 @@ class LMDBStore:
         self._closed = False
         self._mapping = Lock()
         files = OsFileSystem()
-        make_directories(files, self._path)
+        if not read_only:
+            make_directories(files, self._path)
         try:
             self._environment = lmdb.open(
-                str(self._path), map_size=map_bytes, max_dbs=3, mode=0o600
+                str(self._path),
+                map_size=map_bytes,
+                max_dbs=3,
+                mode=0o600,
+                readonly=read_only,
+                create=not read_only,
+                lock=not read_only,
             )
         except lmdb.Error as error:
-            raise DataCorrupted(f"{self._path}: {error}; {WAY_OUT}") from error
+            raise self._not_opened(error) from error
         try:
             self._about, self._log, self._state = (
-                self._environment.open_db(name) for name in (b"about", b"log", b"state")
+                self._environment.open_db(name, create=not read_only)
+                for name in (b"about", b"log", b"state")
             )
-            files.sync_directory(self._path)
+            if not read_only:
+                files.sync_directory(self._path)
             self._check_owner(node_name)
             self._bounds = self._read_bounds()
+        except lmdb.Error as error:
+            self._environment.close()
+            raise self._not_opened(error) from error
         except Exception:
             self._environment.close()
             raise
@@ -314,8 +333,31 @@ class LMDBStore:
             raise self._damaged(f"the checksum of the value at {key!r} does not match")
         return value
 
+    def _not_opened(self, error: lmdb.Error) -> DataCorrupted:
+        return DataCorrupted(f"{self._path}: {error}; {WAY_OUT}")
+
     def _damaged(self, what: str) -> DataCorrupted:
         return DataCorrupted(f"{self._path}: damaged: {what}; {WAY_OUT}")
+
+
+def owner_in_lmdb(path: Path) -> str:
+    """Return the name of the node whose environment is at *path*.
+
+    Raises: DataCorrupted, also when it holds none yet
+    """
+    try:
+        with (
+            lmdb.open(
+                str(path), max_dbs=3, readonly=True, create=False, lock=False
+            ) as environment,
+            environment.begin(environment.open_db(b"about", create=False)) as about,
+        ):
+            owner = about.get(b"node")
+    except lmdb.Error as error:
+        raise DataCorrupted(f"{path}: {error}; {WAY_OUT}") from error
+    if owner is None:
+        raise DataCorrupted(f"{path}: it names no node; {WAY_OUT}")
+    return decode_node_name(owner)
 
 
 def _with_checksum(key: bytes, value: bytes) -> bytes:
