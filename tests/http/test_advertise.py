@@ -206,6 +206,15 @@ class Following(HTTPCase):
 
         self.assertEqual(len(self.network.requests), 1)
 
+    def test_stop_while_it_asks(self) -> None:
+        """Nothing is left behind."""
+        self.patch(Network, "request", lambda *_: Deferred())
+        self.advertiser.start()
+
+        self.advertiser.stop()
+
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_only_of_members(self) -> None:
         """And only what is the URL of a node."""
         path = "/v1/operator/raft/advertise"

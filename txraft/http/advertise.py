@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -59,6 +59,7 @@ class Advertiser:
         self._running = False
         self._busy = False
         self._pause: tuple[Deferred[None], IDelayedCall] | None = None
+        self._asking: Deferred[tuple[int, str]] | None = None
 
     def start(self) -> None:
         """Advertise now, if there is a leader, and whenever there is a new one."""
@@ -71,6 +72,8 @@ class Advertiser:
         self._running = False
         self._raft.deregister_observer(self._observer)
         self._wake()
+        if self._asking is not None:
+            self._asking.cancel()
 
     def _observed(self, observation: Observation) -> None:
         if isinstance(observation.data, LeaderObservation | RaftState):
@@ -85,13 +88,15 @@ class Advertiser:
 
     async def _advertise(self) -> None:
         pause = RETRY_INTERVAL
-        while self._running and not await self._attempt():
+        while not await self._attempt() and self._running:
             await self._wait(pause)
             leads = self._raft.state is RaftState.LEADER
             pause = RETRY_INTERVAL if leads else min(2 * pause, MAX_RETRY_INTERVAL)
 
     async def _attempt(self) -> bool:
         """Return whether nothing is left to do until there is another leader."""
+        if not self._running:
+            return True
         if self._raft.state is RaftState.LEADER:
             return await self._commit()
         leader = self._raft.leader
@@ -124,10 +129,13 @@ class Advertiser:
         if url is None:
             return
         query = urlencode({"address": self._address, "url": self._url})
+        telling = self._forwarder.tell(url, f"{PATH}?{query}")
+        self._asking = asking = Deferred.fromCoroutine(telling)
         try:
-            status, said = await self._forwarder.tell(url, f"{PATH}?{query}")
-        except (NotSent, NoAnswer) as error:
+            status, said = await asking
+        except (NotSent, NoAnswer, CancelledError) as error:
             status, said = 0, str(error)
+        self._asking = None
         if status != 200:
             self.log.debug("not advertised yet: {why}", why=said)
 
