@@ -162,6 +162,24 @@ class Once(HTTPCase):
         self.assertEqual([r.status for r in replies], [200, 200])
         self.assertEqual(replies[0].body, replies[1].body)
 
+    def test_same_number_for_another_write(self) -> None:
+        """What the first got is no answer to it, and it is not done."""
+        writes = (
+            ("PUT", "/v1/kv/a", b""),
+            ("PUT", "/v1/kv/b?cas=0", b""),
+            ("PUT", "/v1/session/create", b""),
+        )
+        for number, first in enumerate(writes, 1):
+            self.assertEqual(self.numbered(*first, str(number)).status, 200)
+            for other in writes:
+                if other is not first:
+                    reply = self.numbered(*other, str(number))
+                    self.assertEqual((first, other, reply.status), (first, other, 400))
+                    self.assertIn(b"another write", reply.body)
+
+        self.assertEqual(sorted(self.n1.fsm), ["a", "b"])
+        self.assertEqual(len(self.n1.fsm.sessions), 1)
+
     def test_transaction_that_returns_values_is_refused(self) -> None:
         verbs = ({"Verb": "set", "Key": "k"}, {"Verb": "get", "Key": "k"})
         body = json.dumps([{"KV": verb} for verb in verbs]).encode()

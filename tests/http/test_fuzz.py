@@ -31,6 +31,7 @@ PATHS = st.sampled_from(
         "/v1/operator/raft/configuration",
         "/v1/operator/raft/peer",
         "/v1/operator/raft/transfer-leader",
+        "/v1/operator/raft/advertise",
         "/v1/operator/autopilot/health",
         "/v1/agent/self",
         "/v1/catalog/register",
@@ -61,6 +62,7 @@ NAMES = st.sampled_from(
         "dc",
         "address",
         "id",
+        "url",
         "pretty",
         "other",
     ]
@@ -121,7 +123,8 @@ TRANSACTIONS = st.lists(st.fixed_dictionaries({"KV": OPERATIONS}), max_size=3)
 BODIES = st.binary(max_size=30) | (JSONS | TRANSACTIONS).map(
     lambda value: json.dumps(value).encode()
 )
-HEADERS = st.dictionaries(
+ONCE = {"X-Txraft-Client": "c", "X-Txraft-Sequence": "1"}
+HEADERS = st.just(ONCE) | st.dictionaries(
     st.sampled_from(["X-Txraft-Client", "X-Txraft-Sequence", "X-Consul-Token"]),
     st.sampled_from(["c", "1", "2", "0", "é".encode().decode("latin-1"), ""]),
     max_size=2,

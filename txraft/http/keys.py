@@ -24,7 +24,6 @@ from txraft.kv.commands import (
 from txraft.kv.records import Outcome, Record
 from txraft.kv.state import KeyValueFSM
 from txraft.kv.watches import Scope, Topic
-from txraft.node.pending import ApplyResult
 
 GET_PARAMETERS = BLOCKING | {"raw", "recurse", "keys", "separator"}
 PUT_PARAMETERS = frozenset({"flags", "cas", "acquire", "release"})
@@ -72,7 +71,7 @@ class Keys:
         operation = _conditional_put(call, flags)
         if operation is None:
             return self._writes.run(
-                call, lambda: encode_put(call.key, call.body, flags), _true
+                call, lambda: encode_put(call.key, call.body, flags), bool, _true
             )
         return self._transact(call, operation)
 
@@ -87,10 +86,12 @@ class Keys:
         if cas is not None:
             operation = Operation(Kind.DELETE_CAS, call.key, modify_index=cas)
             return self._transact(call, operation)
-        return self._writes.run(call, lambda: encode_delete(call.key), _true)
+        return self._writes.run(call, lambda: encode_delete(call.key), bool, _true)
 
     def _transact(self, call: Call, operation: Operation) -> Deferred[Answer]:
-        return self._writes.run(call, lambda: encode_transact([operation]), _whether)
+        return self._writes.run(
+            call, lambda: encode_transact([operation]), Outcome, _whether
+        )
 
     # Reads
 
@@ -190,14 +191,12 @@ def _up_to(key: str, separator: str, start: int) -> str:
     return key if found < 0 else key[: found + len(separator)]
 
 
-def _true(_result: ApplyResult) -> Answer:
+def _true(_done: bool) -> Answer:
     return TRUE
 
 
-def _whether(result: ApplyResult) -> Answer:
+def _whether(outcome: Outcome) -> Answer:
     """Tell whether the only operation has succeeded."""
-    outcome = result.response
-    assert isinstance(outcome, Outcome), "a transaction answers so"
     for error in outcome.errors:
         if error.invalid:
             raise Refusal(400, error.sentence)

@@ -27,7 +27,6 @@ from txraft.kv.commands import (
 from txraft.kv.records import Session
 from txraft.kv.state import KeyValueFSM
 from txraft.kv.watches import SESSIONS, Topic
-from txraft.node.pending import ApplyResult
 
 MIN_TTL_SECONDS = 10
 DEFAULT_LOCK_DELAY_SECONDS = 15
@@ -64,13 +63,13 @@ class Sessions:
         if not call.forwarded:
             call.body = _with_node(call.body, wanted.node)
         return self._writes.run(
-            call, lambda: encode_create_session(_named(wanted)), _created
+            call, lambda: encode_create_session(_named(wanted)), str, _created
         )
 
     def destroy(self, call: Call) -> Deferred[Answer]:
         """End a session; answers `true` whether or not it was there."""
         return self._writes.run(
-            call, lambda: encode_destroy_sessions([_id(call)]), lambda _: TRUE
+            call, lambda: encode_destroy_sessions([_id(call)]), bool, lambda _: TRUE
         )
 
     def renew(self, call: Call) -> Deferred[Answer]:
@@ -165,8 +164,8 @@ def _named(wanted: CreateSession) -> CreateSession:
     )
 
 
-def _created(result: ApplyResult) -> Answer:
-    return json_answer({"ID": result.response})
+def _created(id: str) -> Answer:
+    return json_answer({"ID": id})
 
 
 def _id(call: Call) -> str:

@@ -22,7 +22,6 @@ from txraft.kv.commands import MAX_OPERATIONS, Kind, Operation, encode_transact
 from txraft.kv.operations import is_write
 from txraft.kv.records import Outcome
 from txraft.kv.state import KeyValueFSM
-from txraft.node.pending import ApplyResult
 
 _VERBS = {
     "set": Kind.SET,
@@ -63,16 +62,12 @@ class Transactions:
         if call.once and any(operation.kind in _VALUES for operation in operations):
             raise Refusal(400, "A transaction that is done once cannot return values.")
         return self._writes.run(
-            call, lambda: encode_transact(operations), self._written
+            call, lambda: encode_transact(operations), Outcome, self._shape
         )
 
     def _read(self, operations: list[Operation]) -> Answer:
         outcome = self._fsm.read(operations)
         return self._shape(outcome, *self._reads.meta(self._fsm.index))
-
-    def _written(self, result: ApplyResult) -> Answer:
-        assert isinstance(result.response, Outcome), "a transaction answers so"
-        return self._shape(result.response)
 
     def _shape(self, outcome: Outcome, *headers: Header) -> Answer:
         size = sum(4 * len(record.value) // 3 + 160 for record in outcome.records)

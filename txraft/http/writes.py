@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 
-from txraft.http.answers import Answer
+from txraft.http.answers import Answer, Refusal
 from txraft.http.calls import Call
 from txraft.http.leader import Leadership
 from txraft.http.limits import HTTPLimits
 from txraft.http.node import Node
 from txraft.node.pending import ApplyResult
+
+T = TypeVar("T")
 
 
 class Writes:
@@ -26,15 +29,27 @@ class Writes:
         self,
         call: Call,
         command: Callable[[], bytes],
-        answer: Callable[[ApplyResult], Answer],
+        kind: type[T],
+        answer: Callable[[T], Answer],
     ) -> Deferred[Answer]:
-        """Commit what *command* encodes, on the leader; *answer* tells its result."""
+        """Commit what *command* encodes, on the leader.
+
+        Its result is of the type *kind*, and *answer* tells it. One of another type is
+        the first result of another write under the same client and sequence.
+        """
+
+        def told(result: ApplyResult) -> Answer:
+            if not isinstance(result.response, kind):
+                raise Refusal(
+                    400, "The client has used this sequence for another write."
+                )
+            return answer(result.response)
 
         def commit(call: Call) -> Deferred[Answer]:
             call.submitted = True
             applied = self._raft.apply(
                 call.command(command()), timeout=self._limits.leader_wait
             )
-            return applied.addCallback(answer)
+            return applied.addCallback(told)
 
         return self._leadership.run(call, commit)
