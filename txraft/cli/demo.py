@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, race
 from twisted.internet.task import deferLater
 
 from txraft.cli.exits import Exit
@@ -81,10 +81,16 @@ async def run_demo(
     """
     children = [_start(reactor, place, member, members) for member in members]
     try:
-        leader = await _led(reactor, members)
-        _welcome(output, place, members, leader)
-        await _first_to_end(children)
-        output.problem(f"txraft: a node has ended; its log is in {place}")
+        led: Deferred[Any] = Deferred.fromCoroutine(_led(reactor, members))
+        ended: Deferred[Any] = _first_to_end(children)
+        first, leader = await race([led, ended])
+        if first == 0:
+            _welcome(output, place, members, leader)
+            await _first_to_end(children)
+        output.problem(
+            f"txraft: a node has ended. Its log is in {place}, which is kept if it is "
+            "named with --directory"
+        )
         return Exit.NO
     finally:
         for child in children:
