@@ -19,7 +19,7 @@ setup(
         *find_packages(include=["txraft", "txraft.*"]),
         "twisted.plugins",
     ],
-    package_data={"txraft": ["py.typed"]},
+    package_data={"txraft": ["py.typed"], "txraft.http": ["openapi.yaml"]},
     zip_safe=False,
     python_requires=">=3.11",
     install_requires=[

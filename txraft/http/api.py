@@ -56,7 +56,7 @@ class API(Resource):
     ) -> None:
         Resource.__init__(self)
         self._access = access or Everybody()
-        self._routes = table
+        self.routes = table
         self._leadership = leadership
         self._waits = waits
         self._expiry = expiry
@@ -115,11 +115,11 @@ class API(Resource):
         path, rest = call.path, None
         if path.startswith(KEYS):
             path, rest = KEYS, path[len(KEYS) :]
-        methods = self._routes.get(path)
+        methods = self.routes.get(path)
         if methods is None or (rest is None and path.endswith(b"/")):
             start = path.rfind(b"/") + 1
             path, rest = path[:start], path[start:]
-            methods = self._routes.get(path) if rest else None
+            methods = self.routes.get(path) if rest else None
         if methods is None:
             raise Refusal(404, "There is nothing at this path.")
         endpoint = methods.get(call.method)
