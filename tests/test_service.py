@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import socket
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from shutil import rmtree
 from tempfile import mkdtemp
 
 from twisted.application.service import Application
+from twisted.application.twist._options import TwistOptions
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.task import Clock
@@ -81,6 +83,15 @@ class CommandLine(OptionsTestCase):
         self.assertEqual(http.listen, "tcp:3:interface=127.0.0.1")
         self.assertEqual(http.advertise, "http://n1:3")
         self.assertEqual(settings.log_level, "debug")
+
+    def test_under_twist(self) -> None:
+        """`twist raft` has no run directory: paths start where it is called."""
+        options = Options()
+        options.parent = TwistOptions()
+
+        options.parseOptions(["--data-dir", "d"])
+
+        self.assertEqual(options.settings.data_dir, os.path.abspath("d"))
 
     def test_join(self) -> None:
         options = Options()
