@@ -86,7 +86,7 @@ class Options(usage.Options):
         flags = {flag: self[flag] for flag, _ in _FLAGS if self[flag] is not None}
         if self["join"]:
             flags["join"] = "true"
-        directory = (self.parent or {}).get("rundir", ".")
+        directory = self.parent.get("rundir", ".") if self.parent else "."
         try:
             self.settings = load_settings(self["config"], flags, directory)
         except ConfigError as error:

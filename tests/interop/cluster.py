@@ -38,6 +38,8 @@ PATIENCE = 60.0
 CALL_TIMEOUT = 60.0
 HEAD = struct.Struct(">QQI")
 KINDS = ("go", "python")
+ATTEMPTS = 5
+LEADERSHIP_LOST = "leadership|not the leader"
 
 _ports = iter(random.sample(range(10100, 15000), 3000))
 
@@ -263,6 +265,11 @@ def wait_until(
         time.sleep(0.02)
 
 
+def addresses_in(status: dict[str, Any]) -> set[str]:
+    """Return the addresses of the members that a status lists."""
+    return {server["address"] for server in status["servers"]}
+
+
 class InteropTestCase(SynchronousTestCase):
     """Makes members in a directory of its own, and ends them, come what may."""
 
@@ -271,6 +278,7 @@ class InteropTestCase(SynchronousTestCase):
         self.directory = Path(mkdtemp(prefix="txraft-interop-"))
         self.addCleanup(shutil.rmtree, self.directory)
         self.members: list[Member] = []
+        self.counted = 0
         self.addCleanup(self._end)
 
     def _end(self) -> None:
@@ -316,10 +324,10 @@ class InteropTestCase(SynchronousTestCase):
         founder.write_peers([founder])
         founder.start(bootstrap=True)
         wait_until(f"{founder.id} leads", lambda: founder.leads)
-        founder.ask("barrier")
+        self.ask_leader("barrier")
         for member in members[1:]:
             member.start()
-            founder.ask("add", **member.names)
+            self.ask_leader("add", **member.names)
         self.wait_equal()
         return members
 
@@ -329,12 +337,21 @@ class InteropTestCase(SynchronousTestCase):
         return [member for member in self.members if member.process is not None]
 
     def leader(self) -> Member:
-        """Wait until one of the members leads and the others say so too."""
+        """Wait until one of the members leads and the others say so too.
+
+        A server that runs and is no member yet has nothing to say.
+        """
         found: list[Member] = []
 
         def agreed() -> bool:
-            said = {member.ask("status")["leader"] for member in self.running}
-            found[:] = [m for m in self.running if said == {m.address} and m.leads]
+            states = [(member, member.ask("status")) for member in self.running]
+            heard = [(m, s) for m, s in states if m.address in addresses_in(s)]
+            said = {status["leader"] for _, status in heard}
+            found[:] = [
+                member
+                for member, status in heard
+                if said == {member.address} and status["state"] == "Leader"
+            ]
             return len(found) == 1
 
         wait_until("the members agree on a leader", agreed)
@@ -407,9 +424,27 @@ class InteropTestCase(SynchronousTestCase):
         return answers[0]
 
     def load(self, member: Member, name: str, count: int, inflight: int = 512) -> None:
-        """Apply *count* commands through *member*, all of which must succeed."""
-        outcome = member.ask("load", data=name, count=count, inflight=inflight)
-        self.assertEqual(outcome, {"done": count, "failed": {}})
+        """Apply *count* commands through *member*, which leads; all must succeed.
+
+        Where a machine is too busy for heartbeats a leader loses its leadership. Then
+        the commands that came about are counted, and all of it is done again.
+        """
+        for attempt in range(ATTEMPTS):
+            data = f"{name} {attempt}"
+            outcome = member.ask("load", data=data, count=count, inflight=inflight)
+            if outcome == {"done": count, "failed": {}}:
+                self.counted += count
+                return
+            for failure in outcome["failed"]:
+                self.assertRegex(failure, LEADERSHIP_LOST)
+            self.ask_leader("barrier")
+            self.counted = self.wait_equal()["count"]
+            self.make_lead(member)
+        raise AssertionError(f"{member.id} loses its leadership each time")
+
+    def check_counted(self) -> None:
+        """All that run have applied each command of `load` once."""
+        self.assertEqual(self.wait_equal()["count"], self.counted)
 
     def commands(self, member: Member) -> Iterator[tuple[int, int, bytes]]:
         """Go through what *member* has applied: index, term and data."""

@@ -25,7 +25,7 @@ class Imports(InteropTestCase):
 
         leader = self.leader()
         self.load(leader, "after", 200)
-        self.assertEqual(self.wait_equal()["count"], 400)
+        self.check_counted()
         addresses = [server["address"] for server in leader.ask("status")["servers"]]
         self.assertEqual(sorted(addresses), sorted(m.address for m in founders))
         founders[0].kill()
@@ -69,7 +69,7 @@ class Recovery(InteropTestCase):
             joiner.start()
             survivor.ask("add", **joiner.names)
         self.load(survivor, "after", 200)
-        self.assertEqual(self.wait_equal()["count"], 400)
+        self.check_counted()
 
     def test_python_survives_version_1(self) -> None:
         """`peers.json` as a list of addresses."""
@@ -110,7 +110,7 @@ class PeersFile(InteropTestCase):
         self.leader()
         self.load(self.leader(), "second", 100)
 
-        self.assertEqual(self.wait_equal()["count"], 200)
+        self.check_counted()
         self.assertEqual(len(follower.ask("status")["servers"]), 3)
         self.check_go_reads(leader)
 

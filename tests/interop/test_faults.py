@@ -85,7 +85,7 @@ class PreVote(InteropTestCase):
 
         self.assertIs(self.leader(), python)
         python.ask("barrier")
-        self.assertEqual(self.wait_equal()["count"], 100)
+        self.check_counted()
 
     def check_term_stays(self, python: Member) -> None:
         """Let *python* ask for pre-votes many times over, all in vain."""
@@ -93,8 +93,7 @@ class PreVote(InteropTestCase):
         term = python.ask("status")["term"]
         for _ in range(ROUNDS):
             time.sleep(HEARTBEAT)
-            status = python.ask("status")
-            self.assertEqual((status["term"], status["leader"]), (term, ""))
+            self.assertEqual(python.ask("status")["term"], term)
 
     def test_peers_that_are_gone(self) -> None:
         """A dial that fails is no vote, so the term stays as it is."""

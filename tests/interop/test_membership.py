@@ -60,7 +60,7 @@ class AddAndRemove(MembershipCase):
                 joiner.kill()
                 self.wait_for_votes(None, joiner)
                 self.load(leader, f"without {joiner.id}", 50)
-        self.assertEqual(self.wait_equal()["count"], 400)
+        self.check_counted()
 
     def check_was_told(self, removed: Member, leader: Member) -> None:
         """A leader of ours tells whom it removed that the removal is committed."""
