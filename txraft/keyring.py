@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from txraft.credentials import files_of
 from txraft.errors import ConfigError
-from txraft.http.auth import Access, Accounts, Everybody
+from txraft.http.auth import Access, Accounts, Everybody, ThisMachine
 from txraft.http.tls import HTTPTLS
 from txraft.settings import Settings
 from txraft.transport.identity import PeerNames
@@ -25,9 +27,12 @@ class Keyring:
             self.peers = PeerTLS(files_of(settings.tls), self.names, own)
         self.http: HTTPTLS | None = None
         self.accounts: Accounts | None = None
+        self._unknown: Access = Everybody()
         http = settings.http
         if http is None:
             return
+        if not http.insecure:
+            self._unknown = ThisMachine(urlsplit(http.advertise).hostname or "")
         if http.tls is not None:
             required = http.tokens is None and http.tls.ca is not None
             self.http = HTTPTLS(files_of(http.tls), required)
@@ -38,7 +43,7 @@ class Keyring:
     @property
     def access(self) -> Access:
         """Who may do what over HTTP."""
-        return self.accounts or Everybody()
+        return self.accounts or self._unknown
 
     @property
     def warnings(self) -> list[str]:

@@ -19,7 +19,8 @@ from tests.security.forgery import Pair
 from tests.security.members import client_context
 
 PIECE = bytes(1 << 16)
-HALF_REQUEST = b"PUT /v1/kv/k HTTP/1.1\r\nHost: n1\r\nContent-Length: 100\r\n\r\nhalf"
+HEAD = b"PUT /v1/kv/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+HALF_REQUEST = HEAD % 100 + b"half"
 ANNOUNCEMENT = b"\x00\x81\xa7Entries\x91\x81\xa4Data"
 DRIP_SECONDS = 0.5
 ELSEWHERE = "127.0.0.66"
@@ -111,13 +112,12 @@ def drops(port: int, count: int, seconds: float, pair: Pair) -> int:
 
 def bodies(port: int, count: int, seconds: float, pair: Pair) -> int:
     """Send all but the end of bodies that are as long as a body may be."""
-    half = b"PUT /v1/kv/k HTTP/1.1\r\nHost: n1\r\nContent-Length: 1048576\r\n\r\n"
     selector, until, sent = selectors.DefaultSelector(), time.monotonic() + seconds, 0
     left: dict[int, int] = {}
     while time.monotonic() < until:
         for _ in range(min(64, count - len(selector.get_map()))):
             connection = socket.create_connection(("127.0.0.1", port), 5.0)
-            connection.sendall(half)
+            connection.sendall(HEAD % (1 << 20))
             connection.setblocking(False)
             selector.register(connection, selectors.EVENT_WRITE)
             left[connection.fileno()] = (1 << 20) - 1
@@ -141,7 +141,7 @@ def bodies(port: int, count: int, seconds: float, pair: Pair) -> int:
 
 def readers(port: int, count: int, seconds: float, pair: Pair) -> int:
     """Ask for all that is there, one after the other, and read a byte of it."""
-    request = b"GET /v1/kv/?recurse HTTP/1.1\r\nHost: n1\r\n\r\n"
+    request = b"GET /v1/kv/?recurse HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     kept, until = [], time.monotonic() + seconds
     while time.monotonic() < until:
         if len(kept) == count:

@@ -222,7 +222,8 @@ class SlowClients(SecureCluster):
 
     def test_drip_fed_request(self) -> None:
         """No byte now and then keeps a request open."""
-        request = b"PUT /v1/kv/k HTTP/1.1\r\nHost: n1\r\nContent-Length: 100\r\n\r\n"
+        head = b"PUT /v1/kv/k HTTP/1.1\r\nHost: localhost"
+        request = head + b"\r\nContent-Length: 100\r\n\r\n"
         for head in (request, request[:30]):
             began = time.monotonic()
             with socket.create_connection(("127.0.0.1", self.members[0].http)) as slow:

@@ -100,9 +100,8 @@ class WallClock(SecureCluster):
         self.ask(member, "PUT", f"/v1/kv/lock?acquire={session}", b"held")
         index = self.ask(member, "GET", "/v1/kv/lock")[0]["ModifyIndex"]
         with socket.create_connection(("127.0.0.1", member.http)) as waiting:
-            query = (
-                f"GET /v1/kv/lock?index={index}&wait=5m HTTP/1.1\r\nHost: n1\r\n\r\n"
-            )
+            query = f"GET /v1/kv/lock?index={index}&wait=5m HTTP/1.1\r\n"
+            query += "Host: localhost\r\n\r\n"
             waiting.sendall(query.encode())
             for offset in (HOURS, -HOURS, timedelta(), HOURS):
                 self.jump(offset)

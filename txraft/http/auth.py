@@ -21,7 +21,7 @@ from txraft.errors import ConfigError
 from txraft.http.answers import Refusal
 from txraft.http.calls import Call, parse_parameters
 from txraft.http.roles import NODE, ROLES, Role, needed_role
-from txraft.transport.identity import names_of
+from txraft.transport.identity import is_ip_address, names_of
 
 MAX_TOKENS_FILE_BYTES = 1 << 20
 MAX_TOKENS = 1024
@@ -43,11 +43,36 @@ class Access(Protocol):
 
 
 class Everybody:
-    """Lets everybody do everything, for a port that only this machine reaches."""
+    """Lets everybody do everything."""
 
     def role_of(self, request: Request) -> Role:
         """Return the highest role."""
         return Role.OPERATOR
+
+
+@dataclass(frozen=True, slots=True)
+class ThisMachine:
+    """Lets whoever is on this machine do everything, but for pages from elsewhere.
+
+    A browser here sends what a page asks it to, and a page can give its own name the
+    address of this machine. So a name in the header Host must be *host*, or one that
+    nobody else can give.
+    """
+
+    host: str
+
+    def role_of(self, request: Request) -> Role:
+        """Return the highest role. Raises: Refusal"""
+        name = _host_named(request)
+        if name in ("", "localhost", self.host) or name.endswith(".localhost"):
+            return Role.OPERATOR
+        if is_ip_address(name):
+            return Role.OPERATOR
+        raise Refusal(
+            403,
+            "Permission denied: the header Host names another machine. Use 127.0.0.1 "
+            "or localhost, or have the node ask for tokens.",
+        )
 
 
 @dataclass(slots=True)
@@ -124,6 +149,15 @@ def check_access(access: Access, call: Call) -> Role:
     if role < needed:
         raise Refusal(403, f"Permission denied: this needs the role {needed}.")
     return role
+
+
+def _host_named(request: Request) -> str:
+    """Return the host in the header Host, without its port, "" without the header."""
+    [value, *_] = request.requestHeaders.getRawHeaders(b"Host", [b""])
+    host = value.decode("ascii", "replace").strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
 
 
 def token_in(request: Request) -> bytes | None:
