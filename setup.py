@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 LMDB = ["lmdb>=1.4"]
 TEST = ["pytest>=8", "hypothesis>=6.100", *LMDB, "trustme>=1.1"]
 DOCS = ["sphinx>=8,<9"]
+BENCHMARKS = ["pysyncobj==0.3.17", "matplotlib>=3.9"]
 
 setup(
     name="txraft",
@@ -39,6 +40,7 @@ setup(
         "lmdb": LMDB,
         "test": TEST,
         "docs": DOCS,
+        "benchmarks": BENCHMARKS,
         "dev": [
             *TEST,
             *DOCS,
