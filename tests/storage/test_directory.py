@@ -6,13 +6,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
+import txraft
 from tests.storage.disk import UNSYNCED, Disk
 from txraft.errors import DirectoryLocked, StorageError
 from txraft.storage.directory import DataDirectory
 
+CHECKOUT = Path(txraft.__file__).parents[1]
 HOLD = """
 import sys
 from txraft.storage.directory import DataDirectory
@@ -39,6 +44,39 @@ class Directories(SynchronousTestCase):
         self.assertEqual(directory.peers, self.path / "peers.json")
         self.assertEqual(sorted(os.listdir(self.path)), ["lock", "log", "snapshots"])
         directory.close()
+
+    def test_there_before(self) -> None:
+        """What others could do in it they can no more."""
+        self.path.mkdir(parents=True)
+        self.path.chmod(0o777)
+
+        DataDirectory(self.path, "n1").close()
+
+        self.assertEqual(self.path.stat().st_mode & 0o7777, 0o700)
+
+    def test_of_another_user(self) -> None:
+        """One that others may change, and this user cannot change, is refused."""
+        if os.getuid() != 0:
+            raise SkipTest("only root can become somebody else")
+        base = Path(mkdtemp())
+        self.addCleanup(rmtree, base)
+        base.chmod(0o711)
+        path = base / "data"
+        path.mkdir()
+        path.chmod(0o777)
+        become = "import os, txraft.storage.directory\nos.setuid(65534)\n"
+
+        held = subprocess.run(
+            [sys.executable, "-c", become + HOLD, path],
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+            input="",
+            capture_output=True,
+            text=True,
+        )
+
+        self.assertIn("other users may change it (mode 0777)", held.stderr)
+        self.assertIn("point data_dir elsewhere", held.stderr)
 
     def test_created_durably(self) -> None:
         """Its name and those in it survive a power cut."""

@@ -12,6 +12,7 @@ from txraft.storage.filesystem import (
     FileSystem,
     OsFileSystem,
     make_directories,
+    make_private,
     read_whole,
 )
 
@@ -29,13 +30,14 @@ _OURS = frozenset(
 
 
 class DataDirectory:
-    """The directory *path*, created with mode 0700 and locked until `close`.
+    """The directory *path*, with mode 0700 and locked until `close`.
 
     Its parts are paths: *log*, *snapshots*, *state*, *lmdb* and *peers*; `FileLog`
     takes the first, `FileStableStore` the third, `LMDBStore` the fourth in place of
     both, the stores of snapshots and peers take *path*.
     Raises: DirectoryLocked when another process has it; StorageError when a part of
-        it is a symbolic link, which could lead out of it.
+        it is a symbolic link, which could lead out of it; PermissionError when other
+        users may change it, and this one cannot forbid it.
     Durable: the directory, its *log* and its *snapshots*.
     """
 
@@ -51,6 +53,8 @@ class DataDirectory:
         self.lmdb = self.path / LMDB_NAME
         self.peers = self.path / PEERS_NAME
         make_directories(self.file_system, self.path)
+        if fs is None:
+            make_private(self.path)
         self._refuse_links()
         self._lock = self._take_lock()
         try:

@@ -293,6 +293,26 @@ def make_directories(fs: FileSystem, path: Path) -> None:
     fs.sync_directory(path.parent)
 
 
+def make_private(path: Path) -> None:
+    """Let nobody but the owner do anything in the directory *path*.
+
+    Raises: PermissionError when it is another's, and more than he may change it.
+    """
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & ~DIRECTORY_MODE:
+        return
+    try:
+        path.chmod(DIRECTORY_MODE)
+    except PermissionError as error:
+        if mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise PermissionError(
+                errno.EPERM,
+                f"other users may change it (mode {mode:04o}), and it is not ours to "
+                "forbid: give it to the user of the node, or point data_dir elsewhere",
+                str(path),
+            ) from error
+
+
 def _open_regular(path: Path, flags: int) -> OsFile:
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
