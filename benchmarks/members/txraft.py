@@ -21,6 +21,7 @@ from twisted.internet.task import react
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from benchmarks.children import resident_mib
+from benchmarks.members.account import Account
 from benchmarks.members.control import take_commands
 from benchmarks.members.load import Load, measure, pause
 from txraft import Config, Raft, RaftError, RaftState
@@ -93,6 +94,7 @@ class Member:
         self._tls = tls
         self._path = path
         self._config = config
+        self._account = Account()
         self.fsm = KeyValueFSM()
 
     async def run(self, address: str, peers: list[str]) -> None:
@@ -199,6 +201,19 @@ class Member:
         """Tell the longest time without a leader since the last such question."""
         assert self._transport.contacts is not None
         return {"seconds": self._transport.contacts.take_longest()}
+
+    async def processor_time(self) -> dict[str, Any]:
+        """Tell the seconds of the reactor thread and of the whole process."""
+        return {"reactor": time.thread_time(), "process": time.process_time()}
+
+    async def start_account(self) -> dict[str, Any]:
+        """Begin to note where the reactor thread's time goes."""
+        self._account.start()
+        return {}
+
+    async def stop_account(self) -> dict[str, Any]:
+        """Tell where it went, in seconds."""
+        return self._account.stop()
 
     def _put(self, key: str, value: bytes) -> Deferred[Any]:
         return self.raft.apply(encode_put(key, value))

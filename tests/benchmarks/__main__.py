@@ -20,6 +20,8 @@ from typing import Any
 CHECKOUT = Path(__file__).parents[2]
 LONGEST = 300.0
 MOMENTS = {
+    "account": "--seconds 0.5",
+    "disk": "--rounds 1 --count 50",
     "cluster": "--rounds 1 --seconds 0.5 --in-flight 1,64 --tls",
     "compare": "--rounds 1 --seconds 0.5 --in-flight 1,64"
     " --only txraft,hashicorp-64,hashicorp-inmem,etcd,pysyncobj-5ms,bare-*",
