@@ -23,6 +23,7 @@ COMMANDS = {
     "account": "where the processor time of a commit goes",
     "disk": "a synced append, with and without room allocated ahead",
     "cluster": "txraft alone, with and without TLS",
+    "show": "tables of a file that --json wrote",
 }
 
 

@@ -2,18 +2,21 @@
 
     python -m benchmarks latency [--rounds 3] [--seconds 2] [--in-flight 1,64]
 
-The same runs as `compare`, told by their latencies.
+The same runs as `compare`, told by their latencies; --of FILE takes those that were
+made already, for `compare --json FILE`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from benchmarks.compare import DEFAULT, OURS
 from benchmarks.figures import ratio, short, with_range
 from benchmarks.options import add_load, add_systems, make_parser
 from benchmarks.report import Report, conditions
-from benchmarks.rounds import Results, run_rounds, summarise
+from benchmarks.rounds import Results, Sample, run_rounds, summarise
 from benchmarks.systems import System, choose
 from benchmarks.tables import Table
 
@@ -59,10 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser("latency", __doc__)
     add_systems(parser)
     add_load(parser, [1, 64])
+    parser.add_argument(
+        "--of", type=Path, metavar="FILE", help="take the runs that compare has written"
+    )
     options = parser.parse_args(arguments)
-    systems = choose(options.only, DEFAULT)
+    made = {"samples": []} if options.of is None else json.loads(options.of.read_text())
+    samples: list[Sample] = made["samples"]
+    measured = sorted({sample["system"] for sample in samples})
+    systems = choose(measured or options.only, DEFAULT)
     report = Report("latency", options, systems)
-    samples = run_rounds(systems, options)
+    report.data["machine"] = made.get("machine", report.data["machine"])
+    samples = samples or run_rounds(systems, options)
     report.data["samples"] = samples
     results = summarise(samples)
     table = latency_table(systems, results, "p50_ms", "Latency in ms, p50")

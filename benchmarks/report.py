@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,20 +49,23 @@ class Report:
 
     def finish(self) -> None:
         """Print the tables, and write the file that was asked for."""
-        if self._arguments.rst:
-            print("\n".join(table.as_rst() for table in self._tables))
-        else:
-            print("\n".join([self._heading(), *(t.as_text() for t in self._tables)]))
+        self.data["tables"] = [asdict(table) for table in self._tables]
+        print(written(self.data, self._arguments.rst))
         if self._arguments.json is not None:
             self._arguments.json.write_text(json.dumps(self.data, indent=1) + "\n")
 
-    def _heading(self) -> str:
-        lines = [f"{name}: {text}" for name, text in self.data["machine"].items()]
-        for name, told in self.data["systems"].items():
-            lines.append(
-                f"{name}: {told['version']}; synced: {told['durable']}; {told['note']}"
-            )
-        return "\n" + "\n".join(lines) + "\n"
+
+def written(data: Mapping[str, Any], rst: bool) -> str:
+    """Write the tables of a report, with what was measured on before them."""
+    tables = [Table(**table) for table in data["tables"]]
+    if rst:
+        return "\n".join(table.as_rst() for table in tables)
+    lines = [f"{name}: {text}" for name, text in data["machine"].items()]
+    for name, told in data["systems"].items():
+        lines.append(
+            f"{name}: {told['version']}; synced: {told['durable']}; {told['note']}"
+        )
+    return "\n".join(["", *lines, "", *(table.as_text() for table in tables)])
 
 
 def conditions(samples: Sequence[Mapping[str, float]]) -> list[str]:

@@ -60,7 +60,7 @@ def run_rounds(
     systems: Sequence[System], arguments: argparse.Namespace
 ) -> list[Sample]:
     """Measure all *systems* in turns, as often as *arguments* say."""
-    samples = []
+    samples: list[Sample] = []
     for number in range(arguments.rounds):
         for system in systems:
             tell(f"round {number + 1} of {arguments.rounds}: {system.name}")
