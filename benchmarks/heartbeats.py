@@ -91,23 +91,32 @@ class Heartbeats:
             [sys.executable, "-m", "benchmarks.heartbeats", LEADER, FOLLOWER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            text=True,
         )
         assert self._process.stdout is not None
         self._process.stdout.readline()
 
-    def stop(self) -> list[float]:
-        """Send no more; return how many seconds each answer took."""
-        told, _ = self._process.communicate()
-        if self._process.returncode:
-            raise SystemExit(self._process.returncode)
+    def take(self) -> list[float]:
+        """Return how many seconds each answer took since this was last called."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        told = self._process.stdout.readline()
+        if not told:
+            raise SystemExit(self._process.wait())
         seconds: list[float] = json.loads(told)
         return seconds
+
+    def stop(self) -> None:
+        """Send no more."""
+        self._process.communicate()
 
 
 def send_heartbeats(leader: str, follower: str) -> None:
     """Send heartbeats until stdin is closed; print a line once the first is answered.
 
-    Then print how long each of the others took.
+    For each line of stdin print how long the answers since the line before took.
     """
     heartbeat = AppendEntriesRequest(TERM, leader, header=HEADER)
     peer = Peer(follower)
@@ -116,7 +125,12 @@ def send_heartbeats(leader: str, follower: str) -> None:
     peer.send(heartbeat)
     peer.answer(heartbeat)
     print(flush=True)
-    while not select.select([sys.stdin], [], [], 0)[0]:
+    while True:
+        if select.select([sys.stdin], [], [], 0)[0]:
+            if not sys.stdin.readline():
+                return
+            print(json.dumps(seconds), flush=True)
+            seconds.clear()
         began = time.perf_counter()
         peer.send(heartbeat)
         answer = peer.answer(heartbeat)
@@ -126,7 +140,6 @@ def send_heartbeats(leader: str, follower: str) -> None:
         took = time.perf_counter() - began
         seconds.append(took)
         time.sleep(max(0.0, INTERVAL - took))
-    print(json.dumps(seconds))
 
 
 class Leader:
@@ -216,13 +229,15 @@ def make_state(mib: int) -> bytes:
     return sink.getvalue()
 
 
-def measure(what: str, work: Callable[[], None], table: Table) -> None:
-    """Time heartbeats during *work* and add a row."""
-    heartbeats = Heartbeats()
+def measure(
+    what: str, work: Callable[[], None], heartbeats: Heartbeats, table: Table
+) -> None:
+    """Time *heartbeats* during *work* and add a row."""
+    heartbeats.take()
     began = time.perf_counter()
     work()
     elapsed = time.perf_counter() - began
-    found = sorted(heartbeats.stop())
+    found = sorted(heartbeats.take())
     shares = [percentile(found, 0.5), percentile(found, 0.99), found[-1]]
     table.add(
         what,
@@ -279,27 +294,28 @@ def run(
     follower: Child, state: bytes, written_mib: int, backlog: int, table: Table
 ) -> None:
     """Give the follower one kind of work after the other."""
-    measure("is idle", lambda: time.sleep(2), table)
-    leader = Leader()
+    heartbeats = Heartbeats()
     piece = 64 << 10
     large = [encode_put(f"large-{n}", bytes(piece)) for n in range(written_mib * 16)]
     small = [encode_put(f"key-{n % 5000}", b"v" * 100) for n in range(backlog)]
+
+    def during(what: str, work: Callable[[], None]) -> None:
+        measure(what, work, heartbeats, table)
 
     def apply() -> None:
         index = leader.commit()
         while follower.ask(do="status")["applied"] < index:
             time.sleep(0.05)
 
-    measure(
-        f"writes {written_mib} MiB to its log", lambda: leader.append(large, 16), table
+    during("is idle", lambda: time.sleep(2))
+    leader = Leader()
+    during(f"writes {written_mib} MiB to its log", lambda: leader.append(large, 16))
+    during(f"writes {backlog} small entries", lambda: leader.append(small, 64))
+    during(f"applies a backlog of {backlog + len(large)} commands", apply)
+    during(
+        f"installs and restores {len(state) >> 20} MiB", lambda: leader.install(state)
     )
-    measure(f"writes {backlog} small entries", lambda: leader.append(small, 64), table)
-    measure(f"applies a backlog of {backlog + len(large)} commands", apply, table)
-    measure(
-        f"installs and restores {len(state) >> 20} MiB",
-        lambda: leader.install(state),
-        table,
-    )
+    heartbeats.stop()
 
 
 if __name__ == "__main__":
