@@ -94,7 +94,7 @@ def simulate(
         "requests": requests,
         "per_trip": count / trips,
         "rate": count / trips / round_trip,
-        "trips_to_commit": Spread.of(found).median / round_trip if count else None,
+        "trips": Spread.of(found).median / round_trip if count else None,
         "cpu_us": used / count * 1e6 if count else None,
     }
 
@@ -125,42 +125,26 @@ class CountingFSM:
         raise AssertionError("no snapshot is sent")
 
 
-def window_table(samples: Sequence[Sample]) -> Table:
-    """Make a row for each window and link."""
-    header = ["max_append_entries", "max_inflight_requests", "round trip, ms"]
-    header += [
-        "in flight",
-        "commits per round trip",
-        "commits/s",
-        "round trips to commit",
-    ]
-    table = Table("Three members, by window and length of the links", header)
-    for sample in samples:
-        table.add(
-            str(sample["entries"]),
-            str(sample["requests"]),
-            short(sample["round_trip_ms"]),
-            str(sample["in_flight"]),
-            short(sample["per_trip"]),
-            short(sample["rate"]),
-            short(sample["trips_to_commit"]),
-        )
+def window_table(samples: Sequence[Sample], links: Sequence[int]) -> Table:
+    """Make a row for each window: commits per round trip, and what a commit takes."""
+    header = ["max_append_entries", "max_inflight_requests"]
+    header += [f"{link} ms: commits a trip, trips a commit" for link in links]
+    table = Table("Three members, by window and round trip", header)
+    for window in WINDOWS:
+        found = [s for s in samples if (s["entries"], s["requests"]) == window]
+        cells = [f"{short(s['per_trip'])}, {short(s['trips'])}" for s in found]
+        table.add(*map(str, window), *cells)
     return table
 
 
-def size_table(samples: Sequence[Sample]) -> Table:
-    """Make a row for each number of members and link."""
-    header = ["members", "round trip, ms", "commits/s", "round trips to commit"]
-    header += ["CPU of all nodes for a commit"]
-    table = Table("By number of members, with a window that is wide enough", header)
-    for sample in samples:
-        table.add(
-            str(sample["members"]),
-            short(sample["round_trip_ms"]),
-            short(sample["rate"]),
-            short(sample["trips_to_commit"]),
-            short(sample["cpu_us"], "µs"),
-        )
+def size_table(samples: Sequence[Sample], links: Sequence[int]) -> Table:
+    """Make a row for each number of members."""
+    header = ["members", *(f"{link} ms: commits/s, CPU of all" for link in links)]
+    table = Table("By number of members, with the widest of these windows", header)
+    for size in sorted({sample["members"] for sample in samples}):
+        found = [sample for sample in samples if sample["members"] == size]
+        cells = [f"{short(s['rate'])}, {short(s['cpu_us'], 'µs')}" for s in found]
+        table.add(str(size), *cells)
     return table
 
 
@@ -188,8 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tell(f"{size} members, {link} ms")
             sizes.append(simulate(size, link / 1e3, in_flight, WINDOWS[-1], trips))
     report.data["samples"] = {"windows": windows, "members": sizes}
-    report.add(window_table(windows))
-    report.add(size_table(sizes))
+    report.add(window_table(windows, options.links))
+    report.add(size_table(sizes, options.links))
     report.finish()
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from benchmarks.__main__ import COMMANDS
 from benchmarks.members.bare import Framed
 from benchmarks.members.http_load import answer_end
 from benchmarks.options import names, numbers
 from benchmarks.systems import choose_from
 from benchmarks.systems.http import KINDS, OPERATIONS, TxraftSite
+from tests.benchmarks.__main__ import MOMENTS
 
 
 class Options(SynchronousTestCase):
@@ -156,3 +159,15 @@ class Frames(SynchronousTestCase):
             for at in range(0, len(sent), size):
                 receiver.dataReceived(sent[at : at + size])
             self.assertEqual(receiver.frames, [b"one", b"", b"three" * 100])
+
+
+class Commands(SynchronousTestCase):
+    """The commands of `python -m benchmarks`."""
+
+    def test_each_is_explained_and_run_in_ci(self) -> None:
+        """A benchmark that nobody runs does not run."""
+        readme = (Path(__file__).parents[2] / "benchmarks/README.rst").read_text()
+
+        self.assertEqual(set(COMMANDS) - {"show"}, set(MOMENTS))
+        unexplained = [name for name in COMMANDS if f"``{name}" not in readme]
+        self.assertEqual(unexplained, [])
