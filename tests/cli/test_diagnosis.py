@@ -54,6 +54,21 @@ class Doctor(SynchronousTestCase):
         for word in words:
             self.assertIn(word, found[0])
 
+    def test_member_without_its_data(self) -> None:
+        """It is named once, with who refuses it and the way back."""
+        one, *others = healthy()
+        views = [one, *(replace(v, refused_peers=("d:1",)) for v in others)]
+
+        words = ("d:1 is refused by b:1, c:1", "join: true")
+        self.only(views, Severity.FAULT, *words)
+
+    def test_peers_without_tls(self) -> None:
+        """What was permitted is told of as long as it is so."""
+        one, *others = healthy()
+        views = [replace(one, insecure_peers=True), *others]
+
+        self.only(views, Severity.WARNING, "a:1 may be reached", "insecure_peers")
+
     def test_all_is_well(self) -> None:
         """A healthy cluster has no findings."""
         self.assertEqual(diagnose(healthy()), [])
@@ -245,6 +260,16 @@ class Asking(CommandCase):
         self.assertRegex(table, r"n2:8300 +silent.*http://n2:8500")
         self.assertIn("http://n2:8500", said)
         self.assertIn("n2:8500 does not answer", self.told("doctor")[1])
+
+    def test_member_without_its_data(self) -> None:
+        """Whoever is refused is named, as long as it comes."""
+        self.n1.more_stats = {"refused_peers": "n2:8300, n3:8300"}
+
+        _, _, said = self.told("status")
+
+        self.assertIn("n1:8300 refuses n2:8300, whose data", said)
+        self.assertIn("n1:8300 refuses n3:8300, whose data", said)
+        self.assertIn("n3:8300 is refused by n1:8300", self.told("doctor")[1])
 
     def test_other_is_not_known(self) -> None:
         status, table, said = self.told("status")

@@ -54,6 +54,7 @@ class ScriptedNode:
         self.index = 0
         self.barriers = 0
         self.followers: dict[str, PeerFigures] = {}
+        self.more_stats: dict[str, str] = {}
 
     def lead(self) -> None:
         """Become the leader."""
@@ -112,7 +113,12 @@ class ScriptedNode:
     def stats(self) -> dict[str, str]:
         indexes = ("applied_index", "commit_index", "last_log_index")
         told = dict.fromkeys(indexes, str(self.index))
-        return {**told, "state": str(self.state), "last_contact": "0"}
+        return {
+            **told,
+            "state": str(self.state),
+            "last_contact": "0",
+            **self.more_stats,
+        }
 
     def figures(self) -> Figures:
         return Figures(

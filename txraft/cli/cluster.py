@@ -65,6 +65,14 @@ async def status(job: Job) -> int:
     for view in views:
         if view.error is not None:
             job.output.problem(f"txraft: {view.url}: {view.error}")
+        for peer in view.refused_peers:
+            job.output.problem(
+                f"txraft: {view.address} refuses {peer}, whose data is not what it was"
+            )
+        if view.insecure_peers:
+            job.output.problem(
+                f"txraft: {view.address} hears peers without TLS: insecure_peers"
+            )
     asked = {view.address for view in views}
     unasked = [] if leader is None else [m for m in leader.members if m not in asked]
     if unasked:

@@ -42,6 +42,7 @@ def diagnose(views: Sequence[View]) -> list[Finding]:
     if leader is not None:
         found += _followers(answering, leader)
     found += _appliers(answering)
+    found += _strangers(answering)
     return sorted(found, key=lambda each: each.severity is not Severity.FAULT)
 
 
@@ -49,6 +50,25 @@ def leader_of(views: Sequence[View]) -> View | None:
     """Return the node that leads: of several that believe so, that of the last term."""
     leaders = [view for view in views if view.answers and view.state == LEADER]
     return max(leaders, key=lambda view: view.term, default=None)
+
+
+def _strangers(views: Sequence[View]) -> Iterator[Finding]:
+    refusing: dict[str, list[str]] = {}
+    for view in views:
+        for peer in view.refused_peers:
+            refusing.setdefault(peer, []).append(view.address)
+    for peer, members in refusing.items():
+        yield _fault(
+            f"{peer} is refused by {', '.join(members)}: its data directory is not the "
+            "one it had as a member. Remove it from the cluster, start it with an "
+            "empty data directory and join: true, and add it again"
+        )
+    insecure = [view.address for view in views if view.insecure_peers]
+    if insecure:
+        yield _warning(
+            f"{', '.join(insecure)} may be reached by peers without TLS, as "
+            "insecure_peers is set: whoever reaches the port can destroy the cluster"
+        )
 
 
 def _silent(views: Sequence[View]) -> Iterator[Finding]:

@@ -24,7 +24,8 @@ class View:
     """One node as it sees the cluster; *error* says why it has not told.
 
     *urls* are the HTTP addresses that it knows, by peer address. *last_contact* is how
-    many seconds ago it heard its leader, None for never.
+    many seconds ago it heard its leader, None for never. *refused_peers* are members
+    that come without their data, *insecure_peers* is whether peers need no TLS.
     """
 
     url: str
@@ -40,6 +41,8 @@ class View:
     applied_index: int = 0
     snapshot_index: int = 0
     last_contact: float | None = None
+    refused_peers: tuple[str, ...] = ()
+    insecure_peers: bool = False
 
     @property
     def answers(self) -> bool:
@@ -115,6 +118,8 @@ def parse_view(url: str, told: Any, nodes: Any) -> View:
             int(stats.get("applied_index", 0)),
             int(stats.get("last_snapshot_index", 0)),
             parse_contact(str(stats.get("last_contact", "never"))),
+            tuple(str(stats.get("refused_peers", "")).replace(", ", " ").split()),
+            told.get("Meta", {}).get("insecure_peers") == "true",
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MalformedAnswer(f"{url} does not tell what a node tells") from error
