@@ -87,6 +87,10 @@ class PreVote(InteropTestCase):
         python.ask("barrier")
         self.check_counted()
 
+
+class PreVoteInVain(InteropTestCase):
+    """Our pre-votes where no peer is there to answer."""
+
     def check_term_stays(self, python: Member) -> None:
         """Let *python* ask for pre-votes many times over, all in vain."""
         wait_until("it has no leader", lambda: not python.ask("status")["leader"])
