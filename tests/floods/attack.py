@@ -78,6 +78,12 @@ def _went_on(connection: socket.socket, events: int, data: bytes) -> bool:
         return False
 
 
+def nothing(port: int, count: int, seconds: float, pair: Pair) -> int:
+    """Do no harm: what the others are to be compared with."""
+    time.sleep(seconds)
+    return 0
+
+
 def connections(port: int, count: int, seconds: float, pair: Pair) -> int:
     """Open connections that never say anything."""
     return _hold(port, count, seconds, b"")
@@ -201,6 +207,7 @@ def deafness(port: int, count: int, seconds: float, pair: Pair) -> int:
 
 
 FLOODS: dict[str, Flood] = {
+    "nothing": nothing,
     "connections": connections,
     "handshakes": handshakes,
     "drips": drips,
