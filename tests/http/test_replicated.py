@@ -52,20 +52,30 @@ class ReplicatedCase(SynchronousTestCase):
         self.cluster.crash(name)
 
     def ask(
-        self, name: str, method: str, path: str, body: bytes | None = None
+        self,
+        name: str,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Headers | None = None,
     ) -> Deferred[Reply]:
         agent = self.network.agents[f"{name}:8500"]
         url = f"http://{name}:8500{path}".encode()
         producer = None if body is None else Body(body)
-        answer = agent.request(method.encode(), url, Headers(), producer)
+        answer = agent.request(method.encode(), url, headers or Headers(), producer)
         return answer.addCallback(whole)
 
     def reply(
-        self, name: str, method: str, path: str, body: bytes | None = None
+        self,
+        name: str,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Headers | None = None,
     ) -> Reply:
         """Send a request and let time pass until it is answered."""
         replies: list[Reply] = []
-        self.ask(name, method, path, body).addCallback(replies.append)
+        self.ask(name, method, path, body, headers).addCallback(replies.append)
         for _ in range(round(11 / STEP)):
             self.network.flush()
             if replies:

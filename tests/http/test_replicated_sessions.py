@@ -11,8 +11,12 @@ from twisted.web.http_headers import Headers
 
 from tests.http.network import Body, Reply, whole
 from tests.http.test_replicated import ReplicatedCase
+from txraft.http import transactions
+from txraft.http.advertise import PATH as ADVERTISE
 from txraft.http.calls import CLIENT, SEQUENCE
 from txraft.kv.commands import encode_destroy_sessions
+
+VERBS = list(transactions.VERBS)
 
 
 class SessionsCase(ReplicatedCase):
@@ -128,20 +132,20 @@ class Replicas(SessionsCase):
         ids = [self.create("a", LockDelay="1s", TTL="10s") for _ in range(3)]
         ids.append(self.create("b", Behavior="delete", LockDelay="0s"))
         index = str(random.randrange(60))
-        verbs = ("set", "cas", "lock", "unlock", "get", "delete", "delete-cas")
-        for _ in range(60):
+        saved = self.reply("a", "GET", "/v1/snapshot").body
+        for number in range(90):
             key, id = random.choice(["a", "a/b", "a/c", "d"]), random.choice(ids)
             operations = [
                 {
                     "KV": {
-                        "Verb": random.choice(verbs),
+                        "Verb": random.choice(VERBS),
                         "Key": key,
                         "Value": b64encode(random.randbytes(2)).decode(),
                         "Index": random.randrange(60),
                         "Session": id,
                     }
                 }
-                for _ in range(random.randrange(1, 4))
+                for _ in range(random.randrange(1, 3))
             ]
             method, path, body = random.choice(
                 [
@@ -155,13 +159,19 @@ class Replicas(SessionsCase):
                     ("PUT", "/v1/txn", json.dumps(operations).encode()),
                     ("PUT", f"/v1/session/renew/{id}", b""),
                     ("PUT", f"/v1/session/destroy/{random.choice(ids)}", b""),
+                    ("PUT", "/v1/session/create", b'{"LockDelay": "1s"}'),
+                    ("PUT", f"{ADVERTISE}?address={key[0]}:1&url=http://u", b""),
                 ]
             )
-            reply = self.reply(random.choice("abc"), method, path, body)
-            self.assertIn(reply.status, (200, 400, 404, 409))
-        saved = self.reply("a", "GET", "/v1/snapshot").body
-        self.reply("b", "DELETE", "/v1/kv/?recurse")
-        self.assertEqual(self.reply("c", "PUT", "/v1/snapshot", saved).status, 200)
+            headers = {CLIENT: [b"c"], SEQUENCE: [b"%d" % random.randrange(1, 9)]}
+            once = headers if random.random() < 0.3 else {}
+            reply = self.reply(random.choice("abc"), method, path, body, Headers(once))
+            self.assertIn(reply.status, (200, 400, 404, 409), (path, body, reply.body))
+            if number == 60:
+                restored = self.reply("c", "PUT", "/v1/snapshot", saved)
+                self.assertEqual(restored.status, 200)
+            if not number % 20:
+                self.advance_with_network(2)  # in which lock delays end
 
     def test_replica_from_a_snapshot(self) -> None:
         """A node that gets a snapshot of everything is the others' equal."""

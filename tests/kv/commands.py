@@ -59,9 +59,6 @@ PLAIN = st.one_of(
         st.binary(min_size=1, max_size=2),
     ),
 )
-COMMANDS = PLAIN | st.builds(
-    encode_once, st.sampled_from(["c1", "c2"]), st.integers(1, 4), PLAIN
-)
 
 
 def session(
@@ -97,3 +94,29 @@ class Machine:
 
     def succeeds(self, *operations: Operation) -> bool:
         return not self.do(*operations).errors
+
+
+def backup_commands(*commands: bytes) -> list[bytes]:
+    """Encode the restoration of the state that *commands* make, in two pieces."""
+    data = b"".join(Machine(*commands).fsm.snapshot().pieces(1 << 20))
+    middle = len(data) // 2
+    return [
+        encode_restore("backup", 0, len(data), data[:middle]),
+        encode_restore("backup", middle, len(data), data[middle:]),
+    ]
+
+
+BACKUP = backup_commands(
+    encode_put("a/b", b"saved"),
+    session("s1", 1000),
+    encode_transact([Operation(Kind.LOCK, "b", session="s1")]),
+)
+COMMANDS = (
+    PLAIN
+    | st.sampled_from(BACKUP)
+    | st.builds(encode_once, st.sampled_from(["c1", "c2"]), st.integers(1, 4), PLAIN)
+)
+WORKLOADS = st.lists(st.lists(COMMANDS, max_size=8) | st.just(BACKUP), max_size=4).map(
+    lambda parts: [command for part in parts for command in part]
+)
+"""Any commands, among which whole restorations are not rare."""

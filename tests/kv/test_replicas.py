@@ -4,11 +4,10 @@ import io
 from collections.abc import Callable
 
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.kv.commands import COMMANDS, Machine, session
+from tests.kv.commands import WORKLOADS, Machine, session
 from tests.kv.test_state import snapshot_of, stream
 from txraft.core.entry import Entry, LogType
 from txraft.errors import ApplicationError, DataCorrupted
@@ -43,7 +42,7 @@ class Snapshots(SynchronousTestCase):
     """Nothing is lost on the way through a snapshot."""
 
     @settings(max_examples=60)
-    @given(st.lists(COMMANDS, max_size=25), st.lists(COMMANDS, max_size=10))
+    @given(WORKLOADS, WORKLOADS)
     def test_replica_from_a_snapshot_goes_on_alike(
         self, before: list[bytes], after: list[bytes]
     ) -> None:

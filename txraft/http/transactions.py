@@ -23,7 +23,7 @@ from txraft.kv.operations import is_write
 from txraft.kv.records import Outcome
 from txraft.kv.state import KeyValueFSM
 
-_VERBS = {
+VERBS = {
     "set": Kind.SET,
     "cas": Kind.CAS,
     "lock": Kind.LOCK,
@@ -101,7 +101,7 @@ def _operation(value: object, what: str, limits: HTTPLimits) -> Operation:
     if inner is None:
         raise Refusal(400, f"{what} is not of type KV, the only one there is.")
     fields = Fields(inner, what)
-    kind = _VERBS.get(fields.text("Verb"))
+    kind = VERBS.get(fields.text("Verb"))
     if kind is None:
         raise Refusal(400, f"The verb of {what} is not known.")
     key = fields.text("Key", limits.max_key_bytes)
