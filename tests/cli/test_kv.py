@@ -133,7 +133,7 @@ class ManyKeys(CommandCase):
 
     def test_watch(self) -> None:
         """The present state at once; as JSON, one line each."""
-        self.assertEqual(self.passed("kv", "watch", "b", "--count", "1"), "y")
+        self.assertEqual(self.passed("kv", "watch", "b", "--count", "1"), "y\n")
         lines = self.passed("kv", "watch", "a/", "--prefix", "--count", "1", "--json")
         self.assertEqual([r["Key"] for r in json.loads(lines)], ["a/1", "a/2"])
 

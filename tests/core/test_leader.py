@@ -22,6 +22,7 @@ from tests.core.builders import (
     sync,
     terms_of,
 )
+from txraft.core.leader import Leader, Resignation
 from txraft.core.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
@@ -275,10 +276,13 @@ class Lease(SynchronousTestCase):
     def test_tick_after_a_long_stall_steps_down(self) -> None:
         """A leader that was away is pessimistic about itself."""
         leading = settled_leader()
+        role = leading.role
+        assert isinstance(role, Leader)
 
         leading.tick(50)
 
         self.assertFalse(leading.is_leader)
+        self.assertEqual(role.resignation, Resignation(50, 0, 50))
 
     def test_tick_one_of_two_followers_is_enough(self) -> None:
         """Itself and one follower are a quorum of three."""
@@ -316,6 +320,8 @@ class Lease(SynchronousTestCase):
         leading = settled_leader()
         leading.propose([command()])
         leading.ready()
+        role = leading.role
+        assert isinstance(role, Leader)
         for _ in range(11):
             leading.tick()
             for follower in "bc":
@@ -323,6 +329,7 @@ class Lease(SynchronousTestCase):
                     accept(leading, follower, heartbeat)
 
         self.assertFalse(leading.is_leader)
+        self.assertEqual(role.resignation, Resignation(1, 11, 1))
 
     def test_tick_alone_never_steps_down(self) -> None:
         """The only voter has no one to hear from."""

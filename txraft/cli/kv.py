@@ -282,5 +282,5 @@ def _show_state(job: Job, state: KeyValue | list[KeyValue] | None) -> None:
     elif state is None:
         job.output.line("-- absent")
     else:
-        job.output.value(state.value)
+        job.output.line(state.value.decode("utf-8", "replace"))
     sys.stdout.flush()

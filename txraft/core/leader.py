@@ -8,7 +8,7 @@ Source: Raft dissertation §3.5, §3.6.2, §4, §6.2, §6.4, §10.2.1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from txraft.core.entry import Entry, LogType
 from txraft.core.messages import (
@@ -26,11 +26,24 @@ if TYPE_CHECKING:
     from txraft.core.consensus import Consensus
 
 
+class Resignation(NamedTuple):
+    """Why a leader gave up, in ticks.
+
+    For *silence* it had heard no quorum, and its oldest write was waiting for
+    *write_age*. The last *late* ticks came at once: the server was held up itself.
+    """
+
+    silence: int
+    write_age: int
+    late: int
+
+
 class Leader(BaseRole):
     """Leads one term.
 
     *followers* are all other servers that get entries, removed ones too until they
     have been told. *transferee* is the server that leadership is being handed to.
+    *resignation* tells why it steps down by itself.
     """
 
     hears_leader = True
@@ -40,6 +53,7 @@ class Leader(BaseRole):
         self.leader = consensus.address
         self.followers: dict[str, Progress] = {}
         self.transferee: str | None = None
+        self.resignation: Resignation | None = None
         self._transfer_until = 0
         self._told_transferee = False
         self._leave_by: int | None = None
@@ -147,6 +161,9 @@ class Leader(BaseRole):
         consensus = self.consensus
         self._give_up_transfer_in_time()
         if self._must_step_down():
+            silence = consensus.now - agreed_value(self._contacts())
+            age = consensus.oldest_write_age
+            self.resignation = Resignation(silence, age, count)
             consensus.become_follower(consensus.term, None)
             return
         self._forget_the_removed()
@@ -161,13 +178,18 @@ class Leader(BaseRole):
             return False
         if consensus.oldest_write_age > consensus.options.election_timeout_ticks:
             return True
-        contacts = [
+        contacts = self._contacts()
+        return consensus.now - agreed_value(contacts) > consensus.options.lease_ticks
+
+    def _contacts(self) -> list[int]:
+        """Return when each voter was heard, in no order."""
+        consensus = self.consensus
+        return [
             consensus.now
             if address == consensus.address
             else self.followers[address].contact
-            for address in voters
+            for address in consensus.configuration.voters
         ]
-        return consensus.now - agreed_value(contacts) > consensus.options.lease_ticks
 
     def _forget_the_removed(self) -> None:
         """Stop sending to removed servers that know it, or that do not answer."""

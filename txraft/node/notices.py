@@ -10,11 +10,13 @@ from twisted.logger import Logger
 from txraft.core.configuration import Configuration, ConfigurationHistory
 from txraft.core.consensus import Consensus
 from txraft.core.follower import Follower
+from txraft.core.leader import Leader, Resignation
 from txraft.errors import RaftShutdown
 from txraft.interfaces import ServerPeerStore, WithMembers
 from txraft.node.membership import FIRST_VERSION_WITH_IDS
 from txraft.node.observers import LeaderObservation, Observation, Observers
 from txraft.node.state import RaftState
+from txraft.node.timing import tick_seconds
 
 if TYPE_CHECKING:
     from txraft.node.parts import Parts
@@ -61,6 +63,8 @@ class Notices:
         """Tell of changes of role, leader and membership."""
         consensus = shell.consensus
         if consensus.role is not self._role or consensus.leader != self.leader:
+            if isinstance(self._role, Leader) and self._role is not consensus.role:
+                self._tell_resignation(self._role.resignation)
             self._role = consensus.role
             self.changed(shell, state_of(consensus), consensus.leader)
         heard_leader, heard_at = shell.heard
@@ -102,6 +106,20 @@ class Notices:
             self._leadership_changed(shell, False)
         elif state is RaftState.LEADER is self.state:
             self._leadership_changed(shell, True)
+
+    def _tell_resignation(self, why: Resignation | None) -> None:
+        if why is None:
+            return
+        seconds = tick_seconds(self._parts.config)
+        self.log.warn(
+            "{node} gives up leadership: it has heard no quorum for {silence:.2f} s, "
+            "its oldest write waits for {age:.2f} s, and just now it was held up "
+            "itself for {late:.2f} s",
+            node=self._parts.address,
+            silence=why.silence * seconds,
+            age=why.write_age * seconds,
+            late=(why.late - 1) * seconds,
+        )
 
     def _change_leader(self, leader: str | None) -> None:
         if leader != self.leader:
