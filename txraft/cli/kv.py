@@ -166,7 +166,7 @@ async def import_keys(job: Job, source: str, prefix: str) -> None:
     operations = parse_export(content(source), prefix)
     with job.output.progress("importing", len(operations)) as bar:
         for batch in batches(operations):
-            await job.client.txn(*batch)
+            await job.client.txn(*batch, repeatable=True)
             bar.update(len(batch))
     if job.output.as_json:
         job.output.json({"imported": len(operations)})

@@ -213,13 +213,17 @@ class Client:
         target = _with(_key(key), cas=cas, recurse=recurse)
         return Deferred.fromCoroutine(self._flag(Question("DELETE", target)))
 
-    def txn(self, *operations: Operation) -> Deferred[list[KeyValue]]:
+    def txn(
+        self, *operations: Operation, repeatable: bool = False
+    ) -> Deferred[list[KeyValue]]:
         """Do all *operations* at once, or none.
 
+        Those that do no harm when they are done twice are *repeatable*: they are sent
+        again when an answer was lost.
         Returns: a Deferred of what they read and wrote; a write's record has no
             value. It fails with TransactionFailed when one of them is refused.
         """
-        return Deferred.fromCoroutine(self._transact(operations))
+        return Deferred.fromCoroutine(self._transact(operations, repeatable))
 
     # Locks
 
@@ -265,10 +269,12 @@ class Client:
     async def _flag(self, question: Question) -> bool:
         return parse_flag((await self.calls.expect(question)).body)
 
-    async def _transact(self, operations: Sequence[Operation]) -> list[KeyValue]:
+    async def _transact(
+        self, operations: Sequence[Operation], repeatable: bool
+    ) -> list[KeyValue]:
         body = json.dumps([operation.as_json() for operation in operations]).encode()
-        reads = all(operation.reads for operation in operations)
-        question = Question("PUT", "/v1/txn", body, repeatable=reads)
+        repeatable = repeatable or all(operation.reads for operation in operations)
+        question = Question("PUT", "/v1/txn", body, repeatable=repeatable)
         reply = await self.calls.expect(question, 409)
         if reply.status == 409:
             raise TransactionFailed(parse_refusals(reply.body))
