@@ -73,6 +73,8 @@ class Faults:
             self._hang_leader,
             self._hang_leader,
             self._unplug,
+            self._split,
+            self._split,
             self._silence,
             self._lose,
             self._reject,
@@ -166,6 +168,15 @@ class Faults:
     def _unplug(self, node: Node) -> None:
         self._net.unplug(node.number)
         self._count("partitions", node)
+
+    def _split(self, node: Node) -> None:
+        """Leave the leader with one or two others, where clients still reach it."""
+        leader = self._leader_of(node) or node
+        others = [each for each in self._nodes if each is not leader]
+        followers = self._random.sample(others, self._random.randint(1, 2))
+        self._net.split({leader.number, *(each.number for each in followers)})
+        self._count("splits", leader)
+        time.sleep(self._random.uniform(1.0, TIMEOUT))
 
     def _silence(self, node: Node) -> None:
         others = [each.number for each in self._nodes if each is not node]

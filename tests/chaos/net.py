@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from tests.chaos.commands import command
@@ -71,6 +72,15 @@ class Net:
         """Let nothing get from node *number* to *other*."""
         route = ("route", "replace", "blackhole", f"{self.host(other)}/32")
         command("ip", "-n", f"n{number}", *route)
+
+    def split(self, numbers: Collection[int]) -> None:
+        """Cut the nodes *numbers* off from the others; clients still reach all."""
+        everybody = range(1, len(self._names) + 1)
+        for number in everybody:
+            is_inside = number in numbers
+            others = [n for n in everybody if (n in numbers) != is_inside]
+            hosts = ", ".join(self.host(other) for other in others)
+            self._input(number, f"ip saddr {{ {hosts} }} drop")
 
     def lose(self, number: int, percent: int) -> None:
         """Let node *number* lose a part of what it gets."""
