@@ -40,12 +40,12 @@ class HTTPLimits:
         12_000, "Open connections before more are refused with 503."
     )
     max_new_connections: int = _option(
-        4096,
+        1024,
         "Open connections of which no request was let in yet. Of more, the one that "
         "has waited longest is closed, or newcomers are while all of them are new.",
     )
     max_new_connections_per_address: int = _option(
-        1024, "The same, from one IP address."
+        256, "The same, from one IP address."
     )
     max_bodies_bytes: int = _option(
         128 << 20,
