@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.rounds import Results
 from benchmarks.systems import System
 
-OURS, DURABLE, NOT_DURABLE = "#1f5fa8", "#7f7f7f", "#d0d0d0"
+OURS, DURABLE, NOT_DURABLE, NO_RAFT = "#1f5fa8", "#7f7f7f", "#d0d0d0", "#e0c050"
 
 
 def plot_rates(systems: Sequence[System], results: Results, path: Path) -> None:
@@ -43,8 +43,11 @@ def plot_rates(systems: Sequence[System], results: Results, path: Path) -> None:
         )
         panel.set_title(f"{point} in flight")
         panel.set_xlabel("commits/s")
-        panel.invert_yaxis()
-    figure.suptitle("txraft blue, other durable ones dark grey, not synced light grey")
+    panel.invert_yaxis()  # which all panels share
+    figure.suptitle(
+        "txraft blue, peers that sync dark grey, those that do not light grey, "
+        "no Raft at all yellow"
+    )
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
@@ -53,4 +56,6 @@ def plot_rates(systems: Sequence[System], results: Results, path: Path) -> None:
 def _colour(system: System) -> str:
     if system.name.startswith("txraft"):
         return OURS
+    if system.name.startswith("bare"):
+        return NO_RAFT
     return DURABLE if system.is_synced else NOT_DURABLE
