@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import socket
 import ssl
@@ -126,6 +127,23 @@ class HTTPS(SecureCluster):
             self.assertEqual(self.ask("PUT", "/v1/kv/k", headers, at=at), 200)
             operator = self.forge.issue("ops.test", uses=CLIENT)
             self.assertEqual(self.ask("PUT", "/v1/kv/k", None, operator, at=at), 200)
+
+    def test_every_node_tells_where_it_serves(self) -> None:
+        """With the role of a node; the leader then knows the addresses of all."""
+
+        def known() -> int:
+            context = ssl.create_default_context(cafile=self.forge.ca_file)
+            member = self.members[0]
+            connection = http.client.HTTPSConnection(
+                "localhost", member.http, context=context, timeout=20
+            )
+            headers = {"X-Consul-Token": TOKENS["read"]}
+            connection.request("GET", "/v1/catalog/nodes", None, headers)
+            nodes = json.loads(connection.getresponse().read())
+            connection.close()
+            return sum(node["Meta"].get("http", "")[:8] == "https://" for node in nodes)
+
+        wait(lambda: known() == 3, self.all_logs)
 
     def test_token_as_parameter(self) -> None:
         """Older Consul clients write it there."""
