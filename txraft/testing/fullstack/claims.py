@@ -62,7 +62,7 @@ class Claims:
             return
         self._checked = key
         self._seen = check_server(consensus, self._seen)
-        self._simulation.oracles.history.observe(consensus)
+        self._simulation.oracles.observe(consensus)
         self._check_own_copy(consensus.role)
         if self.leads != consensus.is_leader:
             self.leads = consensus.is_leader

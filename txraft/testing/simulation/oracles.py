@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from txraft.core.consensus import Consensus
 from txraft.core.entry import Entry
 from txraft.core.invariants import History, Seen, check_ready, check_server
 from txraft.core.messages import (
@@ -36,6 +37,7 @@ class Oracles:
         self._previous: dict[Position, int] = {}
         self._votes: dict[tuple[str, int], str] = {}
         self._states: dict[int, int] = {0: 0}
+        self._identity: bytes | None = None
         self._commands: dict[int, bytes] = {}
 
     # One server -----------------------------------------------------------------
@@ -59,8 +61,15 @@ class Oracles:
         server.checked = key
         before: Seen | None = server.seen
         server.seen = check_server(consensus, before)
-        self.history.observe(consensus)
+        self.observe(consensus)
         self._check_own_copy(server)
+
+    def observe(self, consensus: Consensus) -> None:
+        """Hold one server against the past of the cluster, which has one identity."""
+        self.history.observe(consensus)
+        if consensus.cluster is not None:
+            self._identity = self._identity or consensus.cluster
+            assert consensus.cluster == self._identity, "a cluster has one identity"
 
     def _check_appended(self, server: SimulatedServer, ready: Ready) -> None:
         if ready.append:

@@ -383,7 +383,9 @@ class SimulatedServer:
         self._answer_reads()
 
     def snapshot(self, at_once: bool = False) -> None:
-        """Take a snapshot of what is applied and synced, and cut the log, if due."""
+        """Take a snapshot of what is applied, if all is synced, and cut the log."""
+        if self.parts:  # or a crash could leave it and not the cluster's identity
+            return
         simulation, disk = self.simulation, self.disk
         consensus, state = self.consensus, self.state
         grown = state.index - disk.mark.index
