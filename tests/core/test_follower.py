@@ -397,10 +397,21 @@ class ElectionTimer(SynchronousTestCase):
         """A follower that lags behind does not disturb the leader."""
         follower = server(term=1)
         for _ in range(30):
-            follower.tick(2)
+            self.role_after(follower, 2)
+            self.assertNotIsInstance(follower.role, PreCandidate)
             follower.request(append(1, (99, 1)), "reply")
 
         self.assertEqual(follower.leader, "b")
+
+    def test_tick_waits_anew_whenever_the_leader_is_heard(self) -> None:
+        """Heartbeats keep a follower one, for as long as they come."""
+        follower = server(term=1)
+        for _ in range(30):
+            self.role_after(follower, 9)
+            self.assertNotIsInstance(follower.role, PreCandidate)
+            follower.request(AppendEntriesRequest(1, "b"), "reply")
+
+        self.assertIs(self.role_after(follower, 20), PreCandidate)
 
     def test_disconnected_from_the_leader_campaigns_soon(self) -> None:
         """A lost link is not waited out, and asks for pre-votes first."""

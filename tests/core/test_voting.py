@@ -159,6 +159,18 @@ class Durability(SynchronousTestCase):
         self.assertEqual((ready.hard_state.term, ready.hard_state.voted_for), (2, "b"))
         self.assertEqual((ready.send, len(ready.after_sync)), ([], 1))
 
+    def test_vote_in_a_term_that_is_durable_already_is_written(self) -> None:
+        """Or the server votes for another after a crash, and two are elected."""
+        voter = server(term=2)
+        voter.request(request_vote(2, sender="b"), "reply")
+
+        written = voter.ready().hard_state
+
+        assert written is not None
+        self.assertEqual((written.term, written.voted_for), (2, "b"))
+        again = server(term=written.term, voted_for=written.voted_for)
+        self.assertFalse(vote(again, request_vote(2, sender="c")).granted)
+
     def test_vote_repeated_waits_for_the_write_under_way(self) -> None:
         """A repeated answer has no write of its own, and waits for the first."""
         voter = server(term=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants import consensus, log, outside, roles, storage
+from tests.mutants import consensus, log, outside, roles, shell, storage
 from tests.mutants.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -10,6 +10,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *roles.MUTANTS,
     *log.MUTANTS,
     *storage.MUTANTS,
+    *shell.MUTANTS,
     *outside.MUTANTS,
 )
 
@@ -18,9 +19,9 @@ Planted bugs
 ============
 
 A test that has never failed proves nothing. Each line of this page is a defect of one
-line that was planted in a copy of the code, and the seed of the :doc:`core simulation
-<testing>` or the test that catches it and passes on the real code.
-``python -m tests.mutants`` does it again.
+line that was planted in a copy of the code, and the test that catches it and passes on the
+real code; where one is named, that seed of the :doc:`core simulation <testing>` sees it
+too. ``python -m tests.mutants`` does it again.
 
 .. This page is made by ``python -m tests.mutants --table``.
 
@@ -52,7 +53,7 @@ def table() -> str:
 
 
 def _row(mutant: Mutant) -> str:
-    caught_by = mutant.caught_by
-    if not caught_by.startswith("seed "):
-        caught_by = f"``{caught_by.removeprefix('tests.')}``"
+    caught_by = f"``{mutant.caught_by.removeprefix('tests.')}``"
+    if mutant.seed is not None:
+        caught_by += f", seed {mutant.seed}"
     return f"   * - {mutant.name}\n     - ``{mutant.path}``\n     - {caught_by}\n"

@@ -23,8 +23,9 @@ LONGEST = 90
 class Mutant:
     """A defect: *old* in the file *path* becomes *new*.
 
-    *caught_by* is `seed N` of the core simulation or the dotted name of a test.
-    *equivalent*, instead, says why nothing can tell it from the real code.
+    *caught_by* is the dotted name of a test. *seed* is one of the core simulation that
+    sees it as well, until the simulator draws otherwise. *equivalent*, instead, says
+    why nothing can tell it from the real code.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Mutant:
     old: str
     new: str
     caught_by: str = ""
+    seed: int | None = None
     equivalent: str = ""
 
     def plant(self, root: Path) -> None:
@@ -85,11 +87,13 @@ def run(root: Path, *arguments: str) -> str | None:
     return lines[-1]
 
 
-def failed_seeds(root: Path, seeds: str) -> list[int]:
+def failed_seeds(root: Path, seeds: Iterable[int]) -> list[int]:
     """Run *seeds* of the core simulation and return those that fail."""
-    last = run(root, "-m", "txraft.testing", "simulate", "--seeds", seeds)
+    chosen = list(seeds)
+    named = ",".join(map(str, chosen))
+    last = run(root, "-m", "txraft.testing", "simulate", "--seeds", named)
     if last is None:
-        return [int(seeds.replace("-", ",").split(",")[0])]
+        return chosen[:1]
     found: list[int] = json.loads(last)["failed_seeds"]
     return found
 
@@ -101,10 +105,3 @@ def failed_tests(root: Path, names: Iterable[str]) -> list[str]:
         return list(names)
     found: list[str] = json.loads(last)
     return found
-
-
-def is_caught(root: Path, caught_by: str) -> bool:
-    """Tell whether what *caught_by* names fails on the package below *root*."""
-    if caught_by.startswith("seed "):
-        return bool(failed_seeds(root, caught_by.removeprefix("seed ")))
-    return bool(failed_tests(root, [caught_by]))

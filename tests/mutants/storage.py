@@ -201,4 +201,32 @@ MUTANTS = (
         new="if error.errno:",
         caught_by="tests.storage.test_filelog.Room.test_disk_without_room",
     ),
+    Mutant(
+        name="a new file's name is not synced",
+        path="storage/filesystem.py",
+        old="    fs.rename(unfinished, path)\n    fs.sync_directory(path.parent)\n",
+        new="    fs.rename(unfinished, path)\n",
+        caught_by="tests.storage.test_stable.Files.test_power_cuts",
+    ),
+    Mutant(
+        name="what a short write left over is not written",
+        path="storage/filesystem.py",
+        old="if written < len(data):",
+        new="if False:",
+        caught_by="tests.storage.test_filesystem.ShortWrites.test_file_size_limit",
+    ),
+    Mutant(
+        name="another data directory's log is taken",
+        path="storage/preamble.py",
+        old="if found and identity and found != identity:",
+        new="if False:",
+        caught_by="tests.storage.test_segment.Headers.test_decode_of_another_data_directory",
+    ),
+    Mutant(
+        name="a description is taken without its checksum",
+        path="storage/snapshotmeta.py",
+        old='if "Check" in fields:',
+        new="if False:",
+        caught_by="tests.storage.test_snapshots.Directories.test_any_byte_of_a_description_flipped",
+    ),
 )

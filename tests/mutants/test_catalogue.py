@@ -8,7 +8,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.mutants.catalogue import MUTANTS, table
-from tests.mutants.mutant import ROOT, copy_of_package, is_caught
+from tests.mutants.mutant import ROOT, copy_of_package, failed_seeds, failed_tests
 
 PAGE = Path(__file__).parents[2] / "docs" / "planted-bugs.rst"
 
@@ -34,6 +34,8 @@ class Catalogue(SynchronousTestCase):
 
         self.assertEqual(max(names.values()), 1)
         self.assertTrue(all(answered))
+        for mutant in MUTANTS:
+            self.assertFalse(mutant.caught_by.startswith("seed"), mutant.name)
         self.assertGreaterEqual(sum(bool(m.caught_by) for m in MUTANTS), 60)
 
     def test_page_of_the_manual(self) -> None:
@@ -42,14 +44,17 @@ class Catalogue(SynchronousTestCase):
 
 
 class Planting(SynchronousTestCase):
-    """One bug, caught; the same seed without it, not."""
+    """One bug, caught by its test and seen by its seed; without it, not."""
 
-    def test_seed_catches_its_bug_only(self) -> None:
-        """A seed fails on the planted code and passes on the real code."""
-        mutant = next(m for m in MUTANTS if m.caught_by.startswith("seed "))
+    def test_caught_only_where_it_is_planted(self) -> None:
+        """Test and seed fail on the planted code and pass on the real code."""
+        mutant = next(m for m in MUTANTS if m.seed is not None)
+        assert mutant.seed is not None
         with copy_of_package() as root:
-            self.assertFalse(is_caught(root, mutant.caught_by))
+            self.assertEqual(failed_tests(root, [mutant.caught_by]), [])
+            self.assertEqual(failed_seeds(root, [mutant.seed]), [])
 
             mutant.plant(root)
 
-            self.assertTrue(is_caught(root, mutant.caught_by))
+            self.assertEqual(failed_tests(root, [mutant.caught_by]), [mutant.caught_by])
+            self.assertEqual(failed_seeds(root, [mutant.seed]), [mutant.seed])

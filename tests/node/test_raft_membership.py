@@ -320,6 +320,21 @@ class Transferring(ClusterCase):
         cluster.apply(b"accepted again")
         cluster.heal()
 
+    def test_transfer_again_by_one_that_leads_again(self) -> None:
+        """Nothing of the first one is left that would refuse commands or the next."""
+        cluster = self.cluster(3)
+        first = cluster.leader
+        cluster.result(first.raft.transfer_leadership())
+        second = cluster.wait_for_leader()
+        cluster.result(second.raft.transfer_leadership(first.address))
+        cluster.wait_for_leader()
+        self.assertIs(cluster.leader, first)
+
+        cluster.apply(b"one")
+        cluster.result(first.raft.transfer_leadership(second.address))
+
+        self.assertIs(cluster.wait_for_leader(), second)
+
     def test_shutdown_is_no_success_of_a_transfer(self) -> None:
         """The caller must not take it for a hand-over."""
         cluster = self.cluster(3)

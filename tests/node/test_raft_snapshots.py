@@ -125,22 +125,56 @@ class Taking(SnapshotCase):
         self.assertEqual(len(self.flushLoggedErrors(OSError, ValueError)), 2)
 
     def test_snapshot_waits_for_the_log_to_be_durable(self) -> None:
-        """One covers only what is synced here, or a restart would find a gap."""
+        """One covers only what is synced here, or a restart would find a gap.
+
+        A follower applies what a quorum has, be it on its own disk or not.
+        """
+        cluster = self.cluster(3)
+        cluster.apply(b"one")
+        cluster.wait_for_all()
+        slow = cluster.followers[0]
+        cluster.slow_disk(slow.address, 1.0)
+        for command in numbers(3):
+            cluster.apply(command)
+        last = cluster.leader.raft.last_index
+        cluster.wait_until(lambda: slow.raft.applied_index == last)
+        self.assertLess(slow.store.last_index(), last - 1)
+
+        outcome = self.outcome(slow.raft.snapshot())
+
+        for _ in range(300):
+            cluster.advance(0.02)
+            for meta in slow.snapshots.list():
+                self.assertLessEqual(meta.index, slow.store.last_index())
+        self.assertSucceeded(outcome)
+
+    def test_term_of_a_snapshot(self) -> None:
+        """It is that of the last entry in it, not that in which it is taken."""
+        cluster = self.cluster(3, pre_vote=False)
+        self.apply_all(cluster, numbers(3))
+        cluster.wait_for_all()
+        alone, term = cluster.followers[0], cluster.leader.raft.term
+        cluster.isolate(alone.address)
+        cluster.wait_until(lambda: alone.raft.term > term)
+
+        meta = cluster.result(alone.raft.snapshot())
+
+        self.assertEqual((meta.index, meta.term), (alone.raft.applied_index, term))
+
+    def test_membership_of_a_snapshot(self) -> None:
+        """It is the one in force at its index, not one that may yet be rolled back."""
         cluster = self.cluster(3)
         self.apply_all(cluster, numbers(3))
-        slow = cluster.followers[0]
-        cluster.disk_seconds = 1.0
-        self.outcome(cluster.leader.raft.apply(b"slow here"))
-        cluster.clock.advance(0)
-        cluster.disk_seconds = 0.0
-        outcome = self.outcome(slow.raft.snapshot())
-        cluster.advance(0.2)
-        index = slow.store.last_index()
+        raft = cluster.leader.raft
+        cluster.isolate(raft.address)
+        self.outcome(raft.add_peer("d"))
+        cluster.advance(0.02)
+        self.assertIn("d", raft.peers())
 
-        for meta in slow.snapshots.list():
-            self.assertLessEqual(meta.index, index)
-        cluster.advance(2.0)
-        self.assertSucceeded(outcome)
+        meta = cluster.result(raft.snapshot())
+
+        self.assertEqual(meta.configuration.addresses, ("a", "b", "c"))
+        self.assertLess(meta.configuration_index, meta.index)
 
     def test_only_one_at_a_time(self) -> None:
         """The second is refused while the first is being written."""

@@ -65,6 +65,21 @@ class LinkCase(SynchronousTestCase):
 
 
 class Pool(LinkCase):
+    def test_idle_connection_to_a_removed_member_is_closed(self) -> None:
+        """Nothing is said any more to one that was removed."""
+        call = self.transport.append_entries("b:1", append(3))
+        self.clock.advance(0)
+        self.answer(0)
+        self.successResultOf(call)
+
+        self.transport.members_committed(["a:1", "b:1"])
+        self.clock.advance(0)
+        self.assertEqual(self.network.open, 1)
+        self.transport.members_committed(["a:1"])
+        self.clock.advance(0)
+
+        self.assertEqual(self.network.open, 0)
+
     def test_at_most_max_pool_stay_idle(self) -> None:
         """Connections beyond the pool are closed once their call is answered."""
         calls = [self.transport.append_entries("b:1", append(3)) for _ in range(5)]
