@@ -150,7 +150,7 @@ MUTANTS = (
         path="kv/state.py",
         old="        self._state = state\n        self._backup",
         new="        state.rows = {**getattr(self, '_state', state).rows, **state.rows}\n        self._state = state\n        self._backup",
-        caught_by="tests.kv.test_replicas.Snapshots.test_replica_from_a_snapshot_goes_on_alike",
+        caught_by="tests.kv.test_state.Snapshots.test_restore_replaces_and_never_merges",
     ),
     Mutant(
         name="an unknown outcome is told as none",

@@ -339,7 +339,7 @@ MUTANTS = (
         path="core/leader.py",
         old="progress.next = last + 1",
         new="progress.next = last + 2",
-        caught_by="tests.core.test_leader.Commitment.test_commit_sent_is_never_above_what_is_sent",
+        caught_by="tests.core.test_replication.Pipelining.test_replicate_up_to_the_window",
         seed=0,
     ),
     Mutant(

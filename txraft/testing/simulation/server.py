@@ -1,7 +1,6 @@
 """One server of a simulation: its disk, its state machine, its consensus.
 
-It does with a `Ready` what the shell of a real node does, and is killed, paused and
-starved in the middle of it.
+It does with a `Ready` what a node's shell does, and is killed and paused meanwhile.
 """
 
 from __future__ import annotations
@@ -384,20 +383,20 @@ class SimulatedServer:
 
     def snapshot(self, at_once: bool = False) -> None:
         """Take a snapshot of what is applied, if all is synced, and cut the log."""
-        if self.parts:  # or a crash could leave it and not the cluster's identity
-            return
         simulation, disk = self.simulation, self.disk
         consensus, state = self.consensus, self.state
         grown = state.index - disk.mark.index
         due = grown >= simulation.circumstances.snapshot_threshold or at_once
-        if grown <= 0 or not (due or simulation.buggify("snapshot at once")):
+        if self.parts or grown <= 0:  # a real node waits for what is written, too
+            return
+        if not (due or simulation.buggify("snapshot at once")):
             return
         term = consensus.log.term_at(state.index)
         if consensus.installing or disk.term_at(state.index) != term or term is None:
             return
-        if disk.state.cluster != consensus.cluster:
-            return  # a node waits for all that is written when it begins: this, too
         made, configuration = consensus.configurations.at(state.index)
+        if not configuration.servers:  # real logs begin with the founding membership
+            return
         mark = SnapshotMark(state.index, term, configuration, made)
         disk.save_snapshot(mark, state.copy())
         consensus.snapshotted(mark)
