@@ -32,8 +32,8 @@ raft: {{heartbeat_timeout: 300ms, election_timeout: 300ms,
 class Node:
     """Node *number* of *size*, with its disk mounted below *directory*.
 
-    *excuses* are texts of which one must be in what the process wrote, if it has ended
-    by itself; `Nothing` excuses it else.
+    *excuses* are texts: one must be in what the process wrote, if it has ended by
+    itself. With *may_leave* it may also end in order, as who was removed does.
     """
 
     def __init__(self, number: int, size: int, directory: Path) -> None:

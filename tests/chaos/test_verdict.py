@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.chaos.api import Answer
 from tests.chaos.history import History
-from tests.chaos.verdict import judge, unexpected
+from tests.chaos.verdict import difference, judge, unexpected
 from tests.chaos.workloads import Asks, Session, Workload
 
 OPERATIONS = 400
@@ -273,6 +273,23 @@ class Verdict(SynchronousTestCase):
         session.write("x")
 
         self.assertEqual(len(judge(history).found), 1)
+
+
+class States(SynchronousTestCase):
+    """What is said of states that are not equal."""
+
+    def test_difference(self) -> None:
+        """It tells each node's own records, not those that all have."""
+        states = {1: [{"Key": "a"}], 2: [{"Key": "a"}, {"Key": "b"}]}
+
+        text = difference(states)
+
+        self.assertIn("n1 has 0 of its own", text)
+        self.assertIn("n2 has 1 of its own, {'Key': 'b'}", text)
+
+    def test_silent(self) -> None:
+        """Who does not answer is named."""
+        self.assertIn("n2", difference({1: [], 2: None}))
 
 
 class Outputs(SynchronousTestCase):

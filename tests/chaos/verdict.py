@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,7 @@ def agree(nodes: Sequence[Node], seconds: float) -> list[Any] | str:
         if first is not None and all(state == first for state in states.values()):
             return first
         if time.monotonic() > end:
-            return _difference(states)
+            return difference(states)
         time.sleep(0.3)
 
 
@@ -62,7 +62,8 @@ def _records(node: Node) -> list[Any] | None:
     return records
 
 
-def _difference(states: dict[int, list[Any] | None]) -> str:
+def difference(states: Mapping[int, Sequence[Any] | None]) -> str:
+    """Say how *states*, by the number of the node, differ."""
     silent = [f"n{number}" for number, state in states.items() if state is None]
     if silent:
         return f"no records from {', '.join(silent)}"
@@ -71,7 +72,10 @@ def _difference(states: dict[int, list[Any] | None]) -> str:
         for number, state in states.items()
     }
     common = set.intersection(*sets.values())
-    parts = [f"n{n}: {sorted(own - common)[:3]}" for n, own in sets.items()]
+    parts = [
+        f"n{number} has {len(own - common)} of its own, {min(own - common, default='')}"
+        for number, own in sets.items()
+    ]
     return "the states differ: " + "; ".join(parts)
 
 
