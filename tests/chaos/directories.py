@@ -67,7 +67,8 @@ class Directories:
         self._must_refuse(node, owner)
         node.wipe()
         aside.rename(node.data)
-        self._go_on("directories copied", node, owner)
+        self._go_on("directories copied", node)
+        self._wait_ready(owner)
 
     def set_back(self) -> None:
         """A follower with an older copy of its own directory does no harm.
