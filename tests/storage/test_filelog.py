@@ -307,6 +307,34 @@ class Room(SynchronousTestCase):
         )
         self.assertEqual(self.reopen().last_index(), 3)
 
+    def test_gives_back_in_vain(self) -> None:
+        """A sync that failed may leave the room on disk, though nobody sees it there.
+
+        The next life goes on behind it, and then the power fails.
+        """
+        self.log.store_log(command(1, data=bytes(9000)))
+        self.disk.failures["sync"] = errno.EIO
+        self.assertRaises(OSError, self.log.store_log, command(2))
+        log = self.reopen()
+        log.store_log(command(2))
+        after = self.disk.after_power_cut("lost")
+        self.assertEqual(len(after.content(self.path).data), 12288)
+
+        found = open_log(after, segment_bytes=8192, allocated_bytes=4096)
+
+        self.assertEqual((found.last_index(), found.warnings), (2, []))
+
+    def test_zeros_in_place_of_frames_of_a_full_segment(self) -> None:
+        """They are no room: the next segment goes on with what is missing."""
+        self.log.store_log(command(1))
+        size = len(written(command(1)))
+        self.log.store_log(command(2, data=bytes(9000)))
+        self.log.store_log(command(3))
+        content = self.disk.content(self.path).data
+        content[size:] = bytes(len(content) - size)
+
+        self.assertRaises(DataCorrupted, self.reopen)
+
     def test_gives_back_when_closed_and_when_opened(self) -> None:
         """A log at rest is as long as what it holds."""
         self.log.store_log(command(1))

@@ -3,8 +3,9 @@
 Every frame was synced before the next one was written, so only the very last write can
 be torn; zeros behind it are room that was made for more. A frame that is broken and has
 a whole frame anywhere behind it, or a later segment, is therefore damage, and the log
-is refused; a broken frame with nothing behind it is the write that a crash interrupted.
-Nothing is changed here: `Recovered` says what is to be cut.
+is refused, as it is where frames do not follow each other; a broken frame with nothing
+behind it is the write that a crash interrupted. Nothing is changed here: `Recovered`
+says what is to be cut.
 """
 
 from __future__ import annotations
@@ -186,12 +187,15 @@ class _Scan:
         self._window_at = self._at
 
     def _accept_torn_write(self, is_last: bool) -> None:
-        if not is_last:
-            raise damaged(self._path, self._at, "a later segment follows")
         rest = self._file.read_at(self._size - self._at, self._at)
         broken = len(rest.rstrip(b"\0"))
         if not broken:
-            return  # room for frames to come
+            # Room for frames to come. A full segment may have it again after a power
+            # failure, if the sync of giving it back had failed; frames that zeros have
+            # replaced are missed by the chain, which the next segment goes on with.
+            return
+        if not is_last:
+            raise damaged(self._path, self._at, "a later segment follows")
         follows = self._seal.find(rest[1:], self._at + 1)
         if follows is not None:
             what = f"a whole write follows at byte {follows}"
