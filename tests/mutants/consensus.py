@@ -39,9 +39,9 @@ MUTANTS = (
     ),
     Mutant(
         name="a snapshot of an older term is taken",
-        path="core/consensus.py",
-        old="if request.term < self.term:\n            self.send(reply_to, InstallSnapshot",
-        new="if request.term < 0:\n            self.send(reply_to, InstallSnapshot",
+        path="core/installation.py",
+        old="if request.term < consensus.term:\n        consensus.send(reply_to, InstallSnapshot",
+        new="if request.term < 0:\n        consensus.send(reply_to, InstallSnapshot",
         caught_by="tests.core.test_snapshot.Installation.test_install_of_an_older_term_refused",
     ),
     Mutant(
@@ -54,8 +54,8 @@ MUTANTS = (
     ),
     Mutant(
         name="an older snapshot is installed",
-        path="core/consensus.py",
-        old="elif request.last_log_index <= self.commit_index:",
+        path="core/installation.py",
+        old="elif request.last_log_index <= consensus.commit_index:",
         new="elif request.last_log_index < 0:",
         caught_by="tests.core.test_snapshot.Installation.test_install_of_what_is_committed_succeeds_without_work",
     ),

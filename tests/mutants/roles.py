@@ -329,14 +329,14 @@ MUTANTS = (
     ),
     Mutant(
         name="a commit index is told that goes beyond what is sent",
-        path="core/leader.py",
+        path="core/replication.py",
         old="commit = min(consensus.commit_index, last)",
         new="commit = consensus.commit_index",
         caught_by="tests.core.test_membership.Leaving.test_removed_gets_its_removal_and_the_commit_of_it",
     ),
     Mutant(
         name="an entry is skipped in a pipeline",
-        path="core/leader.py",
+        path="core/replication.py",
         old="progress.next = last + 1",
         new="progress.next = last + 2",
         caught_by="tests.core.test_replication.Pipelining.test_replicate_up_to_the_window",
@@ -359,14 +359,14 @@ MUTANTS = (
     ),
     Mutant(
         name="the commit index is not said again",
-        path="core/leader.py",
+        path="core/replication.py",
         old="longest = 0 if is_news else consensus.options.heartbeat_timeout_ticks",
         new="longest = 0 if is_news else 1 << 40",
         caught_by="tests.core.test_removal_delayed.CommitIndex.test_commit_index_is_said_again",
     ),
     Mutant(
         name="more requests in flight than allowed",
-        path="core/leader.py",
+        path="core/replication.py",
         old="return progress.inflight >= limit or",
         new="return progress.inflight > limit or",
         caught_by="tests.core.test_leader.Opening.test_open_probes_with_the_opening_entry",

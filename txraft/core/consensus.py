@@ -23,6 +23,7 @@ from txraft.core.candidate import Candidate, PreCandidate
 from txraft.core.configuration import Configuration, ConfigurationHistory
 from txraft.core.entry import Entry
 from txraft.core.follower import Follower
+from txraft.core.installation import answer_install_snapshot
 from txraft.core.leader import Leader
 from txraft.core.log import Log
 from txraft.core.messages import (
@@ -155,7 +156,7 @@ class Consensus:
             case RequestPreVoteRequest():
                 answer_pre_vote(self, message, reply_to)
             case InstallSnapshotRequest():
-                self._install_snapshot(message, reply_to)
+                answer_install_snapshot(self, message, reply_to)
             case TimeoutNowRequest():
                 self._timeout_now(reply_to)
             case _:
@@ -446,7 +447,7 @@ class Consensus:
         if request.term < self.term:
             self.send(reply_to, self._rejection())
             return
-        follower = self._follow(request.term, request.leader)
+        follower = self.follow(request.term, request.leader)
         if follower is None:
             self.send(reply_to, Refusal(f"two leaders in term {self.term}"))
             return
@@ -459,7 +460,7 @@ class Consensus:
         else:
             follower.append_entries(request, reply_to)
 
-    def _follow(self, term: int, leader: str) -> Follower | None:
+    def follow(self, term: int, leader: str) -> Follower | None:
         """Follow the leader of *term*; None if that is this server itself."""
         if term == self.term and isinstance(self.role, Leader):
             return None
@@ -480,29 +481,15 @@ class Consensus:
     def _rejection(self) -> AppendEntriesResponse:
         return AppendEntriesResponse(self.term, self.log.last_index, False)
 
+    def install(self, install: Install) -> None:
+        """Have the snapshot of *install* received; `installed` tells how that went."""
+        self.installing = True
+        self._ready.install = install
+
     def contradicted_by(self, leader: str, reply_to: object) -> None:
         """Refuse a leader whose log denies what is committed here."""
         self._ready.contradiction = leader
         self.send(reply_to, Refusal(self._foreign()))
-
-    def _install_snapshot(
-        self, request: InstallSnapshotRequest, reply_to: object
-    ) -> None:
-        if request.term < self.term:
-            self.send(reply_to, InstallSnapshotResponse(self.term, False))
-            return
-        if request.fault is not None:
-            self.send(reply_to, Refusal(request.fault))
-            return
-        if self._follow(request.term, request.leader) is None:
-            self.send(reply_to, Refusal(f"two leaders in term {self.term}"))
-        elif request.last_log_index <= self.commit_index:
-            self.send_after_sync(reply_to, InstallSnapshotResponse(self.term, True))
-        elif self.installing:
-            self.send(reply_to, Refusal("another snapshot is being installed"))
-        else:
-            self.installing = True
-            self._ready.install = Install(request, reply_to)
 
     def _restart_at(self, mark: SnapshotMark) -> None:
         """Take the state of a snapshot for the log up to *mark*."""

@@ -20,6 +20,7 @@ from txraft.core.messages import (
 from txraft.core.progress import Mode, Progress
 from txraft.core.quorum import agreed_value
 from txraft.core.ready import Heartbeat, OutgoingRequest, Replicate, SendSnapshot
+from txraft.core.replication import replicate
 from txraft.core.role import BaseRole
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ class Leader(BaseRole):
         consensus = self.consensus
         for address, progress in self.followers.items():
             self._send_heartbeat(address, progress)
-            self._replicate(address, progress)
+            replicate(consensus, address, progress)
         self._tell_transferee()
         if self._removal_is_committed():
             consensus.become_follower(consensus.term, None)
@@ -253,90 +254,6 @@ class Leader(BaseRole):
         progress.heartbeat_due = consensus.now + interval
         progress.round_sent = self._round
         consensus.send(address, heartbeat)
-
-    def _replicate(self, address: str, progress: Progress) -> None:
-        """Send as many requests as the follower's mode allows."""
-        while not self._is_paused(progress) and self._has_something_for(progress):
-            prev_term = self.consensus.log.term_at(progress.next - 1)
-            if prev_term is None:
-                self._send_snapshot(address, progress)
-                return
-            self._send_entries(address, progress, prev_term)
-
-    def _is_paused(self, progress: Progress) -> bool:
-        if progress.mode is Mode.SNAPSHOT:
-            return True
-        resident = progress.next >= self.consensus.resident_from
-        pipelined = resident and progress.mode is Mode.REPLICATE
-        limit = self.consensus.options.max_inflight_requests if pipelined else 1
-        return progress.inflight >= limit or progress.wait_until > self.consensus.now
-
-    def _has_something_for(self, progress: Progress) -> bool:
-        """Tell whether there are entries to send, or news without any.
-
-        The commit index is said again once in a while: a follower that restarted
-        between two heartbeats has forgotten it, and heartbeats do not carry it.
-        """
-        consensus = self.consensus
-        end = self._end_for(progress)
-        if progress.next <= end or progress.mode is Mode.PROBE:
-            return True
-        if progress.inflight:
-            return False
-        commit = min(consensus.commit_index, max(end, progress.next - 1))
-        is_news = progress.commit_sent < commit
-        longest = 0 if is_news else consensus.options.heartbeat_timeout_ticks
-        return consensus.now - progress.commit_due >= longest
-
-    def _end_for(self, progress: Progress) -> int:
-        """Return the last entry that is for this follower: to one that was removed,
-        that is the entry that says so."""
-        last = self.consensus.log.last_index
-        return last if progress.leaving is None else min(last, progress.leaving)
-
-    def _send_entries(self, address: str, progress: Progress, prev_term: int) -> None:
-        """Send one request, with the entries that fit or with none."""
-        consensus = self.consensus
-        last = self._last_to_send(progress)
-        commit = min(consensus.commit_index, last)
-        resident = progress.next >= consensus.resident_from
-        request = Replicate(
-            term=consensus.term,
-            prev_index=progress.next - 1,
-            prev_term=prev_term,
-            last=last,
-            commit=commit,
-            sent=consensus.now,
-            life=progress.life,
-            may_shorten=not resident,
-        )
-        progress.inflight += 1
-        progress.commit_sent = commit
-        progress.commit_due = consensus.now + consensus.options.commit_interval_ticks
-        if resident and progress.mode is Mode.REPLICATE:
-            progress.next = last + 1
-        consensus.send(address, request)
-
-    def _last_to_send(self, progress: Progress) -> int:
-        consensus = self.consensus
-        most = progress.next + consensus.options.max_append_entries - 1
-        last = min(self._end_for(progress), most)
-        if progress.next <= last and progress.next >= consensus.resident_from:
-            return consensus.fit(progress.next, last)
-        return max(last, progress.next - 1)
-
-    def _send_snapshot(self, address: str, progress: Progress) -> None:
-        """Send a snapshot to a follower that answers; it is too much to waste."""
-        if progress.heartbeat_failures:
-            return
-        consensus = self.consensus
-        progress.mode = Mode.SNAPSHOT
-        index = consensus.snapshot.index
-        assert index >= consensus.log.base_index, "what is compacted is in a snapshot"
-        consensus.send(
-            address,
-            SendSnapshot(consensus.term, index, consensus.now, progress.life),
-        )
 
     # What can wait ----------------------------------------------------------------
 

@@ -26,6 +26,7 @@ FSM_FAILED = "the state machine failed, so this replica may differ from its peer
 LOG_UNREADABLE = "committed entries cannot be read back from the log"
 
 Fetch = Callable[[int, int], list[Entry] | Deferred[list[Entry]]]
+Settled = Callable[[Sequence[Entry], Sequence[object]], None]
 
 
 class Applier:
@@ -44,7 +45,7 @@ class Applier:
         clock: IReactorTime,
         slice_seconds: float,
         fetch: Fetch,
-        settled: Callable[[Sequence[Entry], Sequence[object]], None],
+        settled: Settled,
         failed: Callable[[str, Failure], None],
         applied_index: int,
     ) -> None:

@@ -19,7 +19,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txraft.core.consensus import Consensus
 from txraft.core.entry import Entry
 from txraft.core.messages import (
     AppendEntriesRequest,
@@ -46,17 +45,22 @@ from txraft.errors import (
 from txraft.interfaces import (
     IncomingRPC,
 )
-from txraft.node.applier import Applier
+from txraft.node.assembly import (
+    make_applier,
+    make_consensus,
+    make_incarnations,
+    make_pending,
+    make_replies,
+    make_tail,
+    make_writer,
+)
 from txraft.node.boot import Recovered, read_range
-from txraft.node.incarnations import Incarnations, encode_known, sender_of
+from txraft.node.incarnations import encode_known, sender_of
 from txraft.node.outbox import Outbox
 from txraft.node.parts import Owner, Parts
-from txraft.node.pending import Change, Pending, Proposal, Verification
-from txraft.node.replies import SHUT_DOWN, Replies
+from txraft.node.pending import Change, Proposal, Verification
+from txraft.node.replies import SHUT_DOWN
 from txraft.node.snapshots import Snapshots
-from txraft.node.tail import Tail
-from txraft.node.timing import core_options
-from txraft.node.writer import Writer
 from txraft.wire.entries import encode_new
 
 READ_BYTES = 1 << 20
@@ -71,7 +75,6 @@ class Shell:
     log = Logger()
 
     def __init__(self, parts: Parts, recovered: Recovered, owner: Owner) -> None:
-        config = parts.config
         self._parts = parts
         self._owner = owner
         self._inputs: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
@@ -84,51 +87,15 @@ class Shell:
         self._leader_connections: dict[object, str] = {}
         self._contradicted_by: str | None = None
         self.heard: tuple[str | None, float] = (None, 0.0)
-        self.pending = Pending(config.max_pending_entries, config.max_pending_bytes)
-        self.tail = Tail(
-            recovered.log.last_index, config.max_tail_bytes, config.max_append_bytes
+        self.pending = make_pending(parts)
+        self.tail = make_tail(parts, recovered)
+        self.consensus = make_consensus(parts, recovered, self.tail)
+        self.writer = make_writer(parts, recovered, self._synced, self._write_failed)
+        self.applier = make_applier(
+            parts, recovered, self._fetch, self.pending.applied, owner
         )
-        self.consensus = Consensus(
-            parts.address,
-            parts.random,
-            core_options(config),
-            recovered.hard_state,
-            recovered.log,
-            recovered.configurations,
-            recovered.snapshot,
-            self.tail.fit,
-        )
-        self.consensus.cluster_proposals.update(recovered.cluster_proposals)
-        self.writer = Writer(
-            parts.workers.writer,
-            parts.log_store,
-            parts.stable_store,
-            self._synced,
-            self._write_failed,
-            recovered.log.last_index,
-        )
-        self.applier = Applier(
-            parts.fsm,
-            parts.clock,
-            config.apply_slice,
-            self._fetch,
-            self.pending.applied,
-            owner.stop_because,
-            recovered.snapshot.index,
-        )
-        self.incarnations = Incarnations(
-            parts.address,
-            recovered.incarnation,
-            recovered.known_incarnations,
-            self._save,
-            recovered.configurations.latest_index,
-        )
-        self.replies = Replies(
-            config.protocol_version,
-            parts.server_id,
-            parts.address,
-            recovered.incarnation,
-        )
+        self.incarnations = make_incarnations(parts, recovered, self._save)
+        self.replies = make_replies(parts, recovered)
         self.outbox = Outbox(
             parts.address,
             parts.transport,
@@ -142,7 +109,7 @@ class Shell:
         self.outbox.known_incarnations = encode_known(recovered.known_incarnations)
         self.snapshots = Snapshots(
             parts.address,
-            config.protocol_version,
+            parts.config.protocol_version,
             parts.fsm,
             parts.snapshots,
             parts.workers.snapshot,

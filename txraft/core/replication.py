@@ -1,0 +1,106 @@
+"""What a leader sends to one follower, beside heartbeats: entries, or a snapshot.
+
+How far a follower is, and how many requests may be on their way to it, is in its
+`Progress`.
+
+Source: Raft dissertation §3.5, §5, §10.2.1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from txraft.core.progress import Mode, Progress
+from txraft.core.ready import Replicate, SendSnapshot
+
+if TYPE_CHECKING:
+    from txraft.core.consensus import Consensus
+
+
+def replicate(consensus: Consensus, address: str, progress: Progress) -> None:
+    """Send as many requests as the follower's mode allows."""
+    while not _is_paused(consensus, progress) and _has_news_for(consensus, progress):
+        prev_term = consensus.log.term_at(progress.next - 1)
+        if prev_term is None:
+            _send_snapshot(consensus, address, progress)
+            return
+        _send_entries(consensus, address, progress, prev_term)
+
+
+def _is_paused(consensus: Consensus, progress: Progress) -> bool:
+    if progress.mode is Mode.SNAPSHOT:
+        return True
+    resident = progress.next >= consensus.resident_from
+    pipelined = resident and progress.mode is Mode.REPLICATE
+    limit = consensus.options.max_inflight_requests if pipelined else 1
+    return progress.inflight >= limit or progress.wait_until > consensus.now
+
+
+def _has_news_for(consensus: Consensus, progress: Progress) -> bool:
+    """Tell whether there are entries to send, or news without any.
+
+    The commit index is said again once in a while: a follower that restarted
+    between two heartbeats has forgotten it, and heartbeats do not carry it.
+    """
+    end = _end_for(consensus, progress)
+    if progress.next <= end or progress.mode is Mode.PROBE:
+        return True
+    if progress.inflight:
+        return False
+    commit = min(consensus.commit_index, max(end, progress.next - 1))
+    is_news = progress.commit_sent < commit
+    longest = 0 if is_news else consensus.options.heartbeat_timeout_ticks
+    return consensus.now - progress.commit_due >= longest
+
+
+def _end_for(consensus: Consensus, progress: Progress) -> int:
+    """Return the last entry that is for this follower: to one that was removed,
+    that is the entry that says so."""
+    last = consensus.log.last_index
+    return last if progress.leaving is None else min(last, progress.leaving)
+
+
+def _send_entries(
+    consensus: Consensus, address: str, progress: Progress, prev_term: int
+) -> None:
+    """Send one request, with the entries that fit or with none."""
+    last = _last_to_send(consensus, progress)
+    commit = min(consensus.commit_index, last)
+    resident = progress.next >= consensus.resident_from
+    request = Replicate(
+        term=consensus.term,
+        prev_index=progress.next - 1,
+        prev_term=prev_term,
+        last=last,
+        commit=commit,
+        sent=consensus.now,
+        life=progress.life,
+        may_shorten=not resident,
+    )
+    progress.inflight += 1
+    progress.commit_sent = commit
+    progress.commit_due = consensus.now + consensus.options.commit_interval_ticks
+    if resident and progress.mode is Mode.REPLICATE:
+        progress.next = last + 1
+    consensus.send(address, request)
+
+
+def _last_to_send(consensus: Consensus, progress: Progress) -> int:
+    most = progress.next + consensus.options.max_append_entries - 1
+    last = min(_end_for(consensus, progress), most)
+    if progress.next <= last and progress.next >= consensus.resident_from:
+        return consensus.fit(progress.next, last)
+    return max(last, progress.next - 1)
+
+
+def _send_snapshot(consensus: Consensus, address: str, progress: Progress) -> None:
+    """Send a snapshot to a follower that answers; it is too much to waste."""
+    if progress.heartbeat_failures:
+        return
+    progress.mode = Mode.SNAPSHOT
+    index = consensus.snapshot.index
+    assert index >= consensus.log.base_index, "what is compacted is in a snapshot"
+    consensus.send(
+        address,
+        SendSnapshot(consensus.term, index, consensus.now, progress.life),
+    )
