@@ -1,0 +1,1 @@
+"""A cluster whose wall clock jumps: `python -m pytest tests/wallclock`."""
