@@ -245,11 +245,12 @@ class HTTPCase(SynchronousTestCase):
         path: str,
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
+        scheme: str = "http",
     ) -> Deferred[Reply]:
         """Send a request to *node* and carry bytes until nothing moves."""
         agent = self.network.agents[node.address.replace("8300", "8500")]
         raw = Headers({name: [value] for name, value in (headers or {}).items()})
-        url = f"http://{node.address.replace('8300', '8500')}{path}"
+        url = f"{scheme}://{node.address.replace('8300', '8500')}{path}"
         producer = Body(body) if body is not None else None
         answer = agent.request(method.encode(), url.encode(), raw, producer)
         replied = answer.addCallback(whole)

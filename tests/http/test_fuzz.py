@@ -158,6 +158,8 @@ class Fuzz(HTTPCase):
                 None if method in ("GET", "DELETE") else body,
                 headers,
             )
+            while self.worker.perform():
+                self.network.flush()
             self.advance(1)
             self.advance(700)
             reply = self.successResultOf(asked)

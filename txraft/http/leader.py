@@ -98,6 +98,9 @@ class Leadership:
         url = self._fsm.http_url(leader)
         if url is None:
             raise NotDelivered(f"the leader {leader} has not told its HTTP address")
+        if call.request.isSecure() and not url.startswith("https:"):
+            # What a client shows over TLS, its token for one, goes on over TLS.
+            raise NotDelivered(f"the leader {leader} is known without TLS only")
         return await self._forwarder.forward(call, url)
 
     def _change(self, seconds: float) -> Deferred[None]:
