@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 def replicate(consensus: Consensus, address: str, progress: Progress) -> None:
     """Send as many requests as the follower's mode allows."""
+    if (
+        progress.mode is Mode.REPLICATE
+        and progress.next > consensus.log.last_index
+        and progress.inflight
+    ):
+        return  # all there is is on its way: the usual case, by far
     while not _is_paused(consensus, progress) and _has_news_for(consensus, progress):
         prev_term = consensus.log.term_at(progress.next - 1)
         if prev_term is None:

@@ -173,7 +173,7 @@ class KeyValueFSM:
             except ApplicationError as refusal:
                 answer = refusal
             answers.append(answer)
-            if isinstance(answer, Deferred):
+            if answer is not True and isinstance(answer, Deferred):
                 break
         return answers
 

@@ -122,7 +122,7 @@ class Applier:
             first = self.applied_index + 1
             last = min(self._target, first + LARGEST_SLICE_ENTRIES - 1)
             entries = self._fetch(first, last)
-            if isinstance(entries, Deferred):
+            if not isinstance(entries, list):
                 self._busy = True
                 entries.addCallbacks(self._go_on, self._not_fetched)
                 return

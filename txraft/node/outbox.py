@@ -237,15 +237,15 @@ class Outbox:
             self._entries_fetched([], peer, message)
             return
         entries = self._fetch(message.prev_index + 1, message.last)
-        if isinstance(entries, Deferred):
+        if isinstance(entries, list):
+            self._entries_fetched(entries, peer, message)
+        else:
             entries.addCallbacks(
                 self._entries_fetched,
                 self._report,
                 callbackArgs=(peer, message),
                 errbackArgs=(peer, message),
             )
-        else:
-            self._entries_fetched(entries, peer, message)
 
     def _entries_fetched(
         self, entries: list[Entry], peer: str, message: Replicate

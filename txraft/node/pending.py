@@ -19,6 +19,9 @@ from txraft.errors import LeadershipLost, QueueFull, RaftError
 from txraft.node.meters import Timer
 
 
+_ERRORS = (RaftError, Failure)
+
+
 @dataclass(slots=True)
 class ApplyResult:
     """The outcome of `Raft.apply`: where the entry stands, and the FSM's response."""
@@ -51,7 +54,7 @@ class Proposal:
         """Answer with the FSM's *response*, or fail with it if it is an error."""
         if self.withdrawn:
             return
-        if isinstance(response, RaftError | Failure):
+        if isinstance(response, _ERRORS):
             self.deferred.errback(response)
         else:
             entry = self.entry
@@ -165,20 +168,19 @@ class Pending:
         One who waits for what another leader has replaced by it is not answered
         with its response: an index may be written twice, in two terms.
         """
-        if self._appended:  # on a follower nobody waits
-            for entry, response in zip(entries, responses, strict=True):
-                proposal = self._appended.pop(entry.index, None)
-                if proposal is not None:
-                    self._answer(proposal, entry, response)
-
-    def _answer(self, proposal: Proposal, entry: Entry, response: object) -> None:
-        if entry.index == self._timed_index:
-            self.commits.add(perf_counter() - self._timed_since)
-        self._forget(proposal)
-        if proposal.entry.term == entry.term:
-            proposal.succeed(response)
-        else:
-            proposal.fail(LeadershipLost())
+        if not self._appended:  # on a follower nobody waits
+            return
+        for entry, response in zip(entries, responses, strict=True):
+            proposal = self._appended.pop(entry.index, None)
+            if proposal is None:
+                continue
+            if entry.index == self._timed_index:
+                self.commits.add(perf_counter() - self._timed_since)
+            self._bytes -= proposal.size
+            if proposal.entry.term == entry.term:
+                proposal.succeed(response)
+            else:
+                proposal.fail(LeadershipLost())
 
     def fail_appended_after(self, index: int, error: RaftError) -> None:
         """Fail all that is appended but may not be committed: above *index*."""

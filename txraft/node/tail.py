@@ -7,6 +7,7 @@ here, because no store could give them back.
 from __future__ import annotations
 
 from bisect import bisect_right
+from itertools import accumulate, islice
 
 from txraft.core.entry import Entry
 
@@ -41,9 +42,8 @@ class Tail:
     def append(self, entries: list[Entry]) -> None:
         """Add *entries*, which follow on the last one."""
         end = self._ends[-1] if self._ends else self._trimmed_bytes
-        for entry in entries:
-            end += len(entry.encoded)
-            self._ends.append(end)
+        sizes = [len(entry.encoded) for entry in entries]
+        self._ends += islice(accumulate(sizes, initial=end), 1, None)
         self._entries += entries
 
     def truncate_from(self, index: int) -> None:

@@ -273,16 +273,14 @@ class FileLog:
         self._tail.close()
 
     def _check_entries(self, entries: Sequence[Entry]) -> None:
-        expected = entries[0].index
-        for entry in entries:
-            if entry.index != expected:
-                raise ValueError(f"entry {entry.index} follows {expected - 1}")
-            if not 0 < len(entry.encoded) <= MAX_ENTRY_BYTES:
-                size = len(entry.encoded)
-                raise ValueError(f"entry {entry.index} is encoded in {size} bytes")
-            expected += 1
-        low, high = self._index.bounds
         index = entries[0].index
+        indexes = [entry.index for entry in entries]
+        if indexes != list(range(index, index + len(entries))):
+            raise ValueError(f"entries {indexes} are not consecutive")
+        sizes = [len(entry.encoded) for entry in entries]
+        if min(sizes) == 0 or max(sizes) > MAX_ENTRY_BYTES:
+            raise ValueError(f"entries from {index} on are encoded in {sizes} bytes")
+        low, high = self._index.bounds
         if index < 1 or (low and not low <= index <= high + 1):
             raise ValueError(f"entry {index} leaves a gap to entries {low} to {high}")
 
@@ -342,13 +340,17 @@ class FileLog:
 
 def _batches(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
     """Split *entries* where a frame would get longer than MAX_FRAME_BYTES."""
+    sizes = [LENGTH_BYTES + len(entry.encoded) for entry in entries]
+    if sum(sizes) <= MAX_FRAME_BYTES:
+        yield entries
+        return
     begin = size = 0
-    for number, entry in enumerate(entries):
-        size += LENGTH_BYTES + len(entry.encoded)
+    for number in range(len(entries)):
+        size += sizes[number]
         if size > MAX_FRAME_BYTES and number > begin:
             yield entries[begin:number]
-            begin, size = number, LENGTH_BYTES + len(entry.encoded)
-    yield entries[begin:] if begin else entries
+            begin, size = number, sizes[number]
+    yield entries[begin:]
 
 
 def _within(view: View, first: int, last: int, max_bytes: int) -> int:
