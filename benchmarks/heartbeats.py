@@ -11,6 +11,7 @@ answer, while the follower is idle, writes 64 MiB to its log, applies a backlog 
 
 from __future__ import annotations
 
+import argparse
 import gc
 import io
 import json
@@ -253,6 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--snapshot-mib", type=int, default=200)
     parser.add_argument("--written-mib", type=int, default=64)
     parser.add_argument("--backlog", type=int, default=100_000, help="entries")
+    parser.add_argument("--per-request", type=int, default=64, help="small entries")
     parser.add_argument("--times", type=int, default=1, help="followers measured")
     options = parser.parse_args(arguments)
     report = Report("heartbeats", options, TXRAFT_SYSTEMS[:1])
@@ -260,12 +262,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = Table("From a heartbeat to its answer, ms", header)
     state = make_state(options.snapshot_mib)
     for _ in range(options.times):
-        measure_all(state, options.written_mib, options.backlog, table)
+        measure_all(state, options, table)
     report.add(table)
     report.finish()
 
 
-def measure_all(state: bytes, written_mib: int, backlog: int, table: Table) -> None:
+def measure_all(state: bytes, options: argparse.Namespace, table: Table) -> None:
     """Start a follower, give it every kind of work and add rows."""
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
@@ -285,15 +287,17 @@ def measure_all(state: bytes, written_mib: int, backlog: int, table: Table) -> N
         )
         try:
             follower.read()
-            run(follower, state, written_mib, backlog, table)
+            run(follower, state, options, table)
         finally:
             follower.stop()
 
 
 def run(
-    follower: Child, state: bytes, written_mib: int, backlog: int, table: Table
+    follower: Child, state: bytes, options: argparse.Namespace, table: Table
 ) -> None:
     """Give the follower one kind of work after the other."""
+    written_mib, backlog = options.written_mib, options.backlog
+    per_request = options.per_request
     heartbeats = Heartbeats()
     piece = 64 << 10
     large = [encode_put(f"large-{n}", bytes(piece)) for n in range(written_mib * 16)]
@@ -310,7 +314,7 @@ def run(
     during("is idle", lambda: time.sleep(2))
     leader = Leader()
     during(f"writes {written_mib} MiB to its log", lambda: leader.append(large, 16))
-    during(f"writes {backlog} small entries", lambda: leader.append(small, 64))
+    during(f"writes {backlog} small entries", lambda: leader.append(small, per_request))
     during(f"applies a backlog of {backlog + len(large)} commands", apply)
     during(
         f"installs and restores {len(state) >> 20} MiB", lambda: leader.install(state)

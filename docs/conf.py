@@ -50,8 +50,8 @@ def _fields(kind: type) -> str:
 def _raft() -> str:
     settable = settings.raft_settings()
     return "".join(
-        _row(name, f"``{_yaml(default, kind)}``", doc)
-        for name, kind, default, doc in config.field_documentation()
+        _row(name, f"``{_yaml(getattr(settings.RAFT_DEFAULTS, name), kind)}``", doc)
+        for name, kind, _, doc in config.field_documentation()
         if name in settable
     )
 

@@ -46,7 +46,7 @@ class Defaults(SettingsTestCase):
                     tokens=None,
                     insecure=False,
                 ),
-                raft=Config(),
+                raft=Config(max_append_entries=1024),
                 limits=Limits(),
                 tls=None,
                 insecure_peers=False,
