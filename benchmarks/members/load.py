@@ -25,6 +25,7 @@ class Load:
         self._keys = keys
         self._sent = 0
         self._limit: int | None = None
+        self._is_counted = False
         self._over: Deferred[None] = Deferred()
         self.answered = 0
         self.latencies: list[float] = []
@@ -32,6 +33,7 @@ class Load:
     def start(self, limit: int | None = None) -> Deferred[None]:
         """Begin; fires once *limit* writes were answered, fails with the first."""
         self._limit = limit
+        self._is_counted = limit is not None  # as Go's: no latencies are kept
         for _ in range(self._inflight):
             self._send()
         return self._over
@@ -52,7 +54,8 @@ class Load:
         )
 
     def _answered(self, _: object, began: float) -> None:
-        self.latencies.append(time.perf_counter() - began)
+        if not self._is_counted:
+            self.latencies.append(time.perf_counter() - began)
         self.answered += 1
         if self.answered == self._limit:
             self._over.callback(None)

@@ -45,6 +45,7 @@ class Load:
         self._keys = keys
         self._sent = 0
         self._limit: int | None = None
+        self._is_counted = False
         self._over = threading.Event()
         self.failure: Any = None
         self.answered = 0
@@ -53,6 +54,7 @@ class Load:
     def start(self, limit: int | None = None) -> threading.Event:
         """Begin; the event is set once *limit* writes were answered, or one failed."""
         self._limit = limit
+        self._is_counted = limit is not None  # as Go's: no latencies are kept
         for _ in range(self._inflight):
             self._send()
         return self._over
@@ -81,7 +83,8 @@ class Load:
             self.failure = error
             self._over.set()
             return
-        self.latencies.append(time.perf_counter() - began)
+        if not self._is_counted:
+            self.latencies.append(time.perf_counter() - began)
         self.answered += 1
         self._send()
 

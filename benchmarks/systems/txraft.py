@@ -63,7 +63,12 @@ def _system(name: str, note: str, **config: Any) -> System:
 
 
 TXRAFT_SYSTEMS = [
-    _system("txraft", "defaults"),
-    _system("txraft-1024", "max_append_entries 1024", max_append_entries=1024),
+    _system("txraft", "defaults of the library"),
+    _system(
+        "txraft-1024",
+        "defaults of a node: max_append_entries 1024",
+        max_append_entries=1024,
+    ),
     _system("txraft-kept", "no snapshots", snapshot_interval=NEVER),
+    _system("txraft-compacted", "a snapshot every 2 to 4 s", snapshot_interval=2.0),
 ]
