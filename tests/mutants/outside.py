@@ -55,6 +55,13 @@ MUTANTS = (
         caught_by="tests.security.test_messages.Messages.test_another_after_oneself",
     ),
     Mutant(
+        name="a write overtakes what waits in the buffer of its socket",
+        path="transport/connection.py",
+        old="not (self.blocked or socket.dataBuffer)",
+        new="not self.blocked",
+        caught_by="tests.transport.test_connection.Sockets.test_write_keeps_order_when_a_socket_is_full",
+    ),
+    Mutant(
         name="a leader's own copy is news at the next tick only",
         path="core/leader.py",
         old="return index > self.consensus.commit_index",
