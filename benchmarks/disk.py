@@ -1,8 +1,9 @@
-"""What a synced append costs, with and without room that was allocated ahead.
+"""What a synced append costs, and what room that was made ahead gains.
 
     python -m benchmarks disk [--rounds 3] [--count 500]
 
-This is what the file log does for each write: `pwrite`, then `fdatasync`.
+This is what the file log does for each write: `pwrite`, then `fdatasync`. Room is made
+by `posix_fallocate`, or by writing zeros, as the file log does it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.figures import Spread, short, with_range
@@ -18,16 +19,36 @@ from benchmarks.options import make_parser, numbers
 from benchmarks.report import Report
 from benchmarks.tables import Table
 
-ROOM_BYTES = 64 << 20
+Prepare = Callable[[int, int], object]
 
 
-def synced_appends(path: Path, size: int, count: int, is_allocated: bool) -> Spread:
+def leave(file: int, size: int) -> None:
+    """Make no room."""
+
+
+def allocate(file: int, size: int) -> None:
+    """Make room that reads as zeros."""
+    os.posix_fallocate(file, 0, size)
+
+
+def write_zeros(file: int, size: int) -> None:
+    """Make room of zeros."""
+    os.pwrite(file, bytes(size), 0)
+
+
+WAYS: dict[str, Prepare] = {
+    "growing file": leave,
+    "room allocated": allocate,
+    "zeros written": write_zeros,
+}
+
+
+def synced_appends(path: Path, size: int, count: int, prepare: Prepare) -> Spread:
     """Append *count* blocks of *size* bytes; return microseconds for each."""
     file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_TRUNC, 0o600)
     try:
-        if is_allocated:
-            os.posix_fallocate(file, 0, max(ROOM_BYTES, size * count))
-            os.fsync(file)
+        prepare(file, size * count)
+        os.fsync(file)
         block, took = b"x" * size, []
         for number in range(count):
             began = time.perf_counter()
@@ -45,32 +66,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser("disk", __doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--count", type=int, default=500, help="appends of each run")
-    parser.add_argument("--bytes", type=numbers, default=[300, 4096, 65536])
+    parser.add_argument("--bytes", type=numbers, default=[300, 4096, 20_000, 65536])
     options = parser.parse_args(arguments)
     report = Report("disk", options, [])
-    medians: dict[tuple[int, bool], list[float]] = {}
+    medians: dict[tuple[int, str], list[float]] = {}
     with tempfile.TemporaryDirectory(dir=".") as name:
         for _ in range(options.rounds):
             for size in options.bytes:
-                for is_allocated in (False, True):
+                for way, prepare in WAYS.items():
                     path = Path(name) / "file"
-                    took = synced_appends(path, size, options.count, is_allocated)
-                    medians.setdefault((size, is_allocated), []).append(took.median)
+                    took = synced_appends(path, size, options.count, prepare)
+                    medians.setdefault((size, way), []).append(took.median)
     report.data["microseconds"] = [
-        {"bytes": size, "allocated": is_allocated, "medians": found}
-        for (size, is_allocated), found in medians.items()
+        {"bytes": size, "way": way, "medians": found}
+        for (size, way), found in medians.items()
     ]
     report.add(_table(options.bytes, medians))
     report.finish()
 
 
-def _table(sizes: Sequence[int], medians: dict[tuple[int, bool], list[float]]) -> Table:
-    header = ["bytes", "growing file", "allocated ahead", "ratio"]
+def _table(sizes: Sequence[int], medians: dict[tuple[int, str], list[float]]) -> Table:
+    header = ["bytes", *WAYS, "ratio of the last two"]
     table = Table("A synced append, in microseconds (p50)", header)
     for size in sizes:
-        growing, allocated = (Spread.of(medians[size, how]) for how in (False, True))
-        share = allocated.median / growing.median
-        table.add(str(size), with_range(growing), with_range(allocated), short(share))
+        spreads = [Spread.of(medians[size, way]) for way in WAYS]
+        share = spreads[2].median / spreads[1].median
+        table.add(str(size), *map(with_range, spreads), short(share))
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -122,6 +123,21 @@ class OnTheOperatingSystem(FileSystemContract, SynchronousTestCase):
 
         modes = [(self.path / name).stat().st_mode & 0o777 for name in "fld"]
         self.assertEqual(modes, [0o600, 0o600, 0o700])
+
+    def test_allocate_writes(self) -> None:
+        """Room is zeros behind what is there, on blocks of its own, of any size."""
+        size = 3_000_001
+        with contextlib.closing(self.fs.create(self.path / "f")) as file:
+            file.write_at(b"there", 0)
+
+            file.allocate(size)
+            file.allocate(1000)
+            file.sync()
+
+        self.assertEqual(
+            (self.path / "f").read_bytes(), b"there" + bytes(size - len(b"there"))
+        )
+        self.assertGreaterEqual((self.path / "f").stat().st_blocks * 512, size)
 
     def test_links_are_not_followed(self) -> None:
         """A symbolic link is never opened, locked or taken for a directory."""

@@ -18,7 +18,6 @@ from txraft.core.entry import Entry
 from txraft.errors import LeadershipLost, QueueFull, RaftError
 from txraft.node.meters import Timer
 
-
 _ERRORS = (RaftError, Failure)
 
 

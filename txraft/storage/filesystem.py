@@ -21,16 +21,8 @@ FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 TEMPORARY_SUFFIX = ".tmp"
 
+_ZEROS = bytes(1 << 20)
 _SYNC_DATA: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
-
-
-def _cannot_allocate(descriptor: int, offset: int, length: int) -> None:
-    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-
-
-_ALLOCATE: Callable[[int, int, int], None] = getattr(
-    os, "posix_fallocate", _cannot_allocate
-)
 
 
 class File(Protocol):
@@ -46,7 +38,7 @@ class File(Protocol):
         """Cut the file to *size* bytes."""
 
     def allocate(self, size: int) -> None:
-        """Extend the file to *size* bytes, with zeros that have room on the disk."""
+        """Extend the file to *size* bytes, with zeros that are on the disk."""
 
     def sync_data(self) -> None:
         """Make the content durable, and the size needed to read it."""
@@ -142,8 +134,14 @@ class OsFile:
         os.ftruncate(self._descriptor, size)
 
     def allocate(self, size: int) -> None:
-        """Extend the file to *size* bytes, with zeros that have room on the disk."""
-        _ALLOCATE(self._descriptor, 0, size)
+        """Extend the file to *size* bytes, with zeros that are on the disk.
+
+        They are written: where posix_fallocate has only made room, each sync would
+        have to tell the file system first which blocks of it are in use now.
+        """
+        begin = os.fstat(self._descriptor).st_size
+        for offset in range(begin, size, len(_ZEROS)):
+            self.write_at(_ZEROS[: size - offset], offset)
 
     def sync_data(self) -> None:
         """Make the content durable, and the size needed to read it."""
