@@ -1,4 +1,4 @@
-"""Which news may wait for the next input, because nothing hangs on it yet."""
+"""Which news may wait for the next input, because nothing follows from it yet."""
 
 from __future__ import annotations
 
@@ -15,95 +15,145 @@ from tests.core.builders import (
 )
 from txraft.core.consensus import Consensus
 from txraft.core.messages import AppendEntriesResponse
-from txraft.core.ready import Replicate
-
-ACCEPTED = AppendEntriesResponse(1, 0, True)
+from txraft.core.ready import Heartbeat, Replicate
 
 
-def proposed(count: int = 1, **options: int) -> tuple[Consensus, list[Replicate]]:
-    """Make a leader with *count* new entries; return what it sends to b and c."""
+def proposed(
+    count: int = 1, **options: int
+) -> tuple[Consensus, int, Replicate, Replicate]:
+    """Make a leader with *count* new entries.
+
+    Returns: the leader, the number of its write, what it sends to b, and to c.
+    """
     leading = settled_leader(**options)
     leading.propose([command() for _ in range(count)])
-    ready = sync(leading)
-    return leading, [sent(ready, Replicate, peer)[0] for peer in "bc"]
+    ready = leading.ready()
+    to_b, to_c = (sent(ready, Replicate, peer)[0] for peer in "bc")
+    return leading, ready.write_number, to_b, to_c
 
 
 class OwnCopy(SynchronousTestCase):
-    """Whether a server must know at once that its own write is durable."""
+    """Whether anything follows from a write that is durable."""
 
-    def test_waits_for_copy_that_may_commit(self) -> None:
-        """A leader's own copy counts for the commit."""
-        leading = settled_leader()
-        leading.propose([command()])
+    def test_news_of_a_copy_that_commits(self) -> None:
+        """A leader's own copy is the second one, of three."""
+        leading, write, to_b, _ = proposed()
+        accept(leading, "b", to_b)
 
-        self.assertTrue(leading.waits_for_copy(leading.log.last_index))
+        leading.synced(write)
 
-    def test_waits_for_copy_not_of_what_is_committed(self) -> None:
-        """What others have committed needs no copy of the leader's."""
-        leading = settled_leader()
-        leading.propose([command()])
-        ready = leading.ready()
+        self.assertTrue(leading.has_news(None))
 
-        for peer in "bc":
-            accept(leading, peer, sent(ready, Replicate, peer)[0])
+    def test_news_of_the_first_copy(self) -> None:
+        """One copy of three commits nothing."""
+        leading, write, _, _ = proposed()
 
-        self.assertEqual(leading.commit_index, 2)
-        self.assertFalse(leading.waits_for_copy(2))
+        leading.synced(write)
 
-    def test_waits_for_copy_as_candidate(self) -> None:
+        self.assertFalse(leading.has_news(None))
+
+    def test_news_of_a_third_copy(self) -> None:
+        """What others have committed is committed without the leader's copy."""
+        leading, write, to_b, to_c = proposed()
+        accept(leading, "b", to_b)
+        accept(leading, "c", to_c)
+        leading.ready()
+
+        leading.synced(write)
+
+        self.assertFalse(leading.has_news(None))
+
+    def test_news_of_a_copy_as_candidate(self) -> None:
         """A candidate's own vote counts only once it is durable."""
-        self.assertTrue(candidate().waits_for_copy(0))
+        self.assertTrue(candidate().has_news(None))
 
-    def test_waits_for_copy_not_as_follower(self) -> None:
+    def test_news_of_a_copy_as_follower(self) -> None:
         """A follower's promises are held back until then, and it decides nothing."""
-        self.assertFalse(server().waits_for_copy(0))
+        self.assertFalse(server().has_news(None))
 
 
 class Answers(SynchronousTestCase):
-    """Whether a leader must know at once that a follower has accepted a request."""
+    """Whether anything follows from an answer."""
 
-    def test_waits_for_an_answer_that_may_commit(self) -> None:
-        """It counts for the commit."""
-        leading, [to_b, _] = proposed()
+    def test_news_of_an_answer_that_commits(self) -> None:
+        """With the leader's own copy it is a quorum."""
+        leading, write, to_b, _ = proposed()
+        leading.synced(write)
 
-        self.assertTrue(leading.waits_for("b", to_b, ACCEPTED))
+        accept(leading, "b", to_b)
 
-    def test_waits_for_not_when_committed_and_all_is_sent(self) -> None:
+        self.assertTrue(leading.has_news("b"))
+
+    def test_news_of_the_first_answer(self) -> None:
+        """The leader's own copy is not there yet."""
+        leading, _, to_b, _ = proposed()
+
+        accept(leading, "b", to_b)
+
+        self.assertFalse(leading.has_news("b"))
+
+    def test_news_of_a_third_copy(self) -> None:
         """One copy more of what is committed changes nothing."""
-        leading, [to_b, to_c] = proposed()
+        leading, write, to_b, to_c = proposed()
+        leading.synced(write)
         accept(leading, "b", to_b)
+        leading.ready()
 
-        self.assertFalse(leading.waits_for("c", to_c, ACCEPTED))
+        accept(leading, "c", to_c)
 
-    def test_waits_for_room_in_the_window(self) -> None:
+        self.assertFalse(leading.has_news("c"))
+
+    def test_news_of_room_in_the_window(self) -> None:
         """An answer lets more be sent when not all of the log has been."""
-        leading, [to_b, to_c] = proposed(9, max_append_entries=1)
-        accept(leading, "b", to_b)
+        leading, _, _, to_c = proposed(9, max_append_entries=1)
 
+        accept(leading, "c", to_c)
+
+        self.assertTrue(leading.has_news("c"))
         self.assertLess(to_c.last, leading.log.last_index)
-        self.assertTrue(leading.waits_for("c", to_c, ACCEPTED))
 
-    def test_waits_for_a_refusal(self) -> None:
+    def test_news_of_a_refusal(self) -> None:
         """What was refused must be sent again."""
-        leading, [to_b, to_c] = proposed()
-        accept(leading, "b", to_b)
+        leading, _, _, to_c = proposed()
 
-        refused = AppendEntriesResponse(1, 0, False)
+        leading.response("c", to_c, AppendEntriesResponse(1, 0, False))
 
-        self.assertTrue(leading.waits_for("c", to_c, refused))
+        self.assertTrue(leading.has_news("c"))
 
-    def test_waits_for_the_target_of_a_transfer(self) -> None:
+    def test_news_of_a_newer_term(self) -> None:
+        """A leader that is none any more has that to write."""
+        leading, _, _, to_c = proposed()
+
+        leading.response("c", to_c, AppendEntriesResponse(9, 0, False))
+
+        self.assertFalse(leading.is_leader)
+        self.assertTrue(leading.has_news("c"))
+
+    def test_news_of_the_target_of_a_transfer(self) -> None:
         """It may campaign once it has everything."""
-        leading, [to_b, to_c] = proposed()
-        accept(leading, "b", to_b)
+        leading, _, _, to_c = proposed()
         leading.transfer("c")
 
-        self.assertTrue(leading.waits_for("c", to_c, ACCEPTED))
+        accept(leading, "c", to_c)
 
-    def test_waits_for_a_removed_server_that_must_be_told(self) -> None:
+        self.assertTrue(leading.has_news("c"))
+
+    def test_news_of_a_removed_server_that_must_be_told(self) -> None:
         """The leader forgets it once it knows of its removal."""
-        leading, [to_b, to_c] = proposed()
-        accept(leading, "b", to_b)
+        leading, _, _, to_c = proposed()
         leading.role.followers["c"].leaving = 1  # type: ignore[union-attr]
 
-        self.assertTrue(leading.waits_for("c", to_c, ACCEPTED))
+        accept(leading, "c", to_c)
+
+        self.assertTrue(leading.has_news("c"))
+
+    def test_news_of_a_verification(self) -> None:
+        """The answer that confirms a leader is what somebody waits for."""
+        leading = settled_leader()
+        leading.verify("token")
+        [heartbeat] = sent(sync(leading), Heartbeat, "b")
+
+        leading.response("b", heartbeat, AppendEntriesResponse(1, 1, True))
+
+        self.assertTrue(leading.has_news("b"))
+        self.assertEqual([token for token, _ in leading.ready().verified], ["token"])

@@ -34,6 +34,27 @@ MUTANTS = (
         caught_by="tests.node.test_raft_disk.BeforeItIsDurable.test_no_vote_request_vote_or_acknowledgement_leaves_before_its_write",
     ),
     Mutant(
+        name="what a turn asks for has no turn of its own",
+        path="node/shell.py",
+        old="self._turning = False\n        if self._scheduled:",
+        new="self._turning = False\n        if False:",
+        caught_by="tests.node.test_raft_reads.VerifyLeader.test_lease_expires_without_a_quorum",
+    ),
+    Mutant(
+        name="a follower gets the request of one that was behind it",
+        path="node/outbox.py",
+        old="key = (message.term, message.prev_index, message.last, commit, self.header)",
+        new="key = (message.term, message.last, commit, self.header)",
+        caught_by="tests.node.test_outbox.OneForAll.test_peers_that_get_more_or_less",
+    ),
+    Mutant(
+        name="a follower gets the request of an earlier leadership",
+        path="node/outbox.py",
+        old="key = (message.term, message.prev_index, message.last, commit, self.header)",
+        new="key = (message.prev_index, message.last, commit, self.header)",
+        caught_by="tests.node.test_outbox.OneForAll.test_another_term",
+    ),
+    Mutant(
         name="a read does not wait until its index is applied",
         path="node/shell.py",
         old="if token.applied:",

@@ -271,6 +271,61 @@ class Pipelines(OutboxCase):
         self.assertEqual(len(self.fates), 2)
 
 
+class OneForAll(OutboxCase):
+    def sent(self, *messages: Replicate) -> list[AppendEntriesRequest]:
+        """Send each message to a peer of its own; return what their pipelines got."""
+        requests = []
+        for peer, message in zip("bcd", messages, strict=False):
+            self.outbox.send(peer, message)
+            requests += self.pipeline().sent
+        return requests
+
+    def test_peers_that_get_the_same(self) -> None:
+        """The request is made once, so it is encoded once."""
+        first, second = self.sent(replicate(), replicate())
+
+        self.assertIs(first, second)
+
+    def test_peers_that_get_more_or_less(self) -> None:
+        """Each gets what was meant for it."""
+        messages = [replicate(4, 6), replicate(4, 7), replicate(5, 7)]
+
+        requests = self.sent(*messages)
+
+        self.assertEqual(
+            [[entry.index for entry in request.entries] for request in requests],
+            [[5, 6], [5, 6, 7], [6, 7]],
+        )
+
+    def test_peers_told_of_another_commit(self) -> None:
+        """The one that was told less has not acknowledged more."""
+        first, second = self.sent(replicate(commit=4), replicate(commit=5))
+
+        self.assertEqual([first.leader_commit, second.leader_commit], [4, 5])
+
+    def test_another_term(self) -> None:
+        """What stands at an index in one term may be another entry in the next."""
+        [first] = self.sent(replicate())
+        self.log = [Entry(i, 5, LogType.COMMAND, b"") for i in range(1, 11)]
+
+        self.outbox.send("c", Replicate(5, 4, 2, 6, 4, sent=0, life=1))
+        [second] = self.pipeline().sent
+
+        self.assertEqual([first.entries[0].term, second.entries[0].term], [3, 5])
+
+    def test_another_header(self) -> None:
+        """A cluster that has just got its identity says so."""
+        [first] = self.sent(replicate())
+        self.outbox.header = Header(1, cluster=b"c" * 16)
+
+        self.outbox.send("c", replicate())
+        [second] = self.pipeline().sent
+
+        self.assertEqual(
+            [first.header.cluster, second.header.cluster], [None, b"c" * 16]
+        )
+
+
 class Fetching(OutboxCase):
     def test_entries_that_must_be_read_first(self) -> None:
         """The request leaves when they are there, and says what it really holds."""

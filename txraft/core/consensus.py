@@ -95,6 +95,7 @@ class Consensus:
         self.no_hurry_before = 0
         self.installing = False
         self.cluster_proposals: dict[int, bytes] = {}
+        self._told_commit = self.commit_index
         self._hard_state = state
         self.writes = Writes(state)
         self._ready = Ready()
@@ -215,7 +216,7 @@ class Consensus:
         """Hand out what follows from all inputs since the last call."""
         self.role.flush()
         ready, self._ready = self._ready, Ready()
-        ready.commit_index = self.commit_index
+        ready.commit_index = self._told_commit = self.commit_index
         self.writes.issue(ready, self.hard_state, self.log.last_index, self.now)
         return ready
 
@@ -298,17 +299,17 @@ class Consensus:
         """Ticks that the oldest unfinished write has waited."""
         return self.writes.oldest_age(self.now)
 
-    def waits_for_copy(self, index: int) -> bool:
-        """Tell whether anything hangs on `synced` with all entries up to *index*.
+    def has_news(self, peer: str | None) -> bool:
+        """Tell whether `ready` may hand out something, when all that came since the
+        last one is an answer of *peer*, or, for None, that a write is durable.
 
-        If not, it may be told with the next input that matters, or the next tick.
+        If not, it may be called with the next input that matters, or the next tick.
         """
-        return self.role.waits_for_copy(index)
-
-    def waits_for(self, peer: str, request: OutgoingRequest, answer: Response) -> bool:
-        """Tell whether anything hangs on *answer*; if not, it can wait likewise."""
-        accepted = isinstance(answer, AppendEntriesResponse) and answer.success
-        return not accepted or self.role.waits_for(peer, request)
+        return (
+            self.commit_index > self._told_commit
+            or bool(self._ready.verified)
+            or self.role.has_news(peer)
+        )
 
     # What roles use ---------------------------------------------------------------
 

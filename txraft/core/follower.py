@@ -62,9 +62,9 @@ class Follower(BaseRole):
         """Wait anew: the candidate may win."""
         self._rest()
 
-    def waits_for_copy(self, index: int) -> bool:
-        """Tell that nothing does: what promises it is held back by the shell."""
-        return False
+    def has_news(self, peer: str | None) -> bool:
+        """Tell that a sync is none: what promises a copy is held back by the shell."""
+        return peer is not None
 
     def disconnected(self, peer: str) -> None:
         """Forget a leader that hung up, and campaign after a short random wait."""

@@ -135,19 +135,22 @@ class Leader(BaseRole):
     def synced(self, index: int) -> None:
         """Count this server's own copy, now that it is on disk."""
         self.own_match = max(self.own_match, index)
-        self._commit_what_a_quorum_has()
+        self._commit_what_a_quorum_has(self.own_match)
 
     def _match_of(self, address: str) -> int:
         if address == self.consensus.address:
             return self.own_match
         return self.followers[address].match
 
-    def _commit_what_a_quorum_has(self) -> None:
+    def _commit_what_a_quorum_has(self, copied: int) -> None:
         """Commit by counting copies, but only entries of this leader's own term.
 
+        One more server has a copy of the log up to *copied*.
         Source: Raft dissertation §3.6.2.
         """
         consensus = self.consensus
+        if copied <= consensus.commit_index:
+            return
         voters = consensus.configuration.voters
         agreed = agreed_value(self._match_of(address) for address in voters)
         if agreed <= consensus.commit_index or agreed < self.first_index:
@@ -257,24 +260,16 @@ class Leader(BaseRole):
         progress.round_sent = self._round
         consensus.send(address, heartbeat)
 
-    # What can wait ----------------------------------------------------------------
-
-    def waits_for_copy(self, index: int) -> bool:
-        """Tell whether entries up to *index* may commit by this server's own copy."""
-        return index > self.consensus.commit_index
-
-    def waits_for(self, peer: str, request: OutgoingRequest) -> bool:
-        """Tell whether it would commit anything, or let anything be sent, that *peer*
-        has accepted *request*."""
-        progress = self.followers.get(peer)
-        return not (
-            progress is not None
-            and isinstance(request, Replicate)
-            and request.last <= self.consensus.commit_index
-            and progress.next > self.consensus.log.last_index
-            and progress.mode is Mode.REPLICATE
-            and progress.leaving is None
-            and self.transferee is None
+    def has_news(self, peer: str | None) -> bool:
+        """Tell whether there may be anything to send to *peer*, or a verification to
+        go on with; to a *peer* that has all there is, it can wait."""
+        if self._verifying or self.transferee is not None:
+            return True
+        progress = None if peer is None else self.followers.get(peer)
+        return progress is not None and (
+            progress.next <= self.consensus.log.last_index
+            or progress.mode is not Mode.REPLICATE
+            or progress.leaving is not None
         )
 
     # Answers ----------------------------------------------------------------------
@@ -352,7 +347,7 @@ class Leader(BaseRole):
             progress.mode = Mode.REPLICATE
             progress.failures, progress.step = 0, 1
         progress.commit_known = max(progress.commit_known, request.commit)
-        self._commit_what_a_quorum_has()
+        self._commit_what_a_quorum_has(progress.match)
 
     def _snapshot_answered(
         self,
@@ -368,7 +363,7 @@ class Leader(BaseRole):
             progress.match = max(progress.match, request.index)
             progress.next = progress.match + 1
             progress.failures = 0
-            self._commit_what_a_quorum_has()
+            self._commit_what_a_quorum_has(progress.match)
         else:
             progress.failed(self.consensus.now, self._longest_wait)
 

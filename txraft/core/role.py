@@ -39,12 +39,8 @@ class BaseRole:
     def synced(self, index: int) -> None:
         """Learn that the log up to *index* is durable, as this role wrote it."""
 
-    def waits_for_copy(self, index: int) -> bool:
-        """Tell whether anything hangs on this server's own copy up to *index*."""
-        return True
-
-    def waits_for(self, peer: str, request: OutgoingRequest) -> bool:
-        """Tell whether anything hangs on *peer* having accepted *request*."""
+    def has_news(self, peer: str | None) -> bool:
+        """Tell whether an answer of *peer*, or None for a sync, asks for more."""
         return True
 
     def granted_vote(self) -> None:

@@ -36,7 +36,7 @@ class Notices:
         self._raft = raft
         self._parts = parts
         self._role: object = None
-        self._told_membership = -1
+        self._told_membership = self._settled_membership = -1
         self._was_member = False
         self._removed_at: float | None = None
         self.observers = Observers()
@@ -72,7 +72,8 @@ class Notices:
             self.last_contact = self._parts.clock.seconds()
         elif heard_leader is not None and heard_leader == consensus.leader:
             self.last_contact = heard_at
-        if consensus.commit_index >= consensus.configurations.latest_index:
+        latest = consensus.configurations.latest_index
+        if latest != self._settled_membership and consensus.commit_index >= latest:
             self._membership_committed(shell)
 
     def changed(
@@ -148,6 +149,7 @@ class Notices:
             self._tell_membership(shell, history.latest)
         if self._parts.address in history.latest.addresses:
             self._was_member, self._removed_at = True, None
+            self._settled_membership = history.latest_index
         elif self._was_member or _was_listed(history, self._parts.address):
             self._leave_if_removed()
 

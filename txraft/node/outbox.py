@@ -107,6 +107,7 @@ class Outbox:
         self._refusals: dict[str, str] = {}
         self._now = 0
         self._stopped = False
+        self._last_key: object = None
         self._own_id = own_id
         self.header = header
         self.known_incarnations: bytes | None = None
@@ -253,15 +254,7 @@ class Outbox:
         if self._stopped or not self._inbox.leads(message.term):
             return  # what was read meanwhile may be another leader's log
         message, commit = _as_sent(message, len(entries))
-        wire = AppendEntriesRequest(
-            message.term,
-            self._address,
-            message.prev_index,
-            message.prev_term,
-            entries,
-            commit,
-            self.header,
-        )
+        wire = self._request_of(message, entries, commit)
         pipeline = self._pipelines.get(peer)
         if pipeline is None:
             self._open_pipeline(peer, _Pipeline(waiting=[(message, wire)]))
@@ -271,6 +264,27 @@ class Outbox:
             self._call(peer, message, self._transport.append_entries(peer, wire))
         else:
             pipeline.waiting.append((message, wire))
+
+    def _request_of(
+        self, message: Replicate, entries: list[Entry], commit: int
+    ) -> AppendEntriesRequest:
+        """Make the request, or return the last one if another peer got the same.
+
+        A leader's log does not change but at its end.
+        """
+        key = (message.term, message.prev_index, message.last, commit, self.header)
+        if key != self._last_key:
+            self._last_key = key
+            self._last_request = AppendEntriesRequest(
+                message.term,
+                self._address,
+                message.prev_index,
+                message.prev_term,
+                entries,
+                commit,
+                self.header,
+            )
+        return self._last_request
 
     def _append(
         self,

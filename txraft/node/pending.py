@@ -112,6 +112,11 @@ class Pending:
         """Whether anything waits to be appended."""
         return bool(self._queued)
 
+    @property
+    def are_all_queued(self) -> bool:
+        """Whether something waits to be appended, and nothing to be applied."""
+        return bool(self._queued) and not self._appended
+
     def queue(self, entry: Entry, deadline: float | None) -> Proposal:
         """Queue *entry* to be appended at the next turn.
 

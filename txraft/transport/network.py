@@ -38,7 +38,7 @@ from txraft.transport.limits import (
 )
 from txraft.transport.link import Link, LinkPool
 from txraft.transport.peer import PeerFactory
-from txraft.transport.pipeline import NetworkPipeline
+from txraft.transport.pipeline import Encoder, NetworkPipeline
 from txraft.transport.stream import SnapshotStream
 from txraft.wire.requests import encode_request, request_kind
 from txraft.wire.stream import Limits
@@ -71,6 +71,7 @@ class NetworkTransport(Calls):
             clock, timeout, timeout_scale, self._limits, self._connection_limits
         )
         self._pool = LinkPool(max_pool, self._connection_limits.max_idle_connections)
+        self._encoder = Encoder()
         self._links: dict[Link, Deferred[None]] = {}
         self._dials: dict[Dial, None] = {}
         self._port: IListeningPort | None = None
@@ -182,7 +183,7 @@ class NetworkTransport(Calls):
 
     def _pipeline(self, link: Link) -> AppendPipeline:
         limit = self._connection_limits.max_unsent_bytes
-        return NetworkPipeline(self._clock, link, self._timeout, limit)
+        return NetworkPipeline(self._clock, link, self._timeout, limit, self._encoder)
 
     def _connect(self, target: str) -> Deferred[Link]:
         """Take an idle link to *target* or dial for one."""

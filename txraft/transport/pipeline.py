@@ -13,6 +13,20 @@ from txraft.transport.link import Link
 from txraft.wire.requests import APPEND_ENTRIES, encode_request
 
 
+class Encoder:
+    """Encodes requests of a transport's pipelines, one for several peers only once."""
+
+    def __init__(self) -> None:
+        self._request: AppendEntriesRequest | None = None
+        self._encoded = b""
+
+    def encode(self, request: AppendEntriesRequest) -> bytes:
+        """Return the bytes of *request*."""
+        if request is not self._request:
+            self._request, self._encoded = request, encode_request(request)
+        return self._encoded
+
+
 class NetworkPipeline:
     """An `AppendPipeline` on a connection of its own.
 
@@ -21,9 +35,15 @@ class NetworkPipeline:
     """
 
     def __init__(
-        self, clock: IReactorTime, link: Link, timeout: float, max_unsent_bytes: int
+        self,
+        clock: IReactorTime,
+        link: Link,
+        timeout: float,
+        max_unsent_bytes: int,
+        encoder: Encoder,
     ) -> None:
         self._clock = clock
+        self._encoder = encoder
         self._link = link
         self._timeout = timeout
         self._max_unsent_bytes = max_unsent_bytes
@@ -45,7 +65,7 @@ class NetworkPipeline:
                 CallTimedOut(f"{link.target} left {link.unsent_bytes} bytes unread")
             )
         deadline = self._clock.seconds() + self._timeout
-        answer = link.send(encode_request(request), APPEND_ENTRIES, deadline)
+        answer = link.send(self._encoder.encode(request), APPEND_ENTRIES, deadline)
         return cast("Deferred[AppendEntriesResponse]", answer)
 
     def close(self) -> None:
