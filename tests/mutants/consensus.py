@@ -31,9 +31,9 @@ MUTANTS = (
     ),
     Mutant(
         name="entries of an older term are taken",
-        path="core/consensus.py",
-        old="if request.term < self.term:\n            self.send(reply_to, self._rejection())",
-        new="if request.term < 0:\n            self.send(reply_to, self._rejection())",
+        path="core/appending.py",
+        old="if request.term < consensus.term:",
+        new="if request.term < 0:",
         caught_by="tests.core.test_follower.AppendEntries.test_append_entries_of_an_older_term_refused",
         seed=12,
     ),
@@ -46,9 +46,9 @@ MUTANTS = (
     ),
     Mutant(
         name="a heartbeat is answered before its term is durable",
-        path="core/consensus.py",
-        old="if self.state_is_durable:\n            self.send(reply_to, answer)",
-        new="if True:\n            self.send(reply_to, answer)",
+        path="core/appending.py",
+        old="if consensus.state_is_durable:",
+        new="if True:",
         caught_by="tests.core.test_follower.Heartbeats.test_heartbeat_of_a_newer_term_is_answered_after_the_write",
         seed=0,
     ),
@@ -158,9 +158,9 @@ MUTANTS = (
     ),
     Mutant(
         name="entries are taken while a snapshot is installed",
-        path="core/consensus.py",
-        old="elif self.installing:\n            self.send(reply_to, self._rejection())",
-        new="elif False:\n            self.send(reply_to, self._rejection())",
+        path="core/appending.py",
+        old="elif consensus.installing:",
+        new="elif False:",
         caught_by="tests.core.test_follower.AppendEntries.test_append_entries_while_installing_refused",
     ),
     Mutant(

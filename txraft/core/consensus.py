@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import assert_never
 
+from txraft.core.appending import answer_append_entries
 from txraft.core.candidate import Candidate, PreCandidate
 from txraft.core.configuration import Configuration, ConfigurationHistory
 from txraft.core.entry import Entry
@@ -28,7 +29,6 @@ from txraft.core.leader import Leader
 from txraft.core.log import Log
 from txraft.core.messages import (
     AppendEntriesRequest,
-    AppendEntriesResponse,
     InstallSnapshotRequest,
     InstallSnapshotResponse,
     Request,
@@ -151,7 +151,7 @@ class Consensus:
             return
         match message:
             case AppendEntriesRequest():
-                self._append_entries(message, reply_to)
+                answer_append_entries(self, message, reply_to)
             case RequestVoteRequest():
                 answer_vote(self, message, reply_to)
             case RequestPreVoteRequest():
@@ -444,23 +444,6 @@ class Consensus:
             return False
         return self.term < term <= self.term + MAX_TERM_JUMP
 
-    def _append_entries(self, request: AppendEntriesRequest, reply_to: object) -> None:
-        if request.term < self.term:
-            self.send(reply_to, self._rejection())
-            return
-        follower = self.follow(request.term, request.leader)
-        if follower is None:
-            self.send(reply_to, Refusal(f"two leaders in term {self.term}"))
-            return
-        if request.header.cluster is not None and self.cluster is None:
-            self.cluster = request.header.cluster
-        if request.is_heartbeat:
-            self._answer_heartbeat(reply_to)
-        elif self.installing:
-            self.send(reply_to, self._rejection())
-        else:
-            follower.append_entries(request, reply_to)
-
     def follow(self, term: int, leader: str) -> Follower | None:
         """Follow the leader of *term*; None if that is this server itself."""
         if term == self.term and isinstance(self.role, Leader):
@@ -471,16 +454,6 @@ class Consensus:
         assert isinstance(role, Follower)
         role.heard_from(leader)
         return role
-
-    def _answer_heartbeat(self, reply_to: object) -> None:
-        answer = AppendEntriesResponse(self.term, self.log.last_index, True)
-        if self.state_is_durable:
-            self.send(reply_to, answer)
-        else:
-            self.send_after_sync(reply_to, answer)
-
-    def _rejection(self) -> AppendEntriesResponse:
-        return AppendEntriesResponse(self.term, self.log.last_index, False)
 
     def install(self, install: Install) -> None:
         """Have the snapshot of *install* received; `installed` tells how that went."""
