@@ -55,13 +55,13 @@ from txraft.transport.limits import ConnectionLimits
 from txraft.wire.stream import Limits as MessageLimits
 
 DEFAULT_DATA_DIR = "./txraft-data"
+DEFAULT_LISTEN = "tcp:8300:interface=127.0.0.1"
+DEFAULT_HTTP_LISTEN = "tcp:8500:interface=127.0.0.1"
+LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
 
 RAFT_DEFAULTS = Config(max_append_entries=1024)
 """What a file leaves out of ``raft``: as in `Config`, but for the size of requests. An
 empty follower catches up twice as fast with it (`benchmarks.memory`)."""
-DEFAULT_LISTEN = "tcp:8300:interface=127.0.0.1"
-DEFAULT_HTTP_LISTEN = "tcp:8500:interface=127.0.0.1"
-LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
 
 T = TypeVar("T")
 L = TypeVar("L", HTTPLimits, ConnectionLimits, MessageLimits)

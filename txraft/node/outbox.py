@@ -107,7 +107,7 @@ class Outbox:
         self._refusals: dict[str, str] = {}
         self._now = 0
         self._stopped = False
-        self._last_key: object = None
+        self._last: tuple[object, AppendEntriesRequest] | None = None
         self._own_id = own_id
         self.header = header
         self.known_incarnations: bytes | None = None
@@ -273,9 +273,8 @@ class Outbox:
         A leader's log does not change but at its end.
         """
         key = (message.term, message.prev_index, message.last, commit, self.header)
-        if key != self._last_key:
-            self._last_key = key
-            self._last_request = AppendEntriesRequest(
+        if self._last is None or self._last[0] != key:
+            self._last = key, AppendEntriesRequest(
                 message.term,
                 self._address,
                 message.prev_index,
@@ -284,7 +283,7 @@ class Outbox:
                 commit,
                 self.header,
             )
-        return self._last_request
+        return self._last[1]
 
     def _append(
         self,

@@ -140,7 +140,7 @@ class Shell:
     def _digest_soon(
         self, peer: str | None, function: Callable[..., None], *arguments: object
     ) -> None:
-        """Take what *peer*, or for None this node's disk, has to say."""
+        """Let consensus digest what *peer*, or for None the disk, has said."""
         if self._scheduled or self._turning or self._stopped:
             self._input(function, *arguments)
             return

@@ -276,10 +276,11 @@ class FileLog:
         index = entries[0].index
         indexes = [entry.index for entry in entries]
         if indexes != list(range(index, index + len(entries))):
-            raise ValueError(f"entries {indexes} are not consecutive")
+            raise ValueError(f"the entries from {index} on are not consecutive")
         sizes = [len(entry.encoded) for entry in entries]
         if min(sizes) == 0 or max(sizes) > MAX_ENTRY_BYTES:
-            raise ValueError(f"entries from {index} on are encoded in {sizes} bytes")
+            odd = next(size for size in sizes if not 0 < size <= MAX_ENTRY_BYTES)
+            raise ValueError(f"an entry from {index} on is encoded in {odd} bytes")
         low, high = self._index.bounds
         if index < 1 or (low and not low <= index <= high + 1):
             raise ValueError(f"entry {index} leaves a gap to entries {low} to {high}")
