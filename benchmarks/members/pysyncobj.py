@@ -22,7 +22,7 @@ POLL_SECONDS = 0.005
 REPEAT_SECONDS = 0.5
 
 LAST_SECONDS = 5.0
-"""How long the last answers are waited for; once in a hundred runs one never comes."""
+"""How long the last answers are waited for; now and then one never comes."""
 
 
 class Map(SyncObj):

@@ -273,17 +273,19 @@ class Outbox:
         A leader's log does not change but at its end.
         """
         key = (message.term, message.prev_index, message.last, commit, self.header)
-        if self._last is None or self._last[0] != key:
-            self._last = key, AppendEntriesRequest(
-                message.term,
-                self._address,
-                message.prev_index,
-                message.prev_term,
-                entries,
-                commit,
-                self.header,
-            )
-        return self._last[1]
+        if self._last is not None and self._last[0] == key:
+            return self._last[1]
+        request = AppendEntriesRequest(
+            message.term,
+            self._address,
+            message.prev_index,
+            message.prev_term,
+            entries,
+            commit,
+            self.header,
+        )
+        self._last = (key, request)
+        return request
 
     def _append(
         self,
