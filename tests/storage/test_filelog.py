@@ -19,6 +19,7 @@ from txraft.errors import (
     WrongDirectory,
     WrongNode,
 )
+from txraft.storage import tail
 from txraft.storage.filelog import FileLog
 from txraft.storage.preamble import encode_preamble
 from txraft.storage.segment import MAX_FRAME_BYTES, header_directory, segment_name
@@ -293,6 +294,21 @@ class Room(SynchronousTestCase):
         self.log.store_log(command(1, data=bytes(5000)))
 
         self.assertEqual(len(self.disk.content(self.path).data), 8192)
+
+    def test_allocates_nothing_for_a_large_write(self) -> None:
+        """It would have to be written twice; the next small one makes room again."""
+        log = open_log(self.disk, allocated_bytes=4096)
+        large = command(1, data=bytes(tail.LARGE_FRAME_BYTES))
+        self.disk.operations.clear()
+
+        log.store_log(large)
+        log.store_log(command(2))
+
+        self.assertEqual(
+            self.disk.operations,
+            ["write_at", "sync_data", "allocate", "write_at", "sync_data"],
+        )
+        self.assertEqual(contents(log), [large, command(2)])
 
     def test_gives_back_before_a_new_segment(self) -> None:
         """Only the newest file may end with anything but a whole write."""

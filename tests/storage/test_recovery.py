@@ -12,6 +12,7 @@ from tests.storage.disk import UNSYNCED, Disk, PowerFailed
 from tests.storage.logs import PATH, contents, open_log
 from txraft.core.entry import Entry
 from txraft.errors import DataCorrupted
+from txraft.storage import tail
 from txraft.storage.filelog import FileLog
 from txraft.storage.segment import segment_name
 from txraft.testing.contracts.samples import command, commands, membership
@@ -279,6 +280,17 @@ def run_steps(disk: Disk, segment_bytes: int, allocated_bytes: int = 0) -> int:
     return done
 
 
+def frame_sizes() -> list[int]:
+    """Return the bytes of each frame that the steps write."""
+    sizes: list[int] = []
+    log = open_log(Disk())
+    for step in STEPS:
+        before = log.figures()["log_bytes_written"]
+        step(log)
+        sizes.append(int(log.figures()["log_bytes_written"] - before))
+    return [size for size in sizes if size]
+
+
 class PowerCuts(SynchronousTestCase):
     """The power is cut behind each operation of a life, and what is not synced is
     lost, kept or torn: all that was acknowledged is there."""
@@ -341,6 +353,14 @@ class PowerCuts(SynchronousTestCase):
 
     def test_with_room_for_more(self) -> None:
         """Room is made and given back."""
+        for segment_bytes in (400, 1 << 20):
+            self.check(segment_bytes, allocated_bytes=300)
+
+    def test_with_room_for_some(self) -> None:
+        """Large writes make none, and may begin in what a small one has left."""
+        frames = frame_sizes()
+        self.patch(tail, "LARGE_FRAME_BYTES", (min(frames) + max(frames)) // 2)
+
         for segment_bytes in (400, 1 << 20):
             self.check(segment_bytes, allocated_bytes=300)
 
