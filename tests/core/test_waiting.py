@@ -67,6 +67,15 @@ class OwnCopy(SynchronousTestCase):
         """A candidate's own vote counts only once it is durable."""
         self.assertTrue(candidate().has_news(None))
 
+    def test_news_of_a_vote_that_wins(self) -> None:
+        """The only voter leads as soon as its own vote is durable, and says so."""
+        alone = server(voters="a", campaign_at_once=True)
+        alone.tick()
+        sync(alone)
+
+        self.assertTrue(alone.is_leader)
+        self.assertTrue(alone.has_news(None))
+
     def test_news_of_a_copy_as_follower(self) -> None:
         """A follower's promises are held back until then, and it decides nothing."""
         self.assertFalse(server().has_news(None))

@@ -71,9 +71,16 @@ MUTANTS = (
     Mutant(
         name="a verification is news at the next tick only",
         path="core/consensus.py",
-        old="or bool(self._ready.verified)\n",
-        new="",
+        old="bool(self._ready.verified or self._ready.append)",
+        new="bool(self._ready.append)",
         caught_by="tests.core.test_waiting.Answers.test_news_of_a_verification",
+    ),
+    Mutant(
+        name="an election that was won is news at the next tick only",
+        path="core/consensus.py",
+        old="bool(self._ready.verified or self._ready.append)",
+        new="bool(self._ready.verified)",
+        caught_by="tests.core.test_waiting.OwnCopy.test_news_of_a_vote_that_wins",
     ),
     Mutant(
         name="an answer that makes room is news at the next tick only",

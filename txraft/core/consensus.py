@@ -307,7 +307,7 @@ class Consensus:
         """
         return (
             self.commit_index > self._told_commit
-            or bool(self._ready.verified)
+            or bool(self._ready.verified or self._ready.append)
             or self.role.has_news(peer)
         )
 
