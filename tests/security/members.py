@@ -143,6 +143,7 @@ class SecureCluster(SynchronousTestCase):
         if SecureCluster.running is not type(self):
             SecureCluster.end_running()
             type(self).begin()
+        self._logged = {member.name: len(member.log) for member in self.members}
 
     @classmethod
     def tearDownClass(cls) -> None:
@@ -237,10 +238,13 @@ class SecureCluster(SynchronousTestCase):
         self.assertEqual(answer, (200, expected))
 
     def assertOneLine(self, member: Member, attacker: int, reason: str) -> None:
-        """Assert that *member* logs why it closed the connection from a port, once."""
-        where = f"port={attacker})"
-        wait(lambda: bool(member.lines(where)), lambda: member.log[-5000:])
-        lines = member.lines(where)
+        """Assert that *member* logs why it closed the connection from a port, once.
+
+        An earlier test may have had a connection from the same port.
+        """
+        where, since = f"port={attacker})", self._logged[member.name]
+        wait(lambda: bool(member.lines(where, since=since)), lambda: member.log[-5000:])
+        lines = member.lines(where, since=since)
         self.assertEqual(len(lines), 1, lines)
         self.assertIn("closed: ", lines[0])
         self.assertIn(reason, lines[0])
