@@ -25,6 +25,8 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 
 def main() -> int:
     """End runs in the middle; print what each has left; 1 if it was anything."""
+    # What a shell starts behind its back ignores SIGINT, and so would its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     left = {ending.name: _end_in_the_middle(ending) for ending in ENDINGS}
     sys.stdout.write(json.dumps({"ended": len(left), "left": left}) + "\n")
     return 1 if any(left.values()) else 0
