@@ -247,8 +247,6 @@ class Leader(BaseRole):
         """
         consensus = self.consensus
         due = progress.heartbeat_due <= consensus.now
-        if not (due or self._verifying):
-            return
         wanted = progress.round_sent < self._round and bool(self._verifying)
         waits = progress.heartbeat_failures and not due
         if progress.heartbeat_inflight or waits or not (due or wanted):
