@@ -32,6 +32,7 @@ setup(
         "service-identity>=24.1",
         "pyyaml>=6.0.1",
         "fastcrc>=0.3.2",
+        "caio>=0.12; sys_platform == 'linux'",
         "click>=8.2",
         "prometheus-client>=0.20",
     ],

@@ -112,12 +112,16 @@ def content(index: int) -> bytes:
 
 
 class Story:
-    """The story of *seed*; *images* counts the images that were recovered."""
+    """The story of *seed*.
+
+    `images` counts the images that were recovered, `two_steps` the writes whose sync
+    was a step of its own.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.random = Random(seed)
-        self.images = 0
+        self.images = self.two_steps = 0
         self.truth = Truth()
         self.segment = self.random.choice((300, 1_500, 1 << 20))
         self.term = 1
@@ -168,8 +172,27 @@ class Story:
             entries.append(entry)
         new = [(e.index, e.term, e.data) for e in entries]
         self.truth.logs = [(*here, *new[:count]) for count in range(len(new) + 1)]
-        log.store_logs(entries)
+        if self.random.random() < 0.7:
+            self.append_in_two_steps(entries)
+        else:
+            log.store_logs(entries)
         assert self.stores.entries() == self.truth.logs[-1], "the log after a write"
+
+    def append_in_two_steps(self, entries: list[Entry]) -> None:
+        """Append where the log has room, and sync that as the writer has it done."""
+        log = self.stores.log
+        file = log.write_logs(entries)
+        if file is None:
+            log.store_logs(entries)
+            return
+        self.two_steps += 1
+        assert self.stores.entries() == self.truth.logs[0], "read before its sync"
+        try:
+            file.sync_data()
+        except OSError as error:
+            log.logs_synced(error)
+            raise
+        log.logs_synced()
 
     def truncate(self) -> None:
         here = self.truth.logs[0]

@@ -11,11 +11,12 @@ from txraft.testing.fullstack.disk import SimulatedDisk
 class CrashImages(SynchronousTestCase):
     def test_every_image_of_a_story_is_recovered(self) -> None:
         """Power may fail ahead of any operation, and nothing acknowledged is lost."""
-        story = Story(1)
+        story = Story(6)
 
         story.run()
 
         self.assertGreater(story.images, 500)
+        self.assertGreater(story.two_steps, 0)
 
     def test_image_of_another_disk_is_no_image_of_the_story(self) -> None:
         """Images are held against the truth: an empty disk is not what was written."""

@@ -149,6 +149,37 @@ class RangeLogStore(Protocol):
         """
 
 
+class Syncable(Protocol):
+    """What was written to, and is not durable yet."""
+
+    def sync_data(self) -> None:
+        """Make it durable; blocks. Raises: OSError"""
+
+
+@runtime_checkable
+class TwoStepLogStore(Protocol):
+    """A log store that writes in one step and is synced in another.
+
+    Nothing else is asked of it between the two, but to read.
+    """
+
+    def write_logs(self, entries: Sequence[Entry]) -> Syncable | None:
+        """Append consecutive entries that are not durable yet, and not readable.
+
+        Returns: what is to be synced, before `logs_synced` is called; None, and
+            nothing was done, when this would take more than a fraction of a
+            millisecond: `store_logs` does it, on the writer thread.
+        Raises: as `store_logs`.
+        Thread: reactor, while the writer thread does nothing.
+        """
+
+    def logs_synced(self, error: BaseException | None = None) -> None:
+        """Learn that what `write_logs` returned was synced, or failed with *error*.
+
+        Thread: reactor.
+        """
+
+
 class StableStore(Protocol):
     """A small durable map, for term and vote. Thread: writer."""
 

@@ -229,11 +229,26 @@ class LostFiles(SynchronousTestCase):
         self.assertIn("the file ends in its header", str(error))
 
 
-Step = Callable[[FileLog], None]
+Step = Callable[[FileLog], object]
 
 
 def storing(entries: list[Entry]) -> Step:
     return lambda log: log.store_logs(entries)
+
+
+def writing(entries: list[Entry]) -> Step:
+    """Store *entries* in two steps, if the log does; return whether it did."""
+
+    def step(log: FileLog) -> bool:
+        file = log.write_logs(entries)
+        if file is None:
+            log.store_logs(entries)
+            return False
+        file.sync_data()
+        log.logs_synced()
+        return True
+
+    return step
 
 
 def deleting(first: int, last: int) -> Step:
@@ -244,15 +259,20 @@ STEPS: list[Step] = [
     storing([membership(1), *commands(2, 3)]),
     storing(commands(4, 6)),
     storing(commands(5, 6, term=2)),
-    deleting(6, 6),
+    writing([command(7, 2), membership(8, 3)]),
+    deleting(6, 8),
     storing(commands(6, 9, term=3)),
+    writing(commands(10, 10, term=3)),
+    writing(commands(11, 12, term=3)),
     deleting(1, 4),
     storing(commands(10, 14, term=3)),
     deleting(5, 10),
+    writing(commands(15, 15, term=3)),
     storing(commands(12, 12, term=4)),
     deleting(11, 12),
-    storing(commands(40, 44, term=5)),
+    writing(commands(40, 44, term=5)),
     storing(commands(45, 49, term=5)),
+    writing(commands(50, 50, term=5)),
     deleting(40, 47),
 ]
 
@@ -316,13 +336,13 @@ class PowerCuts(SynchronousTestCase):
         """A life that ends without a power cut leaves much unsynced; what the next
         one finds and builds on is durable."""
         expected = states()
-        for segment_bytes in (1, 400):
+        for segment_bytes, allocated_bytes in ((1, 0), (400, 0), (1000, 300)):
             disk = Disk()
-            run_steps(disk, segment_bytes)
+            run_steps(disk, segment_bytes, allocated_bytes)
             for cut in range(1, len(disk.operations) + 1):
                 disk = Disk()
                 disk.cut_after = cut
-                done = run_steps(disk, segment_bytes)
+                done = run_steps(disk, segment_bytes, allocated_bytes)
                 disk.cut_after = None
 
                 log = open_log(disk, segment_bytes)
@@ -355,6 +375,14 @@ class PowerCuts(SynchronousTestCase):
         """Room is made and given back."""
         for segment_bytes in (400, 1 << 20):
             self.check(segment_bytes, allocated_bytes=300)
+
+    def test_with_room_for_two_steps(self) -> None:
+        """Power fails between the steps of a write, too: there is room for each."""
+        for segment_bytes in (1000, 1 << 20):
+            log = open_log(Disk(), segment_bytes, allocated_bytes=1000)
+            self.assertGreaterEqual([step(log) for step in STEPS].count(True), 4)
+
+            self.check(segment_bytes, allocated_bytes=1000)
 
     def test_with_room_for_some(self) -> None:
         """Large writes make none, and may begin in what a small one has left."""

@@ -143,7 +143,12 @@ def in_files(path: Path, name: str) -> tuple[LogStore, StableStore, SnapshotStor
     directory = txraft.DataDirectory(path, name)
     log = txraft.FileLog(directory.log, name)
     ranged: txraft.RangeLogStore = log
+    two_step: txraft.TwoStepLogStore = log
     assert ranged.get_logs(1, 2, 3) is not None
+    if (file := two_step.write_logs([])) is not None:
+        written: txraft.Syncable = file
+        written.sync_data()
+        two_step.logs_synced()
     snapshots = txraft.FileSnapshotStore(directory.path, retain=2)
     sink: txraft.FileSnapshotSink = snapshots.create(1, 1, Configuration(), 0)
     sink.cancel()

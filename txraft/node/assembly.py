@@ -62,6 +62,7 @@ def make_writer(
         synced,
         failed,
         recovered.log.last_index,
+        parts.clock.seconds,
     )
 
 

@@ -205,10 +205,8 @@ class Shell:
 
     def _save(self, values: Mapping[bytes, bytes]) -> None:
         """Store *values* behind all writes so far."""
-        store = self._parts.stable_store
         [self.outbox.known_incarnations] = values.values()
-        saved = self._parts.workers.writer.run(lambda: store.set_many(values))
-        saved.addErrback(self._write_failed)
+        self.writer.save(values)
 
     def lost(self, peer: str, request: OutgoingRequest, closed: bool) -> None:
         """Learn that no answer comes."""

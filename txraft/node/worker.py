@@ -1,6 +1,6 @@
 """One-thread pools: blocking work off the reactor thread, in the order it was given.
 
-`Worker.run` is the only seam between the reactor and blocking code. `ThreadWorker`
+A `Worker` is the only seam between the reactor and blocking code. `ThreadWorker`
 is the real one; `MemoryWorker` does the work when a test says so.
 """
 
@@ -14,11 +14,13 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred, fail, gatherResults
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
 from txraft.errors import RaftShutdown
+from txraft.interfaces import Syncable
+from txraft.node.kernelsync import KernelSync
 
 T = TypeVar("T")
 
@@ -40,27 +42,39 @@ class Worker(Protocol):
             with what the function raised, or with RaftShutdown after `stop`.
         """
 
+    def sync(self, file: Syncable) -> Deferred[None]:
+        """Call `sync_data` of *file*, or do what comes to the same.
+
+        What `run` was given before need not be done first.
+        """
+
     def stop(self) -> Deferred[None]:
         """Finish what was given, then end; idempotent."""
 
 
 class ThreadWorker:
-    """A worker with a thread of its own, which lives until `stop`."""
+    """A worker with a thread of its own, which lives until `stop`.
 
-    def __init__(self, reactor: IReactorFromThreads, name: str) -> None:
+    It leaves to *kernel* the syncs that it can make.
+    """
+
+    def __init__(
+        self, reactor: IReactorFromThreads, name: str, kernel: KernelSync | None = None
+    ) -> None:
         self._call_from_thread = reactor.callFromThread
+        self._kernel = kernel
         self._name = name
         self._queue: SimpleQueue[tuple[Callable[[], Any], Deferred[Any]] | None] = (
             SimpleQueue()
         )
         self._started = False
-        self._stopped: Deferred[None] | None = None
+        self._stopping = False
         self._waiting: list[Deferred[None]] = []
         self._has_stopped = False
 
     def run(self, function: Callable[[], T]) -> Deferred[T]:
         """Run *function* on the thread, which the first call starts."""
-        if self._stopped is not None:
+        if self._stopping:
             return fail(RaftShutdown())
         if not self._started:
             self._started = True
@@ -69,20 +83,30 @@ class ThreadWorker:
         self._queue.put((function, result))
         return result
 
+    def sync(self, file: Syncable) -> Deferred[None]:
+        """Have the kernel sync *file*, or else the thread."""
+        fileno = getattr(file, "fileno", None)  # files in memory have none
+        if self._kernel is None or fileno is None:
+            return self.run(file.sync_data)
+        return self._kernel.sync_data(fileno()) or self.run(file.sync_data)
+
     def stop(self) -> Deferred[None]:
         """End the thread after what was given; every call fires when it has."""
         waiter: Deferred[None] = Deferred()
-        if self._stopped is None:
-            self._stopped = Deferred()
-            if self._started:
-                self._queue.put(None)
-            else:
-                self._has_stopped = True
+        self._waiting.append(waiter)
         if self._has_stopped:
-            waiter.callback(None)
-        else:
-            self._waiting.append(waiter)
+            self._ended()
+        elif not self._stopping:
+            self._stopping = True
+            closed = succeed(None) if self._kernel is None else self._kernel.close()
+            closed.addCallback(lambda _: self._end_thread())
         return waiter
+
+    def _end_thread(self) -> None:
+        if self._started:
+            self._queue.put(None)
+        else:
+            self._ended()
 
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
@@ -124,6 +148,10 @@ class MemoryWorker:
         if self._later is not None:
             self._later(self.perform)
         return result
+
+    def sync(self, file: Syncable) -> Deferred[None]:
+        """Queue the sync of *file* for `perform`."""
+        return self.run(file.sync_data)
 
     def perform(self) -> bool:
         """Do the oldest piece of work; tell whether there was one."""
@@ -168,7 +196,7 @@ class Workers:
 
     @classmethod
     def threaded(cls, reactor: IReactorFromThreads) -> Workers:
-        """Make the workers of a real node: three threads.
+        """Make the workers of a real node: three threads, and the kernel for syncs.
 
         Python lets a thread run for `sys.getswitchinterval()` before another gets
         its turn, and the reactor thread asks for one after every system call. This
@@ -177,7 +205,7 @@ class Workers:
         if sys.getswitchinterval() > SWITCH_INTERVAL:
             sys.setswitchinterval(SWITCH_INTERVAL)
         return cls(
-            ThreadWorker(reactor, "txraft-writer"),
+            ThreadWorker(reactor, "txraft-writer", KernelSync(reactor)),
             ThreadWorker(reactor, "txraft-reader"),
             ThreadWorker(reactor, "txraft-snapshot"),
         )

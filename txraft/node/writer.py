@@ -2,12 +2,18 @@
 
 All that waits when the disk is free goes to it together, so entries per sync equal
 what arrived during the sync before. There is no other batching.
+
+Entries that need nothing but a place at the end of a file are written by the reactor
+thread itself, into the memory of the operating system, and only their sync goes on
+elsewhere: that takes less time than waking a thread. While syncs are slow, writes may
+have to wait for the disk too, and a thread makes both.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from time import perf_counter
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -15,7 +21,7 @@ from twisted.python.failure import Failure
 
 from txraft.core.entry import Entry
 from txraft.core.ready import HardState, Ready
-from txraft.interfaces import LogStore, StableStore
+from txraft.interfaces import LogStore, StableStore, TwoStepLogStore
 from txraft.node.meters import Timer
 from txraft.node.worker import Worker
 
@@ -23,6 +29,9 @@ CURRENT_TERM = b"CurrentTerm"
 LAST_VOTE_TERM = b"LastVoteTerm"
 LAST_VOTE_CANDIDATE = b"LastVoteCand"
 CLUSTER = b"Cluster"
+
+QUICK_SECONDS = 0.005
+"""A disk is quick whose last write and sync took no longer."""
 
 Operation = Callable[[], None]
 
@@ -48,7 +57,7 @@ class Writer:
 
     `synced_number` is the last durable write; `synced_index` the last entry of the
     log that is on disk and that no write which still waits takes back. `stores` times
-    what it takes to store entries, `stored` counts them.
+    what it takes to store entries, `stored` counts them. *seconds* tells the time.
     """
 
     def __init__(
@@ -59,9 +68,13 @@ class Writer:
         synced: Callable[[int], None],
         failed: Callable[[Failure], None],
         last_index: int,
+        seconds: Callable[[], float] = perf_counter,
     ) -> None:
         self._worker = worker
         self._log_store = log_store
+        self._two_step = log_store if isinstance(log_store, TwoStepLogStore) else None
+        self._seconds = seconds
+        self._took = 0.0
         self._stable_store = stable_store
         self._synced = synced
         self._failed = failed
@@ -101,6 +114,11 @@ class Writer:
         if ready.append:
             self._append(ready.append)
         self._number = ready.write_number
+        self._start()
+
+    def save(self, values: Mapping[bytes, bytes]) -> None:
+        """Queue the storing of *values* in the stable store."""
+        self._queue(lambda: self._stable_store.set_many(values))
         self._start()
 
     def delete_up_to(self, index: int) -> None:
@@ -163,18 +181,50 @@ class Writer:
         if self._busy or self._broken is not None or not self._operations:
             return
         operations, self._operations = self._operations, []
-        self._appending = None
+        appending, self._appending = self._appending, None
         self._busy = True
         number, self._coming_index = self._number, self._last_index
+        began = self._seconds()
+        done = None
+        if appending is not None and len(operations) == 1:
+            done = self._write_here(appending)
+        if done is None:
 
-        def perform() -> None:
-            for operation in operations:
-                operation()
+            def perform() -> None:
+                for operation in operations:
+                    operation()
 
-        done = self._worker.run(perform)
-        done.addCallbacks(self._done, self._broke, callbackArgs=(number,))
+            done = self._worker.run(perform)
+        done.addCallbacks(self._done, self._broke, (number, began))
 
-    def _done(self, _: None, number: int) -> None:
+    def _write_here(self, entries: list[Entry]) -> Deferred[None] | None:
+        """Write *entries* on this thread, and have the worker sync them.
+
+        Returns: None, and nothing was done, when the worker has to do it all.
+        """
+        store = self._two_step
+        if store is None or self._took > QUICK_SECONDS:
+            return None
+        began = perf_counter()
+        try:
+            file = store.write_logs(entries)
+        except Exception as error:
+            return self._worker.run(partial(_fail, error))
+        if file is None:
+            return None
+
+        def synced(failure: Failure | None) -> Failure | None:
+            if failure is None:
+                store.logs_synced()
+                self._has_stored(entries, began)
+            else:
+                store.logs_synced(failure.value)
+            return failure
+
+        return self._worker.sync(file).addBoth(synced)
+
+    def _done(self, _: None, number: int, began: float) -> None:
+        self._took = self._seconds() - began
         self._busy = False
         self.synced_number = number
         self.synced_index = self._coming_index
@@ -196,6 +246,9 @@ class Writer:
     def _store(self, entries: list[Entry]) -> None:
         began = perf_counter()
         self._log_store.store_logs(entries)
+        self._has_stored(entries, began)
+
+    def _has_stored(self, entries: list[Entry], began: float) -> None:
         self.stores.add(perf_counter() - began)
         self.stored += len(entries)
 
@@ -216,3 +269,7 @@ class Writer:
             self._log_store.delete_range(
                 first, min(index, self._log_store.last_index())
             )
+
+
+def _fail(error: Exception) -> None:
+    raise error

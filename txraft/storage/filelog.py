@@ -17,16 +17,18 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from txraft.core.entry import Entry
 from txraft.errors import LogNotFound, ProtocolError, StorageError
+from txraft.interfaces import Syncable
 from txraft.storage.filesystem import (
     TEMPORARY_SUFFIX,
     FileSystem,
     OsFileSystem,
     make_directories,
 )
-from txraft.storage.logindex import View, place_in, position_of
+from txraft.storage.logindex import LogIndex, View, place_in, position_of
 from txraft.storage.preamble import damaged
 from txraft.storage.recovery import Decode, Recovered, is_special, recover
 from txraft.storage.segment import (
@@ -42,7 +44,7 @@ from txraft.storage.segment import (
     segment_name,
     sequence_in,
 )
-from txraft.storage.tail import ALLOCATED_BYTES, RandomBytes, Tail
+from txraft.storage.tail import ALLOCATED_BYTES, LARGE_FRAME_BYTES, RandomBytes, Tail
 from txraft.wire.entries import decode_entry
 
 DEFAULT_SEGMENT_BYTES = 16 << 20
@@ -51,7 +53,8 @@ MAX_SKIPPED_BYTES = 16 << 10
 
 
 class FileLog:
-    """A `LogStore` and `RangeLogStore` in segment files in the directory *path*.
+    """A `LogStore` in segment files in the directory *path*; also a `RangeLogStore`
+    and a `TwoStepLogStore`.
 
     *identity* is that of the data directory, b"" for none; a log that was made in
     another one is refused, and one that does not say gets it with the next write.
@@ -86,7 +89,7 @@ class FileLog:
         self._piece = min(allocated_bytes, segment_bytes)
         self._decode = decode
         self._random_bytes = random_bytes
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         make_directories(self._fs, self._directory)
         recovered = recover(self._fs, self._directory, node_name, decode, identity)
         self.warnings = recovered.warnings
@@ -95,6 +98,7 @@ class FileLog:
         self._oldest = recovered.oldest or self._tail.sequence
         self._full: list[float] = [0, 0, 0.0]
         self._rotations = 0
+        self._unsynced: _Written | None = None
         self._remove_old_segments()
 
     def _begin(self, recovered: Recovered) -> Tail:
@@ -238,7 +242,47 @@ class FileLog:
         self._check_entries(entries)
         with self._final_failure():
             for batch in _batches(entries):
-                self._write_entries(batch)
+                tail = self._room_in_tail()
+                written = self._append(tail, batch)
+                tail.file.sync_data()
+                tail.synced()
+                written.enter(self._index)
+
+    def write_logs(self, entries: Sequence[Entry]) -> Syncable | None:
+        """Append entries to a file that has room for them, without a sync.
+
+        Returns: the file; None, and nothing was done, when there is no room, they are
+            more than LARGE_FRAME_BYTES, some of them replace others, or there are none.
+        Raises: as `store_logs`.
+        Thread: reactor, while the writer thread does nothing.
+        """
+        if not entries:
+            return None
+        size = self._check_entries(entries)
+        tail = self._tail
+        if (
+            size > LARGE_FRAME_BYTES
+            or self._is_full(tail)
+            or not tail.has_room(size)
+            or entries[0].index <= self._index.bounds[1]
+        ):
+            return None
+        with self._final_failure():
+            self._unsynced = self._append(tail, entries)
+        return tail.file
+
+    def logs_synced(self, error: BaseException | None = None) -> None:
+        """Let the entries of `write_logs` be read; or take no more writes.
+
+        Thread: reactor.
+        """
+        assert self._unsynced is not None, "it is called once for each write"
+        written, self._unsynced = self._unsynced, None
+        if error is None:
+            self._tail.synced()
+            written.enter(self._index)
+        elif self._failure is None:
+            self._failure = error
 
     def delete_range(self, first: int, last: int) -> None:
         """Delete a prefix or a suffix of the log.
@@ -272,7 +316,8 @@ class FileLog:
                 self._tail.finish()
         self._tail.close()
 
-    def _check_entries(self, entries: Sequence[Entry]) -> None:
+    def _check_entries(self, entries: Sequence[Entry]) -> int:
+        """Return how many bytes *entries* take. Raises: ValueError"""
         index = entries[0].index
         indexes = [entry.index for entry in entries]
         if indexes != list(range(index, index + len(entries))):
@@ -284,32 +329,25 @@ class FileLog:
         low, high = self._index.bounds
         if index < 1 or (low and not low <= index <= high + 1):
             raise ValueError(f"entry {index} leaves a gap to entries {low} to {high}")
+        return sum(sizes) + LENGTH_BYTES * len(sizes)
 
-    def _write_entries(self, entries: Sequence[Entry]) -> None:
-        first = entries[0].index
+    def _append(self, tail: Tail, entries: Sequence[Entry]) -> _Written:
         payload, places, lengths = pack_entries(entries)
-        tail = self._room_in_tail()
-        start = tail.write(FrameKind.ENTRIES, first, len(entries), payload)
-        index = self._index
-        if not index.is_empty and first <= index.view.last:
-            index.truncate(first)
-        if entries[0].term == entries[-1].term:  # terms never fall in between
-            index.note_term(first, entries[0].term)
-        else:
-            for entry in entries:
-                index.note_term(entry.index, entry.term)
-        index.special += filter(is_special, entries)
-        base = position_of(tail.sequence, start)
-        index.append(first, [base + place for place in places], lengths)
+        start = tail.append(FrameKind.ENTRIES, entries[0].index, len(entries), payload)
+        return _Written(entries, position_of(tail.sequence, start), places, lengths)
 
     def _room_in_tail(self) -> Tail:
         tail = self._tail
-        if tail.size >= self._segment_bytes or tail.directory != self._identity:
+        if self._is_full(tail):
             written = self._written()
             tail.finish()
             self._tail = self._new_segment(tail.sequence + 1, tail.chain)
             self._full, self._rotations = written, self._rotations + 1
         return self._tail
+
+    def _is_full(self, tail: Tail) -> bool:
+        """Tell whether what comes next belongs in another segment."""
+        return tail.size >= self._segment_bytes or tail.directory != self._identity
 
     def _new_segment(self, sequence: int, chain: int) -> Tail:
         salt = self._random_bytes(SALT_BYTES)
@@ -330,6 +368,7 @@ class FileLog:
 
     @contextmanager
     def _final_failure(self) -> Iterator[None]:
+        assert self._unsynced is None, "a write is under way"
         if self._failure is not None:
             raise self._failure.with_traceback(None)
         try:
@@ -337,6 +376,29 @@ class FileLog:
         except Exception as error:
             self._failure = error
             raise
+
+
+class _Written(NamedTuple):
+    """Entries that are in the file, each at its place behind *base*."""
+
+    entries: Sequence[Entry]
+    base: int
+    places: list[int]
+    lengths: list[int]
+
+    def enter(self, index: LogIndex) -> None:
+        """Enter them in *index*, now that they are durable."""
+        entries, first = self.entries, self.entries[0].index
+        if not index.is_empty and first <= index.view.last:
+            index.truncate(first)
+        if entries[0].term == entries[-1].term:  # terms never fall in between
+            index.note_term(first, entries[0].term)
+        else:
+            for entry in entries:
+                index.note_term(entry.index, entry.term)
+        index.special += filter(is_special, entries)
+        places = [self.base + place for place in self.places]
+        index.append(first, places, self.lengths)
 
 
 def _batches(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:

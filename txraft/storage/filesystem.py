@@ -105,6 +105,10 @@ class OsFile:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
+    def fileno(self) -> int:
+        """Return the descriptor, -1 after `close`."""
+        return self._descriptor
+
     def read_at(self, size: int, offset: int) -> bytes:
         """Read *size* bytes at *offset*; fewer only at the end of the file."""
         data = os.pread(self._descriptor, size, offset)

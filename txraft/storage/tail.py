@@ -26,13 +26,14 @@ changes nothing but data: from 4 KiB on that saves a third of its time
 
 LARGE_FRAME_BYTES = 64 << 10
 """A frame of more gains less by room than it costs to write zeros first: with values of
-4 KiB, 64 in flight, a third of all commits (`benchmarks.scale`)."""
+4 KiB, 64 in flight, a third of all commits (`benchmarks.scale`). It is also more than
+the reactor thread should write itself."""
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Tail:
-    """Appends frames, each with one write and one sync.
+    """Appends frames, each with one write and one sync, to `file`.
 
     *chain* is the checksum of the newest frame of the log. After an error nothing
     may be written any more: what the file holds is known only by reading it back.
@@ -49,11 +50,12 @@ class Tail:
         self.directory = header.directory
         self.size = size
         self.chain = chain
-        self._file = file
+        self.file = file
         self._seal = Seal(header.salt)
         self.frames = 0
         self.written_bytes = 0
         self.sync_seconds = 0.0
+        self._began = 0.0
 
     @classmethod
     def create(
@@ -99,13 +101,31 @@ class Tail:
         file.sync()
         return cls(file, header, scanned.end, chain, piece)
 
+    def has_room(self, size: int) -> bool:
+        """Tell whether there is room, with zeros in it, for a frame of *size* bytes
+        of payload."""
+        end = self.size + FRAME_HEADER_BYTES + size
+        return end <= self._allocated and self._piece > 0
+
     def write(
         self, kind: FrameKind, first: int, count: int = 0, payload: bytes = b""
     ) -> int:
-        """Append a frame.
+        """Append a frame and sync it.
 
         Returns: where its payload begins in the file.
         Durable: the frame, when this returns.
+        """
+        start = self.append(kind, first, count, payload)
+        self.file.sync_data()
+        self.synced()
+        return start
+
+    def append(
+        self, kind: FrameKind, first: int, count: int = 0, payload: bytes = b""
+    ) -> int:
+        """Append a frame, which is durable once `file` is synced; say so by `synced`.
+
+        Returns: where its payload begins in the file.
         """
         offset = self.size
         frame, checksum = self._seal.make(
@@ -114,22 +134,24 @@ class Tail:
         end = offset + len(frame)
         if end > self._allocated and len(frame) <= LARGE_FRAME_BYTES:
             self._make_room(end)
-        self._file.write_at(frame, offset)
-        began = perf_counter()
-        self._file.sync_data()
-        self.sync_seconds += perf_counter() - began
+        self.file.write_at(frame, offset)
+        self._began = perf_counter()
         self.frames += 1
         self.written_bytes += len(frame)
         self.size = end
         self.chain = checksum
         return offset + FRAME_HEADER_BYTES
 
+    def synced(self) -> None:
+        """Learn that the newest frame is durable."""
+        self.sync_seconds += perf_counter() - self._began
+
     def _make_room(self, end: int) -> None:
         """Allocate up to *end* and a little more; do without on a full disk."""
         if self._piece:
             self._allocated = -(-end // self._piece) * self._piece
             try:
-                self._file.allocate(self._allocated)
+                self.file.allocate(self._allocated)
             except OSError as error:
                 if error.errno not in _NO_ROOM:
                     raise
@@ -141,10 +163,10 @@ class Tail:
         Durable: that, when this returns.
         """
         if self._allocated > self.size:
-            self._file.truncate(self.size)
-            self._file.sync()
+            self.file.truncate(self.size)
+            self.file.sync()
         self.close()
 
     def close(self) -> None:
         """Release the file."""
-        self._file.close()
+        self.file.close()

@@ -70,7 +70,10 @@ class Claims:
             self._simulation.storm.role_changed(self._life)
 
     def _check_own_copy(self, role: object) -> None:
-        """Assert that a leader counts no copy of its own that is not on its disk."""
+        """Assert that a leader counts no copy of its own that is not stored.
+
+        Its next write may be under way by then.
+        """
         if not isinstance(role, Leader) or role.own_match <= self._own_copy:
             return
         self._own_copy = role.own_match
@@ -78,13 +81,17 @@ class Claims:
         assert self._own_copy <= max(life.log.last_index(), self._covered()), (
             f"{self._address} counts a copy of its own that is not stored"
         )
-        assert life.machine.broken or life.disk.is_synced(self._data / "log"), (
-            f"{self._address} counts a copy of its own that is not durable"
-        )
 
     def stored(self, previous: int | None, entries: Sequence[Entry]) -> None:
-        """Assert Log Matching of what was stored behind an entry of term *previous*."""
-        self._life.machine.has_entries = True
+        """Assert Log Matching of what was stored behind an entry of term *previous*.
+
+        And that it is durable, as all else in the log.
+        """
+        life = self._life
+        assert life.machine.broken or life.disk.is_synced(self._data / "log"), (
+            f"{self._address} takes entries for stored that are not durable"
+        )
+        life.machine.has_entries = True
         self._stored.update((entry.index, entry.term) for entry in entries)
         self._own_copy = min(self._own_copy, entries[0].index - 1)
         self._simulation.oracles.check_entries(previous, entries)
@@ -144,7 +151,6 @@ class Claims:
         by the same piece of work on the disk.
         """
         life = self._life
-        assert life.disk.is_synced(self._data / "log"), "success waits for its sync"
         if last.index <= self._covered() or (last.index, last.term) in self._stored:
             return
         assert last.index <= life.log.last_index(), (

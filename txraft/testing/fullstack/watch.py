@@ -18,7 +18,7 @@ from txraft.core.messages import (
     RequestVoteResponse,
     Response,
 )
-from txraft.interfaces import IncomingRPC, RPCHandler
+from txraft.interfaces import IncomingRPC, RPCHandler, Syncable
 from txraft.storage.filelog import FileLog
 from txraft.transport.network import NetworkTransport
 
@@ -77,6 +77,7 @@ class WatchedLog(FileLog):
     """The log on disk; it tells *stored* of entries, and of the term before them."""
 
     stored: Stored
+    _unsaid: tuple[int | None, Sequence[Entry]]
 
     def store_logs(self, entries: Sequence[Entry]) -> None:
         """Store *entries*."""
@@ -84,6 +85,17 @@ class WatchedLog(FileLog):
         super().store_logs(entries)
         if entries:
             self.stored(before, entries)
+
+    def write_logs(self, entries: Sequence[Entry]) -> Syncable | None:
+        """Write *entries*, which are stored only once they are synced."""
+        self._unsaid = (self._term_at(entries[0].index - 1), entries)
+        return super().write_logs(entries)
+
+    def logs_synced(self, error: BaseException | None = None) -> None:
+        """Learn that they are."""
+        super().logs_synced(error)
+        if error is None:
+            self.stored(*self._unsaid)
 
     def _term_at(self, index: int) -> int | None:
         """Return the term of the entry at *index*; None if that is not here."""

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from txraft.errors import RaftShutdown
+from txraft.interfaces import Syncable
 from txraft.testing.fullstack.disk import READS, PowerFailed, SimulatedDisk
 from txraft.testing.schedule import Schedule
 
@@ -49,6 +50,10 @@ class DiskWorker:
         if len(self._jobs) == 1:
             self._wait()
         return result
+
+    def sync(self, file: Syncable) -> Deferred[None]:
+        """Sync *file* after all that was given before."""
+        return self.run(file.sync_data)
 
     def stop(self) -> Deferred[None]:
         """Finish what was given, then refuse more."""
