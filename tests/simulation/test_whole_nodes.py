@@ -19,7 +19,7 @@ from txraft.testing.fullstack.machine import KINDS
 from txraft.testing.fullstack.simulation import FullSimulation
 from txraft.testing.fullstack.storm import POINTS
 
-SEEDS = range(24)
+SEEDS = range(60, 84)
 FILE = Path("/file")
 
 
