@@ -19,10 +19,11 @@ from txraft.storage.segment import (
 
 RandomBytes = Callable[[int], bytes]
 
-ALLOCATED_BYTES = 1 << 20
+ALLOCATED_BYTES = 256 << 10
 """Room is made in pieces of this size, by writing zeros. A sync of what replaces them
 changes nothing but data: from 4 KiB on that saves a third of its time
-(`benchmarks.disk`)."""
+(`benchmarks.disk`). Whoever waits for the sync of a new piece waits for its zeros too:
+with 1 MiB, 64 in flight, one commit in a hundred took 5.5 ms instead of 4."""
 
 LARGE_FRAME_BYTES = 64 << 10
 """A frame of more gains less by room than it costs to write zeros first: with values of
