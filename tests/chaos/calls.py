@@ -17,11 +17,17 @@ from tempfile import NamedTemporaryFile
 from tests.chaos.node import Node
 
 EIO = "Input/output error"
-SYNCS = ("fdatasync", "fsync,fdatasync")
-"""Those of the log alone, or of snapshots, terms and directories as well."""
+SYNCS = ("io_submit,fdatasync", "io_submit,fsync,fdatasync")
+"""Those of the log alone, or of snapshots, terms and directories as well.
+
+A kernel that takes no sync by `io_submit` has begun none, and a thread makes it.
+"""
 
 FAILED = re.compile(r"sync\(\d+<([^>]*)>\).*INJECTED")
-CHANGES = ("pwrite64", "fdatasync", "fsync", "rename", "ftruncate", "unlink", "mkdir")
+CHANGES = (
+    *("pwrite64", "io_submit", "fdatasync", "fsync"),
+    *("rename", "ftruncate", "unlink", "mkdir"),
+)
 FAULT_SECONDS = 4.0
 END_SECONDS = 60.0
 DETACH_SECONDS = 5.0

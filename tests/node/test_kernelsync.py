@@ -217,13 +217,15 @@ class Unavailable(FakeKernelCase):
         self.successResultOf(kernel.close())
 
     def test_without_the_package(self) -> None:
-        """That is said once."""
+        """That is said once, when the node is made."""
         replace_aio(self, None)
 
-        [said] = self.assertUnavailable(self.kernel)
+        with capturedLogs() as events:
+            kernel = KernelSync(self.reactor)
 
+        [said] = [str(formatEvent(event)) for event in events]
         self.assertIn("A thread syncs the log, not the kernel: ", said)
-        self.assertEqual(self.assertUnavailable(self.kernel), [])
+        self.assertEqual(self.assertUnavailable(kernel), [])
         self.assertEqual(self.reactor.readers, [])
 
     def test_without_a_queue(self) -> None:
