@@ -281,8 +281,8 @@ MUTANTS = (
     Mutant(
         name="a failed sync by the kernel is taken for a success",
         path="node/kernelsync.py",
-        old="self._under_way.pop(number).callback(_outcome(result))",
-        new="self._under_way.pop(number).callback(None)",
+        old="done.callback(_outcome(result))",
+        new="done.callback(None)",
         caught_by="tests.node.test_kernelsync.Ends.test_failed_sync",
     ),
     Mutant(

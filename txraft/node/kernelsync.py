@@ -40,9 +40,8 @@ class KernelSync:
         self._reactor = cast(IReactorFDSet, reactor)
         self._context: Context | None = None
         self._unavailable = False
-        self._under_way: dict[int, Deferred[None]] = {}
-        self._number = 0
-        self._ended: list[tuple[int, int]] = []
+        self._under_way: set[Deferred[None]] = set()
+        self._ended: list[tuple[Deferred[None], int]] = []
         self._closing: list[Deferred[None]] = []
         if not IReactorFDSet.providedBy(reactor):
             self._unavailable = True
@@ -64,15 +63,15 @@ class KernelSync:
         if self._unavailable or (self._context is None and not self._open()):
             return None
         assert self._context is not None, "it was opened"
-        number = self._number = self._number + 1
+        done: Deferred[None] = Deferred()
         operation = self._make_sync(descriptor)
-        operation.set_callback(lambda result: self._ended.append((number, result)))
+        operation.set_callback(lambda result: self._ended.append((done, result)))
         try:
             self._context.submit(operation)
         except Exception as error:  # one for each errno; none is OSError
             self._give_up(error)
             return None
-        done = self._under_way[number] = Deferred()
+        self._under_way.add(done)
         return done
 
     def _open(self) -> bool:
@@ -120,8 +119,9 @@ class KernelSync:
             self._context.poll()
         self._context.process_events()
         ended, self._ended = self._ended, []
-        for number, result in ended:
-            self._under_way.pop(number).callback(_outcome(result))
+        for done, result in ended:
+            self._under_way.remove(done)
+            done.callback(_outcome(result))
         self._close_if_done()
 
     def logPrefix(self) -> str:
@@ -131,8 +131,8 @@ class KernelSync:
     def connectionLost(self, reason: Failure) -> None:
         """Fail all syncs: the reactor has dropped this."""
         self._unavailable = True
-        under_way, self._under_way = self._under_way, {}
-        for done in under_way.values():
+        under_way, self._under_way = self._under_way, set()
+        for done in under_way:
             done.errback(reason)
         self._close_if_done()
 

@@ -244,8 +244,7 @@ class FileLog:
             for batch in _batches(entries):
                 tail = self._room_in_tail()
                 written = self._append(tail, batch)
-                tail.file.sync_data()
-                tail.synced()
+                tail.sync()
                 written.enter(self._index)
 
     def write_logs(self, entries: Sequence[Entry]) -> Syncable | None:

@@ -117,15 +117,15 @@ class Tail:
         Durable: the frame, when this returns.
         """
         start = self.append(kind, first, count, payload)
-        self.file.sync_data()
-        self.synced()
+        self.sync()
         return start
 
     def append(
         self, kind: FrameKind, first: int, count: int = 0, payload: bytes = b""
     ) -> int:
-        """Append a frame, which is durable once `file` is synced; say so by `synced`.
+        """Append a frame, which is durable after `sync`.
 
+        Whoever syncs `file` himself says so by `synced`.
         Returns: where its payload begins in the file.
         """
         offset = self.size
@@ -142,6 +142,11 @@ class Tail:
         self.size = end
         self.chain = checksum
         return offset + FRAME_HEADER_BYTES
+
+    def sync(self) -> None:
+        """Sync the newest frame. Durable: it, when this returns."""
+        self.file.sync_data()
+        self.synced()
 
     def synced(self) -> None:
         """Learn that the newest frame is durable."""
