@@ -132,25 +132,27 @@ class Member:
         bootstrap: bool = False,
         recover: bool = False,
         imported: Path | None = None,
+        heartbeat: float = HEARTBEAT,
     ) -> None:
         """Start the process and wait until it answers.
 
         *bootstrap* founds a cluster of those in `peers.json`, *recover* makes them
         the membership of the data that are there, *imported* is a data directory
         whose snapshot they begin with; for Go it is one of its own, recovered.
+        A Go server campaigns when it has missed its leader for *heartbeat* seconds.
         """
         self.directory.mkdir(exist_ok=True)
         if self.kind == "go":
             if imported is not None:
                 shutil.copytree(imported / "snapshots", self.directory / "snapshots")
-            command = self._go(bootstrap, recover or imported is not None)
+            command = self._go(bootstrap, recover or imported is not None, heartbeat)
         else:
             command = self._python(bootstrap, recover, imported)
         with self.directory.with_suffix(".log").open("ab") as log:
             self.process = subprocess.Popen(command, cwd=CHECKOUT, stderr=log)
         wait_until(f"{self.id} answers", self._answers)
 
-    def _go(self, bootstrap: bool, recover: bool) -> list[str]:
+    def _go(self, bootstrap: bool, recover: bool, heartbeat: float) -> list[str]:
         peers = str(self.directory / "peers.json")
         return [
             str(go_program()),
@@ -159,7 +161,7 @@ class Member:
             f"-id={self.id}",
             f"-control={self.control}",
             f"-protocol={self.protocol}",
-            f"-heartbeat={round(HEARTBEAT * 1000)}",
+            f"-heartbeat={round(heartbeat * 1000)}",
             f"-trailing={self.config.get('trailing_logs', 10240)}",
             *self._go_tls(),
             *([f"-bootstrap={peers}"] if bootstrap else []),
@@ -386,27 +388,43 @@ class InteropTestCase(SynchronousTestCase):
         raise AssertionError(f"{member.id} does not get to lead")
 
     def hand_over(self, leader: Member, member: Member) -> None:
-        """Transfer leadership if the protocol version has it, or restart servers.
-
-        A Go server grants no vote before it has missed the leader for so long that it
-        campaigns itself; one that has just started knows no leader. So for a Python
-        server to win, all Go servers are restarted.
-        """
+        """Transfer leadership if the protocol version has it, or restart servers."""
         if leader.kind == "python" or leader.protocol == 3:
             try:
                 leader.ask("transfer", **member.names)
             except Refused:
                 time.sleep(HEARTBEAT)
+        elif member.kind == "go":
+            leader.kill()
+            self.leader()
+            leader.start()
         else:
-            restarted = [leader]
-            if member.kind == "python":
-                restarted = [m for m in self.running if m.kind == "go"]
-            for stopped in restarted:
-                stopped.kill()
-            if restarted == [leader]:
-                self.leader()
-            for stopped in restarted:
-                stopped.start()
+            self.let_python_win(member)
+
+    def let_python_win(self, member: Member) -> None:
+        """Make all Go servers forget their leader; return when a Python server leads.
+
+        A Go server grants no vote before it has missed the leader for so long that it
+        campaigns itself; one that has just started knows no leader. So they start with
+        more patience than *member*, which holds all of their entries by then: otherwise
+        who wins would be left to chance. In the end they start as they were.
+        """
+        others = [other for other in self.running if other.kind == "go"]
+
+        def holds_all() -> bool:
+            last = int(member.ask("status")["last"])
+            return all(last >= other.ask("status")["last"] for other in others)
+
+        wait_until(f"{member.id} holds all entries", holds_all)
+        for other in others:
+            other.kill()
+        for other in others:
+            other.start(heartbeat=PATIENCE)
+        wait_until("a Python server leads", lambda: self.leader().kind == "python")
+        for other in others:
+            other.kill()
+            other.start()
+            self.leader()
 
     def wait_equal(self) -> dict[str, Any]:
         """Wait until all that run have applied the same; return what."""
