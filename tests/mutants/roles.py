@@ -171,8 +171,8 @@ MUTANTS = (
     Mutant(
         name="a leader counts its own copy before it is durable",
         path="core/leader.py",
-        old="return self.own_match",
-        new="return self.consensus.log.last_index",
+        old="                self.own_match\n                if",
+        new="                consensus.log.last_index\n                if",
         caught_by="tests.core.test_leader.Commitment.test_commit_needs_a_quorum_of_durable_copies",
         seed=2,
     ),
@@ -186,15 +186,15 @@ MUTANTS = (
     Mutant(
         name="non-voters count for commitment",
         path="core/leader.py",
-        old="voters = consensus.configuration.voters\n        agreed",
-        new="voters = consensus.configuration.addresses\n        agreed",
+        old="in consensus.configuration.voters\n            ]\n        )\n        if agreed",
+        new="in consensus.configuration.addresses\n            ]\n        )\n        if agreed",
         caught_by="tests.core.test_membership.Newcomers.test_nonvoter_gets_entries_and_counts_for_nothing",
     ),
     Mutant(
         name="answers to an earlier term's requests count",
         path="core/leader.py",
-        old="if request.term != self.consensus.term:\n            return\n        match request, r",
-        new="if False:\n            return\n        match request, r",
+        old="if request.term != self.consensus.term:\n            return\n        match request:\n            case Replicate() if isinstance",
+        new="if False:\n            return\n        match request:\n            case Replicate() if isinstance",
         caught_by="tests.core.test_replication.Pipelining.test_response_of_an_earlier_leadership_does_not_count",
     ),
     Mutant(
@@ -280,7 +280,7 @@ MUTANTS = (
     Mutant(
         name="a removed leader stays",
         path="core/leader.py",
-        old="if self._removal_is_committed():",
+        old="if not self._votes and self._removal_is_committed():",
         new="if False:",
         caught_by="tests.core.test_membership.SelfRemoval.test_removal_committed_tells_all_and_steps_down",
         seed=21,
@@ -309,14 +309,14 @@ MUTANTS = (
     Mutant(
         name="entries are taken during a transfer",
         path="core/leader.py",
-        old="if entries and self.transferee is None and is_voter:",
-        new="if entries and is_voter:",
+        old="if entries and self.transferee is None and self._votes:",
+        new="if entries and self._votes:",
         caught_by="tests.core.test_transfer.Transfers.test_transfer_accepts_no_entries_meanwhile",
     ),
     Mutant(
         name="a leader that was removed takes entries",
         path="core/leader.py",
-        old="if entries and self.transferee is None and is_voter:",
+        old="if entries and self.transferee is None and self._votes:",
         new="if entries and self.transferee is None:",
         caught_by="tests.core.test_membership.SelfRemoval.test_removal_leads_on_until_committed",
     ),
@@ -403,8 +403,8 @@ MUTANTS = (
     Mutant(
         name="a removed leader counts its own copy",
         path="core/leader.py",
-        old="agreed_value(self._match_of(address) for address in voters)",
-        new="agreed_value(\n            self._match_of(address) for address in (*voters, consensus.address)\n        )",
+        old="                for address in consensus.configuration.voters\n            ]\n        )\n        if agreed",
+        new="                for address in (*consensus.configuration.voters, consensus.address)\n            ]\n        )\n        if agreed",
         caught_by="tests.core.test_membership.SelfRemoval.test_removal_does_not_count_the_leader",
     ),
 )

@@ -85,8 +85,8 @@ MUTANTS = (
     Mutant(
         name="a failed write of the log is tried again",
         path="storage/filelog.py",
-        old="            self._failure = error\n            raise\n\n\nclass _Written",
-        new="            raise\n\n\nclass _Written",
+        old="        if isinstance(error, Exception):\n            self.failure = error\n",
+        new="        del error\n",
         caught_by="tests.storage.test_filelog.Failures.test_new_segment_without_space",
     ),
     Mutant(
@@ -239,8 +239,8 @@ MUTANTS = (
     Mutant(
         name="what is not synced yet is read",
         path="storage/filelog.py",
-        old="            self._unsynced = self._append(tail, entries)\n",
-        new="            self._unsynced = self._append(tail, entries)\n            self._unsynced.enter(self._index)\n",
+        old="            self._writes.unsynced = self._append(tail, entries)\n",
+        new="            self._writes.unsynced = self._append(tail, entries)\n            self._writes.unsynced.enter(self._index)\n",
         caught_by="tests.storage.test_two_steps.Writing.test_entries_are_read_once_they_are_synced",
     ),
     Mutant(
@@ -267,7 +267,7 @@ MUTANTS = (
     Mutant(
         name="a write begins while another is not synced",
         path="storage/filelog.py",
-        old='        assert self._unsynced is None, "a write is under way"\n',
+        old='        assert self.unsynced is None, "a write is under way"\n',
         new="",
         caught_by="tests.storage.test_two_steps.Refusing.test_another_write_meanwhile",
     ),

@@ -369,8 +369,8 @@ class Consensus:
                 self.cluster = self.cluster or cluster
 
     def draw_election_timeout(self, least: int) -> int:
-        """Draw a timeout between once and twice *least* ticks."""
-        return self.random.randint(least, 2 * least - 1) if least > 1 else 1
+        """Draw a timeout of at least once and less than twice *least* ticks."""
+        return least + self.random.randrange(least)
 
     def draw_short_wait(self) -> int:
         """Draw the ticks after which to campaign where there is surely no leader."""
@@ -440,9 +440,11 @@ class Consensus:
         A granted pre-vote names the term it is for, which nobody is in yet.
         """
         term = response_term(response)
+        if term <= self.term:
+            return False
         if isinstance(response, RequestPreVoteResponse) and response.granted:
             return False
-        return self.term < term <= self.term + MAX_TERM_JUMP
+        return term <= self.term + MAX_TERM_JUMP
 
     def follow(self, term: int, leader: str) -> Follower | None:
         """Follow the leader of *term*; None if that is this server itself."""

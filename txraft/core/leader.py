@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from txraft.core.consensus import Consensus
 
 
+OF_A_LEADER = (Replicate, Heartbeat, SendSnapshot)
+"""What a leader sends to keep its followers, each with its term."""
+
+
 class Resignation(NamedTuple):
     """Why a leader gave up, in ticks.
 
@@ -62,6 +66,7 @@ class Leader(BaseRole):
         self.first_index = consensus.log.last_index + 1
         self._round = 0
         self._lives = 0
+        self._votes = True
         self._verifying: list[tuple[object, int]] = []
         self._follow_configuration()
 
@@ -85,8 +90,7 @@ class Leader(BaseRole):
 
     def propose(self, entries: Sequence[Entry]) -> None:
         """Append *entries*, unless this leader is about to go."""
-        is_voter = self.consensus.configuration.is_voter(self.consensus.address)
-        if entries and self.transferee is None and is_voter:
+        if entries and self.transferee is None and self._votes:
             self._append(entries)
 
     def _append(self, entries: Sequence[Entry]) -> None:
@@ -107,11 +111,15 @@ class Leader(BaseRole):
         )
 
     def configuration_changed(self) -> None:
-        """Send to new servers; keep telling removed ones until they know."""
+        """Send to new servers; keep telling removed ones until they know.
+
+        Called for every entry with a configuration; a leader drops none of them.
+        """
         self._follow_configuration()
 
     def _follow_configuration(self) -> None:
         consensus = self.consensus
+        self._votes = consensus.configuration.is_voter(consensus.address)
         members = set(consensus.configuration.addresses)
         for address in consensus.configuration.addresses:
             known = self.followers.get(address)
@@ -137,11 +145,6 @@ class Leader(BaseRole):
         self.own_match = max(self.own_match, index)
         self._commit_what_a_quorum_has(self.own_match)
 
-    def _match_of(self, address: str) -> int:
-        if address == self.consensus.address:
-            return self.own_match
-        return self.followers[address].match
-
     def _commit_what_a_quorum_has(self, copied: int) -> None:
         """Commit by counting copies, but only entries of this leader's own term.
 
@@ -151,8 +154,14 @@ class Leader(BaseRole):
         consensus = self.consensus
         if copied <= consensus.commit_index:
             return
-        voters = consensus.configuration.voters
-        agreed = agreed_value(self._match_of(address) for address in voters)
+        agreed = agreed_value(
+            [
+                self.own_match
+                if address == consensus.address
+                else self.followers[address].match
+                for address in consensus.configuration.voters
+            ]
+        )
         if agreed <= consensus.commit_index or agreed < self.first_index:
             return
         consensus.commit(agreed)
@@ -214,21 +223,20 @@ class Leader(BaseRole):
         """Send heartbeats and entries that are due, and step down if removed."""
         consensus = self.consensus
         for address, progress in self.followers.items():
-            self._send_heartbeat(address, progress)
+            if self._verifying or progress.heartbeat_due <= consensus.now:
+                self._send_heartbeat(address, progress)
             replicate(consensus, address, progress)
         self._tell_transferee()
-        if self._removal_is_committed():
+        if not self._votes and self._removal_is_committed():
             consensus.become_follower(consensus.term, None)
 
     def _removal_is_committed(self) -> bool:
-        """Tell whether this leader votes no more, and has said so for a while.
+        """Tell whether this leader, who votes no more, has said so for a while.
 
         Source: Raft dissertation §4.2.2.
         """
         consensus = self.consensus
         history = consensus.configurations
-        if history.latest.is_voter(consensus.address):
-            return False
         if history.latest_index > consensus.commit_index:
             return False
         if self._leave_by is None:
@@ -275,18 +283,16 @@ class Leader(BaseRole):
     def response(self, peer: str, request: OutgoingRequest, response: Response) -> None:
         """Take an answer to a request of this term."""
         progress = self.followers.get(peer)
-        if progress is None or not isinstance(
-            request, Heartbeat | Replicate | SendSnapshot
-        ):
+        if progress is None or not isinstance(request, OF_A_LEADER):
             return
         if request.term != self.consensus.term:
             return
-        match request, response:
-            case Heartbeat(), AppendEntriesResponse():
-                self._heartbeat_answered(progress, request, response)
-            case Replicate(), AppendEntriesResponse():
+        match request:
+            case Replicate() if isinstance(response, AppendEntriesResponse):
                 self._entries_answered(peer, progress, request, response)
-            case SendSnapshot(), InstallSnapshotResponse():
+            case Heartbeat() if isinstance(response, AppendEntriesResponse):
+                self._heartbeat_answered(progress, request, response)
+            case SendSnapshot() if isinstance(response, InstallSnapshotResponse):
                 self._snapshot_answered(progress, request, response)
 
     def _heartbeat_answered(
@@ -374,9 +380,7 @@ class Leader(BaseRole):
         progress = self.followers.get(peer)
         if isinstance(request, TimeoutNowRequest) and peer == self.transferee:
             self._end_transfer()
-        if progress is None or not isinstance(
-            request, Heartbeat | Replicate | SendSnapshot
-        ):
+        if progress is None or not isinstance(request, OF_A_LEADER):
             return
         if request.term != self.consensus.term:
             return

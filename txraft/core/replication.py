@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
 def replicate(consensus: Consensus, address: str, progress: Progress) -> None:
     """Send as many requests as the follower's mode allows."""
-    if (
-        progress.mode is Mode.REPLICATE
-        and progress.next > consensus.log.last_index
-        and progress.inflight
-    ):
-        return  # all there is is on its way: the usual case, by far
-    while not _is_paused(consensus, progress) and _has_news_for(consensus, progress):
+    while True:
+        if (
+            progress.mode is Mode.REPLICATE
+            and progress.next > consensus.log.last_index
+            and progress.inflight
+        ):
+            return  # all there is is on its way: the usual case, by far
+        if _is_paused(consensus, progress) or not _has_news_for(consensus, progress):
+            return
         prev_term = consensus.log.term_at(progress.next - 1)
         if prev_term is None:
             _send_snapshot(consensus, address, progress)

@@ -266,7 +266,8 @@ class Shell:
             self._act(self.consensus.ready())
         except Exception:
             self._broken()
-        self._settle_refused()
+        if self._refused:
+            self._settle_refused()
 
     def _broken(self) -> None:
         self._owner.stop_because("an invariant of consensus broke", Failure())
@@ -338,7 +339,8 @@ class Shell:
         self.consensus.resident_from = self.tail.first
 
     def _act(self, ready: Ready) -> None:
-        self._dispatch(ready.send)
+        if ready.send:
+            self._dispatch(ready.send)
         if ready.has_write:
             self.writer.write(ready)
         if ready.after_sync:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,7 +89,7 @@ class FileLog:
         self._piece = min(allocated_bytes, segment_bytes)
         self._decode = decode
         self._random_bytes = random_bytes
-        self._failure: BaseException | None = None
+        self._writes = _Writes()
         make_directories(self._fs, self._directory)
         recovered = recover(self._fs, self._directory, node_name, decode, identity)
         self.warnings = recovered.warnings
@@ -98,7 +98,6 @@ class FileLog:
         self._oldest = recovered.oldest or self._tail.sequence
         self._full: list[float] = [0, 0, 0.0]
         self._rotations = 0
-        self._unsynced: _Written | None = None
         self._remove_old_segments()
 
     def _begin(self, recovered: Recovered) -> Tail:
@@ -240,7 +239,7 @@ class FileLog:
         if not entries:
             return
         self._check_entries(entries)
-        with self._final_failure():
+        with self._writes:
             for batch in _batches(entries):
                 tail = self._room_in_tail()
                 written = self._append(tail, batch)
@@ -266,8 +265,8 @@ class FileLog:
             or entries[0].index <= self._index.bounds[1]
         ):
             return None
-        with self._final_failure():
-            self._unsynced = self._append(tail, entries)
+        with self._writes:
+            self._writes.unsynced = self._append(tail, entries)
         return tail.file
 
     def logs_synced(self, error: BaseException | None = None) -> None:
@@ -275,13 +274,14 @@ class FileLog:
 
         Thread: reactor.
         """
-        assert self._unsynced is not None, "it is called once for each write"
-        written, self._unsynced = self._unsynced, None
+        writes = self._writes
+        assert writes.unsynced is not None, "it is called once for each write"
+        written, writes.unsynced = writes.unsynced, None
         if error is None:
             self._tail.synced()
             written.enter(self._index)
-        elif self._failure is None:
-            self._failure = error
+        elif writes.failure is None:
+            writes.failure = error
 
     def delete_range(self, first: int, last: int) -> None:
         """Delete a prefix or a suffix of the log.
@@ -297,7 +297,7 @@ class FileLog:
             return
         if low < first and last < high:
             raise ValueError(f"entries {first} to {last} are within {low} to {high}")
-        with self._final_failure():
+        with self._writes:
             if first == low:
                 self._room_in_tail().write(FrameKind.FIRST_INDEX, last + 1)
                 self._index.advance(last + 1)
@@ -308,8 +308,8 @@ class FileLog:
 
     def close(self) -> None:
         """Release the file; later writes raise StorageError. Idempotent."""
-        failed, closed = self._failure, f"{self._directory}: the log is closed"
-        self._failure = failed or StorageError(closed)
+        failed, closed = self._writes.failure, f"{self._directory}: the log is closed"
+        self._writes.failure = failed or StorageError(closed)
         if failed is None:
             with suppress(OSError):  # the next start gives the room back otherwise
                 self._tail.finish()
@@ -365,16 +365,26 @@ class FileLog:
             self._fs.sync_directory(self._directory)
             self._oldest += 1
 
-    @contextmanager
-    def _final_failure(self) -> Iterator[None]:
-        assert self._unsynced is None, "a write is under way"
-        if self._failure is not None:
-            raise self._failure.with_traceback(None)
-        try:
-            yield
-        except Exception as error:
-            self._failure = error
-            raise
+
+class _Writes:
+    """What each write to a log is a `with` block of.
+
+    The first `failure` is final: every later write raises it again. `unsynced` is
+    what was written and is not durable yet; until it is, nothing else is written.
+    """
+
+    def __init__(self) -> None:
+        self.failure: BaseException | None = None
+        self.unsynced: _Written | None = None
+
+    def __enter__(self) -> None:
+        assert self.unsynced is None, "a write is under way"
+        if self.failure is not None:
+            raise self.failure.with_traceback(None)
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, Exception):
+            self.failure = error
 
 
 class _Written(NamedTuple):

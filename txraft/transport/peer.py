@@ -149,11 +149,13 @@ class PeerProtocol(Connection):
             self.refuse(str(error))
             return
         self._read()
-        self._watch_progress()
-        self._count_buffered()
-
-    def _count_buffered(self) -> None:
         held = 0 if self.lost else self._reader.pending_bytes
+        if held or self._reader.body_left:
+            self._watch_progress()
+        if held != self.buffered_bytes:
+            self._count_buffered(held)
+
+    def _count_buffered(self, held: int) -> None:
         self._factory.buffered_bytes += held - self.buffered_bytes
         self.buffered_bytes = held
         limit = self._factory.connection_limits.max_buffered_bytes
@@ -204,7 +206,7 @@ class PeerProtocol(Connection):
         self._pause_or_resume()
 
     def _read_one(self) -> bool:
-        """Read one request or one piece of a body; tell whether there was one."""
+        """Read one request or one piece of a body; tell whether there may be more."""
         if self._body is not None:
             return self._read_body(self._body)
         before = self._reader.pending_bytes
@@ -213,14 +215,15 @@ class PeerProtocol(Connection):
             return False
         self._requests += 1
         self._check_sender(request)
-        size = before - self._reader.pending_bytes
+        left = self._reader.pending_bytes
+        size = before - left
         if type(request) is InstallSnapshotRequest:
             self._body = IncomingBody(request.size, self.flow_changed)
         rpc = PeerRequest(request, self._body, self, size)
         self._unanswered.append(rpc)
         self._unanswered_bytes += size
         self._factory.deliver(rpc)
-        return True
+        return left > 0 or self._body is not None
 
     def _check_sender(self, request: Request) -> None:
         """Let one sender use this connection, and only while it may.

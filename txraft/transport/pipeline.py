@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
@@ -65,8 +65,9 @@ class NetworkPipeline:
                 CallTimedOut(f"{link.target} left {link.unsent_bytes} bytes unread")
             )
         deadline = self._clock.seconds() + self._timeout
-        answer = link.send(self._encoder.encode(request), APPEND_ENTRIES, deadline)
-        return cast("Deferred[AppendEntriesResponse]", answer)
+        encoded = self._encoder.encode(request)
+        answer: Deferred[Any] = link.send(encoded, APPEND_ENTRIES, deadline)
+        return answer
 
     def close(self) -> None:
         """Close the connection; requests in flight fail with PipelineShutdown."""

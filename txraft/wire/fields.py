@@ -78,9 +78,9 @@ def header_in(fields: Fields) -> Header:
         integer(fields, b"ProtocolVersion") if b"ProtocolVersion" in fields else None,
         text(fields, b"ID") if b"ID" in fields else None,
         text(fields, b"Addr") if b"Addr" in fields else None,
-        raw(fields, b"Cluster"),
-        raw(fields, b"Incarnation"),
-        raw(fields, b"Incarnations"),
+        raw(fields, b"Cluster") if b"Cluster" in fields else None,
+        raw(fields, b"Incarnation") if b"Incarnation" in fields else None,
+        raw(fields, b"Incarnations") if b"Incarnations" in fields else None,
     )
 
 

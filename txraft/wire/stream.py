@@ -145,6 +145,8 @@ class _Reader:
     def _message_ended(self) -> None:
         self._start = self._unpacker.tell()
         self._maps = self._lists = 0
+        if self._start == self._fed:
+            self._piece = b""
 
     def _count_map(self, value: dict[Any, Any]) -> dict[Any, Any]:
         self._maps += 1
@@ -182,7 +184,6 @@ class RequestReader(_Reader):
         if self._kind is None:
             byte = self._unpacker.read_bytes(1)
             if not byte:
-                self._piece = b""
                 return None
             self._kind = self._checked_kind(byte[0])
         try:
@@ -247,7 +248,7 @@ class ResponseReader(_Reader):
         return error, decode_response(kind, _map_or_nil(fields))
 
     def _checked_error(self, value: object) -> str:
-        if value is None:
+        if value is None or value == b"":
             return ""
         if type(value) is bytes:
             return address_from_bytes(value)
