@@ -148,14 +148,14 @@ MUTANTS = (
     Mutant(
         name="a commit index is told beyond what was read",
         path="node/outbox.py",
-        old="commit = min(message.commit, last)",
-        new="commit = message.commit",
+        old="commit=min(message.commit, last)",
+        new="commit=message.commit",
         caught_by="tests.node.test_outbox.Fetching.test_entries_that_must_be_read_first",
     ),
     Mutant(
         name="entries read for an earlier term are sent",
         path="node/outbox.py",
-        old="if self._stopped or not self._inbox.leads(message.term):",
+        old="if not self._stopped and self._inbox.leads(message.term):",
         new="if self._stopped:",
         caught_by="tests.node.test_outbox.Fetching.test_entries_read_after_leadership_ended",
     ),

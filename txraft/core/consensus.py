@@ -38,7 +38,6 @@ from txraft.core.messages import (
     Response,
     TimeoutNowRequest,
     TimeoutNowResponse,
-    response_term,
 )
 from txraft.core.ready import (
     HardState,
@@ -165,8 +164,8 @@ class Consensus:
 
     def response(self, peer: str, request: OutgoingRequest, response: Response) -> None:
         """Take the answer of *peer* to *request*, which this server sent."""
-        if self._is_newer_term(response):
-            self.become_follower(response_term(response), None)
+        if response.term > self.term and self._counts(response):
+            self.become_follower(response.term, None)
         else:
             self.role.response(peer, request, response)
 
@@ -434,17 +433,14 @@ class Consensus:
             "join: true"
         )
 
-    def _is_newer_term(self, response: Response) -> bool:
-        """Tell whether *response* speaks of a term that ends this server's role.
+    def _counts(self, response: Response) -> bool:
+        """Tell whether the newer term of *response* ends this server's role.
 
         A granted pre-vote names the term it is for, which nobody is in yet.
         """
-        term = response_term(response)
-        if term <= self.term:
-            return False
         if isinstance(response, RequestPreVoteResponse) and response.granted:
             return False
-        return term <= self.term + MAX_TERM_JUMP
+        return response.term <= self.term + MAX_TERM_JUMP
 
     def follow(self, term: int, leader: str) -> Follower | None:
         """Follow the leader of *term*; None if that is this server itself."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry
@@ -171,8 +172,9 @@ class TimeoutNowRequest:
 
 @dataclass(frozen=True, slots=True)
 class TimeoutNowResponse:
-    """Answer to TimeoutNow, sent before the election starts."""
+    """Answer to TimeoutNow, sent before the election starts. It names no term."""
 
+    term: ClassVar[int] = 0
     header: Header = NO_HEADER
 
 
@@ -190,8 +192,3 @@ Response = (
     | InstallSnapshotResponse
     | TimeoutNowResponse
 )
-
-
-def response_term(response: Response) -> int:
-    """Return the term that *response* names, 0 if its kind names none."""
-    return 0 if isinstance(response, TimeoutNowResponse) else response.term

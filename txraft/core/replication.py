@@ -26,13 +26,16 @@ def replicate(consensus: Consensus, address: str, progress: Progress) -> None:
             and progress.inflight
         ):
             return  # all there is is on its way: the usual case, by far
-        if _is_paused(consensus, progress) or not _has_news_for(consensus, progress):
+        if _is_paused(consensus, progress):
+            return
+        end = _end_for(consensus, progress)
+        if not _has_news_for(consensus, progress, end):
             return
         prev_term = consensus.log.term_at(progress.next - 1)
         if prev_term is None:
             _send_snapshot(consensus, address, progress)
             return
-        _send_entries(consensus, address, progress, prev_term)
+        _send_entries(consensus, address, progress, prev_term, end)
 
 
 def _is_paused(consensus: Consensus, progress: Progress) -> bool:
@@ -44,13 +47,12 @@ def _is_paused(consensus: Consensus, progress: Progress) -> bool:
     return progress.inflight >= limit or progress.wait_until > consensus.now
 
 
-def _has_news_for(consensus: Consensus, progress: Progress) -> bool:
-    """Tell whether there are entries to send, or news without any.
+def _has_news_for(consensus: Consensus, progress: Progress, end: int) -> bool:
+    """Tell whether there are entries up to *end* to send, or news without any.
 
     The commit index is said again once in a while: a follower that restarted
     between two heartbeats has forgotten it, and heartbeats do not carry it.
     """
-    end = _end_for(consensus, progress)
     if progress.next <= end or progress.mode is Mode.PROBE:
         return True
     if progress.inflight:
@@ -69,10 +71,10 @@ def _end_for(consensus: Consensus, progress: Progress) -> int:
 
 
 def _send_entries(
-    consensus: Consensus, address: str, progress: Progress, prev_term: int
+    consensus: Consensus, address: str, progress: Progress, prev_term: int, end: int
 ) -> None:
-    """Send one request, with the entries that fit or with none."""
-    last = _last_to_send(consensus, progress)
+    """Send one request, with as many of the entries up to *end* as fit, or none."""
+    last = _last_to_send(consensus, progress, end)
     commit = min(consensus.commit_index, last)
     resident = progress.next >= consensus.resident_from
     request = Replicate(
@@ -93,9 +95,8 @@ def _send_entries(
     consensus.send(address, request)
 
 
-def _last_to_send(consensus: Consensus, progress: Progress) -> int:
-    most = progress.next + consensus.options.max_append_entries - 1
-    last = min(_end_for(consensus, progress), most)
+def _last_to_send(consensus: Consensus, progress: Progress, end: int) -> int:
+    last = min(end, progress.next + consensus.options.max_append_entries - 1)
     if progress.next <= last and progress.next >= consensus.resident_from:
         return consensus.fit(progress.next, last)
     return max(last, progress.next - 1)

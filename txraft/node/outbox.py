@@ -242,19 +242,25 @@ class Outbox:
             self._entries_fetched(entries, peer, message)
         else:
             entries.addCallbacks(
-                self._entries_fetched,
+                self._entries_read,
                 self._report,
                 callbackArgs=(peer, message),
                 errbackArgs=(peer, message),
             )
 
+    def _entries_read(
+        self, entries: list[Entry], peer: str, message: Replicate
+    ) -> None:
+        """Go on after a while, in which the log may have become another leader's."""
+        if not self._stopped and self._inbox.leads(message.term):
+            self._entries_fetched(entries, peer, message)
+
     def _entries_fetched(
         self, entries: list[Entry], peer: str, message: Replicate
     ) -> None:
-        if self._stopped or not self._inbox.leads(message.term):
-            return  # what was read meanwhile may be another leader's log
-        message, commit = _as_sent(message, len(entries))
-        wire = self._request_of(message, entries, commit)
+        if len(entries) < message.last - message.prev_index:
+            message = _shortened(message, len(entries))
+        wire = self._request_of(message, entries)
         pipeline = self._pipelines.get(peer)
         if pipeline is None:
             self._open_pipeline(peer, _Pipeline(waiting=[(message, wire)]))
@@ -266,12 +272,13 @@ class Outbox:
             pipeline.waiting.append((message, wire))
 
     def _request_of(
-        self, message: Replicate, entries: list[Entry], commit: int
+        self, message: Replicate, entries: list[Entry]
     ) -> AppendEntriesRequest:
         """Make the request, or return the last one if another peer got the same.
 
         A leader's log does not change but at its end.
         """
+        commit = message.commit
         key = (message.term, message.prev_index, message.last, commit, self.header)
         if self._last is not None and self._last[0] == key:
             return self._last[1]
@@ -365,24 +372,11 @@ class Outbox:
             pipeline.opening.cancel()
 
 
-def _as_sent(message: Replicate, count: int) -> tuple[Replicate, int]:
-    """Return *message* as it is with *count* entries, and its commit index.
+def _shortened(message: Replicate, count: int) -> Replicate:
+    """Return *message* as it is with *count* entries only.
 
     No commit index above the last entry sent: Go followers would commit a stale
     tail of their own.
     """
     last = message.prev_index + count
-    if last == message.last:
-        return message, message.commit
-    commit = min(message.commit, last)
-    sent = Replicate(
-        message.term,
-        message.prev_index,
-        message.prev_term,
-        last,
-        commit,
-        message.sent,
-        message.life,
-        message.may_shorten,
-    )
-    return sent, commit
+    return replace(message, last=last, commit=min(message.commit, last))

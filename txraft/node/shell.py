@@ -8,8 +8,9 @@ write, one sync and one round of messages; and consensus is never entered while 
 is on the stack, whatever a user's callback does.
 
 What seldom asks for anything, an answer or a sync, is digested between turns, and a
-turn is scheduled only if something follows: two thirds of a turn less for each commit
-with one in flight.
+turn follows only if something does: two thirds of a turn less for each commit with one
+in flight. While the disk rests nothing is gained by waiting for more, so an answer with
+news and entries from the leader have their turn at once.
 """
 
 from __future__ import annotations
@@ -137,6 +138,13 @@ class Shell:
             if not self._turning:
                 self._parts.clock.callLater(0, self._turn)
 
+    def _hasten(self) -> None:
+        """Have a turn at once while the disk rests, or soon, with what else comes."""
+        if self.writer.rests and not (self._scheduled or self._turning):
+            self._turn()
+        else:
+            self.schedule()
+
     def _digest_soon(
         self, peer: str | None, function: Callable[..., None], *arguments: object
     ) -> None:
@@ -150,7 +158,7 @@ class Shell:
             self._broken()
         else:
             if self.consensus.has_news(peer):
-                self.schedule()
+                self._hasten()
 
     def tick(self, count: int) -> None:
         """Let *count* ticks pass."""
@@ -168,12 +176,15 @@ class Shell:
         if self._stopped or refusal:
             self.replies.refuse(rpc, refusal or "raft is shut down")
             return
+        self._inputs.append((self.consensus.request, (command, rpc)))
         if isinstance(command, AppendEntriesRequest):
             self._leader_connections[rpc.connection] = command.leader
             self.heard = (command.leader, self._parts.clock.seconds())
-        elif isinstance(command, RequestVoteRequest):
+            self._hasten()
+            return
+        if isinstance(command, RequestVoteRequest):
             self._owner.vote_requested(command)
-        self._input(self.consensus.request, command, rpc)
+        self.schedule()
 
     def connection_closed(self, connection: object) -> None:
         """Learn that an inbound connection ended."""

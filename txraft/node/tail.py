@@ -18,11 +18,12 @@ ENTRY_OVERHEAD_BYTES = 300
 class Tail:
     """Consecutive entries from `first` to `last`, bounded by *max_bytes* on trimming.
 
+    `first` is the index of the oldest entry here, or of the next one to come.
     *max_append_bytes* bounds what `fit` puts into one message.
     """
 
     def __init__(self, last_index: int, max_bytes: int, max_append_bytes: int) -> None:
-        self._first = last_index + 1
+        self.first = last_index + 1
         self._entries: list[Entry] = []
         self._ends: list[int] = []
         self._trimmed_bytes = 0
@@ -30,14 +31,9 @@ class Tail:
         self._max_append_bytes = max_append_bytes
 
     @property
-    def first(self) -> int:
-        """The index of the oldest entry here, or of the next one to come."""
-        return self._first
-
-    @property
     def last(self) -> int:
         """The index of the newest entry here, or `first` - 1."""
-        return self._first + len(self._entries) - 1
+        return self.first + len(self._entries) - 1
 
     def append(self, entries: list[Entry]) -> None:
         """Add *entries*, which follow on the last one."""
@@ -48,29 +44,29 @@ class Tail:
 
     def truncate_from(self, index: int) -> None:
         """Drop the entry at *index* and all after it."""
-        keep = max(0, index - self._first)
+        keep = max(0, index - self.first)
         del self._entries[keep:], self._ends[keep:]
-        if index < self._first:
-            self._first = index
+        if index < self.first:
+            self.first = index
 
     def restart_at(self, index: int) -> None:
         """Drop everything; the next entry comes after *index*."""
         self._entries.clear()
         self._ends.clear()
-        self._first = index + 1
+        self.first = index + 1
 
     def slice(self, first: int, last: int) -> list[Entry] | None:
         """Return entries *first* to *last*, or None if they are not all here."""
-        if first < self._first:
+        if first < self.first:
             return None
-        return self._entries[first - self._first : last - self._first + 1]
+        return self._entries[first - self.first : last - self.first + 1]
 
     def fit(self, first: int, last: int) -> int:
         """Return the last index up to *last* that one message from *first* holds."""
-        position = first - self._first
+        position = first - self.first
         before = self._ends[position - 1] if position else self._trimmed_bytes
         most = bisect_right(self._ends, before + self._max_append_bytes, lo=position)
-        return min(last, max(first, self._first + most - 1))
+        return min(last, max(first, self.first + most - 1))
 
     def trim(self, synced: int) -> None:
         """Forget the oldest synced entries while there is more than is allowed."""
@@ -79,8 +75,8 @@ class Tail:
         if cost <= self._max_bytes:
             return
         share = 1 - self._max_bytes / (2 * cost)
-        drop = min(int(len(self._entries) * share), synced - self._first + 1)
+        drop = min(int(len(self._entries) * share), synced - self.first + 1)
         if drop > 0:
             self._trimmed_bytes = self._ends[drop - 1]
             del self._entries[:drop], self._ends[:drop]
-            self._first += drop
+            self.first += drop

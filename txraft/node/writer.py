@@ -93,6 +93,11 @@ class Writer:
         self.stored = 0
 
     @property
+    def rests(self) -> bool:
+        """Whether nothing is being written."""
+        return not self._busy
+
+    @property
     def waiting(self) -> int:
         """How many operations wait for the disk to be free."""
         return len(self._operations)
@@ -228,7 +233,8 @@ class Writer:
         self._busy = False
         self.synced_number = number
         self.synced_index = self._coming_index
-        self._start()
+        if self._operations:
+            self._start()
         self._synced(number)
         while self._waiting and self._waiting[0][0] <= number:
             self._waiting.popleft()[1].callback(None)

@@ -247,7 +247,7 @@ def pack_entries(entries: Sequence[Entry]) -> tuple[bytes, list[int], list[int]]
     encoded = [entry.encoded for entry in entries]
     lengths = list(map(len, encoded))
     pieces = chain.from_iterable(zip(map(_LENGTH.pack, lengths), encoded, strict=True))
-    steps = accumulate((LENGTH_BYTES + length for length in lengths), initial=0)
+    steps = accumulate([LENGTH_BYTES + length for length in lengths], initial=0)
     return b"".join(pieces), list(steps)[:-1], lengths
 
 

@@ -123,7 +123,7 @@ class Link(Connection):
 
     def _read(self) -> None:
         calls = self._calls
-        while calls:
+        while calls and self._reader.pending_bytes:
             answer = self._reader.read(calls[0].kind)
             if answer is None:
                 return

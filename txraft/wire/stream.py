@@ -237,7 +237,8 @@ class ResponseReader(_Reader):
         """
         try:
             if self._error is None:
-                self._error = self._checked_error(self._next_object())
+                error = self._next_object()
+                self._error = "" if error == b"" else self._checked_error(error)
             fields = self._next_object()
         except msgpack.OutOfData:
             return None
@@ -248,7 +249,7 @@ class ResponseReader(_Reader):
         return error, decode_response(kind, _map_or_nil(fields))
 
     def _checked_error(self, value: object) -> str:
-        if value is None or value == b"":
+        if value is None:
             return ""
         if type(value) is bytes:
             return address_from_bytes(value)
