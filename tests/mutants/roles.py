@@ -314,6 +314,13 @@ MUTANTS = (
         caught_by="tests.core.test_transfer.Transfers.test_transfer_accepts_no_entries_meanwhile",
     ),
     Mutant(
+        name="a leader does not notice that it votes no more",
+        path="core/leader.py",
+        old="        self._votes = consensus.configuration.is_voter(consensus.address)\n",
+        new="",
+        caught_by="tests.core.test_membership.SelfRemoval.test_removal_leads_on_until_committed",
+    ),
+    Mutant(
         name="a leader that was removed takes entries",
         path="core/leader.py",
         old="if entries and self.transferee is None and self._votes:",

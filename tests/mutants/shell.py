@@ -41,6 +41,20 @@ MUTANTS = (
         caught_by="tests.node.test_raft_reads.VerifyLeader.test_lease_expires_without_a_quorum",
     ),
     Mutant(
+        name="a turn begins within a turn",
+        path="node/shell.py",
+        old="if self.writer.rests and not (self._scheduled or self._turning):",
+        new="if self.writer.rests and not self._scheduled:",
+        caught_by="tests.node.test_turns.Turns.test_no_turn_within_a_turn",
+    ),
+    Mutant(
+        name="each request has a turn of its own while the disk works",
+        path="node/shell.py",
+        old="if self.writer.rests and not (self._scheduled or self._turning):",
+        new="if not (self._scheduled or self._turning):",
+        caught_by="tests.node.test_turns.Turns.test_entries_while_the_disk_works",
+    ),
+    Mutant(
         name="a follower gets the request of one that was behind it",
         path="node/outbox.py",
         old="key = (message.term, message.prev_index, message.last, commit, self.header)",
