@@ -22,7 +22,10 @@ def describe_machine() -> dict[str, str]:
     return {
         "machine": f"{os.cpu_count()} x {_processor()}, {memory:.0f} GiB",
         "system": f"{platform.system()} {platform.release()}",
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "python": (
+            f"{platform.python_implementation()} {platform.python_version()}, "
+            f"{platform.python_compiler()}, {platform.python_build()[1]}"
+        ),
         "twisted": package_version("twisted"),
         "msgpack": package_version("msgpack"),
         "date": time.strftime("%Y-%m-%d %H:%M"),
