@@ -81,8 +81,8 @@ MUTANTS = (
     Mutant(
         name="a write of term and vote alone is none",
         path="core/writes.py",
-        old="            ready.hard_state\n            or ready.append",
-        new="            ready.append",
+        old="ready.has_write = ready.changes_log or ready.hard_state is not None",
+        new="ready.has_write = ready.changes_log",
         caught_by="tests.core.test_candidate.OwnVote.test_synced_counts_the_own_vote_of_the_only_voter",
         seed=0,
     ),

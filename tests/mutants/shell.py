@@ -41,6 +41,27 @@ MUTANTS = (
         caught_by="tests.node.test_raft_reads.VerifyLeader.test_lease_expires_without_a_quorum",
     ),
     Mutant(
+        name="entries are applied from a log that has changed since",
+        path="node/shell.py",
+        old="if is_all and not consensus.log_changes.changes_log:",
+        new="if is_all:",
+        caught_by="tests.node.test_raft_apply.LosingLeadership.test_what_another_leader_put_in_its_place_is_no_success",
+    ),
+    Mutant(
+        name="what is answered waits for another turn",
+        path="node/shell.py",
+        old="        if self.pending.are_all_appended:",
+        new="        if False:",
+        caught_by="tests.node.test_turns.Turns.test_what_the_answered_propose_goes_out_with_the_same_turn",
+    ),
+    Mutant(
+        name="a turn goes on although the node stopped in it",
+        path="node/shell.py",
+        old="            if not self._stopped:\n                self._remember",
+        new="            if True:\n                self._remember",
+        caught_by="tests.node.test_turns.Turns.test_stopped_by_who_is_answered",
+    ),
+    Mutant(
         name="a turn begins within a turn",
         path="node/shell.py",
         old="if self.writer.rests and not (self._scheduled or self._turning):",

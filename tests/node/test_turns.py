@@ -5,6 +5,8 @@ from __future__ import annotations
 from tests.node.kit import ClusterCase
 from txraft.core.entry import Entry, LogType
 from txraft.core.messages import AppendEntriesRequest, Response
+from txraft.core.ready import Ready
+from txraft.errors import RaftShutdown
 from txraft.node.shell import Shell
 from txraft.testing import ListFSM, Node
 from txraft.wire.entries import encode_new
@@ -109,3 +111,48 @@ class Turns(ClusterCase):
         self.assertEqual(answered_within, [False])
         cluster.advance(0)
         self.assertTrue(stale.answered)
+
+    def test_what_the_answered_propose_goes_out_with_the_same_turn(self) -> None:
+        """A command that follows another is written by the turn that applies that."""
+        cluster = self.cluster(1, disk_seconds=DISK_SECONDS)
+        cluster.advance(5 * DISK_SECONDS)
+        raft = cluster.leader.raft
+        outcome = self.outcome(
+            raft.apply(b"first").addCallback(lambda _: raft.apply(b"second"))
+        )
+        cluster.clock.advance(0)
+
+        turns: list[list[Entry]] = []
+        shell = shell_of(cluster.leader)
+        act = shell._act
+
+        def noted(ready: Ready) -> None:
+            turns.append(ready.append)
+            act(ready)
+
+        self.patch(shell, "_act", noted)
+        cluster.clock.advance(DISK_SECONDS)
+
+        self.assertEqual(
+            [[e.data for e in entries] for entries in turns], [[b"second"]]
+        )
+        cluster.advance(DISK_SECONDS)
+        self.assertSucceeded(outcome)
+
+    def test_stopped_by_who_is_answered(self) -> None:
+        """Nothing is written or sent after that, whatever was proposed before it."""
+        cluster = self.cluster(1)
+        raft = cluster.leader.raft
+        shell = shell_of(cluster.leader)
+        after: list[list[object] | None] = []
+
+        def stop(_: object) -> None:
+            after.append(self.outcome(raft.apply(b"too late")))
+            self.outcome(raft.shutdown())
+            self.patch(shell, "_act", lambda ready: after.append(None))
+
+        self.outcome(raft.apply(b"command").addCallback(stop))
+        cluster.advance(0.1)
+
+        [outcome] = after
+        self.assertFailedWith(outcome, RaftShutdown)

@@ -142,6 +142,11 @@ class Ready:
     contradiction: str | None = None
     forgetful: list[str] = field(default_factory=list)
 
+    @property
+    def changes_log(self) -> bool:
+        """Whether the log is to change."""
+        return bool(self.append or self.reset_log) or self.truncate_from is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Options:

@@ -38,12 +38,7 @@ class Writes:
         """Put into *ready* what has to be written, and its number."""
         if state is not self._issued_state and state != self._issued_state:
             ready.hard_state = self._issued_state = state
-        ready.has_write = bool(
-            ready.hard_state
-            or ready.append
-            or ready.reset_log
-            or ready.truncate_from is not None
-        )
+        ready.has_write = ready.changes_log or ready.hard_state is not None
         if ready.has_write:
             self._last_number += 1
             self._unfinished.append(_Write(self._last_number, now, last_index, state))

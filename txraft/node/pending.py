@@ -113,9 +113,9 @@ class Pending:
         return bool(self._queued)
 
     @property
-    def are_all_queued(self) -> bool:
-        """Whether something waits to be appended, and nothing to be applied."""
-        return bool(self._queued) and not self._appended
+    def are_all_appended(self) -> bool:
+        """Whether something waits to be applied, and nothing to be appended."""
+        return bool(self._appended) and not self._queued
 
     def queue(self, entry: Entry, deadline: float | None) -> Proposal:
         """Queue *entry* to be appended at the next turn.

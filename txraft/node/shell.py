@@ -10,7 +10,9 @@ is on the stack, whatever a user's callback does.
 What seldom asks for anything, an answer or a sync, is digested between turns, and a
 turn follows only if something does: two thirds of a turn less for each commit with one
 in flight. While the disk rests nothing is gained by waiting for more, so an answer with
-news and entries from the leader have their turn at once.
+news and entries from the leader have their turn at once. And once all is committed,
+applying it comes first: what is proposed by those who are answered goes out with the
+same turn.
 """
 
 from __future__ import annotations
@@ -257,12 +259,8 @@ class Shell:
     # The turn
 
     def _turn(self) -> None:
-        """Have a turn, and another one for what its callbacks propose, if nobody else
-        has to wait for that."""
         self._turning = True
         self._take_turn()
-        if self._scheduled and self.pending.are_all_queued:
-            self._take_turn()
         self._turning = False
         if self._scheduled:
             self._parts.clock.callLater(0, self._turn)
@@ -273,8 +271,9 @@ class Shell:
             return
         try:
             self._digest()
-            self._remember(self.consensus.log_changes)
-            self._act(self.consensus.ready())
+            if not self._stopped:
+                self._remember(self.consensus.log_changes)
+                self._act(self.consensus.ready())
         except Exception:
             self._broken()
         if self._refused:
@@ -287,10 +286,24 @@ class Shell:
         inputs, self._inputs = self._inputs, []
         for function, arguments in inputs:
             function(*arguments)
+        if self.pending.are_all_appended:
+            self._apply_first()
         if self.pending.has_queued:
             self._propose()
         if self._changes:
             self._change_configuration()
+
+    def _apply_first(self) -> None:
+        """Apply the rest of the log: those who are answered may propose for this turn.
+
+        Not while there is more in the log, as that has to leave first. And not when the
+        log has changed, as then what is in the tail is not what is committed.
+        """
+        consensus = self.consensus
+        is_all = consensus.commit_index == consensus.log.last_index
+        if is_all and not consensus.log_changes.changes_log:
+            self.applier.advance(consensus.commit_index)
+            self._scheduled = bool(self._inputs)  # proposals need no turn of their own
 
     def _propose(self) -> None:
         proposals, late = self.pending.take(self._parts.clock.seconds())
