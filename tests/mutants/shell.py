@@ -191,7 +191,7 @@ MUTANTS = (
         name="entries read for an earlier term are sent",
         path="node/outbox.py",
         old="if not self._stopped and self._inbox.leads(message.term):",
-        new="if self._stopped:",
+        new="if not self._stopped:",
         caught_by="tests.node.test_outbox.Fetching.test_entries_read_after_leadership_ended",
     ),
     Mutant(
