@@ -122,7 +122,7 @@ MUTANTS = (
     Mutant(
         name="answers with a newer term are ignored",
         path="core/consensus.py",
-        old="if response.term > self.term and self._counts(response):",
+        old="if response.term > self.term and self._deposes(response):",
         new="if False:",
         caught_by="tests.core.test_leader.Heartbeats.test_heartbeat_answer_with_a_newer_term_deposes",
         seed=7,

@@ -164,7 +164,7 @@ class Consensus:
 
     def response(self, peer: str, request: OutgoingRequest, response: Response) -> None:
         """Take the answer of *peer* to *request*, which this server sent."""
-        if response.term > self.term and self._counts(response):
+        if response.term > self.term and self._deposes(response):
             self.become_follower(response.term, None)
         else:
             self.role.response(peer, request, response)
@@ -433,7 +433,7 @@ class Consensus:
             "join: true"
         )
 
-    def _counts(self, response: Response) -> bool:
+    def _deposes(self, response: Response) -> bool:
         """Tell whether the newer term of *response* ends this server's role.
 
         A granted pre-vote names the term it is for, which nobody is in yet.
