@@ -223,8 +223,9 @@ class Leader(BaseRole):
         """Send heartbeats and entries that are due, and step down if removed."""
         consensus = self.consensus
         for address, progress in self.followers.items():
-            if self._verifying or progress.heartbeat_due <= consensus.now:
-                self._send_heartbeat(address, progress)
+            due = progress.heartbeat_due <= consensus.now
+            if due or self._verifying:
+                self._send_heartbeat(address, progress, due)
             replicate(consensus, address, progress)
         self._tell_transferee()
         if not self._votes and self._removal_is_committed():
@@ -248,13 +249,12 @@ class Leader(BaseRole):
 
     # Sending ----------------------------------------------------------------------
 
-    def _send_heartbeat(self, address: str, progress: Progress) -> None:
-        """Send a heartbeat when its time or a verification asks for one.
+    def _send_heartbeat(self, address: str, progress: Progress, due: bool) -> None:
+        """Send a heartbeat when it is *due* or a verification asks for one.
 
         One at a time: an answer proves only what was sent before it.
         """
         consensus = self.consensus
-        due = progress.heartbeat_due <= consensus.now
         wanted = progress.round_sent < self._round and bool(self._verifying)
         waits = progress.heartbeat_failures and not due
         if progress.heartbeat_inflight or waits or not (due or wanted):
