@@ -17,7 +17,7 @@ from txraft.errors import (
     TransferInProgress,
     UnknownPeer,
 )
-from txraft.node.shell import MAX_WAITING_CHANGES
+from txraft.node.changes import MAX_WAITING
 from txraft.node.state import RaftState
 from txraft.testing import Cluster, Node
 
@@ -119,7 +119,7 @@ class Adding(ClusterCase):
         cluster.isolate(leader.address)
         first = self.outcome(leader.raft.add_peer("d"))
         cluster.clock.advance(0)
-        waiting = [leader.raft.add_peer("e") for _ in range(MAX_WAITING_CHANGES)]
+        waiting = [leader.raft.add_peer("e") for _ in range(MAX_WAITING)]
         outcomes = [self.outcome(deferred) for deferred in waiting]
 
         full = self.outcome(leader.raft.add_peer("e"))

@@ -19,7 +19,8 @@ from twisted.internet.defer import Deferred, fail
 from txraft.core.configuration import Configuration, Server, Suffrage
 from txraft.core.entry import Entry, LogType
 from txraft.errors import ConfigurationRefused, KnownPeer, RaftError, UnknownPeer
-from txraft.node.pending import Change, Proposal
+from txraft.node.changes import Change
+from txraft.node.pending import Proposal
 
 if TYPE_CHECKING:
     from txraft.node.parts import Parts

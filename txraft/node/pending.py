@@ -6,14 +6,13 @@ applied* before an entry is appended, *unknown* from then until it is committed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry
 from txraft.errors import LeadershipLost, QueueFull, RaftError
 from txraft.node.meters import Timer
@@ -63,22 +62,6 @@ class Proposal:
         """Answer with *error*."""
         if not self.withdrawn:
             self.deferred.errback(error)
-
-
-@dataclass(slots=True, eq=False)
-class Change:
-    """A membership change that waits for its turn; *make* builds its entry."""
-
-    make: Callable[[Configuration], Entry]
-    proposal: Proposal
-
-
-@dataclass(slots=True, eq=False)
-class Verification:
-    """A `verify` that somebody waits for; *applied*: until its index is applied."""
-
-    deferred: Deferred[int]
-    applied: bool
 
 
 class Pending:

@@ -46,11 +46,12 @@ from txraft.node.membership import Membership
 from txraft.node.notices import Notices
 from txraft.node.observers import Edges, Observation, Observer, is_state
 from txraft.node.parts import Parts
-from txraft.node.pending import ApplyResult, Verification
+from txraft.node.pending import ApplyResult
 from txraft.node.shell import Shell
 from txraft.node.state import RaftState
 from txraft.node.status import Status
 from txraft.node.timing import tick_seconds
+from txraft.node.verifications import Verification
 from txraft.node.waiting import waiter_for
 from txraft.node.worker import Workers
 from txraft.wire.entries import encode_new
@@ -343,7 +344,7 @@ class Raft(Status, Membership, Founding):
         except RaftError as error:
             return fail(error)
         verification = Verification(
-            Deferred(lambda _: shell.withdraw(verification)), applied
+            Deferred(lambda _: shell.verifications.withdraw(verification)), applied
         )
         shell.verify(verification)
         return verification.deferred

@@ -45,7 +45,6 @@ from txraft.errors import (
     EnqueueTimeout,
     LeadershipLost,
     NotLeader,
-    QueueFull,
     RaftError,
     TransferInProgress,
 )
@@ -62,18 +61,17 @@ from txraft.node.assembly import (
     make_writer,
 )
 from txraft.node.boot import Recovered, read_range
+from txraft.node.changes import Change, Changes
 from txraft.node.incarnations import encode_known, sender_of
 from txraft.node.outbox import Outbox
 from txraft.node.parts import Owner, Parts
-from txraft.node.pending import Change, Proposal, Verification
+from txraft.node.pending import Proposal
 from txraft.node.replies import SHUT_DOWN
 from txraft.node.snapshots import Snapshots
+from txraft.node.verifications import Verification, Verifications
 from txraft.wire.entries import encode_new
 
 READ_BYTES = 1 << 20
-
-MAX_WAITING_CHANGES = 64
-"""Membership changes that wait for the one before them."""
 
 
 class Shell:
@@ -89,13 +87,13 @@ class Shell:
         self._turning = False
         self._stopped = False
         self._after_sync: deque[tuple[int, list[Outgoing]]] = deque()
-        self._changes: deque[Change] = deque()
         self._refused: list[tuple[Proposal, RaftError]] = []
-        self._verifications: dict[Verification, None] = {}
         self._leader_connections: dict[object, str] = {}
         self._contradicted_by: str | None = None
         self.heard: tuple[str | None, float] = (None, 0.0)
         self.pending = make_pending(parts)
+        self.changes = Changes()
+        self.verifications = Verifications()
         self.tail = make_tail(parts, recovered)
         self.consensus = make_consensus(parts, recovered, self.tail)
         self.writer = make_writer(parts, recovered, self._synced, self._write_failed)
@@ -235,7 +233,7 @@ class Shell:
 
     def verify(self, verification: Verification) -> None:
         """Have a quorum confirm leadership."""
-        self._verifications[verification] = None
+        self.verifications.add(verification)
         self._input(self.consensus.verify, verification)
 
     def change(self, change: Change) -> None:
@@ -243,9 +241,7 @@ class Shell:
 
         Raises: QueueFull
         """
-        if len(self._changes) >= MAX_WAITING_CHANGES:
-            raise QueueFull(f"{len(self._changes)} membership changes wait already")
-        self._changes.append(change)
+        self.changes.add(change)
         self.schedule()
 
     def transfer(self, target: str) -> None:
@@ -290,7 +286,7 @@ class Shell:
             self._apply_first()
         if self.pending.has_queued:
             self._propose()
-        if self._changes:
+        if self.changes.waiting:
             self._change_configuration()
 
     def _apply_first(self) -> None:
@@ -331,11 +327,11 @@ class Shell:
             proposal.fail(error)
 
     def _change_configuration(self) -> None:
-        while self._changes and self.consensus.may_change_configuration:
-            change = self._changes.popleft()
+        while self.consensus.may_change_configuration:
+            change = self.changes.take()
+            if change is None:
+                return
             proposal = change.proposal
-            if proposal.withdrawn:
-                continue
             try:
                 proposal.entry = change.make(self.consensus.configuration)
                 self.consensus.change_configuration(proposal.entry)
@@ -343,11 +339,6 @@ class Shell:
                 self._refused.append((proposal, error))
             else:
                 self._keep_appended([proposal])
-
-    def _fail_changes(self, error: RaftError) -> None:
-        changes, self._changes = self._changes, deque()
-        for change in changes:
-            change.proposal.fail(error)
 
     def _remember(self, changes: Ready) -> None:
         """Keep new entries in memory, in the bytes that file and followers get."""
@@ -401,14 +392,11 @@ class Shell:
     def _verified(self, token: object, index: int) -> None:
         assert isinstance(token, Verification), "only these are handed in"
         if token.applied:
-            self.applier.call_when_applied(index, partial(self._settle, token))
+            self.applier.call_when_applied(
+                index, partial(self.verifications.succeed, token)
+            )
         else:
-            self._settle(token, index)
-
-    def _settle(self, verification: Verification, index: int) -> None:
-        if verification in self._verifications:
-            del self._verifications[verification]
-            verification.deferred.callback(index)
+            self.verifications.succeed(token, index)
 
     def _contradicted(self, leader: str) -> None:
         if leader == self._contradicted_by:
@@ -431,17 +419,8 @@ class Shell:
             self.consensus.commit_index, LeadershipLost(leader)
         )
         self.pending.fail_queued(NotLeader(leader))
-        self._fail_changes(NotLeader(leader))
-        self._fail_verifications(NotLeader(leader))
-
-    def _fail_verifications(self, error: RaftError) -> None:
-        verifications, self._verifications = self._verifications, {}
-        for verification in verifications:
-            verification.deferred.errback(error)
-
-    def withdraw(self, verification: Verification) -> None:
-        """Forget a verification that nobody waits for any more."""
-        self._verifications.pop(verification, None)
+        self.changes.fail(NotLeader(leader))
+        self.verifications.fail(NotLeader(leader))
 
     def stop(self, error: RaftError, unknown: RaftError) -> None:
         """Take no part any more; fail what waits with *error*, or *unknown* if it
@@ -452,8 +431,8 @@ class Shell:
         self.snapshots.stop()
         self.pending.fail_queued(error)
         self.pending.fail_appended_after(0, unknown)
-        self._fail_changes(error)
-        self._fail_verifications(error)
+        self.changes.fail(error)
+        self.verifications.fail(error)
         self.replies.abandon(self._after_sync)
         self._after_sync.clear()
         inputs, self._inputs = self._inputs, []
