@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.interop.cluster import KINDS, InteropTestCase, Member, wait_until
+from tests.interop.cluster import KINDS, InteropTestCase
+from tests.interop.processes import Member, wait_until
 
 
 class Imports(InteropTestCase):

@@ -5,14 +5,8 @@ from __future__ import annotations
 import signal
 import time
 
-from tests.interop.cluster import (
-    HEARTBEAT,
-    InteropTestCase,
-    Member,
-    Refused,
-    Writers,
-    wait_until,
-)
+from tests.interop.cluster import InteropTestCase, Writers
+from tests.interop.processes import HEARTBEAT, Member, Refused, wait_until
 
 ROUNDS = 6
 

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from tests.interop.cluster import (
-    KINDS,
-    InteropTestCase,
-    Member,
-    Refused,
-    Writers,
-    wait_until,
-)
+from tests.interop.cluster import KINDS, InteropTestCase, Writers
+from tests.interop.processes import Member, Refused, wait_until
 
 
 class MembershipCase(InteropTestCase):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.interop.cluster import KINDS, InteropTestCase, Member
+from tests.interop.cluster import KINDS, InteropTestCase
+from tests.interop.processes import Member
 
 
 class Replication(InteropTestCase):

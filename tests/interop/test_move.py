@@ -7,13 +7,8 @@ from __future__ import annotations
 
 import contextlib
 
-from tests.interop.cluster import (
-    InteropTestCase,
-    Member,
-    Refused,
-    Writers,
-    wait_until,
-)
+from tests.interop.cluster import InteropTestCase, Writers
+from tests.interop.processes import Member, Refused, wait_until
 
 
 class Move(InteropTestCase):

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.interop.cluster import (
+from tests.interop.cluster import InteropTestCase
+from tests.interop.processes import (
     CALL_TIMEOUT,
     CHECKOUT,
     HEARTBEAT,
-    InteropTestCase,
     Member,
     free_address,
     wait_until,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.interop.cluster import InteropTestCase, Member, wait_until
+from tests.interop.cluster import InteropTestCase
+from tests.interop.processes import Member, wait_until
 
 
 class Snapshots(InteropTestCase):

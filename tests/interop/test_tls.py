@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.interop import test_faults, test_snapshots
-from tests.interop.cluster import (
+from tests.interop.cluster import InteropTestCase
+from tests.interop.processes import (
     PATIENCE,
     Certificate,
-    InteropTestCase,
     Member,
     free_address,
     wait_until,
