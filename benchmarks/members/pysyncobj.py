@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Any
 
-from pysyncobj import SyncObj, SyncObjConf, replicated
+from pysyncobj import SyncObj, SyncObjConf, SyncObjConsumer, replicated
 
 from benchmarks.members.load import summary
 
@@ -25,12 +25,17 @@ LAST_SECONDS = 5.0
 """How long the last answers are waited for; now and then one never comes."""
 
 
-class Map(SyncObj):
-    """Keeps values by key."""
+class Map(SyncObjConsumer):
+    """Keeps values by key.
 
-    def __init__(self, address: str, others: list[str], conf: SyncObjConf) -> None:
+    They are no attribute of a `SyncObj`: one made before its `__init__` is left out of
+    snapshots, and compaction would cost next to nothing; one made after it may replace
+    what has arrived already.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
         self.values: dict[str, bytes] = {}
-        super().__init__(address, others, conf)
 
     @replicated
     def put(self, key: str, value: bytes) -> None:
@@ -95,14 +100,15 @@ class Load:
 class Member:
     """Commands, each answered with what becomes JSON."""
 
-    def __init__(self, map: Map) -> None:
+    def __init__(self, node: SyncObj, map: Map) -> None:
+        self._node = node
         self._map = map
 
     def status(self) -> dict[str, Any]:
         """Tell role and index."""
-        map = self._map
-        ready = map.isReady() and map.hasQuorum
-        return {"leads": ready and map._isLeader(), "applied": map.raftLastApplied}
+        node = self._node
+        ready = node.isReady() and node.hasQuorum
+        return {"leads": ready and node._isLeader(), "applied": node.raftLastApplied}
 
     def load(
         self,
@@ -140,8 +146,8 @@ class Member:
     def commit(self, killed: str) -> dict[str, Any]:
         """Wait until a write of this node is committed, or another node leads."""
         while True:
-            leader = self._map._getLeader()
-            if self._map._isLeader():
+            leader = self._node._getLeader()
+            if self._node._isLeader():
                 write = Load(self._map, 1, 0, 1)
                 if write.start(1).wait(REPEAT_SECONDS) and write.failure is None:
                     return {"committed": True}
@@ -155,15 +161,16 @@ def main() -> None:
     address, peers, config = sys.argv[1:]
     others = [peer for peer in peers.split(",") if peer != address]
     began = time.perf_counter()
-    map = Map(address, others, SyncObjConf(**json.loads(config)))
-    map.waitBinded()
-    member = Member(map)
+    map = Map()
+    node = SyncObj(address, others, SyncObjConf(**json.loads(config)), [map])
+    node.waitBinded()
+    member = Member(node, map)
     print(json.dumps({"opened": time.perf_counter() - began}), flush=True)
     for line in sys.stdin:
         command = json.loads(line)
         answer = getattr(member, command.pop("do"))(**command)
         print(json.dumps(answer), flush=True)
-    map.destroy()
+    node.destroy()
 
 
 if __name__ == "__main__":
