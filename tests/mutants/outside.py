@@ -15,7 +15,7 @@ MUTANTS = (
     Mutant(
         name="an unfinished message may grow without end",
         path="wire/stream.py",
-        old="if self._fed - self._start > self._max_bytes:",
+        old="if self.pending_bytes > self._max_bytes:",
         new="if False:",
         caught_by="tests.wire.test_stream.LimitsHold.test_message_that_never_ends",
     ),

@@ -14,7 +14,7 @@ import msgpack
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.errors import ProtocolError
-from txraft.wire.fields import shown
+from txraft.wire.fields import pack, shown
 from txraft.wire.membership import (
     decode_configuration,
     decode_peers,
@@ -35,9 +35,6 @@ _TYPES = tuple(LogType)
 _TYPE_COUNT = len(_TYPES)
 _MEMBERSHIP_NUMBERS = (2, 3, 5)
 
-# Threads share it: `pack` runs no Python code, so nothing can come in between.
-_PACK = msgpack.Packer(use_bin_type=False).pack
-
 
 def encode_entry(entry: Entry, version: int = 1) -> bytes:
     """Encode *entry* as a Go peer of protocol *version* writes it.
@@ -54,7 +51,7 @@ def encode_entry(entry: Entry, version: int = 1) -> bytes:
         extensions = CLUSTER_PREFIX + entry.cluster
     if version == 0 and extensions is None:
         return _pack_short(entry, data)
-    packed: bytes = _PACK(
+    return pack(
         {
             b"Data": data,
             b"Extensions": extensions,
@@ -63,7 +60,6 @@ def encode_entry(entry: Entry, version: int = 1) -> bytes:
             b"Type": entry.type,
         }
     )
-    return packed
 
 
 def encode_new(entry: Entry, version: int = 1) -> None:
@@ -130,7 +126,7 @@ def entry_from_map(fields: Any) -> Entry:
     if shape in _PLAIN_SHAPES or (
         shape == _TIMED_SHAPE and _has_go_time(fields[b"AppendedAt"])
     ):
-        entry.encoded = _PACK(fields)
+        entry.encoded = pack(fields)
     else:
         entry.encoded = encode_entry(entry)
     return entry
@@ -152,8 +148,7 @@ def _pack_short(entry: Entry, data: bytes | None) -> bytes:
         b"Term": entry.term,
         b"Type": entry.type,
     }
-    packed: bytes = _PACK(fields)
-    return packed
+    return pack(fields)
 
 
 def _decode_membership(number: int, data: bytes | None, index: int) -> Configuration:

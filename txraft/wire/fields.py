@@ -6,7 +6,7 @@ raises ProtocolError, as it makes a Go peer close the connection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgpack
@@ -23,14 +23,9 @@ _SHOWN_BYTES = 30
 _OUR_KEYS = frozenset({b"Cluster", b"Incarnation", b"Incarnations"})
 _HEADER_KEYS = _OUR_KEYS | {b"Addr", b"ID", b"ProtocolVersion"}
 
-# Threads share it: `pack` runs no Python code, so nothing can come in between.
-_PACK = msgpack.Packer(use_bin_type=False).pack
-
-
-def pack(value: object) -> bytes:
-    """Pack one value in the old raw family, the only one that all Go peers read."""
-    packed: bytes = _PACK(value)
-    return packed
+pack: Callable[[object], bytes] = msgpack.Packer(use_bin_type=False).pack
+"""Packs one value in the old raw family, the only one that all Go peers read. Threads
+share it: it runs no Python code, so nothing can come in between."""
 
 
 def pack_sorted(fields: dict[bytes, object]) -> bytes:

@@ -7,10 +7,12 @@ where a key left out keeps its value from an earlier answer.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import assert_never
 
 from txraft.core.messages import (
     AppendEntriesResponse,
+    Header,
     InstallSnapshotResponse,
     RequestPreVoteResponse,
     RequestVoteResponse,
@@ -30,10 +32,15 @@ from txraft.wire.fields import (
 )
 from txraft.wire.membership import address_to_bytes, decode_peers, encode_peers
 
+_NO_ERROR = b"\xa0"
+_CACHED_FRAMES = 256
+
 
 def encode_response(response: Response) -> bytes:
     """Encode *response* behind an empty error string."""
-    return b"\xa0" + pack_sorted(_response_fields(response))
+    if isinstance(response, AppendEntriesResponse):
+        return _append_entries(response)
+    return _NO_ERROR + pack_sorted(_response_fields(response))
 
 
 def encode_error(error: str) -> bytes:
@@ -49,16 +56,36 @@ def decode_response(kind: int, fields: Fields) -> Response:
     return _DECODERS[kind](fields)
 
 
-def _response_fields(response: Response) -> dict[bytes, object]:
+def _append_entries(response: AppendEntriesResponse) -> bytes:
+    start, middle = _frame(response.header, response.no_retry_backoff, response.success)
+    return b"".join((start, pack(response.last_log), middle, pack(response.term)))
+
+
+@lru_cache(maxsize=_CACHED_FRAMES)
+def _frame(
+    header: Header, no_retry_backoff: bool, success: bool
+) -> tuple[bytes, bytes]:
+    """Encode what many answers share: what is before the last index, and before the
+    term."""
+    fields = header_fields(header)
+    fields[b"NoRetryBackoff"] = no_retry_backoff
+    fields[b"Success"] = success
+    pieces = [pack(key) + pack(value) for key, value in sorted(fields.items())]
+    before = sum(key < b"LastLog" for key in fields)
+    start = [_NO_ERROR, bytes([0x80 | (len(fields) + 2)]), *pieces[:before]]
+    return (
+        b"".join([*start, pack(b"LastLog")]),
+        b"".join([*pieces[before:], pack(b"Term")]),
+    )
+
+
+def _response_fields(
+    response: RequestVoteResponse
+    | RequestPreVoteResponse
+    | InstallSnapshotResponse
+    | TimeoutNowResponse,
+) -> dict[bytes, object]:
     match response:
-        case AppendEntriesResponse():
-            return {
-                **header_fields(response.header),
-                b"LastLog": response.last_log,
-                b"NoRetryBackoff": response.no_retry_backoff,
-                b"Success": response.success,
-                b"Term": response.term,
-            }
         case RequestVoteResponse():
             peers = response.peers
             return {

@@ -50,13 +50,17 @@ class Limits:
 
 
 class _Reader:
-    """What both directions share: the unpacker, its limits, and the accounts."""
+    """What both directions share: the unpacker, its limits, and the accounts.
+
+    `pending_bytes` were taken in and are not yet part of a message that was read.
+    """
 
     def __init__(self, limits: Limits, max_bytes: int) -> None:
         self._limits = limits
         self._max_bytes = max_bytes
         self._fed = 0
         self._start = 0
+        self.pending_bytes = 0
         self._stopped = -1
         self._piece = self._ending = self._before = b""
         self._maps = self._lists = 0
@@ -76,17 +80,13 @@ class _Reader:
         self._unpacker = unpacker
         self._unpack: Callable[[], Any] = unpacker.unpack
 
-    @property
-    def pending_bytes(self) -> int:
-        """Bytes taken in and not yet part of a message that was read."""
-        return self._fed - self._start
-
     def feed(self, data: bytes) -> None:
         """Take in what has arrived.
 
         Raises: ProtocolError when more waits unparsed than the limits allow.
         """
         self._fed += len(data)
+        self.pending_bytes += len(data)
         self._piece = data
         try:
             self._unpacker.feed(data)
@@ -100,7 +100,7 @@ class _Reader:
         """
         self._unpacker = msgpack.Unpacker(max_buffer_size=1)
         self._unpack = self._unpacker.unpack
-        self._fed = self._start = 0
+        self._fed = self._start = self.pending_bytes = 0
         self._piece = self._ending = self._before = b""
 
     def _next_object(self) -> Any:
@@ -109,7 +109,7 @@ class _Reader:
             value = self._unpack()
         except msgpack.OutOfData:
             self._refuse_what_is_announced()
-            if self._fed - self._start > self._max_bytes:
+            if self.pending_bytes > self._max_bytes:
                 raise self._too_large() from None
             raise
         except (ValueError, TypeError, msgpack.UnpackException) as error:
@@ -144,8 +144,9 @@ class _Reader:
 
     def _message_ended(self) -> None:
         self._start = self._unpacker.tell()
+        self.pending_bytes = self._fed - self._start
         self._maps = self._lists = 0
-        if self._start == self._fed:
+        if not self.pending_bytes:
             self._piece = b""
 
     def _count_map(self, value: dict[Any, Any]) -> dict[Any, Any]:
@@ -190,7 +191,9 @@ class RequestReader(_Reader):
             fields = self._next_object()
         except msgpack.OutOfData:
             return None
-        request = decode_request(self._kind, _map_or_nil(fields))
+        if type(fields) is not dict:
+            fields = _map_for(fields)
+        request = decode_request(self._kind, fields)
         self._kind = None
         self._message_ended()
         if type(request) is InstallSnapshotRequest:
@@ -202,6 +205,7 @@ class RequestReader(_Reader):
         piece: bytes = self._unpacker.read_bytes(min(max_bytes, self.body_left))
         self.body_left -= len(piece)
         self._start += len(piece)
+        self.pending_bytes -= len(piece)
         return piece
 
     def _expect_body(self, size: int) -> None:
@@ -246,7 +250,9 @@ class ResponseReader(_Reader):
         self._message_ended()
         if fields is None and error:
             return error, None
-        return error, decode_response(kind, _map_or_nil(fields))
+        if type(fields) is not dict:
+            fields = _map_for(fields)
+        return error, decode_response(kind, fields)
 
     def _checked_error(self, value: object) -> str:
         if value is None:
@@ -258,9 +264,8 @@ class ResponseReader(_Reader):
         raise ProtocolError("an answer does not begin with an error string")
 
 
-def _map_or_nil(fields: object) -> dict[bytes, Any]:
-    if type(fields) is dict:
-        return fields
+def _map_for(fields: object) -> dict[bytes, Any]:
+    """Return what nil stands for in place of a map. Raises: ProtocolError"""
     if fields is None:
         return {}
     raise ProtocolError(f"a message is no map but {type(fields).__name__}")
