@@ -66,8 +66,8 @@ MUTANTS = (
     Mutant(
         name="one less than a majority agrees",
         path="core/quorum.py",
-        old="ordered[majority(len(ordered)) - 1]",
-        new="ordered[max(0, majority(len(ordered)) - 2)]",
+        old="ordered[len(ordered) // 2]",
+        new="ordered[max(0, len(ordered) // 2 - 1)]",
         caught_by="tests.core.test_leader.Commitment.test_commit_needs_a_quorum_of_durable_copies",
         seed=0,
     ),

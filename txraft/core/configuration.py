@@ -110,24 +110,16 @@ class Configuration:
 class ConfigurationHistory:
     """The configurations of the log, by the index of the entry that made each.
 
-    The latest one is in force, committed or not; truncation brings back the one
-    before it. The first always stands, so that there is something to fall back on.
+    The `latest` one, made by the entry at `latest_index`, is in force, committed or
+    not; truncation brings back the one before it. The first always stands, so that
+    there is something to fall back on.
     """
 
     def __init__(self, index: int = 0, configuration: Configuration | None = None):
         self._made: list[tuple[int, Configuration]] = [
             (index, configuration or Configuration())
         ]
-
-    @property
-    def latest(self) -> Configuration:
-        """The configuration in force."""
-        return self._made[-1][1]
-
-    @property
-    def latest_index(self) -> int:
-        """The index of the entry that made the configuration in force."""
-        return self._made[-1][0]
+        self.latest_index, self.latest = self._made[0]
 
     @property
     def indexes(self) -> list[int]:
@@ -138,11 +130,13 @@ class ConfigurationHistory:
         """Take the configuration of the entry at *index*, newer than all others."""
         assert index > self.latest_index, "configurations come in log order"
         self._made.append((index, configuration))
+        self.latest_index, self.latest = index, configuration
 
     def truncate_from(self, index: int) -> None:
         """Roll back configurations of entries at *index* and after."""
         while len(self._made) > 1 and self._made[-1][0] >= index:
             self._made.pop()
+        self.latest_index, self.latest = self._made[-1]
 
     def at(self, index: int) -> tuple[int, Configuration]:
         """Return what was in force at *index*, and the index that made it."""

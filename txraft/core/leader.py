@@ -165,7 +165,8 @@ class Leader(BaseRole):
         if agreed <= consensus.commit_index or agreed < self.first_index:
             return
         consensus.commit(agreed)
-        self._settle_verifications()
+        if self._verifying:
+            self._settle_verifications()
 
     # Time -------------------------------------------------------------------------
 
@@ -227,7 +228,8 @@ class Leader(BaseRole):
             if due or self._verifying:
                 self._send_heartbeat(address, progress, due)
             replicate(consensus, address, progress)
-        self._tell_transferee()
+        if self.transferee is not None:
+            self._tell_transferee()
         if not self._votes and self._removal_is_committed():
             consensus.become_follower(consensus.term, None)
 

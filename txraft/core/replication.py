@@ -20,16 +20,18 @@ if TYPE_CHECKING:
 def replicate(consensus: Consensus, address: str, progress: Progress) -> None:
     """Send as many requests as the follower's mode allows."""
     while True:
+        end = consensus.log.last_index
         if (
             progress.mode is Mode.REPLICATE
-            and progress.next > consensus.log.last_index
+            and progress.next > end
             and progress.inflight
         ):
             return  # all there is is on its way: the usual case, by far
         if _is_paused(consensus, progress):
             return
-        end = _end_for(consensus, progress)
-        if not _has_news_for(consensus, progress, end):
+        if progress.leaving is not None:  # nothing after the entry that says so
+            end = min(end, progress.leaving)
+        if progress.next > end and not _has_other_news(consensus, progress, end):
             return
         prev_term = consensus.log.term_at(progress.next - 1)
         if prev_term is None:
@@ -47,13 +49,13 @@ def _is_paused(consensus: Consensus, progress: Progress) -> bool:
     return progress.inflight >= limit or progress.wait_until > consensus.now
 
 
-def _has_news_for(consensus: Consensus, progress: Progress, end: int) -> bool:
-    """Tell whether there are entries up to *end* to send, or news without any.
+def _has_other_news(consensus: Consensus, progress: Progress, end: int) -> bool:
+    """Tell whether to send a request without entries to who gets none after *end*.
 
     The commit index is said again once in a while: a follower that restarted
     between two heartbeats has forgotten it, and heartbeats do not carry it.
     """
-    if progress.next <= end or progress.mode is Mode.PROBE:
+    if progress.mode is Mode.PROBE:
         return True
     if progress.inflight:
         return False
@@ -63,20 +65,17 @@ def _has_news_for(consensus: Consensus, progress: Progress, end: int) -> bool:
     return consensus.now - progress.commit_due >= longest
 
 
-def _end_for(consensus: Consensus, progress: Progress) -> int:
-    """Return the last entry that is for this follower: to one that was removed,
-    that is the entry that says so."""
-    last = consensus.log.last_index
-    return last if progress.leaving is None else min(last, progress.leaving)
-
-
 def _send_entries(
     consensus: Consensus, address: str, progress: Progress, prev_term: int, end: int
 ) -> None:
     """Send one request, with as many of the entries up to *end* as fit, or none."""
-    last = _last_to_send(consensus, progress, end)
-    commit = min(consensus.commit_index, last)
     resident = progress.next >= consensus.resident_from
+    last = min(end, progress.next + consensus.options.max_append_entries - 1)
+    if last < progress.next:
+        last = progress.next - 1
+    elif resident:
+        last = consensus.fit(progress.next, last)
+    commit = min(consensus.commit_index, last)
     request = Replicate(
         term=consensus.term,
         prev_index=progress.next - 1,
@@ -93,13 +92,6 @@ def _send_entries(
     if resident and progress.mode is Mode.REPLICATE:
         progress.next = last + 1
     consensus.send(address, request)
-
-
-def _last_to_send(consensus: Consensus, progress: Progress, end: int) -> int:
-    last = min(end, progress.next + consensus.options.max_append_entries - 1)
-    if progress.next <= last and progress.next >= consensus.resident_from:
-        return consensus.fit(progress.next, last)
-    return max(last, progress.next - 1)
 
 
 def _send_snapshot(consensus: Consensus, address: str, progress: Progress) -> None:
