@@ -50,7 +50,7 @@ MUTANTS = (
     Mutant(
         name="what is answered waits for another turn",
         path="node/shell.py",
-        old="        if self.pending.are_all_appended:",
+        old="        if pending.appended and not pending.queued:",
         new="        if False:",
         caught_by="tests.node.test_turns.Turns.test_what_the_answered_propose_goes_out_with_the_same_turn",
     ),
@@ -232,15 +232,15 @@ MUTANTS = (
     Mutant(
         name="a caller is answered twice",
         path="node/pending.py",
-        old="self._appended.pop(entry.index, None)",
-        new="self._appended.get(entry.index)",
+        old="self.appended.pop(entry.index, None)",
+        new="self.appended.get(entry.index)",
         caught_by="tests.node.test_pending.Outcomes.test_applied_answers_with_index_term_and_response",
     ),
     Mutant(
         name="a command is acknowledged when it is appended",
         path="node/pending.py",
-        old="                self._appended[proposal.entry.index] = proposal\n",
-        new="                self._appended[proposal.entry.index] = proposal\n                proposal.succeed(None)\n",
+        old="                self.appended[proposal.entry.index] = proposal\n",
+        new="                self.appended[proposal.entry.index] = proposal\n                proposal.succeed(None)\n",
         caught_by="tests.node.test_raft_apply.Applying.test_apply_reaches_every_state_machine",
     ),
     Mutant(

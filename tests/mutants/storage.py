@@ -92,7 +92,7 @@ MUTANTS = (
     Mutant(
         name="replaced entries stay in the index",
         path="storage/filelog.py",
-        old="if not index.is_empty and first <= index.view.last:",
+        old="if first <= index.view.last and not index.is_empty:",
         new="if False:",
         caught_by="tests.storage.test_filelog.Opening.test_special_entries_that_were_replaced",
     ),
@@ -253,7 +253,7 @@ MUTANTS = (
     Mutant(
         name="entries are replaced before what replaces them is durable",
         path="storage/filelog.py",
-        old="or entries[0].index <= self._index.bounds[1]",
+        old="or entries[0].index <= self._index.view.last",
         new="or entries[0].index < 0",
         caught_by="tests.storage.test_two_steps.LeavingIt.test_entries_that_replace_others",
     ),

@@ -208,15 +208,15 @@ class Memory(SynchronousTestCase):
 
     def test_removal_between_two_looks(self) -> None:
         """Removed and added again in one batch is a new life all the same."""
-        self.incarnations.members_committed(self.history, 1)
+        self.incarnations.turned(self.history, Ready(commit_index=1))
         self.incarnations.refuses("b", b"B", self.history)
         self.assertIsNotNone(self.incarnations.refuses("b", b"B2", self.history))
         self.history.append(2, Configuration.of_voters(["a", "c"]))
         self.history.append(3, Configuration.of_voters(ABC))
 
-        self.incarnations.members_committed(self.history, 2)
+        self.incarnations.turned(self.history, Ready(commit_index=2))
         self.assertIsNotNone(self.incarnations.refuses("b", b"B2", self.history))
-        self.incarnations.members_committed(self.history, 3)
+        self.incarnations.turned(self.history, Ready(commit_index=3))
 
         self.assertIsNone(self.incarnations.refuses("b", b"B2", self.history))
         self.assertIsNotNone(self.incarnations.refuses("b", b"B", self.history))
@@ -232,7 +232,7 @@ class Memory(SynchronousTestCase):
 
     def test_void(self) -> None:
         """A member that has forgotten is refused, until it is added as a new one."""
-        self.incarnations.members_committed(self.history, 1)
+        self.incarnations.turned(self.history, Ready(commit_index=1))
         self.incarnations.refuses("b", b"B", self.history)
 
         for _ in range(2):
@@ -242,7 +242,7 @@ class Memory(SynchronousTestCase):
         self.assertEqual(list(self.incarnations.refused), ["b"])
         self.history.append(2, Configuration.of_voters(["a", "c"]))
         self.history.append(3, Configuration.of_voters(ABC))
-        self.incarnations.members_committed(self.history, 3)
+        self.incarnations.turned(self.history, Ready(commit_index=3))
         self.assertIsNone(self.incarnations.refuses("b", b"B2", self.history))
 
     def test_leader_tells_who_is_void(self) -> None:

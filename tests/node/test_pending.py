@@ -29,7 +29,7 @@ class PendingCase(SynchronousTestCase):
         taken, _ = self.pending.take(0.0)
         for index, proposal in enumerate(taken, first):
             proposal.entry.index, proposal.entry.term = index, term
-        self.pending.appended(taken)
+        self.pending.keep(taken)
 
 
 class Bounds(PendingCase):
@@ -74,7 +74,7 @@ class Bounds(PendingCase):
     def test_membership_data_made_after_queueing_are_not_given_back(self) -> None:
         """A change is never counted, so its end must not make room for others."""
         change = Proposal(Entry(5, 1, LogType.CONFIGURATION), None)
-        self.pending.appended([change])
+        self.pending.keep([change])
         change.entry.data = b"1234567890"
         self.pending.applied([change.entry], [None])
         self.successResultOf(change.deferred)

@@ -158,7 +158,8 @@ class Applier:
         self._applying = True
         go_on = self._apply_runs(entries)
         self._applying = False
-        self._tell_waiting()
+        if self._waiting:
+            self._tell_waiting()
         return go_on
 
     def _apply_runs(self, entries: Sequence[Entry]) -> bool:
@@ -290,8 +291,6 @@ class Applier:
         self._settled((entry,), (response,))
 
     def _tell_waiting(self) -> None:
-        if not self._waiting:
-            return
         due = [w for w in self._waiting if w[0] <= self.applied_index]
         self._waiting = [w for w in self._waiting if w[0] > self.applied_index]
         for _, call in due:

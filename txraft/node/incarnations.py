@@ -123,7 +123,9 @@ class Incarnations:
 
     def turned(self, history: ConfigurationHistory, ready: Ready) -> None:
         """Take from a turn of consensus who is a member and who has forgotten."""
-        self.members_committed(history, ready.commit_index)
+        latest = history.latest_index
+        if ready.commit_index >= latest and not (self._looked and latest <= self._told):
+            self._members_committed(history)
         for peer in ready.forgetful:
             self.void(peer)
 
@@ -135,11 +137,9 @@ class Incarnations:
             self._refuse(peer)
             self._store()
 
-    def members_committed(self, history: ConfigurationHistory, commit: int) -> None:
+    def _members_committed(self, history: ConfigurationHistory) -> None:
         """Forget whoever was removed, also if it was added again since."""
         latest = history.latest_index
-        if commit < latest or (self._looked and latest <= self._told):
-            return
         is_news = latest > self._told
         since = history.since(self._told) if is_news else [history.latest]
         self._told, self._looked = latest, True

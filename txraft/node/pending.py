@@ -67,15 +67,16 @@ class Proposal:
 class Pending:
     """The proposals of one node, bounded in number and bytes.
 
-    `appended_count` counts all that got an index. `commits` times one of them after
-    the other, from there to its outcome.
+    `queued` are to be appended at the next turn; those that are `appended`, by their
+    indexes, wait to be applied. `appended_count` counts all that ever were. `commits`
+    times one of them after the other, from there to its outcome.
     """
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
-        self._queued: list[Proposal] = []
-        self._appended: dict[int, Proposal] = {}
+        self.queued: list[Proposal] = []
+        self.appended: dict[int, Proposal] = {}
         self._bytes = 0
         self._timed_index = 0
         self._timed_since = 0.0
@@ -83,22 +84,12 @@ class Pending:
         self.commits = Timer()
 
     def __len__(self) -> int:
-        return len(self._queued) + len(self._appended)
+        return len(self.queued) + len(self.appended)
 
     @property
     def waiting_bytes(self) -> int:
         """How many bytes of data wait for an outcome."""
         return self._bytes
-
-    @property
-    def has_queued(self) -> bool:
-        """Whether anything waits to be appended."""
-        return bool(self._queued)
-
-    @property
-    def are_all_appended(self) -> bool:
-        """Whether something waits to be applied, and nothing to be appended."""
-        return bool(self._appended) and not self._queued
 
     def queue(self, entry: Entry, deadline: float | None) -> Proposal:
         """Queue *entry* to be appended at the next turn.
@@ -106,14 +97,14 @@ class Pending:
         Raises: QueueFull, if too much waits for an outcome already.
         """
         size = len(entry.data) if entry.data else 0
-        waiting = len(self._queued) + len(self._appended)
+        waiting = len(self.queued) + len(self.appended)
         if waiting >= self._max_entries or self._bytes + size > self._max_bytes:
             raise QueueFull(
                 f"{waiting} entries of {self._bytes} bytes wait for an outcome"
             )
         self._bytes += size
         proposal = Proposal(entry, deadline, size)
-        self._queued.append(proposal)
+        self.queued.append(proposal)
         return proposal
 
     def take(self, now: float) -> tuple[list[Proposal], list[Proposal]]:
@@ -121,7 +112,7 @@ class Pending:
 
         What was withdrawn is forgotten. It is for the caller to fail the late ones.
         """
-        queued, self._queued = self._queued, []
+        queued, self.queued = self.queued, []
         taken, late = [], []
         for proposal in queued:
             if proposal.withdrawn:
@@ -133,19 +124,19 @@ class Pending:
                 taken.append(proposal)
         return taken, late
 
-    def appended(self, proposals: Iterable[Proposal]) -> list[Proposal]:
+    def keep(self, proposals: Iterable[Proposal]) -> list[Proposal]:
         """Keep those whose entry got an index; return the others, refused."""
         refused = []
-        before = self.appended_count - len(self._appended)
+        before = self.appended_count - len(self.appended)
         for proposal in proposals:
             if proposal.entry.index:
-                self._appended[proposal.entry.index] = proposal
+                self.appended[proposal.entry.index] = proposal
             else:
                 self._forget(proposal)
                 refused.append(proposal)
-        self.appended_count = before + len(self._appended)
-        if self._timed_index not in self._appended and self._appended:
-            self._timed_index = next(reversed(self._appended))
+        self.appended_count = before + len(self.appended)
+        if self._timed_index not in self.appended and self.appended:
+            self._timed_index = next(reversed(self.appended))
             self._timed_since = perf_counter()
         return refused
 
@@ -155,10 +146,10 @@ class Pending:
         One who waits for what another leader has replaced by it is not answered
         with its response: an index may be written twice, in two terms.
         """
-        if not self._appended:  # on a follower nobody waits
+        if not self.appended:  # on a follower nobody waits
             return
         for entry, response in zip(entries, responses, strict=True):
-            proposal = self._appended.pop(entry.index, None)
+            proposal = self.appended.pop(entry.index, None)
             if proposal is None:
                 continue
             if entry.index == self._timed_index:
@@ -171,22 +162,22 @@ class Pending:
 
     def fail_appended_after(self, index: int, error: RaftError) -> None:
         """Fail all that is appended but may not be committed: above *index*."""
-        for proposal in self._remove(i for i in self._appended if i > index):
+        for proposal in self._remove(i for i in self.appended if i > index):
             proposal.fail(error)
 
     def take_appended(self, last: int) -> list[Proposal]:
         """Take what is appended up to *last*, which will not be applied here."""
-        return self._remove(i for i in self._appended if i <= last)
+        return self._remove(i for i in self.appended if i <= last)
 
     def _remove(self, indexes: Iterable[int]) -> list[Proposal]:
-        proposals = [self._appended.pop(index) for index in list(indexes)]
+        proposals = [self.appended.pop(index) for index in list(indexes)]
         for proposal in proposals:
             self._forget(proposal)
         return proposals
 
     def fail_queued(self, error: RaftError) -> None:
         """Fail all that is not appended."""
-        queued, self._queued = self._queued, []
+        queued, self.queued = self.queued, []
         for proposal in queued:
             self._forget(proposal)
             proposal.fail(error)

@@ -282,9 +282,10 @@ class Shell:
         inputs, self._inputs = self._inputs, []
         for function, arguments in inputs:
             function(*arguments)
-        if self.pending.are_all_appended:
+        pending = self.pending
+        if pending.appended and not pending.queued:
             self._apply_first()
-        if self.pending.has_queued:
+        if pending.queued:
             self._propose()
         if self.changes.waiting:
             self._change_configuration()
@@ -308,7 +309,7 @@ class Shell:
         self._keep_appended(proposals)
 
     def _keep_appended(self, proposals: list[Proposal]) -> None:
-        refused = self.pending.appended(proposals)
+        refused = self.pending.keep(proposals)
         self._refused += [(proposal, self._why_refused()) for proposal in refused]
 
     def _why_refused(self) -> RaftError:

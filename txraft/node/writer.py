@@ -55,9 +55,10 @@ class Writer:
     failure; nothing is written after it, because what a failed sync left behind is
     unknown. The log holds entries up to *last_index* at the start.
 
-    `synced_number` is the last durable write; `synced_index` the last entry of the
-    log that is on disk and that no write which still waits takes back. `stores` times
-    what it takes to store entries, `stored` counts them. *seconds* tells the time.
+    It `rests` while nothing is being written. `synced_number` is the last durable
+    write; `synced_index` the last entry of the log that is on disk and that no write
+    which still waits takes back. `stores` times what it takes to store entries,
+    `stored` counts them. *seconds* tells the time.
     """
 
     def __init__(
@@ -85,17 +86,12 @@ class Writer:
         self._coming_index = last_index
         self._waiting: deque[tuple[int, Deferred[None]]] = deque()
         self._flushing: list[Deferred[None]] = []
-        self._busy = False
+        self.rests = True
         self._broken: Failure | None = None
         self.synced_number = 0
         self.synced_index = last_index
         self.stores = Timer()
         self.stored = 0
-
-    @property
-    def rests(self) -> bool:
-        """Whether nothing is being written."""
-        return not self._busy
 
     @property
     def waiting(self) -> int:
@@ -152,7 +148,7 @@ class Writer:
         return flushed
 
     def _tell_flushed(self) -> None:
-        if self._busy or (self._operations and self._broken is None):
+        if not self.rests or (self._operations and self._broken is None):
             return
         flushing, self._flushing = self._flushing, []
         for flushed in flushing:
@@ -183,11 +179,11 @@ class Writer:
         self._last_index = entries[-1].index
 
     def _start(self) -> None:
-        if self._busy or self._broken is not None or not self._operations:
+        if not self.rests or self._broken is not None or not self._operations:
             return
         operations, self._operations = self._operations, []
         appending, self._appending = self._appending, None
-        self._busy = True
+        self.rests = False
         number, self._coming_index = self._number, self._last_index
         began = self._seconds()
         done = None
@@ -230,7 +226,7 @@ class Writer:
 
     def _done(self, _: None, number: int, began: float) -> None:
         self._took = self._seconds() - began
-        self._busy = False
+        self.rests = True
         self.synced_number = number
         self.synced_index = self._coming_index
         if self._operations:
@@ -241,7 +237,7 @@ class Writer:
         self._tell_flushed()
 
     def _broke(self, failure: Failure) -> None:
-        self._busy = False
+        self.rests = True
         self._broken = failure
         self._failed(failure)
         waiting, self._waiting = self._waiting, deque()

@@ -262,7 +262,7 @@ class FileLog:
             size > LARGE_FRAME_BYTES
             or self._is_full(tail)
             or not tail.has_room(size)
-            or entries[0].index <= self._index.bounds[1]
+            or entries[0].index <= self._index.view.last
         ):
             return None
         with self._writes:
@@ -398,7 +398,7 @@ class _Written(NamedTuple):
     def enter(self, index: LogIndex) -> None:
         """Enter them in *index*, now that they are durable."""
         entries, first = self.entries, self.entries[0].index
-        if not index.is_empty and first <= index.view.last:
+        if first <= index.view.last and not index.is_empty:
             index.truncate(first)
         if entries[0].term == entries[-1].term:  # terms never fall in between
             index.note_term(first, entries[0].term)

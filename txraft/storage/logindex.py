@@ -88,10 +88,10 @@ class LogIndex:
         self, first: int, positions: Iterable[int], lengths: Iterable[int]
     ) -> None:
         """Add entries at the end, *first* on; an empty log may begin anywhere."""
-        if self.is_empty:
-            self.first = first
-            self.view = _empty_view(first)
         view = self.view
+        if view.last < self.first:
+            self.first = first
+            self.view = view = _empty_view(first)
         assert first == view.last + 1, "entries are consecutive"
         view.positions.extend(positions)
         view.lengths.extend(lengths)
