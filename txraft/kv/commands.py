@@ -46,6 +46,10 @@ MAX_ADDRESS_CHARACTERS = 512
 MAX_URL_CHARACTERS = 2048
 
 
+_pack: Callable[[list[object]], bytes] = msgpack.Packer().pack
+"""Threads share it: it runs no Python code, so nothing can come in between."""
+
+
 class CommandTooNew(RaftError):
     """A command was written by a newer version: upgrade this node to go on."""
 
@@ -249,11 +253,6 @@ def decode(data: bytes | None) -> Command:
     if make is None:
         raise ApplicationError(f"command version {version} has no verb {verb}")
     return make(arguments)
-
-
-def _pack(fields: list[object]) -> bytes:
-    packed: bytes = msgpack.packb(fields)
-    return packed
 
 
 def _unpack(data: bytes | None) -> list[Any]:

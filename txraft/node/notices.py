@@ -62,15 +62,16 @@ class Notices:
     def turned(self, shell: Shell) -> None:
         """Tell of changes of role, leader and membership."""
         consensus = shell.consensus
-        if consensus.role is not self._role or consensus.leader != self.leader:
-            if isinstance(self._role, Leader) and self._role is not consensus.role:
+        role, leader = consensus.role, consensus.role.leader
+        if role is not self._role or leader != self.leader:
+            if isinstance(self._role, Leader) and self._role is not role:
                 self._tell_resignation(self._role.resignation)
-            self._role = consensus.role
-            self.changed(shell, state_of(consensus), consensus.leader)
+            self._role = role
+            self.changed(shell, state_of(consensus), leader)
         heard_leader, heard_at = shell.heard
         if self.state is RaftState.LEADER:
             self.last_contact = self._parts.clock.seconds()
-        elif heard_leader is not None and heard_leader == consensus.leader:
+        elif heard_leader is not None and heard_leader == leader:
             self.last_contact = heard_at
         latest = consensus.configurations.latest_index
         if latest != self._settled_membership and consensus.commit_index >= latest:
