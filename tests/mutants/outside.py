@@ -57,7 +57,7 @@ MUTANTS = (
     Mutant(
         name="a write overtakes what waits in the buffer of its socket",
         path="transport/connection.py",
-        old="not (self.blocked or socket.dataBuffer)",
+        old="not (self.blocked or transport.dataBuffer)",
         new="not self.blocked",
         caught_by="tests.transport.test_connection.Sockets.test_write_keeps_order_when_a_socket_is_full",
     ),
@@ -71,15 +71,15 @@ MUTANTS = (
     Mutant(
         name="a verification is news at the next tick only",
         path="core/consensus.py",
-        old="bool(self._ready.verified or self._ready.append)",
-        new="bool(self._ready.append)",
+        old="bool(self.coming.verified or self.coming.append)",
+        new="bool(self.coming.append)",
         caught_by="tests.core.test_waiting.Answers.test_news_of_a_verification",
     ),
     Mutant(
         name="an election that was won is news at the next tick only",
         path="core/consensus.py",
-        old="bool(self._ready.verified or self._ready.append)",
-        new="bool(self._ready.verified)",
+        old="bool(self.coming.verified or self.coming.append)",
+        new="bool(self.coming.verified)",
         caught_by="tests.core.test_waiting.OwnCopy.test_news_of_a_vote_that_wins",
     ),
     Mutant(

@@ -186,8 +186,8 @@ MUTANTS = (
     Mutant(
         name="non-voters count for commitment",
         path="core/leader.py",
-        old="in consensus.configuration.voters\n            ]\n        )\n        if agreed",
-        new="in consensus.configuration.addresses\n            ]\n        )\n        if agreed",
+        old="in consensus.configurations.latest.voters\n            ]\n        )\n        if agreed",
+        new="in consensus.configurations.latest.addresses\n            ]\n        )\n        if agreed",
         caught_by="tests.core.test_membership.Newcomers.test_nonvoter_gets_entries_and_counts_for_nothing",
     ),
     Mutant(
@@ -410,8 +410,8 @@ MUTANTS = (
     Mutant(
         name="a removed leader counts its own copy",
         path="core/leader.py",
-        old="                for address in consensus.configuration.voters\n            ]\n        )\n        if agreed",
-        new="                for address in (*consensus.configuration.voters, consensus.address)\n            ]\n        )\n        if agreed",
+        old="                for address in consensus.configurations.latest.voters\n            ]\n        )\n        if agreed",
+        new="                for address in (*consensus.configurations.latest.voters, consensus.address)\n            ]\n        )\n        if agreed",
         caught_by="tests.core.test_membership.SelfRemoval.test_removal_does_not_count_the_leader",
     ),
 )

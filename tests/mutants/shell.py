@@ -43,7 +43,7 @@ MUTANTS = (
     Mutant(
         name="entries are applied from a log that has changed since",
         path="node/shell.py",
-        old="if is_all and not consensus.log_changes.changes_log:",
+        old="if is_all and not consensus.coming.changes_log:",
         new="if is_all:",
         caught_by="tests.node.test_raft_apply.LosingLeadership.test_what_another_leader_put_in_its_place_is_no_success",
     ),
@@ -316,7 +316,7 @@ MUTANTS = (
     Mutant(
         name="a failed sync by the kernel is taken for a success",
         path="node/kernelsync.py",
-        old="done.callback(_outcome(result))",
+        old="done.callback(_failure(result) if result else None)",
         new="done.callback(None)",
         caught_by="tests.node.test_kernelsync.Ends.test_failed_sync",
     ),

@@ -64,6 +64,10 @@ class Consensus:
     *hard_state*, *log*, *configurations* and *snapshot* are what was found on disk.
     *fit* tells how many entries from *first* to *last* go into one message; it is
     asked only about entries from `resident_from` on, which are in memory.
+
+    `coming` is what `ready` hands out next. The shell may read its changes to the log:
+    they are complete before `ready` is called, so that it can make room for entries
+    before it is asked how many of them fit into a message.
     """
 
     def __init__(
@@ -97,7 +101,7 @@ class Consensus:
         self._told_commit = self.commit_index
         self._hard_state = state
         self.writes = Writes(state)
-        self._ready = Ready()
+        self.coming = Ready()
         self.role: Role = Follower(self, leader=None)
 
     # Inputs ---------------------------------------------------------------------
@@ -214,19 +218,10 @@ class Consensus:
     def ready(self) -> Ready:
         """Hand out what follows from all inputs since the last call."""
         self.role.flush()
-        ready, self._ready = self._ready, Ready()
+        ready, self.coming = self.coming, Ready()
         ready.commit_index = self._told_commit = self.commit_index
         self.writes.issue(ready, self.hard_state, self.log.last_index, self.now)
         return ready
-
-    @property
-    def log_changes(self) -> Ready:
-        """The coming Ready, of which only the changes to the log may be read.
-
-        They are complete before `ready` is called, so that the shell can make room
-        for entries before it is asked how many of them fit into a message.
-        """
-        return self._ready
 
     # What the shell may ask -------------------------------------------------------
 
@@ -306,7 +301,7 @@ class Consensus:
         """
         return (
             self.commit_index > self._told_commit
-            or bool(self._ready.verified or self._ready.append)
+            or bool(self.coming.verified or self.coming.append)
             or self.role.has_news(peer)
         )
 
@@ -314,19 +309,19 @@ class Consensus:
 
     def send(self, to: object, message: OutgoingRequest | Response | Refusal) -> None:
         """Let *message* leave at once."""
-        self._ready.send.append((to, message))
+        self.coming.send.append((to, message))
 
     def send_after_sync(self, to: object, message: OutgoingRequest | Response) -> None:
         """Let *message* leave when all that was written so far is durable."""
-        self._ready.after_sync.append((to, message))
+        self.coming.after_sync.append((to, message))
 
     def verified(self, token: object, index: int) -> None:
         """Answer a `verify`."""
-        self._ready.verified.append((token, index))
+        self.coming.verified.append((token, index))
 
     def forgets(self, peer: str) -> None:
         """Tell that *peer* does not have what it had made durable."""
-        self._ready.forgetful.append(peer)
+        self.coming.forgetful.append(peer)
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Append *entries*, which have their indexes and terms, to the log."""
@@ -336,7 +331,7 @@ class Consensus:
         else:
             for entry in entries:
                 self.log.append(entry.term)
-        self._ready.append += entries
+        self.coming.append += entries
         for entry in entries:
             if entry.configuration is not None:
                 self.configurations.append(entry.index, entry.configuration)
@@ -351,7 +346,7 @@ class Consensus:
         self.configurations.truncate_from(index)
         for proposed in [i for i in self.cluster_proposals if i >= index]:
             del self.cluster_proposals[proposed]
-        ready = self._ready
+        ready = self.coming
         ready.append = [entry for entry in ready.append if entry.index < index]
         if ready.truncate_from is None or index < ready.truncate_from:
             ready.truncate_from = index
@@ -418,7 +413,7 @@ class Consensus:
         cluster = message.header.cluster
         if cluster is not None and self.cluster not in (None, cluster):
             if isinstance(message, AppendEntriesRequest | InstallSnapshotRequest):
-                self._ready.contradiction = message.leader
+                self.coming.contradiction = message.leader
             return self._foreign()
         if isinstance(message, TimeoutNowRequest):
             return None
@@ -456,11 +451,11 @@ class Consensus:
     def install(self, install: Install) -> None:
         """Have the snapshot of *install* received; `installed` tells how that went."""
         self.installing = True
-        self._ready.install = install
+        self.coming.install = install
 
     def contradicted_by(self, leader: str, reply_to: object) -> None:
         """Refuse a leader whose log denies what is committed here."""
-        self._ready.contradiction = leader
+        self.coming.contradiction = leader
         self.send(reply_to, Refusal(self._foreign()))
 
     def _restart_at(self, mark: SnapshotMark) -> None:
@@ -473,7 +468,7 @@ class Consensus:
                 mark.configuration_index, mark.configuration
             )
             self.cluster_proposals.clear()
-        ready = self._ready
+        ready = self.coming
         ready.append = [e for e in ready.append if kept and e.index > mark.index]
         ready.reset_log = ResetLog(mark.index, kept)
         self.snapshotted(mark)

@@ -159,7 +159,7 @@ class Leader(BaseRole):
                 self.own_match
                 if address == consensus.address
                 else self.followers[address].match
-                for address in consensus.configuration.voters
+                for address in consensus.configurations.latest.voters
             ]
         )
         if agreed <= consensus.commit_index or agreed < self.first_index:

@@ -122,8 +122,9 @@ class KernelSync:
         ended, self._ended = self._ended, []
         for done, result in ended:
             self._under_way.remove(done)
-            done.callback(_outcome(result))
-        self._close_if_done()
+            done.callback(_failure(result) if result else None)
+        if self._unavailable:
+            self._close_if_done()
 
     def logPrefix(self) -> str:
         """Name this in the log."""
@@ -138,9 +139,7 @@ class KernelSync:
         self._close_if_done()
 
 
-def _outcome(result: int) -> Failure | None:
-    """Read the kernel's result, which comes as an unsigned number of 64 bits."""
-    if not result:
-        return None
+def _failure(result: int) -> Failure:
+    """Read an error of the kernel, which comes as an unsigned number of 64 bits."""
     number = -result & ((1 << 64) - 1)
     return Failure(OSError(number, os.strerror(number)))

@@ -64,10 +64,10 @@ class Replies:
 
         Heartbeats are never checked: Go peers do not either.
         """
-        if isinstance(request, AppendEntriesRequest) and request.is_heartbeat:
-            return None
         version = request.header.protocol_version or 0
         if not 0 <= version <= NEWEST_VERSION or version < self._version - 1:
+            if isinstance(request, AppendEntriesRequest) and request.is_heartbeat:
+                return None
             return VERSION_REFUSED
         if isinstance(request, InstallSnapshotRequest):
             return _refuses_snapshot(request)

@@ -249,7 +249,8 @@ class Shell:
         self._input(self.consensus.transfer, target)
 
     def _synced(self, number: int) -> None:
-        self._release()
+        if self._after_sync:
+            self._release()
         self._digest_soon(None, self.consensus.synced, number)
 
     # The turn
@@ -268,7 +269,7 @@ class Shell:
         try:
             self._digest()
             if not self._stopped:
-                self._remember(self.consensus.log_changes)
+                self._remember(self.consensus.coming)
                 self._act(self.consensus.ready())
         except Exception:
             self._broken()
@@ -298,19 +299,22 @@ class Shell:
         """
         consensus = self.consensus
         is_all = consensus.commit_index == consensus.log.last_index
-        if is_all and not consensus.log_changes.changes_log:
+        if is_all and not consensus.coming.changes_log:
             self.applier.advance(consensus.commit_index)
             self._scheduled = bool(self._inputs)  # proposals need no turn of their own
 
     def _propose(self) -> None:
         proposals, late = self.pending.take(self._parts.clock.seconds())
-        self._refused += [(proposal, EnqueueTimeout()) for proposal in late]
+        if late:
+            self._refused += [(proposal, EnqueueTimeout()) for proposal in late]
         self.consensus.propose([proposal.entry for proposal in proposals])
         self._keep_appended(proposals)
 
     def _keep_appended(self, proposals: list[Proposal]) -> None:
         refused = self.pending.keep(proposals)
-        self._refused += [(proposal, self._why_refused()) for proposal in refused]
+        if refused:
+            why = self._why_refused()
+            self._refused += [(proposal, why) for proposal in refused]
 
     def _why_refused(self) -> RaftError:
         consensus = self.consensus

@@ -234,7 +234,8 @@ class Writer:
         self._synced(number)
         while self._waiting and self._waiting[0][0] <= number:
             self._waiting.popleft()[1].callback(None)
-        self._tell_flushed()
+        if self._flushing:
+            self._tell_flushed()
 
     def _broke(self, failure: Failure) -> None:
         self.rests = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import typing
 
 from twisted.internet.interfaces import (
@@ -60,7 +61,8 @@ class Connection(Protocol):
     _gone = False
     unsent_bytes = 0
     _send_now: typing.Callable[[], object] | None = None
-    _socket: TCPConnection | None = None
+    _transport: TCPConnection | None = None
+    _socket: socket.socket
 
     def connectionMade(self) -> None:
         """Set the options of the socket and ask for back-pressure."""
@@ -71,7 +73,8 @@ class Connection(Protocol):
         if IWriteDescriptor.providedBy(self.transport):
             self._send_now = self.transport.doWrite
         if isinstance(self.transport, TCPConnection) and not self.transport.TLS:
-            self._socket = self.transport
+            self._transport = self.transport
+            self._socket = self.transport.getHandle()
         self.channel.registerProducer(self, True)
 
     def write(self, data: bytes) -> None:
@@ -85,13 +88,15 @@ class Connection(Protocol):
         """
         if self.lost:
             return
-        socket = self._socket
-        if socket is not None and not (self.blocked or socket.dataBuffer):
-            sent = socket.writeSomeData(data)
+        transport = self._transport
+        if transport is not None and not (self.blocked or transport.dataBuffer):
+            try:
+                sent = self._socket.send(data)
+            except OSError:
+                sent = 0
             if sent == len(data):
                 return
-            if isinstance(sent, int):
-                data = data[sent:]
+            data = data[sent:]
         self.channel.write(data)
         if self.blocked:
             self.unsent_bytes += len(data)

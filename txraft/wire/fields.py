@@ -89,6 +89,15 @@ def unsigned(fields: Fields, key: bytes) -> int:
     raise odd_value(key, value)
 
 
+def unsigneds(fields: Fields, *keys: bytes) -> list[int]:
+    """Read several of them, at the cost of one."""
+    values: list[Any] = list(map(fields.get, keys))
+    for number, value in enumerate(values):
+        if type(value) is not int or not 0 <= value <= _MAX_UINT64:
+            values[number] = unsigned(fields, keys[number])
+    return values
+
+
 def integer(fields: Fields, key: bytes) -> int:
     """Read an integer of either sign."""
     value = fields.get(key)
@@ -107,6 +116,15 @@ def boolean(fields: Fields, key: bytes) -> bool:
     if type(value) is bool or (type(value) is int and value in (0, 1)):
         return bool(value)
     raise odd_value(key, value)
+
+
+def booleans(fields: Fields, *keys: bytes) -> list[bool]:
+    """Read several of them, at the cost of one."""
+    values: list[Any] = list(map(fields.get, keys))
+    for number, value in enumerate(values):
+        if type(value) is not bool:
+            values[number] = boolean(fields, keys[number])
+    return values
 
 
 def raw(fields: Fields, key: bytes) -> bytes | None:

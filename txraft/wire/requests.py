@@ -35,6 +35,7 @@ from txraft.wire.fields import (
     text,
     text_or_nil,
     unsigned,
+    unsigneds,
 )
 from txraft.wire.membership import (
     decode_configuration,
@@ -190,14 +191,16 @@ def _install_snapshot_fields(request: InstallSnapshotRequest) -> dict[bytes, obj
 
 def _decode_append_entries(fields: Fields) -> AppendEntriesRequest:
     header = header_in(fields)
-    previous = unsigned(fields, b"PrevLogEntry")
+    term, previous, previous_term, commit = unsigneds(
+        fields, b"Term", b"PrevLogEntry", b"PrevLogTerm", b"LeaderCommitIndex"
+    )
     return AppendEntriesRequest(
-        unsigned(fields, b"Term"),
+        term,
         text(fields, b"Leader") or header.address or "",
         previous,
-        unsigned(fields, b"PrevLogTerm"),
+        previous_term,
         _entries_in(fields, previous),
-        unsigned(fields, b"LeaderCommitIndex"),
+        commit,
         header,
     )
 

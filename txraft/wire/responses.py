@@ -22,12 +22,14 @@ from txraft.core.messages import (
 from txraft.wire.fields import (
     Fields,
     boolean,
+    booleans,
     header_fields,
     header_in,
     pack,
     pack_sorted,
     raw,
     unsigned,
+    unsigneds,
     zero_header_fields,
 )
 from txraft.wire.membership import address_to_bytes, decode_peers, encode_peers
@@ -116,12 +118,10 @@ def _response_fields(
 
 
 def _decode_append_entries(fields: Fields) -> AppendEntriesResponse:
+    term, last_log = unsigneds(fields, b"Term", b"LastLog")
+    success, no_retry_backoff = booleans(fields, b"Success", b"NoRetryBackoff")
     return AppendEntriesResponse(
-        unsigned(fields, b"Term"),
-        unsigned(fields, b"LastLog"),
-        boolean(fields, b"Success"),
-        boolean(fields, b"NoRetryBackoff"),
-        header_in(fields),
+        term, last_log, success, no_retry_backoff, header_in(fields)
     )
 
 

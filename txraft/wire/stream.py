@@ -186,7 +186,9 @@ class RequestReader(_Reader):
             byte = self._unpacker.read_bytes(1)
             if not byte:
                 return None
-            self._kind = self._checked_kind(byte[0])
+            self._kind = byte[0]
+            if self._kind >= REQUEST_KINDS:
+                raise self._odd_kind(self._kind)
         try:
             fields = self._next_object()
         except msgpack.OutOfData:
@@ -216,12 +218,10 @@ class RequestReader(_Reader):
             )
         self.body_left = size
 
-    def _checked_kind(self, byte: int) -> int:
-        if byte < REQUEST_KINDS:
-            return byte
+    def _odd_kind(self, byte: int) -> ProtocolError:
         if self._start == 0:
             _refuse_other_protocols(byte)
-        raise ProtocolError(f"unknown request type {byte}")
+        return ProtocolError(f"unknown request type {byte}")
 
 
 class ResponseReader(_Reader):

@@ -203,7 +203,7 @@ class SimulatedServer:
     def flush(self) -> None:
         """Act on what follows from the inputs so far."""
         consensus, simulation = self.consensus, self.simulation
-        self._remember(consensus.log_changes)
+        self._remember(consensus.coming)
         last = consensus.log.last_index
         resident = simulation.circumstances.resident_entries
         if simulation.buggify("nothing in memory"):
