@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry
@@ -34,7 +35,7 @@ class Heartbeat:
     life: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Replicate:
     """Send the entries after *prev_index* up to *last*; none when they are equal.
 
@@ -42,14 +43,14 @@ class Replicate:
     then answers with the request it really sent.
     """
 
-    term: int
-    prev_index: int
-    prev_term: int
-    last: int
-    commit: int
-    sent: int
-    life: int
-    may_shorten: bool = False
+    term: Final[int]
+    prev_index: Final[int]
+    prev_term: Final[int]
+    last: Final[int]
+    commit: Final[int]
+    sent: Final[int]
+    life: Final[int]
+    may_shorten: Final[bool] = False
 
 
 @dataclass(frozen=True, slots=True)

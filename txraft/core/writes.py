@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Final
 
 from txraft.core.ready import HardState, Ready
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Write:
     """One write: when it was issued, in ticks, and what is on disk once it is done."""
 
-    number: int
-    issued: int
-    last_index: int
-    state: HardState
+    number: Final[int]
+    issued: Final[int]
+    last_index: Final[int]
+    state: Final[HardState]
 
 
 class Writes:
