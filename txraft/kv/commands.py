@@ -237,7 +237,14 @@ def decode(data: bytes | None) -> Command:
 
     Raises: ApplicationError for what no version accepts; CommandTooNew.
     """
-    fields = _unpack(data)
+    if not data:
+        raise ApplicationError("the command is empty")
+    try:
+        fields = msgpack.unpackb(data)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ApplicationError("the command is not one msgpack value") from error
+    if type(fields) is not list:
+        raise ApplicationError("the command is not a list")
     if len(fields) < 2 or type(fields[0]) is not int or type(fields[1]) is not int:
         raise ApplicationError("the command does not begin with version and verb")
     version, verb, *arguments = fields
@@ -253,18 +260,6 @@ def decode(data: bytes | None) -> Command:
     if make is None:
         raise ApplicationError(f"command version {version} has no verb {verb}")
     return make(arguments)
-
-
-def _unpack(data: bytes | None) -> list[Any]:
-    if not data:
-        raise ApplicationError("the command is empty")
-    try:
-        fields = msgpack.unpackb(data)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ApplicationError("the command is not one msgpack value") from error
-    if type(fields) is not list:
-        raise ApplicationError("the command is not a list")
-    return fields
 
 
 def _put(arguments: list[Any]) -> Command:

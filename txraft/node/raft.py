@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from txraft.config import Config, validate_config
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
+from txraft.core.leader import Leader
 from txraft.core.messages import RequestVoteRequest
 from txraft.errors import (
     EntryTooLarge,
@@ -316,7 +317,7 @@ class Raft(Status, Membership, Founding):
 
     def _leading(self) -> Shell:
         shell = self._running()
-        if not shell.consensus.is_leader:
+        if not isinstance(shell.consensus.role, Leader):
             raise NotLeader(shell.consensus.leader)
         return shell
 

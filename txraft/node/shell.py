@@ -69,7 +69,7 @@ from txraft.node.pending import Proposal
 from txraft.node.replies import SHUT_DOWN
 from txraft.node.snapshots import Snapshots
 from txraft.node.verifications import Verification, Verifications
-from txraft.wire.entries import encode_new
+from txraft.wire.entries import encode_all_new
 
 READ_BYTES = 1 << 20
 
@@ -352,9 +352,8 @@ class Shell:
         if changes.truncate_from is not None:
             self.tail.truncate_from(changes.truncate_from)
         if changes.append:
-            for entry in changes.append:
-                if not entry.encoded:
-                    encode_new(entry, self._parts.config.protocol_version)
+            version = self._parts.config.protocol_version
+            encode_all_new([e for e in changes.append if not e.encoded], version)
             self.tail.append(changes.append)
         self.consensus.resident_from = self.tail.first
 

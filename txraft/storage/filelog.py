@@ -30,7 +30,7 @@ from txraft.storage.filesystem import (
 )
 from txraft.storage.logindex import LogIndex, View, place_in, position_of
 from txraft.storage.preamble import damaged
-from txraft.storage.recovery import Decode, Recovered, is_special, recover
+from txraft.storage.recovery import Decode, Recovered, recover, special_among
 from txraft.storage.segment import (
     LENGTH_BYTES,
     MAX_ENTRY_BYTES,
@@ -405,7 +405,7 @@ class _Written(NamedTuple):
         else:
             for entry in entries:
                 index.note_term(entry.index, entry.term)
-        index.special += filter(is_special, entries)
+        index.special += special_among(entries)
         places = [self.base + place for place in self.places]
         index.append(first, places, self.lengths)
 

@@ -11,7 +11,7 @@ from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry
 from txraft.errors import LogNotFound, StorageError
 from txraft.interfaces import SnapshotMeta
-from txraft.storage.recovery import is_special
+from txraft.storage.recovery import special_among
 from txraft.storage.stable import from_uint64, to_uint64
 
 
@@ -47,7 +47,7 @@ class InmemStore:
 
     def special_entries(self) -> list[Entry]:
         """List the entries of a membership type or with a cluster's identity."""
-        return [entry for entry in self._entries if is_special(entry)]
+        return special_among(self._entries)
 
     def get_log(self, index: int) -> Entry:
         """Read one entry. Raises: LogNotFound"""

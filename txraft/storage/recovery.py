@@ -10,7 +10,7 @@ says what is to be cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -63,9 +63,14 @@ class Recovered:
     tail: Scanned | None = None
 
 
-def is_special(entry: Entry) -> bool:
-    """Tell whether boot wants to see *entry*: membership or a cluster's identity."""
-    return entry.cluster is not None or entry.type in MEMBERSHIP_TYPES
+def special_among(entries: Iterable[Entry]) -> list[Entry]:
+    """List those of *entries* with what boot wants to see: membership or a cluster's
+    identity."""
+    return [
+        entry
+        for entry in entries
+        if entry.cluster is not None or entry.type in MEMBERSHIP_TYPES
+    ]
 
 
 def recover(
@@ -247,6 +252,4 @@ class _Scan:
             raise ValueError(f"entry {fields[b'Index']} in the place of {index}")
         self._index.note_term(index, fields[b"Term"])
         if fields[b"Type"] in MEMBERSHIP_TYPES or fields.get(b"Extensions"):
-            entry = self._decode(bytes(raw))
-            if is_special(entry):
-                self._index.special.append(entry)
+            self._index.special += special_among([self._decode(bytes(raw))])

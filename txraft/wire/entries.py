@@ -7,6 +7,7 @@ leader passes on what it was given, down to the keys of newer Go peers.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgpack
@@ -64,11 +65,17 @@ def encode_entry(entry: Entry, version: int = 1) -> bytes:
 
 def encode_new(entry: Entry, version: int = 1) -> None:
     """Fill in *data*, *extensions* and *encoded* of an entry that a leader made."""
-    if entry.data is None and entry.configuration is not None:
-        entry.data = membership_data(entry.type, entry.configuration)
-    if entry.extensions is None and entry.cluster is not None:
-        entry.extensions = CLUSTER_PREFIX + entry.cluster
-    entry.encoded = encode_entry(entry, version)
+    encode_all_new((entry,), version)
+
+
+def encode_all_new(entries: Iterable[Entry], version: int) -> None:
+    """Do so for several, at the cost of one call."""
+    for entry in entries:
+        if entry.data is None and entry.configuration is not None:
+            entry.data = membership_data(entry.type, entry.configuration)
+        if entry.extensions is None and entry.cluster is not None:
+            entry.extensions = CLUSTER_PREFIX + entry.cluster
+        entry.encoded = encode_entry(entry, version)
 
 
 def membership_data(type: LogType, configuration: Configuration) -> bytes:
