@@ -169,7 +169,8 @@ class KeyValueFSM:
         answers: list[object] = []
         for log in logs:
             try:
-                answer = self.apply(log)
+                command = decode(log.data)
+                answer = _VERBS[type(command)](self, log.index, command)
             except ApplicationError as refusal:
                 answer = refusal
             answers.append(answer)

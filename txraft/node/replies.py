@@ -91,7 +91,8 @@ class Replies:
         if isinstance(message, Refusal):
             self.refuse(rpc, message.error)
             return
-        self._drain(rpc)
+        if rpc.body is not None:
+            self._drain(rpc)
         rpc.respond(self._dressed(message, consensus))
 
     def abandon(self, waiting: Iterable[tuple[int, list[Outgoing]]]) -> None:

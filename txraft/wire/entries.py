@@ -31,7 +31,6 @@ _APPENDED_AT_BYTES = 15
 _VERSIONED_SHAPE = (b"Data", b"Extensions", b"Index", b"Term", b"Type")
 _UNVERSIONED_SHAPE = (b"Data", b"Index", b"Term", b"Type")
 _TIMED_SHAPE = (b"AppendedAt", *_VERSIONED_SHAPE)
-_PLAIN_SHAPES = (_VERSIONED_SHAPE, _UNVERSIONED_SHAPE)
 _TYPES = tuple(LogType)
 _TYPE_COUNT = len(_TYPES)
 _MEMBERSHIP_NUMBERS = (2, 3, 5)
@@ -110,7 +109,8 @@ def entry_from_map(fields: Any) -> Entry:
     if type(fields) is not dict:
         raise ProtocolError("an entry is not a map")
     shape = tuple(fields)
-    if shape == _VERSIONED_SHAPE:
+    is_usual = shape == _VERSIONED_SHAPE
+    if is_usual:
         data, extensions, index, term, number = fields.values()
     else:
         data, extensions, index, term, number = map(fields.get, _VERSIONED_SHAPE)
@@ -130,8 +130,10 @@ def entry_from_map(fields: Any) -> Entry:
         entry.configuration = _decode_membership(number, data, index)
     if extensions is not None:
         entry.cluster = _cluster_in(extensions)
-    if shape in _PLAIN_SHAPES or (
-        shape == _TIMED_SHAPE and _has_go_time(fields[b"AppendedAt"])
+    if (
+        is_usual
+        or shape == _UNVERSIONED_SHAPE
+        or (shape == _TIMED_SHAPE and _has_go_time(fields[b"AppendedAt"]))
     ):
         entry.encoded = pack(fields)
     else:
