@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -59,18 +60,58 @@ class Pipelining(SynchronousTestCase):
         ranges = [(m.prev_index, m.last) for m in sent(leading.ready(), Replicate, "b")]
         self.assertEqual(ranges, [(5, 7)])
 
-    def test_replicate_from_disk_one_at_a_time(self) -> None:
-        """What is not in memory is sent singly, and may be cut shorter."""
-        leading = settled_leader(max_append_entries=4, max_inflight_requests=3)
-        leading.resident_from = 100
-        leading.propose([command() for _ in range(10)])
+    def test_replicate_from_disk_up_to_the_window(self) -> None:
+        """What is not in memory goes out as what is, but may be cut shorter."""
+        leading = self.reading_leader(2)
 
         messages = sent(sync(leading), Replicate, "b")
 
-        self.assertEqual([(m.last, m.may_shorten) for m in messages], [(5, True)])
-        short = Replicate(1, 1, 1, 2, 1, messages[0].sent, messages[0].life, True)
-        accept(leading, "b", short)
-        self.assertEqual(sent(leading.ready(), Replicate, "b")[0].prev_index, 2)
+        ranges = [(m.prev_index, m.last, m.may_shorten) for m in messages]
+        self.assertEqual(ranges, [(1, 5, True), (5, 9, True)])
+
+    def test_replicate_alone_after_one_that_was_cut_short(self) -> None:
+        """What was sent behind it is refused; the next one goes alone."""
+        leading = self.reading_leader(2)
+        first, second = sent(sync(leading), Replicate, "b")
+
+        accept(leading, "b", replace(first, last=3))
+        self.assertEqual(sent(leading.ready(), Replicate, "b"), [])
+        refuse(leading, "b", second, last_log=3)
+        [third] = sent(leading.ready(), Replicate, "b")
+        accept(leading, "b", replace(third, last=5))
+
+        ranges = [(m.prev_index, m.last) for m in sent(leading.ready(), Replicate, "b")]
+        self.assertEqual((third.prev_index, ranges), (3, [(5, 9)]))
+
+    def test_replicate_on_from_the_end_of_what_was_cut_short(self) -> None:
+        """Where nothing else is on its way nothing has to be refused."""
+        leading = self.reading_leader(1)
+        [first] = sent(sync(leading), Replicate, "b")
+
+        accept(leading, "b", replace(first, last=3))
+
+        ranges = [(m.prev_index, m.last) for m in sent(leading.ready(), Replicate, "b")]
+        self.assertEqual(ranges, [(3, 7)])
+
+    def test_replicate_up_to_the_window_again_after_a_whole_one(self) -> None:
+        """One that holds all it should tells that entries are small again."""
+        leading = self.reading_leader(2)
+        first, second = sent(sync(leading), Replicate, "b")
+        accept(leading, "b", replace(first, last=3))
+        refuse(leading, "b", second, last_log=3)
+        [third] = sent(leading.ready(), Replicate, "b")
+
+        accept(leading, "b", third)
+
+        ranges = [(m.prev_index, m.last) for m in sent(leading.ready(), Replicate, "b")]
+        self.assertEqual(ranges, [(7, 11), (11, 15)])
+
+    def reading_leader(self, window: int) -> Consensus:
+        """Return a leader that has nothing in memory, and much to send."""
+        leading = settled_leader(max_append_entries=4, max_inflight_requests=window)
+        leading.resident_from = 100
+        leading.propose([command() for _ in range(20)])
+        return leading
 
     def test_replicate_as_many_as_fit(self) -> None:
         """The shell tells how many entries make a message."""

@@ -190,9 +190,23 @@ MUTANTS = (
     Mutant(
         name="entries read for an earlier term are sent",
         path="node/outbox.py",
-        old="if not self._stopped and self._inbox.leads(message.term):",
-        new="if not self._stopped:",
+        old="if not self._stopped and self._inbox.leads(message.term):\n            self",
+        new="if not self._stopped:\n            self",
         caught_by="tests.node.test_outbox.Fetching.test_entries_read_after_leadership_ended",
+    ),
+    Mutant(
+        name="entries in memory overtake those that are read",
+        path="node/outbox.py",
+        old="        if peer in self._reading:",
+        new="        if False:",
+        caught_by="tests.node.test_outbox.Fetching.test_entries_in_memory_wait_for_those_that_are_read",
+    ),
+    Mutant(
+        name="entries that wait behind a read for an earlier term are sent",
+        path="node/outbox.py",
+        old="if not self._stopped and self._inbox.leads(message.term):\n                self",
+        new="if not self._stopped:\n                self",
+        caught_by="tests.node.test_outbox.Fetching.test_entries_behind_a_read_after_leadership_ended",
     ),
     Mutant(
         name="the body of a refused snapshot is left unread",

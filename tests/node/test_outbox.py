@@ -354,6 +354,61 @@ class Fetching(OutboxCase):
         self.assertEqual(self.transport.openings, [])
         self.assertEqual(self.fates, [])
 
+    def test_entries_in_memory_wait_for_those_that_are_read(self) -> None:
+        """Requests leave in the order in which they were made, news without too."""
+        reads: list[Deferred[list[Entry]]] = [Deferred(), Deferred()]
+        waiting = iter(reads)
+        self.outbox._fetch = lambda first, last: (
+            next(waiting) if first < 7 else self.fetch(first, last)
+        )
+        for prev, last in ((2, 4), (4, 6), (6, 8), (8, 8)):
+            self.outbox.send("b", replicate(prev, last))
+
+        reads[1].callback(self.log[4:6])
+        reads[0].callback(self.log[2:4])
+
+        sent = self.pipeline().sent
+        self.assertEqual([s.prev_log_index for s in sent], [2, 4, 6, 8])
+        self.assertEqual([len(s.entries) for s in sent], [2, 2, 2, 0])
+
+    def test_entries_for_another_peer_do_not_wait(self) -> None:
+        """Only one follower is behind."""
+        reads: list[Deferred[list[Entry]]] = [Deferred()]
+        waiting = iter(reads)
+        self.outbox._fetch = lambda first, last: next(waiting, self.log[4:6])
+        self.outbox.send("b", replicate())
+        self.outbox.send("c", replicate())
+
+        self.assertEqual(len(self.pipeline().sent), 1)
+
+    def test_entries_behind_a_read_after_leadership_ended(self) -> None:
+        """What waits is not sent either: the log may be another leader's."""
+        read: Deferred[list[Entry]] = Deferred()
+        self.outbox._fetch = lambda first, last: (
+            read if first == 5 else self.fetch(first, last)
+        )
+        self.outbox.send("b", replicate(4, 6))
+        self.outbox.send("b", replicate(6, 8))
+
+        self.leading = False
+        read.callback(self.log[4:6])
+
+        self.assertEqual(self.transport.openings, [])
+
+    def test_entries_behind_a_read_that_fails(self) -> None:
+        """They leave, and are refused by who lacks what is before them."""
+        read: Deferred[list[Entry]] = Deferred()
+        self.outbox._fetch = lambda first, last: (
+            read if first == 5 else self.fetch(first, last)
+        )
+        self.outbox.send("b", replicate(4, 6))
+        self.outbox.send("b", replicate(6, 8))
+
+        read.errback(LogNotFound(5))
+
+        self.assertEqual(self.fates, [("lost", replicate(4, 6))])
+        self.assertEqual([s.prev_log_index for s in self.pipeline().sent], [6])
+
     def test_entries_that_are_gone(self) -> None:
         """Compacted meanwhile: the request is lost, and a snapshot will follow."""
         read: Deferred[list[Entry]] = Deferred()

@@ -346,14 +346,28 @@ class Leader(BaseRole):
             self.consensus.forgets(peer)
 
     def _entries_accepted(self, progress: Progress, request: Replicate) -> None:
-        """Count what the request carried; an empty one proves nothing durable."""
+        """Count what the request carried; an empty one proves nothing durable.
+
+        One that was cut short leaves a gap to what was sent behind it, which is refused
+        then. So that this does not happen each time, what is next is sent alone.
+        """
         if request.last > request.prev_index:
             progress.accepted(request.last)
+            if request.may_shorten:
+                self._read_back(progress, request)
         else:
             progress.mode = Mode.REPLICATE
             progress.failures, progress.step = 0, 1
         progress.commit_known = max(progress.commit_known, request.commit)
         self._commit_what_a_quorum_has(progress.match)
+
+    def _read_back(self, progress: Progress, request: Replicate) -> None:
+        """Learn from *request* how much of the log one read brings."""
+        consensus = self.consensus
+        wanted = request.prev_index + consensus.options.max_append_entries
+        progress.cut_short = request.last < min(wanted, consensus.log.last_index)
+        if not progress.inflight:
+            progress.next = progress.match + 1
 
     def _snapshot_answered(
         self,

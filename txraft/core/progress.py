@@ -35,6 +35,8 @@ class Progress:
     *life* numbers the stream of requests: an answer to an earlier life tells only
     its term. *contact* is the tick at which the newest answered request was sent.
     *leaving* is the index of the entry that removed this server, if one did.
+    *cut_short* tells whether the last request that was read from the disk held fewer
+    entries than it should have.
     """
 
     next: int
@@ -43,6 +45,7 @@ class Progress:
     match: int = 0
     mode: Mode = Mode.PROBE
     inflight: int = 0
+    cut_short: bool = False
     commit_sent: int = 0
     commit_known: int = 0
     commit_due: int = 0

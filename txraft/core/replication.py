@@ -43,8 +43,9 @@ def replicate(consensus: Consensus, address: str, progress: Progress) -> None:
 def _is_paused(consensus: Consensus, progress: Progress) -> bool:
     if progress.mode is Mode.SNAPSHOT:
         return True
-    resident = progress.next >= consensus.resident_from
-    pipelined = resident and progress.mode is Mode.REPLICATE
+    pipelined = progress.mode is Mode.REPLICATE and (
+        not progress.cut_short or progress.next >= consensus.resident_from
+    )
     limit = consensus.options.max_inflight_requests if pipelined else 1
     return progress.inflight >= limit or progress.wait_until > consensus.now
 
@@ -89,7 +90,7 @@ def _send_entries(
     progress.inflight += 1
     progress.commit_sent = commit
     progress.commit_due = consensus.now + consensus.options.commit_interval_ticks
-    if resident and progress.mode is Mode.REPLICATE:
+    if progress.mode is Mode.REPLICATE:
         progress.next = last + 1
     consensus.send(address, request)
 

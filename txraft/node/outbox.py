@@ -103,6 +103,7 @@ class Outbox:
         self._send_snapshot = send_snapshot
         self._patience_ticks = patience_ticks
         self._pipelines: dict[str, _Pipeline] = {}
+        self._reading: dict[str, list[Replicate]] = {}
         self._calls: list[_Call] = []
         self._refusals: dict[str, str] = {}
         self._now = 0
@@ -234,6 +235,10 @@ class Outbox:
     # Entries
 
     def _replicate(self, peer: str, message: Replicate) -> None:
+        """Send entries, but behind those for the same peer that are being read."""
+        if peer in self._reading:
+            self._reading[peer].append(message)
+            return
         if message.last == message.prev_index:
             self._entries_fetched([], peer, message)
             return
@@ -241,12 +246,13 @@ class Outbox:
         if isinstance(entries, list):
             self._entries_fetched(entries, peer, message)
         else:
+            self._reading[peer] = []
             entries.addCallbacks(
                 self._entries_read,
                 self._report,
                 callbackArgs=(peer, message),
                 errbackArgs=(peer, message),
-            )
+            ).addBoth(self._read_ended, peer)
 
     def _entries_read(
         self, entries: list[Entry], peer: str, message: Replicate
@@ -254,6 +260,13 @@ class Outbox:
         """Go on after a while, in which the log may have become another leader's."""
         if not self._stopped and self._inbox.leads(message.term):
             self._entries_fetched(entries, peer, message)
+
+    def _read_ended(self, outcome: object, peer: str) -> object:
+        """Go on with what had to wait behind it."""
+        for message in self._reading.pop(peer):
+            if not self._stopped and self._inbox.leads(message.term):
+                self._replicate(peer, message)
+        return outcome
 
     def _entries_fetched(
         self, entries: list[Entry], peer: str, message: Replicate
