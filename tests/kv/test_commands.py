@@ -39,6 +39,12 @@ class Bytes(SynchronousTestCase):
             encode_put("a", b"\x00", 5), b"\x95\x01\x01\xa1a\xc4\x01\x00\x05"
         )
 
+    def test_encode_after_what_cannot_be_encoded(self) -> None:
+        """Nothing of it is left in the packer, which all commands share."""
+        self.assertRaises(OverflowError, encode_put, "a", b"value", 2**64)
+
+        self.assertEqual(encode_delete("é"), b"\x93\x01\x02\xa2\xc3\xa9")
+
     def test_encode_delete_bytes(self) -> None:
         self.assertEqual(encode_delete("é"), b"\x93\x01\x02\xa2\xc3\xa9")
 

@@ -41,6 +41,13 @@ MUTANTS = (
         caught_by="tests.wire.test_stream.Bodies.test_body_larger_than_its_limit_is_refused",
     ),
     Mutant(
+        name="numbers may be negative where several are read",
+        path="wire/fields.py",
+        old="if type(value) is not int or not 0 <= value <= _MAX_UINT64:",
+        new="if type(value) is not int:",
+        caught_by="tests.wire.test_golden.AcceptedEncodings.test_requests_and_answers_are_read_as_go_reads_them",
+    ),
+    Mutant(
         name="numbers may be negative",
         path="wire/fields.py",
         old="if type(value) is int and 0 <= value <= _MAX_UINT64:",
