@@ -64,8 +64,8 @@ class Log:
 
     def append(self, term: int, count: int = 1) -> None:
         """Add *count* entries of *term* at the end."""
-        assert term >= self.last_term, "terms never fall along the log"
         if not self._terms or self._terms[-1] != term:
+            assert term >= self.last_term, "terms never fall along the log"
             self._firsts.append(self.last_index + 1)
             self._terms.append(term)
         self.last_index += count

@@ -44,6 +44,7 @@ MAX_TTL_MS = 86_400_000
 MAX_RESTORE_BYTES = 64 << 20
 MAX_ADDRESS_CHARACTERS = 512
 MAX_URL_CHARACTERS = 2048
+NO_KEY = "a key is a text of at least one character"
 
 
 _pack: Callable[[list[object]], bytes] = msgpack.Packer().pack
@@ -266,11 +267,13 @@ def _put(arguments: list[Any]) -> Command:
     if len(arguments) != 3:
         raise ApplicationError("put takes key, value and flags")
     key, value, flags = arguments
+    if type(key) is not str or not key:
+        raise ApplicationError(NO_KEY)
     if type(value) is not bytes:
         raise ApplicationError("the value of a put is not binary")
     if type(flags) is not int or not 0 <= flags <= MAX_FLAGS:
         raise ApplicationError("the flags of a put are not an unsigned 64-bit integer")
-    return Put(_key(key), value, flags)
+    return Put(key, value, flags)
 
 
 def _delete(arguments: list[Any]) -> Command:
@@ -301,7 +304,7 @@ def _operation(fields: object) -> Operation:
     if type(kind) is not int or kind not in _KINDS:
         raise ApplicationError("the kind of an operation is not known")
     if type(key) is not str or (not key and kind not in _TREES):
-        raise ApplicationError("a key is a text of at least one character")
+        raise ApplicationError(NO_KEY)
     if type(value) is not bytes:
         raise ApplicationError("the value of an operation is not binary")
     return Operation(
@@ -385,7 +388,7 @@ def _text(value: object, most: int = MAX_NAME_CHARACTERS) -> str:
 
 def _key(key: object) -> str:
     if type(key) is not str or not key:
-        raise ApplicationError("a key is a text of at least one character")
+        raise ApplicationError(NO_KEY)
     return key
 
 

@@ -256,16 +256,10 @@ class Shell:
     # The turn
 
     def _turn(self) -> None:
-        self._turning = True
-        self._take_turn()
-        self._turning = False
-        if self._scheduled:
-            self._parts.clock.callLater(0, self._turn)
-
-    def _take_turn(self) -> None:
         self._scheduled = False
         if self._stopped:
             return
+        self._turning = True
         try:
             self._digest()
             if not self._stopped:
@@ -275,6 +269,9 @@ class Shell:
             self._broken()
         if self._refused:
             self._settle_refused()
+        self._turning = False
+        if self._scheduled:
+            self._parts.clock.callLater(0, self._turn)
 
     def _broken(self) -> None:
         self._owner.stop_because("an invariant of consensus broke", Failure())

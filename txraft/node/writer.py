@@ -172,7 +172,7 @@ class Writer:
         """Let entries of several turns that wait together be one write."""
         if self._appending is None:
             batch = list(entries)
-            self._queue(lambda: self._store(batch))
+            self._operations.append(lambda: self._store(batch))
             self._appending = batch
         else:
             self._appending += entries
