@@ -94,7 +94,7 @@ class KVNode:
         if not problems:
             self.log.info("Certificates and tokens were reread")
         for warning in self._keyring.warnings:
-            self.log.warn("{warning}", warning=warning)
+            self.log.warn("{found}", found=warning)
 
     def stop(self) -> Deferred[None]:
         """Hand leadership over, if this node leads, and close all that was opened.
@@ -192,7 +192,7 @@ class KVNode:
     def _warn(self, warnings: Sequence[str]) -> None:
         settings = self._settings
         for warning in warnings:
-            self.log.warn("{warning}", warning=warning)
+            self.log.warn("{found}", found=warning)
         exposed = {"peers": settings.listen} if settings.tls is None else {}
         if settings.http is not None and settings.http.insecure:
             exposed["HTTP"] = settings.http.listen

@@ -142,7 +142,7 @@ class Raft(Status, Membership, Founding):
     def _recover(self, restored: Restored) -> Deferred[Recovered]:
         parts = self._parts
         for warning in restored.warnings:
-            self.log.warn("{node}: {warning}", node=parts.address, warning=warning)
+            self.log.warn("{node}: {found}", node=parts.address, found=warning)
         return self._read(restored, lambda: stored_founders(parts))
 
     def _read(
@@ -165,7 +165,7 @@ class Raft(Status, Membership, Founding):
         parts = self._parts
         self._enter(recovered)
         for warning in recovered.warnings:
-            self.log.warn("{node}: {warning}", node=parts.address, warning=warning)
+            self.log.warn("{node}: {found}", node=parts.address, found=warning)
         self._snapshot_index = recovered.snapshot.index
         self._schedule_snapshot_check()
         self._ticker = LoopingCall.withCount(self._tick)
