@@ -34,7 +34,8 @@ class DataDirectory:
 
     Its parts are paths: *log*, *snapshots*, *state*, *lmdb* and *peers*; `FileLog`
     takes the first, `FileStableStore` the third, `LMDBStore` the fourth in place of
-    both, the stores of snapshots and peers take *path*.
+    both, the stores of snapshots and peers take *path*. *process_id* is what the lock
+    names, by default that of this process.
     Raises: DirectoryLocked when another process has it; StorageError when a part of
         it is a symbolic link, which could lead out of it; PermissionError when other
         users may change it, and this one cannot forbid it.
@@ -42,7 +43,11 @@ class DataDirectory:
     """
 
     def __init__(
-        self, path: Path | str, node_name: str, fs: FileSystem | None = None
+        self,
+        path: Path | str,
+        node_name: str,
+        fs: FileSystem | None = None,
+        process_id: int | None = None,
     ) -> None:
         self.path = Path(path)
         self.node_name = node_name
@@ -56,7 +61,7 @@ class DataDirectory:
         if fs is None:
             make_private(self.path)
         self._refuse_links()
-        self._lock = self._take_lock()
+        self._lock = self._take_lock(process_id or os.getpid())
         try:
             self._prepare()
         except Exception:
@@ -76,7 +81,7 @@ class DataDirectory:
                     "what it points to in its place, or point data_dir elsewhere"
                 )
 
-    def _take_lock(self) -> File:
+    def _take_lock(self, process_id: int) -> File:
         path = self.path / LOCK_NAME
         try:
             lock = self.file_system.lock(path)
@@ -87,7 +92,7 @@ class DataDirectory:
                 "point data_dir elsewhere"
             ) from error
         lock.truncate(0)
-        lock.write_at(b"%d\n" % os.getpid(), 0)
+        lock.write_at(b"%d\n" % process_id, 0)
         return lock
 
     def _owner(self, path: Path) -> str:

@@ -42,6 +42,10 @@ MAX_WAITING = 5_000
 
 RETAINED_SNAPSHOTS = 2
 
+PROCESS_ID = 30_001
+"""What the lock of each directory names. One of this process would have more or fewer
+digits at times, and so another byte of the disk would go bad."""
+
 T = TypeVar("T")
 
 CHANGES = ("write_at", "sync", "sync_data", "sync_directory", "create", "rename")
@@ -98,7 +102,7 @@ class Life:
         """Open everything as `twistd raft` does, and take part."""
         machine, disk = self.machine, self.disk
         address, random = machine.address, Random(machine.random.getrandbits(32))
-        directory = DataDirectory(DATA, address, disk)
+        directory = DataDirectory(DATA, address, disk, PROCESS_ID)
         self._open.append(directory.close)
         peers = JSONPeers(DATA, disk)
         stable = FileStableStore(directory.state, address, disk)
