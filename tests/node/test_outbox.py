@@ -381,14 +381,19 @@ class Fetching(OutboxCase):
 
         self.assertEqual(len(self.pipeline().sent), 1)
 
-    def test_entries_behind_a_read_after_leadership_ended(self) -> None:
-        """What waits is not sent either: the log may be another leader's."""
+    def send_behind_a_read(self) -> Deferred[list[Entry]]:
+        """Send entries that are read and some in memory; return what is read."""
         read: Deferred[list[Entry]] = Deferred()
         self.outbox._fetch = lambda first, last: (
             read if first == 5 else self.fetch(first, last)
         )
         self.outbox.send("b", replicate(4, 6))
         self.outbox.send("b", replicate(6, 8))
+        return read
+
+    def test_entries_behind_a_read_after_leadership_ended(self) -> None:
+        """What waits is not sent either: the log may be another leader's."""
+        read = self.send_behind_a_read()
 
         self.leading = False
         read.callback(self.log[4:6])
@@ -397,12 +402,7 @@ class Fetching(OutboxCase):
 
     def test_entries_behind_a_read_that_fails(self) -> None:
         """They leave, and are refused by who lacks what is before them."""
-        read: Deferred[list[Entry]] = Deferred()
-        self.outbox._fetch = lambda first, last: (
-            read if first == 5 else self.fetch(first, last)
-        )
-        self.outbox.send("b", replicate(4, 6))
-        self.outbox.send("b", replicate(6, 8))
+        read = self.send_behind_a_read()
 
         read.errback(LogNotFound(5))
 

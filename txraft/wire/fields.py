@@ -17,6 +17,9 @@ from txraft.wire.membership import address_from_bytes, address_to_bytes
 
 Fields = Mapping[bytes, Any]
 
+CACHED_FRAMES = 256
+"""How many are kept of what all messages of one kind and header share."""
+
 _MAX_UINT64 = 2**64 - 1
 _MIN_INT64 = -(2**63)
 _SHOWN_BYTES = 30

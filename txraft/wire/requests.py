@@ -23,6 +23,7 @@ from txraft.core.messages import (
 from txraft.errors import ProtocolError
 from txraft.wire.entries import encode_entry, entry_from_map
 from txraft.wire.fields import (
+    CACHED_FRAMES,
     Fields,
     boolean,
     header_fields,
@@ -52,7 +53,6 @@ REQUEST_PRE_VOTE = 4
 SNAPSHOT_VERSIONS = (0, 1)
 
 _MAX_INT64 = 2**63 - 1
-_CACHED_FRAMES = 256
 
 
 def request_kind(request: Request) -> int:
@@ -111,7 +111,7 @@ def _append_entries(request: AppendEntriesRequest) -> bytes:
     )
 
 
-@lru_cache(maxsize=_CACHED_FRAMES)
+@lru_cache(maxsize=CACHED_FRAMES)
 def _frame(header: Header, leader: str) -> tuple[bytes, bytes, bytes]:
     """Encode what all AppendEntries of one leadership share, in three pieces.
 

@@ -20,6 +20,7 @@ from txraft.core.messages import (
     TimeoutNowResponse,
 )
 from txraft.wire.fields import (
+    CACHED_FRAMES,
     Fields,
     boolean,
     booleans,
@@ -35,7 +36,6 @@ from txraft.wire.fields import (
 from txraft.wire.membership import address_to_bytes, decode_peers, encode_peers
 
 _NO_ERROR = b"\xa0"
-_CACHED_FRAMES = 256
 
 
 def encode_response(response: Response) -> bytes:
@@ -63,7 +63,7 @@ def _append_entries(response: AppendEntriesResponse) -> bytes:
     return b"".join((start, pack(response.last_log), middle, pack(response.term)))
 
 
-@lru_cache(maxsize=_CACHED_FRAMES)
+@lru_cache(maxsize=CACHED_FRAMES)
 def _frame(
     header: Header, no_retry_backoff: bool, success: bool
 ) -> tuple[bytes, bytes]:
