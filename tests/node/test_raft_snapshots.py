@@ -264,6 +264,22 @@ class Sending(SnapshotCase):
 
         self.assertSameState(cluster, numbers(100) + more)
 
+    def test_laggard_gets_a_snapshot_while_the_leader_writes_one(self) -> None:
+        """Reading the one there is does not wait until the next one is written."""
+        cluster = self.cluster(3, trailing_logs=0)
+        laggard = self.lag(cluster, 10)
+        self.apply_all(cluster, [b"more"])
+        cluster.slow_snapshots(cluster.leader.address, 60.0)
+        own = self.outcome(cluster.leader.raft.snapshot())
+
+        cluster.start_node(laggard)
+        cluster.advance(2.0)
+
+        self.assertEqual(commands_of(cluster.nodes[laggard]), [*numbers(10), b"more"])
+        self.assertEqual(own, [])
+        cluster.advance(60.0)
+        self.assertSucceeded(own)
+
     def test_nothing_new_after_an_install(self) -> None:
         """A leader's snapshot counts as one of this node's own."""
         cluster = self.cluster(3, trailing_logs=0)

@@ -38,7 +38,6 @@ from txraft.core.ready import (
     Outgoing,
     OutgoingRequest,
     Ready,
-    SendSnapshot,
     SnapshotMark,
 )
 from txraft.errors import (
@@ -67,6 +66,7 @@ from txraft.node.outbox import Outbox
 from txraft.node.parts import Owner, Parts
 from txraft.node.pending import Proposal
 from txraft.node.replies import SHUT_DOWN
+from txraft.node.snapshot_sender import SnapshotSender
 from txraft.node.snapshots import Snapshots
 from txraft.node.verifications import Verification, Verifications
 from txraft.wire.entries import encode_all_new
@@ -102,12 +102,21 @@ class Shell:
         )
         self.incarnations = make_incarnations(parts, recovered, self._save)
         self.replies = make_replies(parts, recovered)
+        self.sender = SnapshotSender(
+            parts.address,
+            parts.config.protocol_version,
+            parts.snapshots,
+            parts.workers.sender,
+            parts.transport,
+            self,
+            lambda: self.outbox.header,
+        )
         self.outbox = Outbox(
             parts.address,
             parts.transport,
             self,
             self._fetch,
-            self._send_snapshot,
+            self.sender.send,
             self.consensus.options.heartbeat_timeout_ticks,
             self.replies.request_header(self.consensus.cluster),
             lambda: self.consensus.configuration.id_of(parts.address, parts.server_id),
@@ -115,11 +124,9 @@ class Shell:
         self.outbox.known_incarnations = encode_known(recovered.known_incarnations)
         self.snapshots = Snapshots(
             parts.address,
-            parts.config.protocol_version,
             parts.fsm,
             parts.snapshots,
             parts.workers.snapshot,
-            parts.transport,
             self.applier,
             self,
             lambda: self.outbox.header,
@@ -430,6 +437,7 @@ class Shell:
         self.outbox.stop()
         self.applier.stop()
         self.snapshots.stop()
+        self.sender.stop()
         self.pending.fail_queued(error)
         self.pending.fail_appended_after(0, unknown)
         self.changes.fail(error)
@@ -442,9 +450,6 @@ class Shell:
                 self.replies.refuse(arguments[1], SHUT_DOWN)
 
     # Snapshots
-
-    def _send_snapshot(self, peer: str, request: SendSnapshot) -> None:
-        self.snapshots.send(peer, request)
 
     def snapshot_position(self) -> SnapshotMark:
         """Return where a snapshot of the FSM as it is now would end."""

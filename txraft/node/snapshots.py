@@ -1,4 +1,6 @@
-"""Snapshots of one node: taking them, sending them, installing a leader's.
+"""Snapshots of one node: taking them, and installing a leader's.
+
+How they are sent is in `SnapshotSender`.
 
 Source: Raft dissertation §5.
 """
@@ -6,16 +8,15 @@ Source: Raft dissertation §5.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from time import perf_counter
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txraft.core.messages import Header, InstallSnapshotRequest
-from txraft.core.ready import Install, SendSnapshot, SnapshotMark
+from txraft.core.messages import Header
+from txraft.core.ready import Install, SnapshotMark
 from txraft.errors import RaftShutdown, SnapshotFailed
 from txraft.interfaces import (
     FSM,
@@ -26,11 +27,9 @@ from txraft.interfaces import (
     SnapshotMeta,
     SnapshotSink,
     SnapshotStore,
-    Transport,
 )
 from txraft.node.applier import Applier
 from txraft.node.meters import Timer
-from txraft.node.outbox import Inbox
 from txraft.node.worker import Worker
 
 
@@ -49,7 +48,7 @@ def create_snapshot(
     return store.create(*covered)
 
 
-class Host(Inbox, Protocol):
+class Host(Protocol):
     """What the snapshots of a node need from it."""
 
     def snapshot_position(self) -> SnapshotMark:
@@ -66,18 +65,6 @@ class Host(Inbox, Protocol):
 
     def stop_because(self, reason: str, failure: Failure) -> None:
         """Stop the node: it cannot go on."""
-
-
-class _FileSource:
-    """Reads a snapshot's file on the snapshot thread."""
-
-    def __init__(self, file: BinaryIO, worker: Worker) -> None:
-        self._file = file
-        self._worker = worker
-
-    def read(self, size: int) -> Deferred[bytes]:
-        """Read up to *size* bytes."""
-        return self._worker.run(lambda: self._file.read(size))
 
 
 class _StoppableSink:
@@ -108,13 +95,13 @@ class _StoppableSink:
 
 
 class Snapshots:
-    """Takes, sends and installs snapshots; at most one is taken or installed at once.
+    """Takes and installs snapshots; at most one is taken or installed at once.
 
     `installing` holds until the host sets it back, once it has moved to where the
     snapshot ends: before that, nobody could tell where the FSM stands. `taken` times
     what was taken here, `newest_bytes` is the size of the last one.
 
-    *address* is this server's, *protocol_version* decides the form that is sent.
+    *address* is this server's; *header* tells what its requests begin with.
     """
 
     log = Logger()
@@ -122,21 +109,17 @@ class Snapshots:
     def __init__(
         self,
         address: str,
-        protocol_version: int,
         fsm: FSM,
         store: SnapshotStore,
         worker: Worker,
-        transport: Transport,
         applier: Applier,
         host: Host,
         header: Callable[[], Header],
     ) -> None:
         self._address = address
-        self._version = protocol_version
         self._fsm = fsm
         self._store = store
         self._worker = worker
-        self._transport = transport
         self._applier = applier
         self._host = host
         self._header = header
@@ -246,67 +229,6 @@ class Snapshots:
             )
             self._host.snapshot_taken(mark)
         return outcome
-
-    # Sending
-
-    def send(self, peer: str, request: SendSnapshot) -> None:
-        """Send the newest snapshot to *peer* and report its fate."""
-        self._worker.run(self._open_newest).addCallback(
-            self._send_opened, peer, request
-        ).addErrback(self._not_sent, peer, request)
-
-    def _open_newest(self) -> tuple[SnapshotMeta, BinaryIO]:
-        found = self._store.list()
-        if not found:
-            raise SnapshotFailed("there is no snapshot to send")
-        return self._store.open(found[0].id)
-
-    def _send_opened(
-        self, opened: tuple[SnapshotMeta, BinaryIO], peer: str, request: SendSnapshot
-    ) -> Deferred[None]:
-        meta, file = opened
-        self.log.info(
-            "{node} sends snapshot {id} of {size} bytes to {peer}",
-            node=self._address,
-            id=meta.id,
-            size=meta.size,
-            peer=peer,
-        )
-        wire = InstallSnapshotRequest(
-            term=request.term,
-            leader=self._address,
-            last_log_index=meta.index,
-            last_log_term=meta.term,
-            size=meta.size,
-            configuration=meta.configuration,
-            configuration_index=meta.configuration_index,
-            peers=meta.configuration.voters,
-            snapshot_version=1 if self._version else 0,
-            header=self._header(),
-        )
-        source = _FileSource(file, self._worker)
-        answered = self._transport.install_snapshot(peer, wire, source)
-        sent = replace(request, index=meta.index)
-
-        def close(outcome: object) -> object:
-            self._worker.run(file.close).addErrback(lambda _: file.close())
-            return outcome
-
-        answered.addBoth(close)
-        return answered.addCallback(
-            lambda answer: self._host.answered(peer, sent, answer)
-        )
-
-    def _not_sent(self, failure: Failure, peer: str, request: SendSnapshot) -> None:
-        if self._stopped:
-            return
-        self.log.warn(
-            "{node} could not send a snapshot to {peer}: {reason}",
-            node=self._address,
-            peer=peer,
-            reason=failure.getErrorMessage(),
-        )
-        self._host.lost(peer, request, closed=False)
 
     # Installing
 

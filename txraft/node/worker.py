@@ -183,20 +183,30 @@ class MemoryWorker:
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """The three workers of a node.
+    """The four workers of a node.
 
     *writer* does all that changes log, term and vote, so disk order is consensus
     order; *reader* fetches old entries beside it; *snapshot* runs the FSM's
-    `persist` and `restore`.
+    `persist` and `restore`; *sender* reads the snapshots that followers are sent,
+    which wait neither for those nor entries for them: to open one is to check it
+    from end to end.
     """
 
     writer: Worker
     reader: Worker
     snapshot: Worker
+    sender: Worker
+
+    @property
+    def each(self) -> tuple[Worker, ...]:
+        """All of them."""
+        return (self.writer, self.reader, self.snapshot, self.sender)
 
     @classmethod
     def threaded(cls, reactor: IReactorFromThreads) -> Workers:
-        """Make the workers of a real node: three threads, and the kernel for syncs.
+        """Make the workers of a real node: four threads, and the kernel for syncs.
+
+        A thread begins with its first work; most nodes never have the fourth.
 
         Python lets a thread run for `sys.getswitchinterval()` before another gets
         its turn, and the reactor thread asks for one after every system call. This
@@ -208,10 +218,9 @@ class Workers:
             ThreadWorker(reactor, "txraft-writer", KernelSync(reactor)),
             ThreadWorker(reactor, "txraft-reader"),
             ThreadWorker(reactor, "txraft-snapshot"),
+            ThreadWorker(reactor, "txraft-sender"),
         )
 
     def stop(self) -> Deferred[list[None]]:
         """Finish all work and end."""
-        return gatherResults(
-            [self.writer.stop(), self.reader.stop(), self.snapshot.stop()]
-        )
+        return gatherResults([worker.stop() for worker in self.each])

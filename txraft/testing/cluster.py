@@ -137,6 +137,7 @@ class Cluster:
         self._founders = [chr(ord("a") + i) for i in range(size)]
         self._cut: set[frozenset[str]] = set()
         self._slow_disks: dict[str, float] = {}
+        self._slow_snapshots: dict[str, float] = {}
 
     # Nodes
 
@@ -162,7 +163,12 @@ class Cluster:
             disk.peer_store.set_peers(list(peers))
         transport = InmemTransport(self.clock, address, latency=self.latency)
         later = partial(self._later, address)
-        workers = Workers(*(MemoryWorker(later) for _ in range(3)))
+        workers = Workers(
+            writer=MemoryWorker(later),
+            reader=MemoryWorker(later),
+            snapshot=MemoryWorker(partial(self._later_snapshot, address)),
+            sender=MemoryWorker(later),
+        )
         fsm = self._make_fsm()
         raft = Raft(
             config or self.config,
@@ -201,6 +207,19 @@ class Cluster:
         seconds = self._slow_disks.get(address, self.disk_seconds)
         return self.clock.callLater(seconds, call)
 
+    def _later_snapshot(self, address: str, call: Callable[[], bool]) -> object:
+        seconds = self._slow_snapshots.get(address)
+        if seconds is None:
+            return self._later(address, call)
+        return self.clock.callLater(seconds, call)
+
+    def slow_snapshots(self, address: str, seconds: float) -> None:
+        """Let taking a snapshot at *address*, or restoring one, take *seconds*.
+
+        So does each step of it: a piece that is received, for example.
+        """
+        self._slow_snapshots[address] = seconds
+
     def slow_disk(self, address: str, seconds: float) -> None:
         """Let each write of the node at *address* take *seconds* from now on."""
         self._slow_disks[address] = seconds
@@ -211,7 +230,7 @@ class Cluster:
         Whoever waits for it is told what `Raft.shutdown` tells.
         """
         node = self.nodes.pop(address)
-        for worker in (node.workers.writer, node.workers.reader, node.workers.snapshot):
+        for worker in node.workers.each:
             assert isinstance(worker, MemoryWorker), "a cluster's workers are these"
             worker.discard()
         node.transport.disconnect_all()

@@ -132,7 +132,7 @@ class Life:
             None,
             transport,
             clock=self.clock,
-            workers=Workers(*(self._worker() for _ in range(3))),
+            workers=Workers(*(self._worker() for _ in range(4))),
             random=random,
         )
         transport.listen()

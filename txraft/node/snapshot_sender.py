@@ -1,0 +1,145 @@
+"""Sending this node's newest snapshot to followers that need one.
+
+It is read on a thread of its own: a node that writes one, which can take minutes, sends
+another meanwhile.
+
+Source: Raft dissertation §5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import BinaryIO
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txraft.core.messages import Header, InstallSnapshotRequest
+from txraft.core.ready import SendSnapshot
+from txraft.errors import SnapshotFailed, StorageError
+from txraft.interfaces import SnapshotMeta, SnapshotStore, Transport
+from txraft.node.outbox import Inbox
+from txraft.node.worker import Worker
+
+
+class _FileSource:
+    """Reads a snapshot's file on the sender's thread."""
+
+    def __init__(self, file: BinaryIO, worker: Worker) -> None:
+        self._file = file
+        self._worker = worker
+
+    def read(self, size: int) -> Deferred[bytes]:
+        """Read up to *size* bytes."""
+        return self._worker.run(lambda: self._file.read(size))
+
+
+class SnapshotSender:
+    """Sends the newest snapshot of *store*, read by *worker*, and reports its fate.
+
+    *address* is this server's, *protocol_version* decides the form that is sent.
+    *header* tells what a request begins with.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        address: str,
+        protocol_version: int,
+        store: SnapshotStore,
+        worker: Worker,
+        transport: Transport,
+        inbox: Inbox,
+        header: Callable[[], Header],
+    ) -> None:
+        self._address = address
+        self._version = protocol_version
+        self._store = store
+        self._worker = worker
+        self._transport = transport
+        self._inbox = inbox
+        self._header = header
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Report nothing any more."""
+        self._stopped = True
+
+    def send(self, peer: str, request: SendSnapshot) -> None:
+        """Send the newest snapshot to *peer* and report its fate."""
+        self._worker.run(self._open_newest).addCallback(
+            self._send_opened, peer, request
+        ).addErrback(self._not_sent, peer, request)
+
+    def _open_newest(self) -> tuple[SnapshotMeta, BinaryIO]:
+        """Open the newest snapshot, also if a newer one just takes its place.
+
+        Thread: sender.
+        """
+        tried = None
+        while True:
+            found = self._store.list()
+            if not found:
+                raise SnapshotFailed("there is no snapshot to send")
+            try:
+                return self._store.open(found[0].id)
+            except (StorageError, OSError):
+                if tried == found[0].id:
+                    raise
+                tried = found[0].id
+
+    def _send_opened(
+        self, opened: tuple[SnapshotMeta, BinaryIO], peer: str, request: SendSnapshot
+    ) -> Deferred[None]:
+        meta, file = opened
+        self.log.info(
+            "{node} sends snapshot {id} of {size} bytes to {peer}",
+            node=self._address,
+            id=meta.id,
+            size=meta.size,
+            peer=peer,
+        )
+        source = _FileSource(file, self._worker)
+        answered = self._transport.install_snapshot(
+            peer, self._wire(meta, request), source
+        )
+        sent = replace(request, index=meta.index)
+
+        def close(outcome: object) -> object:
+            self._worker.run(file.close).addErrback(lambda _: file.close())
+            return outcome
+
+        answered.addBoth(close)
+        return answered.addCallback(
+            lambda answer: self._inbox.answered(peer, sent, answer)
+        )
+
+    def _wire(
+        self, meta: SnapshotMeta, request: SendSnapshot
+    ) -> InstallSnapshotRequest:
+        return InstallSnapshotRequest(
+            term=request.term,
+            leader=self._address,
+            last_log_index=meta.index,
+            last_log_term=meta.term,
+            size=meta.size,
+            configuration=meta.configuration,
+            configuration_index=meta.configuration_index,
+            peers=meta.configuration.voters,
+            snapshot_version=1 if self._version else 0,
+            header=self._header(),
+        )
+
+    def _not_sent(self, failure: Failure, peer: str, request: SendSnapshot) -> None:
+        if self._stopped:
+            return
+        self.log.warn(
+            "{node} could not send a snapshot to {peer}: {reason}",
+            node=self._address,
+            peer=peer,
+            reason=failure.getErrorMessage(),
+        )
+        self._inbox.lost(peer, request, closed=False)
