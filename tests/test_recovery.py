@@ -12,13 +12,26 @@ from tests.storage.disk import Disk
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.core.ready import HardState
-from txraft.errors import ApplicationError, ConfigurationRefused, StorageError
+from txraft.errors import (
+    ApplicationError,
+    ConfigurationRefused,
+    ContractBroken,
+    RaftError,
+    SnapshotFailed,
+    StorageError,
+)
+from txraft.interfaces import SnapshotSink
 from txraft.node.boot import Restored, read_hard_state, recover
 from txraft.node.writer import stored_state
 from txraft.recovery import import_snapshot, recover_cluster
 from txraft.storage.memory import InmemStore
-from txraft.storage.snapshots import FileSnapshotStore, SnapshotReader
+from txraft.storage.snapshots import (
+    DiscardSnapshotStore,
+    FileSnapshotStore,
+    SnapshotReader,
+)
 from txraft.testing import ListFSM
+from txraft.testing.cluster import ListSnapshot
 from txraft.wire.entries import encode_new
 
 SURVIVOR = Configuration.of_voters(["c"])
@@ -207,6 +220,49 @@ class Recovery(OfflineCase):
             with self.assertRaises(error):
                 self.recover(fsm)
             self.assertEqual((self.store.last_index(), self.snapshots.list()), (2, []))
+
+    def test_snapshot_that_is_none(self) -> None:
+        """The log is the last copy: it stays until the store lists a snapshot."""
+
+        async def later(sink: SnapshotSink) -> None:
+            ListSnapshot([]).persist(sink)
+
+        def cancelled(sink: SnapshotSink) -> None:
+            sink.write(b"[]")
+            sink.cancel()
+
+        self.append(1, 1)
+        self.state(1)
+        for persist in (later, cancelled):
+
+            class Faulty(ListFSM):
+                def snapshot(self, persist: Any = persist) -> ListSnapshot:
+                    captured: Any = ListSnapshot(self.commands)
+                    captured.persist = persist
+                    return captured  # type: ignore[no-any-return]
+
+            refused = self.assertRaises(RaftError, self.recover, Faulty())
+
+            self.assertIsInstance(refused, (SnapshotFailed, ContractBroken))
+            self.assertEqual(self.store.last_index(), 2)
+            self.assertEqual(self.snapshots.list(), [])
+            self.assertEqual(self.flushWarnings(), [])
+
+    def test_store_that_discards(self) -> None:
+        """There would be nothing left."""
+        self.append(1, 1)
+        self.state(1)
+
+        self.assertRaises(
+            StorageError,
+            recover_cluster,
+            ListFSM(),
+            self.store,
+            self.store,
+            DiscardSnapshotStore(),
+            SURVIVOR,
+        )
+        self.assertEqual(self.store.last_index(), 2)
 
 
 class Answering(ListFSM):

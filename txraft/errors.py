@@ -111,6 +111,13 @@ class SnapshotFailed(RaftError):
     """A snapshot was not taken; the node goes on without it."""
 
 
+class ContractBroken(RaftError, TypeError):
+    """An object that was handed in does not keep the contract of its plug point.
+
+    The message names the object, the method and what is asked of it.
+    """
+
+
 class ApplicationError(RaftError):
     """Raised by an FSM to refuse a command, deterministically, on every replica.
 

@@ -88,6 +88,10 @@ class FSMSnapshot(Protocol):
     def persist(self, sink: SnapshotSink) -> None:
         """Write the state to *sink* in pieces of at most 1 MiB; do not close it.
 
+        All of it is written when this returns: a coroutine or a Deferred is refused,
+        and so is a sink that was cancelled or never written to. Write b"" for a state
+        that is empty.
+        Raises: anything; the snapshot has failed then, and the node goes on.
         Thread: snapshot.
         """
 
@@ -224,7 +228,10 @@ class SnapshotSink(Protocol):
         """Append *data*; return its length. Thread: snapshot."""
 
     def close(self) -> None:
-        """Finish the snapshot. Durable: all of it, when this returns."""
+        """Finish the snapshot. Durable: all of it, when this returns.
+
+        `SnapshotStore.list` has it from then on, with its index, term and size.
+        """
 
     def cancel(self) -> None:
         """Abandon the snapshot and remove what was written."""
@@ -269,6 +276,17 @@ class ClusterSnapshotStore(Protocol):
         configuration_index: int,
     ) -> SnapshotSink:
         """Begin a snapshot that names its *cluster*, b"" if that is not known."""
+
+
+@runtime_checkable
+class DiscardingSnapshotStore(Protocol):
+    """A snapshot store that keeps nothing, on purpose, and says so.
+
+    With any other the log is cut only behind a snapshot that `list` has. With this one
+    it is cut for good: such a node must not be started again.
+    """
+
+    discards_snapshots: bool
 
 
 class PeerStore(Protocol):

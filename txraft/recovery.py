@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 
-from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from txraft.core.configuration import Configuration
@@ -25,8 +24,9 @@ from txraft.interfaces import (
     SnapshotStore,
     StableStore,
 )
+from txraft.node.application import awaited, capture, is_unfinished, release
 from txraft.node.boot import read_hard_state, read_range, restore_newest
-from txraft.node.snapshots import create_snapshot
+from txraft.node.captures import discards, write_snapshot
 from txraft.node.writer import stored_state
 from txraft.storage.snapshots import SnapshotReader
 from txraft.wire.entries import CLUSTER_BYTES
@@ -56,10 +56,13 @@ def recover_cluster(
 
     Returns: the snapshot that now holds everything; the log is empty.
     Raises: StorageError when there is nothing to recover; ConfigurationRefused;
-        whatever *fsm* raises. The data are as they were then.
+        SnapshotFailed, when *snapshots* does not list what it was given; whatever
+        *fsm* raises. The data are as they were then.
     Durable: all of it, when this returns. After a crash, call it again.
     """
     configuration.check()
+    if discards(snapshots):
+        raise StorageError("a recovery needs a store that keeps its snapshot")
     meta = restore_newest(snapshots, fsm).snapshot
     last, term = (meta.index, meta.term) if meta else (0, 0)
     end = log_store.last_index()
@@ -175,10 +178,10 @@ def _apply(fsm: FSM, entry: Entry) -> None:
         response = fsm.apply(entry)
     except ApplicationError:
         return
-    if not isinstance(response, Deferred):
+    if not is_unfinished(response):
         return
     outcome: list[object] = []
-    response.addBoth(outcome.append)
+    awaited(response, f"{type(fsm).__name__}.apply").addBoth(outcome.append)
     if not outcome:
         raise StorageError(
             f"the response to entry {entry.index} is a Deferred that has not fired; "
@@ -192,17 +195,11 @@ def _apply(fsm: FSM, entry: Entry) -> None:
 def _persist(
     fsm: FSM, snapshots: SnapshotStore, mark: SnapshotMark, cluster: bytes
 ) -> SnapshotMeta:
-    captured = fsm.snapshot()
-    sink = create_snapshot(snapshots, mark, cluster)
+    captured = capture(fsm)
     try:
-        captured.persist(sink)
-        sink.close()
-    except BaseException:
-        sink.cancel()
-        raise
+        return write_snapshot(snapshots, captured, mark, cluster)
     finally:
-        captured.release()
-    return _described(snapshots, sink.id)
+        release(captured)
 
 
 def _described(snapshots: SnapshotStore, id: str) -> SnapshotMeta:

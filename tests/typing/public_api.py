@@ -392,6 +392,7 @@ def lists(peers: list[str]) -> bool:
 
 ERRORS: tuple[type[RaftError], ...] = (
     txraft.CallTimedOut,
+    txraft.ContractBroken,
     txraft.ConnectionClosedByPeer,
     txraft.ConnectionFailed,
     txraft.DataCorrupted,

@@ -24,6 +24,7 @@ from txraft.interfaces import (
     SnapshotStore,
     StableStore,
 )
+from txraft.node.application import restore
 from txraft.node.incarnations import read_incarnations
 from txraft.node.writer import (
     CLUSTER,
@@ -106,7 +107,7 @@ def restore_newest(snapshots: SnapshotStore, fsm: FSM) -> Restored:
             lost = max(lost, meta.index)
             continue
         with file:
-            fsm.restore(file)
+            restore(fsm, file)
         return Restored(meta, warnings, lost)
     if found:
         raise DataCorrupted("none of the snapshots can be used: " + "; ".join(warnings))

@@ -41,6 +41,7 @@ from txraft.interfaces import (
     WithClose,
 )
 from txraft.node.boot import Recovered, Restored, recover, restore_newest
+from txraft.node.captures import discards
 from txraft.node.founding import Founding, stored_founders
 from txraft.node.handover import Handover
 from txraft.node.membership import Membership
@@ -166,6 +167,13 @@ class Raft(Status, Membership, Founding):
         self._enter(recovered)
         for warning in recovered.warnings:
             self.log.warn("{node}: {found}", node=parts.address, found=warning)
+        if discards(parts.snapshots):
+            self.log.warn(
+                "{node} keeps no snapshots ({store}), and its log is cut all the same: "
+                "it must not be started again",
+                node=parts.address,
+                store=type(parts.snapshots).__name__,
+            )
         self._snapshot_index = recovered.snapshot.index
         self._schedule_snapshot_check()
         self._ticker = LoopingCall.withCount(self._tick)

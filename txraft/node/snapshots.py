@@ -20,7 +20,6 @@ from txraft.core.ready import Install, SnapshotMark
 from txraft.errors import RaftShutdown, SnapshotFailed
 from txraft.interfaces import (
     FSM,
-    ClusterSnapshotStore,
     FSMSnapshot,
     IncomingRPC,
     SnapshotBody,
@@ -28,24 +27,11 @@ from txraft.interfaces import (
     SnapshotSink,
     SnapshotStore,
 )
+from txraft.node.application import capture, release, restore
 from txraft.node.applier import Applier
+from txraft.node.captures import create_snapshot, write_snapshot
 from txraft.node.meters import Timer
 from txraft.node.worker import Worker
-
-
-def create_snapshot(
-    store: SnapshotStore, mark: SnapshotMark, cluster: bytes
-) -> SnapshotSink:
-    """Begin a snapshot up to *mark* that names its *cluster*, if *store* notes that."""
-    covered = (
-        mark.index,
-        mark.term,
-        mark.configuration,
-        mark.configuration_index,
-    )
-    if isinstance(store, ClusterSnapshotStore):
-        return store.create_for(cluster, *covered)
-    return store.create(*covered)
 
 
 class Host(Protocol):
@@ -65,33 +51,6 @@ class Host(Protocol):
 
     def stop_because(self, reason: str, failure: Failure) -> None:
         """Stop the node: it cannot go on."""
-
-
-class _StoppableSink:
-    """A sink that takes no more once the node stops, so that stopping is quick."""
-
-    def __init__(self, sink: SnapshotSink, is_stopped: Callable[[], bool]) -> None:
-        self._sink = sink
-        self._is_stopped = is_stopped
-
-    @property
-    def id(self) -> str:
-        """The snapshot's id."""
-        return self._sink.id
-
-    def write(self, data: bytes) -> int:
-        """Append *data*; return its length. Raises: RaftShutdown"""
-        if self._is_stopped():
-            raise RaftShutdown
-        return self._sink.write(data)
-
-    def close(self) -> None:
-        """Finish the snapshot."""
-        self._sink.close()
-
-    def cancel(self) -> None:
-        """Abandon the snapshot."""
-        self._sink.cancel()
 
 
 class Snapshots:
@@ -164,13 +123,17 @@ class Snapshots:
         raise RaftShutdown
 
     def _capture(self) -> Deferred[SnapshotMeta]:
-        mark = self._host.snapshot_position()
         try:
-            captured = self._fsm.snapshot()
+            mark = self._host.snapshot_position()
+            captured = capture(self._fsm)
         except Exception as error:
             self.log.failure("the state machine gave no snapshot")
             self._taking = False
             raise SnapshotFailed(f"failed to start snapshot: {error}") from error
+        except BaseException:
+            self._taking = False
+            self._host.stop_because("the state machine gave no snapshot", Failure())
+            raise
         finally:
             self._applier.resume()
         began = perf_counter()
@@ -183,24 +146,8 @@ class Snapshots:
     def _persist(
         self, captured: FSMSnapshot, mark: SnapshotMark, cluster: bytes
     ) -> SnapshotMeta:
-        sink = create_snapshot(self._store, mark, cluster)
-        try:
-            captured.persist(_StoppableSink(sink, lambda: self._stopped))
-            sink.close()
-        except BaseException:
-            sink.cancel()
-            raise
-        for meta in self._store.list():
-            if meta.id == sink.id:
-                return meta
-        # A store that keeps nothing still says that the log may be cut.
-        return SnapshotMeta(
-            sink.id,
-            mark.index,
-            mark.term,
-            mark.configuration,
-            mark.configuration_index,
-            size=0,
+        return write_snapshot(
+            self._store, captured, mark, cluster, lambda: self._stopped
         )
 
     def _persisted(
@@ -211,24 +158,45 @@ class Snapshots:
         began: float,
     ) -> SnapshotMeta | Failure:
         self._taking = False
-        captured.release()
-        if isinstance(outcome, Failure):
+        try:
+            if isinstance(outcome, Failure):
+                return self._not_persisted(outcome)
+            self._snapshot_is_there(outcome, mark, began)
+            return outcome
+        finally:
+            # Last: what `release` raises changes nothing for what is on the disk.
+            self._let_go(captured)
+
+    def _not_persisted(self, failure: Failure) -> Failure:
+        if isinstance(failure.value, Exception):
             if not self._stopped:
-                self.log.failure("a snapshot was not taken", failure=outcome)
-            reason = f"failed to persist snapshot: {outcome.getErrorMessage()}"
-            return Failure(SnapshotFailed(reason))
+                self.log.failure("a snapshot was not taken", failure=failure)
+        else:
+            self._host.stop_because("a snapshot was not taken", failure)
+        reason = f"failed to persist snapshot: {failure.getErrorMessage()}"
+        return Failure(SnapshotFailed(reason))
+
+    def _let_go(self, captured: FSMSnapshot) -> None:
+        try:
+            release(captured)
+        except BaseException:
+            self._host.stop_because("a snapshot was not released", Failure())
+            raise
+
+    def _snapshot_is_there(
+        self, meta: SnapshotMeta, mark: SnapshotMark, began: float
+    ) -> None:
         self.taken.add(perf_counter() - began)
-        self.newest_bytes = outcome.size
+        self.newest_bytes = meta.size
         if not self._stopped:
             self.log.info(
                 "{node} took snapshot {id} of {size} bytes up to index {index}",
                 node=self._address,
-                id=outcome.id,
-                size=outcome.size,
+                id=meta.id,
+                size=meta.size,
                 index=mark.index,
             )
             self._host.snapshot_taken(mark)
-        return outcome
 
     # Installing
 
@@ -293,7 +261,7 @@ class Snapshots:
     def _restore(self, id: str) -> None:
         _, file = self._store.open(id)
         with file:
-            self._fsm.restore(file)
+            restore(self._fsm, file)
 
     def _restored(self, _: None, install: Install, mark: SnapshotMark) -> None:
         if not self._stopped:

@@ -321,7 +321,12 @@ class FileSnapshotSink:
 
 
 class DiscardSnapshotStore:
-    """A `SnapshotStore` that drops everything: for tests of what comes before it."""
+    """A `SnapshotStore` that drops everything: for tests of what comes before it.
+
+    The log is cut all the same, so a node with it cannot be started again.
+    """
+
+    discards_snapshots = True
 
     def create(
         self,

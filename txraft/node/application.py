@@ -1,0 +1,145 @@
+"""The application's code: every call that a node makes into it goes through here.
+
+What such a call may return is decided in this one place, and the manual has the table
+of it (docs/embedding.rst, "What is called, and where"):
+
+1. Where the reactor waits for an outcome, anything that can be awaited will do: a
+   Deferred, a coroutine, a Future of asyncio.
+2. Elsewhere it is refused, and a coroutine closed: it has done nothing yet, and what
+   has not run must never count as done.
+3. A generator is refused everywhere; somebody forgot `inlineCallbacks`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from inspect import isasyncgen, iscoroutine, isgenerator
+from typing import Any, BinaryIO
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from txraft.errors import ContractBroken
+from txraft.interfaces import FSM, FSMSnapshot, SnapshotSink
+
+log = Logger()
+
+ON_A_THREAD = (
+    "it runs on a thread, where nothing awaits it; do the work before it returns"
+)
+AT_ONCE = "its result is needed at once, and nothing awaits it"
+
+
+def is_unfinished(result: object) -> bool:
+    """Tell whether *result* stands for work that has not ended, or not even begun."""
+    return isinstance(result, Awaitable) or isgenerator(result) or isasyncgen(result)
+
+
+def awaited(result: object, what: str) -> Deferred[Any]:
+    """Return a Deferred of the outcome of the unfinished *result* of *what*.
+
+    Raises: ContractBroken, for a generator.
+    """
+    if isinstance(result, Deferred):
+        return result
+    if iscoroutine(result):
+        return Deferred.fromCoroutine(result)
+    if asyncio.isfuture(result):
+        return Deferred.fromFuture(result)
+    if isinstance(result, Awaitable):
+        return Deferred.fromCoroutine(_outcome(result))
+    _close(result)
+    raise ContractBroken(
+        f"{what} returned {_kind(result)}, so nothing of it has run: it lacks "
+        "`inlineCallbacks`, or has a `yield` too many"
+    )
+
+
+async def _outcome(result: Awaitable[Any]) -> Any:
+    return await result
+
+
+def refuse_unfinished(result: object, what: str, why: str) -> None:
+    """Refuse the *result* of *what* if it is unfinished, because of *why*.
+
+    Raises: ContractBroken
+    """
+    if result is not None and is_unfinished(result):
+        _close(result)
+        raise ContractBroken(f"{what} returned {_kind(result)}: {why}")
+
+
+def capture(fsm: FSM) -> FSMSnapshot:
+    """Have *fsm* capture its state.
+
+    Raises: ContractBroken, when what comes back cannot be persisted and released;
+        whatever `snapshot` raises.
+    Thread: reactor.
+    """
+    what = f"{_name(fsm)}.snapshot"
+    captured = fsm.snapshot()
+    refuse_unfinished(captured, what, AT_ONCE)
+    for method in ("persist", "release"):
+        if not callable(getattr(captured, method, None)):
+            raise ContractBroken(
+                f"{what} returned {captured!r}, which has no method `{method}`: it "
+                "must be an FSMSnapshot"
+            )
+    return captured
+
+
+def persist(captured: FSMSnapshot, sink: SnapshotSink) -> None:
+    """Have *captured* write itself to *sink*.
+
+    Raises: ContractBroken, when it would go on after it has returned; whatever
+        `persist` raises.
+    Thread: snapshot.
+    """
+    result: object = captured.persist(sink)  # type: ignore[func-returns-value]
+    refuse_unfinished(result, f"{_name(captured)}.persist", ON_A_THREAD)
+
+
+def release(captured: FSMSnapshot) -> None:
+    """Let go of *captured*. What that raises is logged: the snapshot stands.
+
+    Thread: reactor.
+    """
+    what = f"{_name(captured)}.release"
+    try:
+        result: object = captured.release()  # type: ignore[func-returns-value]
+        refuse_unfinished(result, what, AT_ONCE)
+    except Exception:
+        log.failure("{what} failed; this changes nothing for the snapshot", what=what)
+
+
+def restore(fsm: FSM, source: BinaryIO) -> None:
+    """Have *fsm* replace its state by *source*.
+
+    Raises: ContractBroken, when it would go on after it has returned; whatever
+        `restore` raises.
+    Thread: snapshot.
+    """
+    result: object = fsm.restore(source)  # type: ignore[func-returns-value]
+    refuse_unfinished(result, f"{_name(fsm)}.restore", ON_A_THREAD)
+
+
+def _close(result: object) -> None:
+    """End what will never be run, so that Python does not warn of it."""
+    if iscoroutine(result) or isgenerator(result):
+        result.close()
+
+
+def _name(thing: object) -> str:
+    return type(thing).__name__
+
+
+def _kind(result: object) -> str:
+    for is_of, kind in (
+        (iscoroutine, "a coroutine"),
+        (isgenerator, "a generator"),
+        (isasyncgen, "an asynchronous generator"),
+    ):
+        if is_of(result):
+            return kind
+    return f"a {_name(result)}"
