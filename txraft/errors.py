@@ -130,6 +130,18 @@ class NodeFailed(RaftShutdown):
     """The node stopped itself; the message says what failed and what to do."""
 
 
+class UpgradeNeeded(RaftError):
+    """A state or an entry needs a level of the state machine that this code lacks."""
+
+    def __init__(self, used: int, known: int) -> None:
+        super().__init__(
+            f"upgrade this node: the cluster uses level {used}, "
+            f"this version knows {known}"
+        )
+        self.used = used
+        self.known = known
+
+
 class LogNotFound(RaftError):
     """The log holds no entry at this index."""
 

@@ -82,6 +82,49 @@ class BatchingFSM(Protocol):
         """
 
 
+@runtime_checkable
+class LeveledFSM(Protocol):
+    """An FSM whose rules may change while its cluster is upgraded, server by server.
+
+    The cluster agrees on the entry from which new rules hold: a *level* becomes active
+    by an entry of its own, which the leader appends once every server of the
+    configuration, nonvoters included, has announced that it understands that level.
+    So each command is judged by the same rules on every server, however often it is
+    replayed. Until then whoever makes commands makes none of the new level, and
+    snapshots keep the old format. What the FSM holds is the only truth about what is
+    active: `active_level` is part of its snapshots, and `restore` sets it.
+
+    A command is made for the `active_level` of the leader, and should name it. One of
+    an old level keeps its old verdict for ever.
+
+    Levels are activated at protocol versions 1 to 3, and never while a Go server is a
+    member, as it announces none.
+    """
+
+    @property
+    def level(self) -> int:
+        """The highest level that this code understands; it never changes.
+
+        Levels count from 1, 0 is what there was before there were levels.
+        """
+
+    @property
+    def active_level(self) -> int:
+        """The level that is active in the state as it is: 0 in an empty one.
+
+        `restore` of a state whose level is above `level` raises UpgradeNeeded.
+        """
+
+    def activate(self, level: int) -> None:
+        """Go by the rules of *level*, which is above `active_level`, from here on.
+
+        It is called at the same place of the log on every server: after the response
+        to the command before it, and before the next. Afterwards `active_level` is
+        *level*. *level* is never above `level`: such a server stops instead.
+        Thread: reactor.
+        """
+
+
 class FSMSnapshot(Protocol):
     """A captured state, written out while the FSM goes on applying."""
 

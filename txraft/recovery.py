@@ -27,6 +27,7 @@ from txraft.interfaces import (
 from txraft.node.application import awaited, capture, is_unfinished, release
 from txraft.node.boot import read_hard_state, read_range, restore_newest
 from txraft.node.captures import discards, write_snapshot
+from txraft.node.levels import apply_activation
 from txraft.node.writer import stored_state
 from txraft.storage.snapshots import SnapshotReader
 from txraft.wire.entries import CLUSTER_BYTES
@@ -169,6 +170,8 @@ def _replay(fsm: FSM, log_store: LogStore, first: int, last: int) -> tuple[int, 
         for entry in read_range(log_store, first, last, READ_BYTES):
             if entry.type is LogType.COMMAND:
                 _apply(fsm, entry)
+            elif entry.type is LogType.NOOP:
+                apply_activation(fsm, entry)
             first, term = entry.index + 1, entry.term
     return last, term
 

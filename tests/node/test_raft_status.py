@@ -139,6 +139,8 @@ class Figures(ClusterCase):
                 "last_snapshot_term",
                 "num_peers",
                 "last_contact",
+                "level",
+                "active_level",
             },
         )
         self.assertEqual(stats["state"], "Leader")

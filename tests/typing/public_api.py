@@ -31,6 +31,7 @@ from txraft import (
     FSMSnapshot,
     LeaderObservation,
     LeadershipLost,
+    LeveledFSM,
     Log,
     LogStore,
     LogType,
@@ -107,6 +108,30 @@ class Captured:
 
 counter: FSM = Counter()
 batching: BatchingFSM = Counter()
+
+
+class LeveledCounter(Counter):
+    """A counter whose rules have changed once."""
+
+    level = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.active_level = 0
+
+    def activate(self, level: int) -> None:
+        """Go by the new rules."""
+        self.active_level = level
+
+    def restore(self, source: BinaryIO) -> None:
+        """Take the number and the level of a snapshot."""
+        self.value, level = json.load(source)
+        if level > self.level:
+            raise txraft.UpgradeNeeded(level, self.level)
+        self.active_level = level
+
+
+leveled: LeveledFSM = LeveledCounter()
 
 # Stores --------------------------------------------------------------------------
 

@@ -146,6 +146,17 @@ class Consensus:
         if isinstance(self.role, Leader):
             self.role.transfer(target)
 
+    def activate(self, entry: Entry, level: int) -> None:
+        """Append *entry*, which activates *level* of the state machine.
+
+        To be called only for the `level_due` of the same moment: then no server that
+        understands less can have been added in between.
+        """
+        if isinstance(self.role, Leader):
+            self.role.propose([entry])
+            if entry.index:
+                self.role.level = level
+
     def request(self, message: Request, reply_to: object) -> None:
         """Take a request from a peer; the answer goes to *reply_to*."""
         refusal = self._refuses(message)
@@ -257,6 +268,32 @@ class Consensus:
         Source: Raft dissertation §4.1; Ongaro, raft-dev, 10 July 2015.
         """
         return isinstance(self.role, Leader) and self.role.may_change_configuration
+
+    def level_in_log(self, applied_index: int, active_level: int) -> int | None:
+        """Return the level of the state machine that holds at the end of this leader's
+        log, None while that is not known or this server does not lead.
+
+        *active_level* is active in the state machine here, which has applied entries
+        up to *applied_index*. What earlier leaders activated is known once an entry of
+        this term is applied.
+        """
+        role = self.role
+        if not isinstance(role, Leader) or applied_index < role.first_index:
+            return None
+        return max(active_level, role.level)
+
+    def level_due(self, applied_index: int, active_level: int) -> int:
+        """Return the level that is to be activated now, 0 if none is.
+
+        That is one that every server of the configuration understands, in the process
+        that it is now, and that is not in the log yet.
+        """
+        known = self.level_in_log(applied_index, active_level)
+        if known is None or known >= self.options.level:
+            return 0
+        assert isinstance(self.role, Leader), "only a leader knows the level in its log"
+        level = self.role.common_level()
+        return level if level > known else 0
 
     @property
     def may_campaign(self) -> bool:

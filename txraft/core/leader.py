@@ -48,7 +48,8 @@ class Leader(BaseRole):
 
     *followers* are all other servers that get entries, removed ones too until they
     have been told. *transferee* is the server that leadership is being handed to.
-    *resignation* tells why it steps down by itself.
+    *resignation* tells why it steps down by itself. *level* is the highest level of
+    the state machine whose activation this leader has appended.
     """
 
     hears_leader = True
@@ -62,6 +63,7 @@ class Leader(BaseRole):
         self._transfer_until = 0
         self._told_transferee = False
         self._leave_by: int | None = None
+        self.level = 0
         self.own_match = consensus.log.last_index
         self.first_index = consensus.log.last_index + 1
         self._round = 0
@@ -130,10 +132,12 @@ class Leader(BaseRole):
                 progress.leaving = consensus.configurations.latest_index
 
     def _new_progress(self) -> Progress:
+        life = self._new_life()
         return Progress(
             next=self.consensus.log.last_index + 1,
-            life=self._new_life(),
+            life=life,
             contact=self.consensus.now,
+            born=life,
         )
 
     def _new_life(self) -> int:
@@ -289,6 +293,9 @@ class Leader(BaseRole):
             return
         if request.term != self.consensus.term:
             return
+        level = response.header.level or 0
+        if level != progress.level:
+            self._hear_level(progress, request, level)
         match request:
             case Replicate() if isinstance(response, AppendEntriesResponse):
                 self._entries_answered(peer, progress, request, response)
@@ -401,6 +408,8 @@ class Leader(BaseRole):
         if request.term != self.consensus.term:
             return
         now = self.consensus.now
+        if request.sent >= progress.contact:
+            progress.level = None  # whoever is started there next may know less
         match request:
             case Heartbeat():
                 if request == progress.heartbeat_inflight:
@@ -416,6 +425,39 @@ class Leader(BaseRole):
     def unsupported(self, peer: str, request: OutgoingRequest) -> None:
         """Treat a peer that does not know a request as one that did not answer."""
         self.unreachable(peer, request, closed=False)
+
+    # Levels of the state machine ----------------------------------------------------
+
+    def _hear_level(
+        self,
+        progress: Progress,
+        request: Replicate | Heartbeat | SendSnapshot,
+        level: int,
+    ) -> None:
+        """Note that a follower understands the state machine up to *level*.
+
+        Only what answers the newest request counts: an answer that was overtaken may
+        be of a process that has been replaced since. Of two that were asked in one
+        tick, which came first is not known, so the lower one does.
+        """
+        if request.life < progress.born or request.sent < progress.contact:
+            return
+        if request.sent == progress.contact and progress.level is not None:
+            level = min(level, progress.level)
+        progress.level = level
+
+    def common_level(self) -> int:
+        """Return the highest level that every server of the configuration understands.
+
+        Nonvoters too: they apply the same entries. The configuration is the latest in
+        the log, committed or not.
+        """
+        consensus = self.consensus
+        level = consensus.options.level
+        for address in consensus.configuration.addresses:
+            if address != consensus.address:
+                level = min(level, self.followers[address].level or 0)
+        return level
 
     # Verification -------------------------------------------------------------------
 

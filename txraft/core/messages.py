@@ -25,8 +25,9 @@ class Header:
 
     None stands for a key that is absent on the wire: version 0 sends none of them,
     versions 1 to 3 send *protocol_version*, newer Go peers all three. *cluster*,
-    *incarnation* and *known*, the incarnations that a leader knows, are extra keys of
-    ours, which Go peers skip.
+    *incarnation*, *known*, the incarnations that a leader knows, and *level*, up to
+    which the sender understands the replicated state machine, are extra keys of ours,
+    which Go peers skip.
     """
 
     protocol_version: Final[int | None] = None
@@ -35,6 +36,7 @@ class Header:
     cluster: Final[bytes | None] = None
     incarnation: Final[bytes | None] = None
     known: Final[bytes | None] = None
+    level: Final[int | None] = None
 
 
 NO_HEADER = Header()

@@ -36,12 +36,16 @@ class Progress:
     its term. *contact* is the tick at which the newest answered request was sent.
     *leaving* is the index of the entry that removed this server, if one did.
     *cut_short* tells whether the last request that was read from the disk held fewer
-    entries than it should have.
+    entries than it should have. *level* is the level of the state machine that this
+    server has announced, None while it is not known, and *born* the life in which it
+    became a member: what was asked before that says nothing about it.
     """
 
     next: int
     life: int
     contact: int
+    born: int = 0
+    level: int | None = None
     match: int = 0
     mode: Mode = Mode.PROBE
     inflight: int = 0

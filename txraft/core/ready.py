@@ -154,7 +154,8 @@ class Options:
     """The tunables of consensus, in ticks and entries.
 
     *opening_entry_lists_members* is protocol version 0's habit of opening a
-    leadership with the whole membership instead of a no-op.
+    leadership with the whole membership instead of a no-op. *level* is the highest
+    level of the replicated state machine that this server understands.
     """
 
     heartbeat_timeout_ticks: int = 20
@@ -169,6 +170,7 @@ class Options:
     campaign_at_once: bool = False
     opening_entry_lists_members: bool = False
     tags_cluster: bool = True
+    level: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,9 +34,11 @@ class Applier:
 
     *fetch* returns entries *first* to at most *last*, or a Deferred of them.
     *settled* is told entries and their responses; *failed* is told why this
-    replica must stop. A slice ends after *slice_seconds*: between two commands, or
-    between two batches of an FSM that takes batches. A batch holds what was done in
-    a part of that time before: nothing can come in between while it is applied.
+    replica must stop. *decided* is told of no-ops that carry data, a decision of a
+    leader, between two commands; if it raises, this replica stops. A slice ends after
+    *slice_seconds*: between two commands, or between two batches of an FSM that takes
+    batches. A batch holds what was done in a part of that time before: nothing can come
+    in between while it is applied.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Applier:
         settled: Settled,
         failed: Callable[[str, Failure], None],
         applied_index: int,
+        decided: Callable[[Entry], None] = lambda entry: None,
     ) -> None:
         self._fsm = fsm
         self._clock = clock
@@ -55,6 +58,7 @@ class Applier:
         self._fetch = fetch
         self._settled = settled
         self._failed = failed
+        self._decided = decided
         self._target = applied_index
         self._until = 0.0
         self._busy = False
@@ -177,6 +181,12 @@ class Applier:
                     return False
                 position = end
             else:
+                if entry.data and entry.type is LogType.NOOP:
+                    try:
+                        self._decided(entry)
+                    except Exception:
+                        self._fail(f"entry {entry.index} cannot be applied", Failure())
+                        return False
                 self._settle(entry, None)
                 position += 1
                 if self._stopped:

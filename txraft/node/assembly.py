@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from twisted.python.failure import Failure
 
 from txraft.core.consensus import Consensus
+from txraft.core.entry import Entry
 from txraft.node.applier import Applier, Fetch, Settled
 from txraft.node.boot import Recovered
 from txraft.node.incarnations import Incarnations
+from txraft.node.levels import Levels
 from txraft.node.parts import Owner, Parts
 from txraft.node.pending import Pending
 from txraft.node.replies import Replies
@@ -32,12 +35,14 @@ def make_tail(parts: Parts, recovered: Recovered) -> Tail:
     )
 
 
-def make_consensus(parts: Parts, recovered: Recovered, tail: Tail) -> Consensus:
-    """Make the consensus of a node that has just started."""
+def make_consensus(
+    parts: Parts, recovered: Recovered, tail: Tail, level: int
+) -> Consensus:
+    """Make the consensus of a node that has just started and announces *level*."""
     consensus = Consensus(
         parts.address,
         parts.random,
-        core_options(parts.config),
+        replace(core_options(parts.config), level=level),
         recovered.hard_state,
         recovered.log,
         recovered.configurations,
@@ -67,7 +72,12 @@ def make_writer(
 
 
 def make_applier(
-    parts: Parts, recovered: Recovered, fetch: Fetch, settled: Settled, owner: Owner
+    parts: Parts,
+    recovered: Recovered,
+    fetch: Fetch,
+    settled: Settled,
+    owner: Owner,
+    decided: Callable[[Entry], None],
 ) -> Applier:
     """Make what feeds the state machine, which is as the snapshot has left it."""
     return Applier(
@@ -78,7 +88,13 @@ def make_applier(
         settled,
         owner.stop_because,
         recovered.snapshot.index,
+        decided,
     )
+
+
+def make_levels(parts: Parts) -> Levels:
+    """Make what announces and activates levels of the state machine."""
+    return Levels(parts.address, parts.fsm, parts.config.protocol_version)
 
 
 def make_incarnations(
@@ -96,11 +112,12 @@ def make_incarnations(
     )
 
 
-def make_replies(parts: Parts, recovered: Recovered) -> Replies:
+def make_replies(parts: Parts, recovered: Recovered, level: int) -> Replies:
     """Make what answers peers."""
     return Replies(
         parts.config.protocol_version,
         parts.server_id,
         parts.address,
         recovered.incarnation,
+        level,
     )

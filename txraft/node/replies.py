@@ -33,7 +33,11 @@ SHUT_DOWN = "raft is already shutdown"
 
 
 class Replies:
-    """Answers requests for the server *server_id* at *address*."""
+    """Answers requests for the server *server_id* at *address*.
+
+    Each answer tells its *incarnation*, and up to which *level* it understands the
+    replicated state machine; nothing does at protocol version 0.
+    """
 
     def __init__(
         self,
@@ -41,14 +45,19 @@ class Replies:
         server_id: str,
         address: str,
         incarnation: bytes | None = None,
+        level: int = 0,
     ) -> None:
         life = incarnation if version else None
+        told = level or None
         self._version = version
         self._incarnation = life
-        self._header = Header(version, incarnation=life) if version else NO_HEADER
-        self._zero_header = Header(0, incarnation=life) if version else NO_HEADER
+        self._header = NO_HEADER
+        self._zero_header = NO_HEADER
+        if version:
+            self._header = Header(version, incarnation=life, level=told)
+            self._zero_header = Header(0, incarnation=life, level=told)
         self._named_header = Header(
-            version or None, server_id, address, incarnation=life
+            version or None, server_id, address, incarnation=life, level=told
         )
         self._address = address
         self._taken: IncomingRPC | None = None

@@ -54,6 +54,7 @@ from txraft.node.assembly import (
     make_applier,
     make_consensus,
     make_incarnations,
+    make_levels,
     make_pending,
     make_replies,
     make_tail,
@@ -95,13 +96,20 @@ class Shell:
         self.changes = Changes()
         self.verifications = Verifications()
         self.tail = make_tail(parts, recovered)
-        self.consensus = make_consensus(parts, recovered, self.tail)
+        self.levels = make_levels(parts)
+        announced = self.levels.announced
+        self.consensus = make_consensus(parts, recovered, self.tail, announced)
         self.writer = make_writer(parts, recovered, self._synced, self._write_failed)
         self.applier = make_applier(
-            parts, recovered, self._fetch, self.pending.applied, owner
+            parts,
+            recovered,
+            self._fetch,
+            self.pending.applied,
+            owner,
+            self._decided,
         )
         self.incarnations = make_incarnations(parts, recovered, self._save)
-        self.replies = make_replies(parts, recovered)
+        self.replies = make_replies(parts, recovered, announced)
         self.sender = SnapshotSender(
             parts.address,
             parts.config.protocol_version,
@@ -172,7 +180,11 @@ class Shell:
         if self._stopped:
             return
         self.outbox.tick(count)
-        self._input(self.consensus.tick, count)
+        self._input(self._ticked, count)
+
+    def _ticked(self, count: int) -> None:
+        self.consensus.tick(count)
+        self.levels.propose(self.consensus, self.applier.applied_index)
 
     def rpc_received(self, rpc: IncomingRPC) -> None:
         """Take a request from a peer."""
@@ -498,6 +510,10 @@ class Shell:
         self._owner.stop_because("the log, term or vote could not be written", failure)
 
     # Entries
+
+    def _decided(self, entry: Entry) -> None:
+        """Do what a leader has decided, now that it is committed."""
+        self.levels.applied(entry)
 
     def _fetch(self, first: int, last: int) -> list[Entry] | Deferred[list[Entry]]:
         """Return entries from memory, or else as many as one read brings."""

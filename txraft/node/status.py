@@ -62,6 +62,20 @@ class Status:
         """When a leader was last heard, in the clock's seconds; None if never."""
         return self._notices.last_contact
 
+    @property
+    def active_level(self) -> int:
+        """The level of the state machine that is active in what was applied here."""
+        return self._shell.levels.active if self._shell else 0
+
+    @property
+    def levels(self) -> dict[str, int | None]:
+        """Up to which level each member understands the state machine, as it announced.
+
+        A leader has heard it from all that answer it, other members know their own;
+        None is unknown. Go servers, and protocol version 0, count as 0.
+        """
+        return self._shell.levels.told(self._shell.consensus) if self._shell else {}
+
     def stats(self) -> dict[str, str]:
         """Return figures for an operator, under the seed's keys."""
         shell = self._shell
@@ -80,6 +94,8 @@ class Status:
             "last_snapshot_term": str(consensus.snapshot.term),
             "num_peers": str(max(0, len(self.peers()) - 1)),
             "last_contact": self._last_contact_text(),
+            "level": str(shell.levels.announced),
+            "active_level": str(shell.levels.active),
             **_refused(shell),
         }
 

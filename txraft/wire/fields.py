@@ -23,7 +23,7 @@ CACHED_FRAMES = 256
 _MAX_UINT64 = 2**64 - 1
 _MIN_INT64 = -(2**63)
 _SHOWN_BYTES = 30
-_OUR_KEYS = frozenset({b"Cluster", b"Incarnation", b"Incarnations"})
+_OUR_KEYS = frozenset({b"Cluster", b"FSMLevel", b"Incarnation", b"Incarnations"})
 _HEADER_KEYS = _OUR_KEYS | {b"Addr", b"ID", b"ProtocolVersion"}
 
 pack: Callable[[object], bytes] = msgpack.Packer(use_bin_type=False).pack
@@ -56,6 +56,8 @@ def header_fields(header: Header) -> dict[bytes, object]:
         fields[b"Incarnation"] = header.incarnation
     if header.known is not None:
         fields[b"Incarnations"] = header.known
+    if header.level is not None:
+        fields[b"FSMLevel"] = header.level
     return fields
 
 
@@ -79,6 +81,7 @@ def header_in(fields: Fields) -> Header:
         raw(fields, b"Cluster") if b"Cluster" in fields else None,
         raw(fields, b"Incarnation") if b"Incarnation" in fields else None,
         raw(fields, b"Incarnations") if b"Incarnations" in fields else None,
+        unsigned(fields, b"FSMLevel") if b"FSMLevel" in fields else None,
     )
 
 

@@ -123,7 +123,7 @@ def _frame(header: Header, leader: str) -> tuple[bytes, bytes, bytes]:
         if key in fields:
             start += pack(key) + pack(fields[key])
     middle = b""
-    for key in (b"ID", b"Incarnation", b"Incarnations"):
+    for key in (b"FSMLevel", b"ID", b"Incarnation", b"Incarnations"):
         if key in fields:
             middle += pack(key) + pack(fields[key])
     middle += pack(b"Leader") + pack(text_or_nil(leader)) + pack(b"LeaderCommitIndex")

@@ -1,0 +1,97 @@
+"""Levels of the replicated state machine: announced by servers, activated by the log.
+
+Every message of a server says up to which level it understands the state machine. A
+leader whose servers, nonvoters too, have all announced a level that is not active
+appends its activation: a no-op, with the level as its data. Whoever applies that entry
+lets the state machine go by the rules of the level from there on.
+
+What is active is not kept here: the state machine has it, and its snapshots. So an
+entry that was lost with a leadership is proposed by the next leader, one that comes
+twice does nothing the second time, and a restart needs nothing but log and snapshot.
+
+Nothing is announced at protocol version 0.
+"""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from txraft.core.consensus import Consensus
+from txraft.core.entry import Entry, LogType
+from txraft.core.leader import Leader
+from txraft.errors import UpgradeNeeded
+from txraft.interfaces import FSM, LeveledFSM
+from txraft.wire.decisions import activated_level, encode_activation
+
+
+def apply_activation(fsm: object, entry: Entry) -> int:
+    """Have *fsm* go by the level that the no-op *entry* activates, from here on.
+
+    Returns: the level, 0 if it names none or that was active already.
+    Raises: UpgradeNeeded, and nothing has changed, if *fsm* does not understand it.
+    """
+    level = activated_level(entry.data or b"")
+    leveled = fsm if isinstance(fsm, LeveledFSM) else None
+    if not level or (leveled is not None and level <= leveled.active_level):
+        return 0
+    if leveled is None or level > leveled.level:
+        raise UpgradeNeeded(level, 0 if leveled is None else leveled.level)
+    leveled.activate(level)
+    return level
+
+
+class Levels:
+    """The levels of *fsm* on the server at *address*."""
+
+    log = Logger()
+
+    def __init__(self, address: str, fsm: FSM, protocol_version: int) -> None:
+        self._address = address
+        self._fsm = fsm if isinstance(fsm, LeveledFSM) else None
+        level = 0 if self._fsm is None else self._fsm.level
+        self.announced = level if protocol_version else 0
+
+    @property
+    def active(self) -> int:
+        """The level that is active in the state machine as it is here."""
+        return 0 if self._fsm is None else self._fsm.active_level
+
+    def propose(self, consensus: Consensus, applied_index: int) -> None:
+        """Append the activation of a level, if this server leads and it is due.
+
+        In the same turn as it is found due, so that no server can be added in between.
+        """
+        if not self.announced:
+            return
+        level = consensus.level_due(applied_index, self.active)
+        if level:
+            data = encode_activation(level)
+            consensus.activate(Entry(0, 0, LogType.NOOP, data), level)
+
+    def applied(self, entry: Entry) -> None:
+        """Activate the level of the no-op *entry*, if it names one.
+
+        Raises: UpgradeNeeded, if it is one that the state machine does not understand.
+        """
+        level = apply_activation(self._fsm, entry)
+        if level:
+            self.log.info(
+                "{node} activated level {active} of the state machine at index {index}",
+                node=self._address,
+                active=level,
+                index=entry.index,
+            )
+
+    def told(self, consensus: Consensus) -> dict[str, int | None]:
+        """Return what each member has announced, None while it is not known.
+
+        A leader knows it of all, other servers of themselves.
+        """
+        told: dict[str, int | None] = dict.fromkeys(consensus.configuration.addresses)
+        if isinstance(consensus.role, Leader):
+            for address, progress in consensus.role.followers.items():
+                if address in told:
+                    told[address] = progress.level
+        if self._address in told:
+            told[self._address] = self.announced
+        return told
