@@ -62,6 +62,12 @@ class Config:
     trailing_logs: int = _option(
         10240, "Entries kept in the log behind a snapshot, for followers that lag."
     )
+    max_kept_for_snapshot_entries: int = _option(
+        131072,
+        "Entries a leader keeps in the log, at most, for a follower that it is sending "
+        "a snapshot, so that this needs no second one at once; beside "
+        "`trailing_logs`, which it always keeps.",
+    )
     shutdown_on_remove: bool = _option(
         True, "Whether a node shuts down when its own removal has committed."
     )
@@ -144,6 +150,7 @@ def _out_of_range(config: Config) -> list[str]:
         "protocol_version": (0, 3),
         "snapshot_threshold": (1, None),
         "trailing_logs": (0, None),
+        "max_kept_for_snapshot_entries": (0, None),
         "max_append_bytes": (1, None),
         "max_entry_bytes": (1, None),
         "max_pending_entries": (1, None),

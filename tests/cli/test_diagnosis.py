@@ -271,6 +271,14 @@ class Asking(CommandCase):
         self.assertIn("n1:8300 refuses n3:8300, whose data", said)
         self.assertIn("n3:8300 is refused by n1:8300", self.told("doctor")[1])
 
+    def test_entry_that_is_not_delivered(self) -> None:
+        """The leader says which, and to whom."""
+        named = "entry 7 of term 2 (900 bytes) to n2:8300"
+        self.n1.more_stats = {"undeliverable_entries": named}
+
+        self.assertIn(f"n1:8300 cannot deliver {named}", self.told("status")[2])
+        self.assertIn(f"n1:8300 cannot deliver {named}", self.told("doctor")[1])
+
     def test_other_is_not_known(self) -> None:
         status, table, said = self.told("status")
 

@@ -205,14 +205,16 @@ class AppendEntries(SynchronousTestCase):
             self.assertEqual(ready.write_number, 1)
 
     def test_append_entries_while_installing_refused(self) -> None:
-        """Entries wait until the snapshot has taken its place; heartbeats do not."""
+        """Entries wait until the snapshot has taken its place; heartbeats say so."""
         self.follower.installing = True
 
         _, answer = self.ask(append(2, (4, 2), (2,)))
         self.assertEqual(answer, AppendEntriesResponse(2, 4, False))
 
         _, answer = self.ask(AppendEntriesRequest(2, "b"))
-        self.assertEqual(answer, AppendEntriesResponse(2, 4, True))
+        self.assertEqual(
+            answer, AppendEntriesResponse(2, 4, True, no_retry_backoff=True)
+        )
 
 
 class CompactedPrefix(SynchronousTestCase):

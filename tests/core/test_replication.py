@@ -25,7 +25,7 @@ from txraft.core.messages import (
     AppendEntriesResponse,
 )
 from txraft.core.progress import Mode
-from txraft.core.ready import Replicate, SendSnapshot
+from txraft.core.ready import Heartbeat, Replicate, SendSnapshot
 
 
 class Pipelining(SynchronousTestCase):
@@ -173,6 +173,103 @@ class Pipelining(SynchronousTestCase):
 
         self.assertEqual(progress(leading, "b").match, 0)
         self.assertEqual(leading.commit_index, 0)
+
+
+class CutOff(SynchronousTestCase):
+    """Requests that get no answer while heartbeats do: too large for the receiver."""
+
+    def attempts(self, leading: Consensus, takes: int, ticks: int) -> list[int]:
+        """Serve b, who hangs up on requests of more than *takes* entries; list what it
+        was sent, by number of entries."""
+        sizes = []
+        for _ in range(ticks):
+            ready = sync(leading)
+            for to, message in ready.send:
+                if not isinstance(message, Replicate) or to != "b":
+                    if isinstance(message, Replicate | Heartbeat):
+                        accept(leading, str(to), message)
+                    continue
+                size = message.last - message.prev_index
+                sizes += [size] if size else []
+                if size > takes:
+                    leading.unreachable("b", message, closed=True)
+                else:
+                    accept(leading, "b", message)
+            leading.tick()
+        return sizes
+
+    def test_cut_off_is_sent_in_halves(self) -> None:
+        """Down to what is taken; never again unchanged."""
+        leading = settled_leader(max_append_entries=64)
+        leading.propose([command() for _ in range(64)])
+
+        sizes = self.attempts(leading, takes=20, ticks=40)
+
+        self.assertEqual(sizes[:6], [64, 32, 16, 16, 16, 16])
+        self.assertEqual(progress(leading, "b").match, leading.log.last_index)
+
+    def test_cut_off_grows_again_but_ever_less_often(self) -> None:
+        """A follower that was restarted with other limits gets whole requests again."""
+        leading = settled_leader(max_append_entries=64, max_inflight_requests=1)
+        leading.propose([command() for _ in range(60_000)])
+
+        sizes = self.attempts(leading, takes=20, ticks=400)
+        self.assertLess(len([size for size in sizes if size > 20]), 8)
+        again = self.attempts(leading, takes=1000, ticks=1500)
+
+        self.assertIn(64, again)
+        self.assertEqual(progress(leading, "b").most, 0)
+
+    def test_cut_off_of_a_follower_that_is_away_means_nothing(self) -> None:
+        """A server that stops hangs up, too."""
+        leading = settled_leader(max_append_entries=64)
+        leading.propose([command() for _ in range(64)])
+        leading.tick(3)
+        ready = sync(leading)
+        [request] = sent(ready, Replicate, "b")
+        leading.unreachable("b", sent(ready, Heartbeat, "b")[0])
+
+        leading.unreachable("b", request, closed=True)
+
+        self.assertEqual(progress(leading, "b").most, 0)
+
+    def test_cut_off_alone_is_named_and_seldom_tried(self) -> None:
+        """One entry that is too large is told of once, and does not busy anyone."""
+        leading = settled_leader(max_append_entries=64)
+        leading.propose([command(), command()])
+        named, attempts = [], 0
+        for _ in range(1000):
+            ready = sync(leading)
+            named += ready.undeliverable
+            for to, message in ready.send:
+                if isinstance(message, Replicate) and to == "b":
+                    attempts += 1
+                    leading.unreachable("b", message, closed=True)
+                elif isinstance(message, Replicate | Heartbeat):
+                    accept(leading, str(to), message)
+            leading.tick()
+
+        self.assertEqual(named, [("b", 2)])
+        self.assertEqual(progress(leading, "b").undeliverable, 2)
+        self.assertLess(attempts, 20)
+
+    def test_undeliverable_no_more_once_it_is_taken(self) -> None:
+        """And the follower that came back with other limits need not wait long."""
+        leading = settled_leader(max_append_entries=64)
+        leading.propose([command(), command()])
+        self.attempts(leading, takes=0, ticks=600)
+        self.assertEqual(progress(leading, "b").undeliverable, 2)
+        heartbeat = progress(leading, "b").heartbeat_inflight
+        while heartbeat is None:
+            leading.tick()
+            sync(leading)
+            heartbeat = progress(leading, "b").heartbeat_inflight
+        leading.unreachable("b", heartbeat)
+
+        self.attempts(leading, takes=64, ticks=10)
+
+        self.assertEqual(progress(leading, "b").undeliverable, 0)
+        self.assertEqual(progress(leading, "b").match, leading.log.last_index)
 
 
 class Repair(SynchronousTestCase):

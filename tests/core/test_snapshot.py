@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.core.builders import (
@@ -22,6 +25,7 @@ from tests.core.builders import (
 from txraft.core.configuration import Configuration
 from txraft.core.consensus import Consensus
 from txraft.core.messages import (
+    AppendEntriesResponse,
     InstallSnapshotRequest,
     InstallSnapshotResponse,
     TimeoutNowRequest,
@@ -30,6 +34,7 @@ from txraft.core.progress import Mode
 from txraft.core.ready import (
     Heartbeat,
     Install,
+    Ready,
     Refusal,
     Replicate,
     ResetLog,
@@ -275,18 +280,18 @@ class Sending(SynchronousTestCase):
         self.leading.response("c", self.order(), InstallSnapshotResponse(1, False))
         self.assertEqual(sent(self.leading.ready(), SendSnapshot), [])
 
-        self.leading.tick(2)
+        sent_then = self.heartbeat_answered(0)
 
-        self.assertEqual(len(sent(self.leading.ready(), SendSnapshot, "c")), 1)
+        self.assertEqual([type(message) for message in sent_then], [SendSnapshot])
 
     def test_snapshot_unreachable_is_tried_again_later(self) -> None:
         """So does a lost connection."""
         self.leading.unreachable("c", self.order())
         self.assertEqual(sent(self.leading.ready(), SendSnapshot), [])
 
-        self.leading.tick(2)
+        sent_then = self.heartbeat_answered(0)
 
-        self.assertEqual(len(sent(self.leading.ready(), SendSnapshot, "c")), 1)
+        self.assertEqual([type(message) for message in sent_then], [SendSnapshot])
 
     def test_snapshot_answer_of_an_earlier_life_does_not_count(self) -> None:
         """Only the answer to the snapshot on its way does."""
@@ -304,6 +309,121 @@ class Sending(SynchronousTestCase):
         self.leading.response("c", self.order(), answer)
 
         self.assertEqual((self.leading.is_leader, self.leading.term), (False, 7))
+
+    def heartbeat_answered(
+        self, last_log: int, installing: bool = False
+    ) -> list[object]:
+        """Let a while pass in which the follower answers heartbeats, and nothing else.
+
+        Returns: what else it was sent.
+        """
+        others: list[object] = []
+        waiting = progress(self.leading, "c").heartbeat_inflight
+        if waiting is not None:
+            answer = AppendEntriesResponse(1, last_log, True, installing)
+            self.leading.response("c", waiting, answer)
+        for _ in range(12):
+            self.leading.tick(1)
+            for to, message in sync(self.leading).send:
+                if to == "c" and not isinstance(message, Heartbeat):
+                    others.append(message)
+                if isinstance(message, Heartbeat):
+                    mine = to == "c"
+                    answer = AppendEntriesResponse(
+                        1, last_log if mine else 11, True, mine and installing
+                    )
+                    self.leading.response(str(to), message, answer)
+        return others
+
+    def test_snapshot_is_not_offered_to_one_that_installs(self) -> None:
+        """Who says that it installs a snapshot is sent nothing, until it has done."""
+        self.leading.unreachable("c", self.order())
+        self.heartbeat_answered(0, installing=True)
+
+        for _ in range(100):
+            self.leading.tick(1)
+            ready = sync(self.leading)
+            settle_answers(self.leading, ready, installing="c")
+            self.assertEqual(sent(ready, SendSnapshot, "c"), [])
+            self.assertEqual(sent(ready, Replicate, "c"), [])
+
+    def test_snapshot_that_arrived_though_its_answer_did_not(self) -> None:
+        """The end of the log that the follower names is tried first."""
+        self.leading.unreachable("c", self.order())
+        self.heartbeat_answered(0, installing=True)
+
+        [probe] = self.heartbeat_answered(8)
+
+        assert isinstance(probe, Replicate)
+        self.assertEqual(probe.prev_index, 8)
+
+    def test_snapshot_is_sent_when_what_the_follower_has_is_another_log(self) -> None:
+        """The end that it names is tried once."""
+        self.leading.unreachable("c", self.order())
+        [probe] = self.heartbeat_answered(9)
+        assert isinstance(probe, Replicate)
+
+        refuse(self.leading, "c", probe, last_log=9)
+        refuse(self.leading, "c", sent(sync(self.leading), Replicate, "c")[0], 9)
+        ready = self.leading.ready()
+
+        self.assertEqual(len(sent(ready, SendSnapshot, "c")), 1)
+
+    def test_snapshot_that_fails_is_sent_ever_less_often(self) -> None:
+        """The wait doubles up to a bound, and ends when the follower was away."""
+        self.heartbeat_answered(0)
+        self.leading.unreachable("c", self.order())
+        attempts = []
+        for tick in range(2000):
+            ready = sync(self.leading)
+            for order in sent(ready, SendSnapshot, "c"):
+                attempts.append(tick)
+                self.leading.unreachable("c", order)
+            settle_answers(self.leading, ready)
+            self.leading.tick(1)
+        waits = [later - former for former, later in pairwise(attempts)]
+
+        self.assertEqual(waits, sorted(waits))
+        self.assertGreaterEqual(waits[-1], 10 * 10)
+        self.assertLessEqual(waits[-1], 10 * 20 + 1)
+
+    def test_log_behind_a_snapshot_on_its_way_is_kept(self) -> None:
+        """Else the follower would need another one at once."""
+        self.leading.propose([command() for _ in range(20)])
+        settle(self.leading, "c")
+        self.heartbeat_answered(0)
+
+        self.assertEqual(self.leading.may_compact_to(25), 8)
+        self.leading.response("c", self.order(), InstallSnapshotResponse(1, True))
+        self.assertEqual(self.leading.may_compact_to(25), 8)
+        while requests := sent(sync(self.leading), Replicate, "c"):
+            for request in requests:
+                accept(self.leading, "c", request)
+        self.assertEqual(self.leading.may_compact_to(25), 25)
+
+    def test_log_behind_a_snapshot_is_kept_within_a_bound(self) -> None:
+        """Not for a follower that takes for ever, and not for one that is gone."""
+        leading = self.leading
+        leading.propose([command() for _ in range(20)])
+        settle(leading, "c")
+        self.heartbeat_answered(0)
+        last = leading.log.last_index
+
+        leading.options = replace(leading.options, max_kept_entries=5)
+        self.assertEqual(leading.may_compact_to(25), last - 5)
+        leading.options = replace(leading.options, max_kept_entries=1000)
+        settle(leading, "c", ticks=300)
+        self.assertEqual(leading.may_compact_to(25), 25)
+
+
+def settle_answers(leading: Consensus, ready: Ready, installing: str = "") -> None:
+    """Answer the heartbeats of *ready*, and entries but those for the laggard."""
+    for to, message in ready.send:
+        if isinstance(message, Heartbeat):
+            answer = AppendEntriesResponse(1, 0, True, to == installing)
+            leading.response(str(to), message, answer)
+        elif isinstance(message, Replicate) and to != "c":
+            accept(leading, str(to), message)
 
 
 def settle_heartbeats(leading: Consensus) -> None:

@@ -54,13 +54,15 @@ class TheNode(MetricsCase):
 
     def test_peers_are_labels(self) -> None:
         """One family has a sample for each follower."""
-        peer = PeerFigures(match=7, lag=3, in_flight=1, silence=0.25)
+        peer = PeerFigures(7, lag=3, in_flight=1, silence=0.25, undeliverable=8)
         self.n1.figures = lambda: Figures(peers={"n2:8300": peer})  # type: ignore[method-assign]
 
         lag = self.value(self.n1, "raft_replication_lag", peer_id="n2:8300")
         silence = self.value(self.n1, "raft_replication_lastContact", peer_id="n2:8300")
 
+        name = "raft_replication_undeliverable_index"
         self.assertEqual((lag, silence), (3, 250))
+        self.assertEqual(self.value(self.n1, name, peer_id="n2:8300"), 8)
 
     def test_times(self) -> None:
         """Times are histograms in milliseconds."""

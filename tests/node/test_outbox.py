@@ -148,6 +148,15 @@ class Calls(OutboxCase):
                 self.assertEqual(target, "b")
                 self.assertEqual(self.fates, [(fate, request)])
 
+    def test_entries_that_take_too_long_count_as_hung_up_on(self) -> None:
+        """What is too large for the way there is not to be sent again unchanged."""
+        self.outbox.send("b", replicate())
+        pipeline = self.pipeline()
+
+        pipeline.answers[0].errback(CallTimedOut("late"))
+
+        self.assertEqual([fate for fate, _ in self.fates], ["closed"])
+
     def test_wire_form(self) -> None:
         """A heartbeat has the shape that peers know; a pre-vote names its sender."""
         self.outbox.send("b", HEARTBEAT)

@@ -69,6 +69,11 @@ async def status(job: Job) -> int:
             job.output.problem(
                 f"txraft: {view.address} refuses {peer}, whose data is not what it was"
             )
+        for undeliverable in view.undeliverable:
+            job.output.problem(
+                f"txraft: {view.address} cannot deliver {undeliverable}; "
+                "`txraft doctor` says what to do"
+            )
         if view.insecure_peers:
             job.output.problem(
                 f"txraft: {view.address} hears peers without TLS: insecure_peers"

@@ -167,6 +167,13 @@ def _membership(views: Sequence[View]) -> Iterator[Finding]:
 
 
 def _followers(views: Sequence[View], leader: View) -> Iterator[Finding]:
+    for undeliverable in leader.undeliverable:
+        yield _fault(
+            f"{leader.address} cannot deliver {undeliverable}, which answers "
+            "heartbeats: see the log there. If it says that a message is too large, "
+            "raise limits.max_message_bytes and max_string_bytes in its node.yaml and "
+            "start it again; else the way there is too slow for an entry of that size"
+        )
     for view in views:
         if view is leader or view.address not in leader.members:
             continue

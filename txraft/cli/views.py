@@ -26,6 +26,7 @@ class View:
     *urls* are the HTTP addresses that it knows, by peer address. *last_contact* is how
     many seconds ago it heard its leader, None for never. *refused_peers* are members
     that come without their data, *insecure_peers* is whether peers need no TLS.
+    *undeliverable* are entries that it, the leader, does not get to a follower.
     """
 
     url: str
@@ -43,6 +44,7 @@ class View:
     last_contact: float | None = None
     refused_peers: tuple[str, ...] = ()
     insecure_peers: bool = False
+    undeliverable: tuple[str, ...] = ()
 
     @property
     def answers(self) -> bool:
@@ -120,9 +122,14 @@ def parse_view(url: str, told: Any, nodes: Any) -> View:
             parse_contact(str(stats.get("last_contact", "never"))),
             tuple(str(stats.get("refused_peers", "")).replace(", ", " ").split()),
             told.get("Meta", {}).get("insecure_peers") == "true",
+            _listed(str(stats.get("undeliverable_entries", ""))),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MalformedAnswer(f"{url} does not tell what a node tells") from error
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(text.split("; ")) if text else ()
 
 
 def parse_contact(text: str) -> float | None:

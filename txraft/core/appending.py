@@ -38,7 +38,12 @@ def answer_append_entries(
 
 
 def _answer_heartbeat(consensus: Consensus, reply_to: object) -> None:
-    answer = AppendEntriesResponse(consensus.term, consensus.log.last_index, True)
+    answer = AppendEntriesResponse(
+        consensus.term,
+        consensus.log.last_index,
+        True,
+        no_retry_backoff=consensus.installing,
+    )
     if consensus.state_is_durable:
         consensus.send(reply_to, answer)
     else:

@@ -187,7 +187,8 @@ class Consensus:
     def unreachable(
         self, peer: str, request: OutgoingRequest, closed: bool = False
     ) -> None:
-        """Learn that *request* got no answer; *closed*: the peer hung up on it."""
+        """Learn that *request* got no answer; *closed*: the peer hung up on it, or did
+        not take entries in the time of a call."""
         self.role.unreachable(peer, request, closed)
 
     def unsupported(self, peer: str, request: OutgoingRequest) -> None:
@@ -330,6 +331,15 @@ class Consensus:
         """Ticks that the oldest unfinished write has waited."""
         return self.writes.oldest_age(self.now)
 
+    def may_compact_to(self, index: int) -> int:
+        """Return up to where the log may be cut, of what a snapshot up to *index* has.
+
+        A leader keeps what followers that are being sent a snapshot need next, within
+        `Options.max_kept_entries`; without it they would need another snapshot at once.
+        """
+        longest = self.log.last_index - self.options.max_kept_entries
+        return max(self.role.may_compact_to(index), min(index, longest))
+
     def has_news(self, peer: str | None) -> bool:
         """Tell whether `ready` may hand out something, when all that came since the
         last one is an answer of *peer*, or, for None, that a write is durable.
@@ -359,6 +369,10 @@ class Consensus:
     def forgets(self, peer: str) -> None:
         """Tell that *peer* does not have what it had made durable."""
         self.coming.forgetful.append(peer)
+
+    def cannot_deliver(self, peer: str, index: int) -> None:
+        """Tell that *peer* does not take the entry at *index*."""
+        self.coming.undeliverable.append((peer, index))
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Append *entries*, which have their indexes and terms, to the log."""

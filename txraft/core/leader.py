@@ -31,6 +31,11 @@ OF_A_LEADER = (Replicate, Heartbeat, SendSnapshot)
 """What a leader sends to keep its followers, each with its term."""
 
 
+LONG_WAIT_TIMEOUTS = 20
+"""Heartbeat timeouts between attempts, at most, to send what has failed often: a
+snapshot, or an entry that a follower does not take."""
+
+
 class Resignation(NamedTuple):
     """Why a leader gave up, in ticks.
 
@@ -310,11 +315,26 @@ class Leader(BaseRole):
         if request != progress.heartbeat_inflight:
             return
         progress.heartbeat_inflight = None
-        progress.heartbeat_failures = 0
+        self._heard_again(progress, answer)
         progress.contact = max(progress.contact, request.sent)
         if answer.success:
             progress.round_answered = request.round
             self._settle_verifications()
+
+    def _heard_again(self, progress: Progress, answer: AppendEntriesResponse) -> None:
+        """Learn how the follower is, and wait no longer for one that was away.
+
+        A long wait is for a follower that is as it was: one that was restarted may
+        have other limits, and one that has done with a snapshot takes entries.
+        """
+        was_away = progress.heartbeat_failures > 0
+        is_done = progress.installing and not answer.no_retry_backoff
+        progress.heartbeat_failures = 0
+        progress.installing = answer.no_retry_backoff
+        progress.last_log = answer.last_log
+        if was_away or is_done:
+            soon = self.consensus.now + self._longest_wait
+            progress.wait_until = min(progress.wait_until, soon)
 
     def _entries_answered(
         self,
@@ -360,6 +380,8 @@ class Leader(BaseRole):
         """
         if request.last > request.prev_index:
             progress.accepted(request.last)
+            if progress.most or progress.recovering:
+                self._grew(progress, request)
             if request.may_shorten:
                 self._read_back(progress, request)
         else:
@@ -368,10 +390,19 @@ class Leader(BaseRole):
         progress.commit_known = max(progress.commit_known, request.commit)
         self._commit_what_a_quorum_has(progress.match)
 
+    def _grew(self, progress: Progress, request: Replicate) -> None:
+        """Ask more of one that was sent less, and note one that has caught up."""
+        limit = self.consensus.options.max_append_entries
+        if progress.most and request.last - request.prev_index >= progress.most:
+            progress.took_most(limit)
+        if request.last + limit >= self.consensus.commit_index:
+            progress.recovering = 0
+
     def _read_back(self, progress: Progress, request: Replicate) -> None:
         """Learn from *request* how much of the log one read brings."""
         consensus = self.consensus
-        wanted = request.prev_index + consensus.options.max_append_entries
+        most = progress.most or consensus.options.max_append_entries
+        wanted = request.prev_index + most
         progress.cut_short = request.last < min(wanted, consensus.log.last_index)
         if not progress.inflight:
             progress.next = progress.match + 1
@@ -389,10 +420,18 @@ class Leader(BaseRole):
         if answer.success:
             progress.match = max(progress.match, request.index)
             progress.next = progress.match + 1
+            progress.recovering = progress.match
             progress.failures = 0
             self._commit_what_a_quorum_has(progress.match)
         else:
-            progress.failed(self.consensus.now, self._longest_wait)
+            self._snapshot_failed(progress)
+
+    def _snapshot_failed(self, progress: Progress) -> None:
+        """Wait before the next attempt, long enough to hear if one is installed."""
+        options = self.consensus.options
+        longest = LONG_WAIT_TIMEOUTS * options.heartbeat_timeout_ticks
+        progress.not_installed = self.consensus.now
+        progress.failed(self.consensus.now, longest, options.heartbeat_interval_ticks)
 
     @property
     def _longest_wait(self) -> int:
@@ -417,14 +456,35 @@ class Leader(BaseRole):
                     progress.heartbeat_failures += 1
             case Replicate() if request.life == progress.life:
                 progress.restart(self._new_life(), request.prev_index + 1)
-                progress.failed(now, self._longest_wait)
+                if closed and not progress.heartbeat_failures:
+                    self._cut_off(peer, progress, request)
+                longest = self._longest_wait
+                if progress.undeliverable:
+                    longest *= 2 * LONG_WAIT_TIMEOUTS
+                progress.failed(now, longest)
             case SendSnapshot() if request.life == progress.life:
                 progress.mode = Mode.PROBE
-                progress.failed(now, self._longest_wait)
+                self._snapshot_failed(progress)
+
+    def _cut_off(self, peer: str, progress: Progress, request: Replicate) -> None:
+        """Send less to *peer*, who answers heartbeats but did not take *request*."""
+        entries = request.last - request.prev_index
+        first = request.prev_index + 1
+        if entries and progress.cut_off(first, entries):
+            self.consensus.cannot_deliver(peer, first)
 
     def unsupported(self, peer: str, request: OutgoingRequest) -> None:
         """Treat a peer that does not know a request as one that did not answer."""
         self.unreachable(peer, request, closed=False)
+
+    def may_compact_to(self, index: int) -> int:
+        """Keep the log for followers that have been sent a snapshot and are there."""
+        consensus = self.consensus
+        heard = LONG_WAIT_TIMEOUTS * consensus.options.heartbeat_timeout_ticks
+        for progress in self.followers.values():
+            if progress.recovering and consensus.now - progress.contact <= heard:
+                index = min(index, max(progress.recovering, progress.match))
+        return index
 
     # Levels of the state machine ----------------------------------------------------
 

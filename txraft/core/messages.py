@@ -73,7 +73,9 @@ class AppendEntriesResponse:
     """Answer to AppendEntries; *last_log* is the follower's last index before it.
 
     *no_retry_backoff* says that the previous entry did not match: try older ones at
-    once.
+    once. In the answer to a heartbeat, of which no entry is asked, it says that a
+    snapshot is being installed: neither entries nor another snapshot are of use. Go
+    peers never set it there and do not look at it.
     """
 
     term: Final[int]

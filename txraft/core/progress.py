@@ -19,6 +19,15 @@ from enum import Enum
 
 from txraft.core.ready import Heartbeat
 
+FEWEST_BEFORE_MORE = 8
+"""Full requests that are accepted before a follower that was sent less gets more."""
+
+MOST_BEFORE_MORE = 4096
+"""What that number grows to, doubling each time that more was too much."""
+
+ALONE_BEFORE_UNDELIVERABLE = 3
+"""How often in a row one entry alone gets no answer before it is named."""
+
 
 class Mode(Enum):
     """How entries are sent to a follower."""
@@ -39,6 +48,17 @@ class Progress:
     entries than it should have. *level* is the level of the state machine that this
     server has announced, None while it is not known, and *born* the life in which it
     became a member: what was asked before that says nothing about it.
+
+    *most* is how many entries one request may hold, because larger ones got no answer
+    while heartbeats did; 0 is no limit of its own. *undeliverable* is the index of an
+    entry that got none even alone, 0 for none.
+
+    *installing* is what the follower said in its last answer to a heartbeat: it
+    installs a snapshot, from whomever. *last_log* is the end of its log as it said
+    there, and *looked_at* the one that was tried before a snapshot is sent.
+    *recovering* is the end of the snapshot that it was sent last, 0 once it has what
+    followed: the log after it is kept for it. *not_installed* is the tick at which one
+    failed last.
     """
 
     next: int
@@ -61,6 +81,16 @@ class Progress:
     heartbeat_failures: int = 0
     round_sent: int = 0
     round_answered: int = 0
+    most: int = 0
+    full: int = 0
+    full_before_more: int = FEWEST_BEFORE_MORE
+    cut_off_alone: int = 0
+    undeliverable: int = 0
+    installing: bool = False
+    last_log: int = 0
+    looked_at: int = 0
+    recovering: int = 0
+    not_installed: int = -1
     leaving: int | None = None
     leaving_until: int | None = None
 
@@ -71,6 +101,7 @@ class Progress:
         self.failures = 0
         self.step = 1
         self.mode = Mode.REPLICATE
+        self.cut_off_alone = self.undeliverable = 0
 
     def refused(self, last_log: int) -> None:
         """Step back: by twice as much at each refusal, never past what it has."""
@@ -85,7 +116,41 @@ class Progress:
         self.next = max(self.match + 1, min(self.next, unanswered))
         self.mode = Mode.PROBE
 
-    def failed(self, now: int, longest_wait: int) -> None:
+    def failed(self, now: int, longest_wait: int, first_wait: int = 1) -> None:
         """Wait before the next request: twice as long at each failure in a row."""
-        self.wait_until = now + min(1 << min(self.failures, 16), longest_wait)
+        wait = first_wait << min(self.failures, 16)
+        self.wait_until = now + min(wait, longest_wait)
         self.failures += 1
+
+    def cut_off(self, first: int, entries: int) -> bool:
+        """Send less at once after a request of *entries* from *first* got no answer.
+
+        Half as many: what is too large for the follower, or for the way there in the
+        time of a call, is not sent again unchanged. More come back as `took_most`
+        says.
+        Returns: whether the entry *first* has now failed alone as often as it takes
+            to call it undeliverable.
+        """
+        if entries > 1:
+            self.most = entries // 2
+            self.full = 0
+            longer = 2 * self.full_before_more
+            self.full_before_more = min(longer, MOST_BEFORE_MORE)
+            return False
+        self.cut_off_alone += 1
+        if self.cut_off_alone < ALONE_BEFORE_UNDELIVERABLE:
+            return False
+        is_new = self.undeliverable != first
+        self.undeliverable = first
+        return is_new
+
+    def took_most(self, limit: int) -> None:
+        """Try twice as many entries once enough requests of `most` were accepted.
+
+        At each time that this fails it takes twice as many, so that a follower whose
+        limits stay as they are is seldom asked for too much.
+        """
+        self.full += 1
+        if self.full >= self.full_before_more:
+            self.full = 0
+            self.most = 2 * self.most if 2 * self.most < limit else 0

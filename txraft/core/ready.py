@@ -117,7 +117,8 @@ class Ready:
     5. *install* is a snapshot to receive; *verified* are (token, read index) of
        `verify` calls that a quorum has confirmed; *contradiction* names a leader
        whose log denies what is committed here; *forgetful* are followers that deny
-       what they have acknowledged, so that their promises are worth nothing.
+       what they have acknowledged, so that their promises are worth nothing;
+       *undeliverable* are (follower, index) of entries that do not get there.
 
     What may overtake the disk, and so stands in *send*: a leader's own
     AppendEntries and heartbeats (its own copy counts only once synced), pre-votes
@@ -142,6 +143,7 @@ class Ready:
     verified: list[tuple[object, int]] = field(default_factory=list)
     contradiction: str | None = None
     forgetful: list[str] = field(default_factory=list)
+    undeliverable: list[tuple[str, int]] = field(default_factory=list)
 
     @property
     def changes_log(self) -> bool:
@@ -165,6 +167,7 @@ class Options:
     lease_ticks: int = 10
     max_append_entries: int = 64
     max_inflight_requests: int = 2
+    max_kept_entries: int = 1 << 17
     pre_vote: bool = True
     check_quorum: bool = True
     campaign_at_once: bool = False

@@ -35,13 +35,15 @@ def replicate(consensus: Consensus, address: str, progress: Progress) -> None:
             return
         prev_term = consensus.log.term_at(progress.next - 1)
         if prev_term is None:
+            if _looks_elsewhere(consensus, progress):
+                continue
             _send_snapshot(consensus, address, progress)
             return
         _send_entries(consensus, address, progress, prev_term, end)
 
 
 def _is_paused(consensus: Consensus, progress: Progress) -> bool:
-    if progress.mode is Mode.SNAPSHOT:
+    if progress.mode is Mode.SNAPSHOT or progress.installing:
         return True
     pipelined = progress.mode is Mode.REPLICATE and (
         not progress.cut_short or progress.next >= consensus.resident_from
@@ -71,7 +73,8 @@ def _send_entries(
 ) -> None:
     """Send one request, with as many of the entries up to *end* as fit, or none."""
     resident = progress.next >= consensus.resident_from
-    last = min(end, progress.next + consensus.options.max_append_entries - 1)
+    most = progress.most or consensus.options.max_append_entries
+    last = min(end, progress.next + most - 1)
     if last < progress.next:
         last = progress.next - 1
     elif resident:
@@ -95,12 +98,31 @@ def _send_entries(
     consensus.send(address, request)
 
 
+def _looks_elsewhere(consensus: Consensus, progress: Progress) -> bool:
+    """Try the end that the follower says its log has, before a snapshot is sent.
+
+    It may have got one meanwhile: from another leader, or from this one, when only
+    the answer was lost. Each end is tried once.
+    """
+    end = min(progress.last_log, consensus.log.last_index)
+    if progress.last_log == progress.looked_at or end < consensus.log.base_index:
+        return False
+    progress.looked_at = progress.last_log
+    progress.next = max(progress.match, end) + 1
+    progress.step = 1
+    return True
+
+
 def _send_snapshot(consensus: Consensus, address: str, progress: Progress) -> None:
-    """Send a snapshot to a follower that answers; it is too much to waste."""
-    if progress.heartbeat_failures:
+    """Send a snapshot to a follower that answers; it is too much to waste.
+
+    After one that failed, a heartbeat first asks if that is being installed all the
+    same, or is in place.
+    """
+    if progress.heartbeat_failures or progress.contact <= progress.not_installed:
         return
     progress.mode = Mode.SNAPSHOT
-    index = consensus.snapshot.index
+    index = progress.recovering = consensus.snapshot.index
     assert index >= consensus.log.base_index, "what is compacted is in a snapshot"
     consensus.send(
         address,

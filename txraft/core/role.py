@@ -43,6 +43,10 @@ class BaseRole:
         """Tell whether an answer of *peer*, or None for a sync, asks for more."""
         return True
 
+    def may_compact_to(self, index: int) -> int:
+        """Return how much of the log up to *index* nobody will need."""
+        return index
+
     def granted_vote(self) -> None:
         """Learn that this server has just given its vote away."""
 

@@ -164,12 +164,21 @@ def _peers(figures: Figures) -> Iterator[Metric]:
         "raft_replication_match_index": "Index up to which a peer has the log.",
         "raft_replication_inflight": "Requests to a peer without an answer.",
         "raft_replication_lastContact": "Milliseconds since a peer was last heard.",
+        "raft_replication_undeliverable_index": (
+            "Index of an entry that a peer does not take, 0 for none."
+        ),
     }
     made = [
         GaugeMetricFamily(name, doc, labels=_PEER) for name, doc in families.items()
     ]
     for address, peer in figures.peers.items():
-        values = (peer.lag, peer.match, peer.in_flight, peer.silence * 1000)
+        values = (
+            peer.lag,
+            peer.match,
+            peer.in_flight,
+            peer.silence * 1000,
+            peer.undeliverable,
+        )
         for family, value in zip(made, values, strict=True):
             family.add_metric([address], value)
     yield from made

@@ -47,13 +47,15 @@ class PeerFigures:
     """What a leader knows of one follower.
 
     *lag* is how many entries of the leader's log it may lack, *silence* how many
-    seconds ago the newest request that it has answered was sent.
+    seconds ago the newest request that it has answered was sent. *undeliverable* is
+    the index of an entry that it does not take though it answers, 0 for none.
     """
 
     match: int
     lag: int
     in_flight: int
     silence: float
+    undeliverable: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from txraft.core.messages import (
 )
 from txraft.core.ready import Heartbeat, OutgoingRequest, Replicate, SendSnapshot
 from txraft.errors import (
+    CallTimedOut,
     ConnectionClosedByPeer,
     PipelineReplicationNotSupported,
     RemoteError,
@@ -45,7 +46,8 @@ class Inbox(Protocol):
         """Report an answer."""
 
     def lost(self, peer: str, request: OutgoingRequest, closed: bool) -> None:
-        """Report that no answer comes; *closed*: the peer hung up on it."""
+        """Report that no answer comes; *closed*: the peer hung up on it, or did not
+        take entries in time."""
 
     def unsupported(self, peer: str, request: OutgoingRequest) -> None:
         """Report that the peer does not know this kind of request."""
@@ -219,6 +221,10 @@ class Outbox:
         if refused:
             self._tell_refusal(peer, str(failure.value)[:MAX_REFUSAL_TEXT])
         closed = failure.check(ConnectionClosedByPeer) is not None
+        if isinstance(request, Replicate):
+            # As good as hung up on: what is so large that it takes too long is not
+            # to be sent again unchanged either.
+            closed = closed or failure.check(CallTimedOut) is not None
         self._inbox.lost(peer, request, closed)
 
     def _tell_refusal(self, peer: str, reason: str) -> None:

@@ -69,6 +69,7 @@ from txraft.node.pending import Proposal
 from txraft.node.replies import SHUT_DOWN
 from txraft.node.snapshot_sender import SnapshotSender
 from txraft.node.snapshots import Snapshots
+from txraft.node.undeliverable import UndeliverableEntries
 from txraft.node.verifications import Verification, Verifications
 from txraft.wire.entries import encode_all_new
 
@@ -110,6 +111,7 @@ class Shell:
         )
         self.incarnations = make_incarnations(parts, recovered, self._save)
         self.replies = make_replies(parts, recovered, announced)
+        self.undeliverable = UndeliverableEntries(parts.address, self._fetch)
         self.sender = SnapshotSender(
             parts.address,
             parts.config.protocol_version,
@@ -390,6 +392,8 @@ class Shell:
             self._verified(token, index)
         if ready.install is not None:
             self.snapshots.install(ready.install, self.replies.taking(ready.install))
+        for peer, index in ready.undeliverable:
+            self.undeliverable.found(peer, index)
         if ready.contradiction is not None:
             self._contradicted(ready.contradiction)
         self.tail.trim(min(self.writer.synced_index, self.applier.applied_index))
@@ -484,6 +488,7 @@ class Shell:
         consensus.snapshotted(mark)
         keep = self._parts.config.trailing_logs
         index = min(mark.index, consensus.log.last_index - keep)
+        index = consensus.may_compact_to(index)
         if index > consensus.log.base_index:
             consensus.compacted(index)
             self.writer.delete_up_to(index)

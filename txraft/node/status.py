@@ -97,6 +97,7 @@ class Status:
             "level": str(shell.levels.announced),
             "active_level": str(shell.levels.active),
             **_refused(shell),
+            **_undeliverable(shell),
         }
 
     def figures(self) -> Figures:
@@ -141,6 +142,7 @@ class Status:
                 consensus.log.last_index - progress.match,
                 progress.inflight,
                 (consensus.now - progress.contact) * tick,
+                progress.undeliverable,
             )
             for address, progress in leader.followers.items()
         }
@@ -170,3 +172,10 @@ def _refused(shell: Shell) -> dict[str, str]:
     """Name the members that came without their data, if there are any."""
     refused = shell.incarnations.refused
     return {"refused_peers": ", ".join(sorted(refused))} if refused else {}
+
+
+def _undeliverable(shell: Shell) -> dict[str, str]:
+    """Name the entries that followers of this leader do not take, if there are any."""
+    leader = shell.consensus.role
+    found = shell.undeliverable.of(leader) if isinstance(leader, Leader) else []
+    return {"undeliverable_entries": "; ".join(map(str, found))} if found else {}

@@ -38,6 +38,7 @@ def core_options(config: Config) -> Options:
         lease_ticks=to_ticks(config.leader_lease_timeout, tick),
         max_append_entries=config.max_append_entries,
         max_inflight_requests=config.max_inflight_requests,
+        max_kept_entries=config.max_kept_for_snapshot_entries,
         pre_vote=config.pre_vote,
         campaign_at_once=config.start_as_leader,
         opening_entry_lists_members=config.protocol_version == 0,

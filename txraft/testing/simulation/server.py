@@ -403,7 +403,7 @@ class SimulatedServer:
         keep = simulation.random.randint(0, simulation.circumstances.trailing)
         if simulation.buggify("log cut to nothing"):
             keep = 0
-        self._compact(mark.index - keep)
+        self._compact(consensus.may_compact_to(mark.index - keep))
 
     def _compact(self, index: int) -> None:
         log = self.consensus.log
