@@ -35,6 +35,7 @@ class Receivers(SynchronousTestCase):
         self.clock = Clock()
         self.network = MemoryNetwork(self.clock)
         self.machines: dict[str, ListFSM] = {}
+        self.stores: dict[str, InmemStore] = {}
         self.rafts = {address: self.node(address) for address in ADDRESSES[:2]}
         self.addCleanup(self.stop)
         self.until(lambda: any(raft.leader for raft in self.rafts.values()))
@@ -44,7 +45,8 @@ class Receivers(SynchronousTestCase):
             self.clock, self.network.layer(address), timeout=2.0, limits=limits
         )
         later = partial(self.clock.callLater, 0)
-        store, fsm = InmemStore(), ListFSM()
+        store = self.stores.setdefault(address, InmemStore())
+        fsm = ListFSM()
         self.machines[address] = fsm
         raft = Raft(
             PATIENT,
