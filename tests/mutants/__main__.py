@@ -1,6 +1,7 @@
 """`python -m tests.mutants`: plant every bug and see it caught.
 
-Each must be caught by its test, which must pass on the real code. How many of those
+Each must be caught by its test, which must pass on the real code; a test that fails as
+the planted code stumbles over a name or an attribute catches nothing. How many of those
 that name a seed are seen by it too is only told: a seed is tied to what the code draws
 at random, and `--find 100` looks for others.
 
@@ -12,30 +13,45 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.mutants.catalogue import MUTANTS, table
-from tests.mutants.mutant import Mutant, copy_of_package, failed_seeds, failed_tests
+from tests.mutants.mutant import (
+    ROOT,
+    Mutant,
+    copy_of_package,
+    failed_seeds,
+    failed_tests,
+)
+from tests.mutants.syntax import Package
 
 
 def main() -> int:
     """Do what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants")
-    parser.add_argument("--only", default="", help="those whose name or file has this")
+    parser.add_argument(
+        "--only", default="", help="those whose name, place or file has this"
+    )
     parser.add_argument(
         "--find", type=int, default=0, metavar="N", help="first of N seeds to catch it"
     )
+    parser.add_argument("--jobs", type=int, default=1, help="bugs tried side by side")
     parser.add_argument("--table", action="store_true", help="write the manual's page")
     options = parser.parse_args()
     if options.table:
         sys.stdout.write(table())
         return 0
-    chosen = [m for m in MUTANTS if options.only in f"{m.name} {m.path}"]
+    package = Package.read(ROOT / "txraft")
+    chosen = [
+        m for m in MUTANTS if options.only in f"{m.name} {m.at} {m.find(package).path}"
+    ]
     planted = [m for m in chosen if not m.equivalent]
     if options.find:
         _find_seeds(planted, options.find)
         return 0
     fails_anyway = _fails_anyway(planted)
-    tried = {m.name: _try(m) for m in planted}
+    with ThreadPoolExecutor(options.jobs) as threads:
+        tried = dict(threads.map(_try, planted))
     missed = [name for name, (caught, _) in tried.items() if not caught]
     with_seeds = [m.name for m in planted if m.seed is not None]
     seen = sum(tried[name][1] for name in with_seeds)
@@ -60,7 +76,7 @@ def _fails_anyway(planted: list[Mutant]) -> list[str]:
         failed = [
             f"seed {seed}" for seed in (failed_seeds(root, seeds) if seeds else ())
         ]
-        return failed + failed_tests(root, tests)
+        return failed + list(failed_tests(root, tests))
 
 
 def _find_seeds(planted: list[Mutant], seeds: int) -> None:
@@ -73,17 +89,21 @@ def _find_seeds(planted: list[Mutant], seeds: int) -> None:
         sys.stdout.flush()
 
 
-def _try(mutant: Mutant) -> tuple[bool, bool]:
+def _try(mutant: Mutant) -> tuple[str, tuple[bool, bool]]:
     """Plant *mutant*; tell whether its test catches it, and whether its seed sees it."""
     with copy_of_package() as root:
         mutant.plant(root)
-        caught = bool(failed_tests(root, [mutant.caught_by]))
+        failed = failed_tests(root, [mutant.caught_by])
         seen = mutant.seed is not None and bool(failed_seeds(root, [mutant.seed]))
+    caught = "" in failed.values()
     verdict = "caught by" if caught else "MISSED by"
     also = f", seen by seed {mutant.seed}" if seen else ""
+    also += "".join(
+        f", which stumbled over {error}" for error in failed.values() if error
+    )
     sys.stdout.write(f"{mutant.name}: {verdict} {mutant.caught_by}{also}\n")
     sys.stdout.flush()
-    return caught, seen
+    return mutant.name, (caught, seen)
 
 
 if __name__ == "__main__":

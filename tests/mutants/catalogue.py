@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.mutants import consensus, log, outside, roles, shell, storage
-from tests.mutants.mutant import Mutant
+from tests.mutants.mutant import ROOT, Mutant
+from tests.mutants.syntax import Package
 
 MUTANTS: tuple[Mutant, ...] = (
     *consensus.MUTANTS,
@@ -44,16 +45,19 @@ These were planted too, and nothing can tell them from the real code.
 
 
 def table() -> str:
-    """Return the page of the manual."""
-    rows = [_row(m) for m in MUTANTS if not m.equivalent]
+    """Return the page of the manual; a bug's file is the one that it is found in."""
+    package = Package.read(ROOT / "txraft")
+    rows = [_row(m, m.find(package).path) for m in MUTANTS if not m.equivalent]
     equivalent = [
-        f"{m.name} (``{m.path}``)\n   {m.equivalent}\n" for m in MUTANTS if m.equivalent
+        f"{m.name} (``{m.find(package).path}``)\n   {m.equivalent}\n"
+        for m in MUTANTS
+        if m.equivalent
     ]
     return _HEAD + "".join(rows) + _EQUIVALENT + "".join(equivalent)
 
 
-def _row(mutant: Mutant) -> str:
+def _row(mutant: Mutant, path: str) -> str:
     caught_by = f"``{mutant.caught_by.removeprefix('tests.')}``"
     if mutant.seed is not None:
         caught_by += f", seed {mutant.seed}"
-    return f"   * - {mutant.name}\n     - ``{mutant.path}``\n     - {caught_by}\n"
+    return f"   * - {mutant.name}\n     - ``{path}``\n     - {caught_by}\n"

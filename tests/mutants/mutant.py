@@ -13,6 +13,8 @@ from os import environ
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests.mutants.syntax import Found, Package, Unplantable
+
 ROOT = Path(__file__).resolve().parents[2]
 
 LONGEST = 90
@@ -21,7 +23,10 @@ LONGEST = 90
 
 @dataclass(frozen=True)
 class Mutant:
-    """A defect: *old* in the file *path* becomes *new*.
+    """A defect: *old* in what is called *at* becomes *new*.
+
+    *at* is the qualified name of a function, class or constant of the package, behind
+    "file:" where several have the name; *old* and *new* are syntax, see `syntax`.
 
     *caught_by* is the dotted name of a test. *seed* is one of the core simulation that
     sees it as well, until the simulator draws otherwise. *equivalent*, instead, says
@@ -29,23 +34,28 @@ class Mutant:
     """
 
     name: str
-    path: str
+    at: str
     old: str
     new: str
     caught_by: str = ""
     seed: int | None = None
     equivalent: str = ""
 
+    def find(self, package: Package) -> Found:
+        """Find where it belongs.
+
+        Raises: Unplantable if that is nowhere, or in several places.
+        """
+        try:
+            return package.find(self.at, self.old, self.new)
+        except Unplantable as error:
+            raise Unplantable(f"{self.name}: {error}") from None
+
     def plant(self, root: Path) -> None:
         """Change the package below *root*."""
-        path = root / "txraft" / self.path
-        text = path.read_text()
-        assert text.count(self.old) == 1, (
-            f"{self.name}: {self.path} holds {self.old!r} {text.count(self.old)} times"
-        )
-        changed = text.replace(self.old, self.new)
-        compile(changed, str(path), "exec")
-        path.write_text(changed)
+        package = root / "txraft"
+        found = self.find(Package.read(package))
+        (package / found.path).write_text(found.planted())
 
 
 @contextmanager
@@ -98,10 +108,10 @@ def failed_seeds(root: Path, seeds: Iterable[int]) -> list[int]:
     return found
 
 
-def failed_tests(root: Path, names: Iterable[str]) -> list[str]:
-    """Run tests and return the names of those that fail."""
+def failed_tests(root: Path, names: Iterable[str]) -> dict[str, str]:
+    """Run tests and return those that fail, each with the errors that are no catch."""
     last = run(root, "-m", "tests.mutants.runner", *names)
     if last is None:
-        return list(names)
-    found: list[str] = json.loads(last)
+        return dict.fromkeys(names, "")
+    found: dict[str, str] = json.loads(last)
     return found

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.mutants.catalogue import MUTANTS, table
 from tests.mutants.mutant import ROOT, copy_of_package, failed_seeds, failed_tests
+from tests.mutants.syntax import Package, Unplantable
 
 PAGE = Path(__file__).parents[2] / "docs" / "planted-bugs.rst"
 
@@ -19,13 +20,34 @@ class Catalogue(SynchronousTestCase):
     def test_every_bug_can_be_planted(self) -> None:
         """The code that a bug replaces is there, once, and what replaces it compiles.
 
-        Whoever changes such a line changes its entry here too.
+        Whoever changes such code changes its entry here too. A name that only the bug
+        has is refused: its code would fail whatever is tested.
         """
+        package = Package.read(ROOT / "txraft")
+        refused = []
         for mutant in MUTANTS:
-            text = (ROOT / "txraft" / mutant.path).read_text()
+            try:
+                mutant.find(package).check()
+            except Unplantable as error:
+                refused.append(str(error))
+            except SyntaxError as error:
+                refused.append(f"{mutant.name}: what is planted: {error}")
 
-            self.assertEqual(text.count(mutant.old), 1, mutant.name)
-            compile(text.replace(mutant.old, mutant.new), mutant.path, "exec")
+        self.assertEqual(refused, [])
+
+    def test_every_bug_is_where_its_entry_says(self) -> None:
+        """A bug that was found elsewhere can be planted, but its `at` is out of date."""
+        package = Package.read(ROOT / "txraft")
+        moved = []
+        for mutant in MUTANTS:
+            try:
+                found = mutant.find(package)
+            except Unplantable:  # the test above tells of it
+                continue
+            if found.elsewhere:
+                moved.append(f"{mutant.name}: at={found.at!r}, not {mutant.at!r}")
+
+        self.assertEqual(moved, [])
 
     def test_every_bug_has_a_name_and_a_catcher(self) -> None:
         """A bug is caught by something, or it says why nothing can catch it."""
@@ -51,10 +73,12 @@ class Planting(SynchronousTestCase):
         mutant = next(m for m in MUTANTS if m.seed is not None)
         assert mutant.seed is not None
         with copy_of_package() as root:
-            self.assertEqual(failed_tests(root, [mutant.caught_by]), [])
+            self.assertEqual(failed_tests(root, [mutant.caught_by]), {})
             self.assertEqual(failed_seeds(root, [mutant.seed]), [])
 
             mutant.plant(root)
 
-            self.assertEqual(failed_tests(root, [mutant.caught_by]), [mutant.caught_by])
+            self.assertEqual(
+                failed_tests(root, [mutant.caught_by]), {mutant.caught_by: ""}
+            )
             self.assertEqual(failed_seeds(root, [mutant.seed]), [mutant.seed])
