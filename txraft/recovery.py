@@ -28,6 +28,7 @@ from txraft.node.application import awaited, capture, is_unfinished, release
 from txraft.node.boot import read_hard_state, read_range, restore_newest
 from txraft.node.captures import discards, write_snapshot
 from txraft.node.levels import apply_activation
+from txraft.node.synced import SYNCED_LOG
 from txraft.node.writer import stored_state
 from txraft.storage.snapshots import SnapshotReader
 from txraft.wire.entries import CLUSTER_BYTES
@@ -81,7 +82,8 @@ def recover_cluster(
     mark = SnapshotMark(last, term, configuration, CONFIGURATION_INDEX)
     recovered = _persist(fsm, snapshots, mark, cluster or b"")
     values = stored_state(HardState(newest, vote, cluster))
-    stable_store.set_many({**values, RECOVERED_FROM: before or b""})
+    # Whatever the log has lost, it counts as it is from now on.
+    stable_store.set_many({**values, RECOVERED_FROM: before or b"", SYNCED_LOG: b""})
     if end:
         log_store.delete_range(log_store.first_index(), end)
     return recovered

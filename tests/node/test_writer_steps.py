@@ -10,6 +10,7 @@ from tests.node.test_writer import WriterCase, entries
 from txraft.core.entry import Entry
 from txraft.core.ready import HardState
 from txraft.interfaces import Syncable
+from txraft.node.synced import LogEnd
 from txraft.node.writer import QUICK_SECONDS, Writer
 from txraft.storage.memory import InmemStore
 
@@ -85,7 +86,7 @@ class TwoStepCase(WriterCase):
             self.store,
             self.store.synced,
             self.failures.append,
-            0,
+            LogEnd(),
             self.clock.seconds,
         )
 

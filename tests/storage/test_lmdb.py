@@ -203,7 +203,7 @@ class Environments(SynchronousTestCase):
 
         error = self.assertRaises(DataCorrupted, self.open)
 
-        self.assertIn(str(self.path), str(error))
+        self.assertIn(f"{self.path}: its data.mdb is no file of LMDB's", str(error))
 
     def test_damaged_entry(self) -> None:
         """An entry that has changed, or stands at another's place, is refused."""
@@ -239,3 +239,71 @@ class Environments(SynchronousTestCase):
         self.put(b"log", bytes(7) + b"\x02", None)
 
         self.assertRaises(DataCorrupted, self.open)
+
+
+class Sentences(SynchronousTestCase):
+    """What LMDB refuses is told as a sentence that names the environment."""
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+
+    def test_every_error_of_lmdb(self) -> None:
+        """Damage is told from what is none; LMDB's own words come along."""
+        kinds = [
+            kind
+            for kind in vars(lmdb).values()
+            if isinstance(kind, type) and issubclass(kind, lmdb.Error)
+        ]
+        damage = []
+        for kind in kinds:
+            error = lmdbstore.sentence_of(kind("MDB_X"), self.path)
+            self.assertTrue(str(error).startswith(f"{self.path}: "), str(error))
+            self.assertIn("MDB_X", str(error))
+            if isinstance(error, DataCorrupted):
+                damage.append(kind)
+                self.assertIn("restore the data directory", str(error))
+
+        self.assertCountEqual(
+            damage,
+            [
+                lmdb.InvalidError,
+                lmdb.VersionMismatchError,
+                lmdb.CorruptedError,
+                lmdb.PageNotFoundError,
+            ],
+        )
+
+    def test_open_twice(self) -> None:
+        """An environment that is open already is no damage."""
+        store = LMDBStore(self.path, "n1")
+        self.addCleanup(store.close)
+
+        error = self.assertRaises(StorageError, LMDBStore, self.path, "n1")
+
+        self.assertNotIsInstance(error, DataCorrupted)
+        self.assertIn(f"{self.path}: LMDB refuses", str(error))
+
+    def test_read_of_a_file_that_was_cut(self) -> None:
+        """What a read finds out is told as the rest is."""
+        store = LMDBStore(self.path, "n1")
+        self.addCleanup(store.close)
+
+        def broken(*_: object) -> object:
+            raise lmdb.PageNotFoundError("MDB_PAGE_NOTFOUND")
+
+        environment, store._environment = store._environment, Broken(broken)  # type: ignore[assignment]
+        self.addCleanup(environment.close)
+
+        for read in (lambda: store.get(b"k"), lambda: store.get_logs(1, 1, 0)):
+            error = self.assertRaises(DataCorrupted, read)
+            self.assertIn("a page is missing", str(error))
+
+
+class Broken:
+    """An environment none of whose transactions begins, and that is never open."""
+
+    def __init__(self, begin: object) -> None:
+        self.begin = begin
+
+    def close(self) -> None:
+        """Have nothing to close."""

@@ -14,7 +14,7 @@ from txraft.core.entry import Entry
 from txraft.errors import DataCorrupted
 from txraft.storage import tail
 from txraft.storage.filelog import FileLog
-from txraft.storage.segment import segment_name
+from txraft.storage.segment import FRAME_HEADER_BYTES, segment_name
 from txraft.testing.contracts.samples import command, commands, membership
 
 FIRST = PATH / segment_name(1)
@@ -101,6 +101,28 @@ class CutsAndFlips(SynchronousTestCase):
         self.assertEqual(contents(log), commands(1, 100))
         self.assertEqual(log.warnings, [])
         self.assertEqual(len(disk.content(FIRST).data), end)
+
+    def test_torn_write_tells_which_entries_are_gone(self) -> None:
+        """Their number and where they were to be, if the header is whole."""
+        for left, told in (
+            (1, "an unknown number of entries after 2"),
+            (FRAME_HEADER_BYTES // 2, "an unknown number of entries after 2"),
+            (FRAME_HEADER_BYTES, "3 entries from index 3 on"),
+            (FRAME_HEADER_BYTES + 20, "3 entries from index 3 on"),
+        ):
+            disk = Disk()
+            log = open_log(disk)
+            log.store_logs(commands(1, 2))
+            end = log._tail.size
+            log.store_logs(commands(3, 5))
+            data = disk.content(FIRST).data
+            data[end + left :] = bytes(len(data) - end - left)
+
+            [warning] = open_log(disk).warnings
+
+            self.assertIn(told, warning)
+            self.assertIn(f"its {left} bytes from byte {end} on", warning)
+            self.assertIn("compare it with the other members", warning)
 
     def test_open_with_damage_before_the_last_segment(self) -> None:
         """A broken end is torn only in the newest file."""

@@ -16,6 +16,7 @@ from txraft.node.levels import Levels
 from txraft.node.parts import Owner, Parts
 from txraft.node.pending import Pending
 from txraft.node.replies import Replies
+from txraft.node.synced import LogEnd
 from txraft.node.tail import Tail
 from txraft.node.timing import core_options
 from txraft.node.writer import Writer
@@ -66,8 +67,10 @@ def make_writer(
         parts.stable_store,
         synced,
         failed,
-        recovered.log.last_index,
+        LogEnd(recovered.log.last_index, recovered.log.last_term),
         parts.clock.seconds,
+        recovered.noted,
+        recovered.hard_state.term,
     )
 
 

@@ -26,9 +26,15 @@ from txraft.interfaces import (
 )
 from txraft.node.application import restore
 from txraft.node.incarnations import read_incarnations
+from txraft.node.synced import (
+    CURRENT_TERM,
+    NOTHING,
+    LogEnd,
+    noted_end,
+    read_noted_end,
+)
 from txraft.node.writer import (
     CLUSTER,
-    CURRENT_TERM,
     LAST_VOTE_CANDIDATE,
     LAST_VOTE_TERM,
     stored_state,
@@ -47,6 +53,15 @@ class IndexedLogStore(Protocol):
 
     def special_entries(self) -> list[Entry]:
         """Return the entries that assert a membership or name a cluster."""
+
+
+@runtime_checkable
+class PlacedLogStore(Protocol):
+    """A log store that tells where its newest entries are, for messages."""
+
+    @property
+    def place(self) -> str:
+        """The path of a file or directory."""
 
 
 @runtime_checkable
@@ -78,6 +93,7 @@ class Recovered:
     snapshot: SnapshotMark
     cluster_proposals: dict[int, bytes]
     warnings: list[str]
+    noted: LogEnd = NOTHING
     incarnation: bytes | None = None
     known_incarnations: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -132,8 +148,10 @@ def recover(
     """
     snapshot = restored.snapshot
     mark = _mark_of(snapshot)
+    noted = read_noted_end(stable_store)
     _refuse_loss(log_store, mark, restored.lost)
     state = _in_one_cluster(read_hard_state(stable_store), snapshot)
+    _refuse_cut(log_store, mark, noted)
     is_empty = not log_store.last_index() and snapshot is None
     if not is_empty and state.term == 0:
         raise DataCorrupted(
@@ -154,8 +172,18 @@ def recover(
                 "member from the cluster, take its data directory away and add it "
                 "again with join: true"
             )
-    warnings = _reconcile(log_store, mark)
-    recovered = _recovered(log_store, state, mark, read_founders, warnings)
+    problem = _outrun(log_store, mark)
+    warnings = []
+    if problem is not None:
+        if noted.index > mark.index:
+            # As before any reset: a crash between the two must leave no log that ends
+            # below its note.
+            noted = LogEnd(mark.index, mark.term)
+            stable_store.set_many(noted_end(noted, state.term))
+        warnings = [_drop(log_store, mark, noted, problem)]
+    recovered = replace(
+        _recovered(log_store, state, mark, read_founders, warnings), noted=noted
+    )
     if not protocol_version:
         return recovered
     own, known = read_incarnations(stable_store, os.urandom)
@@ -175,6 +203,37 @@ def _refuse_loss(log_store: LogStore, mark: SnapshotMark, lost: int) -> None:
             f"log at {log_store.last_index()}. Restore that snapshot, or remove this "
             "member, take its data directory away and add it again with join: true"
         )
+
+
+def _refuse_cut(log_store: LogStore, mark: SnapshotMark, noted: LogEnd) -> None:
+    """Refuse a log that ends below what this node is known to have synced.
+
+    Other members may count on what is missing: a quorum that was counted with it, and
+    is found again without it, loses what was acknowledged.
+    """
+    if noted.index <= mark.index:
+        return
+    first, last = log_store.first_index(), log_store.last_index()
+    if last >= noted.index:
+        if not noted.term or noted.index < first:
+            return
+        term = log_store.get_log(noted.index).term
+        if term == noted.term:
+            return
+        what = f"has an entry of term {term} at index {noted.index}"
+    elif last:
+        what = f"ends at index {last}"
+    else:
+        what = "is empty"
+    place = log_store.place if isinstance(log_store, PlacedLogStore) else "the log"
+    raise DataCorrupted(
+        f"{place}: the log {what}, but it was synced up to index {noted.index}"
+        f"{f' of term {noted.term}' if noted.term else ''}: its newest entries are "
+        "missing, and other members may count on them. Restore the log as it was, or "
+        "remove this member from its cluster, take its data directory away and add "
+        "it again with join: true. Where no other member is left, `txraft recover` "
+        "goes on with what is here"
+    )
 
 
 def _in_one_cluster(state: HardState, snapshot: SnapshotMeta | None) -> HardState:
@@ -233,11 +292,14 @@ def _found(
     return founding
 
 
-def _reconcile(log_store: LogStore, mark: SnapshotMark) -> list[str]:
-    """Drop a log that the snapshot has outrun; refuse a gap between the two."""
+def _outrun(log_store: LogStore, mark: SnapshotMark) -> str | None:
+    """Tell how the snapshot has outrun the log, which is to be dropped then.
+
+    Raises: DataCorrupted for a gap between the two.
+    """
     first, last = log_store.first_index(), log_store.last_index()
     if not last:
-        return []
+        return None
     if first > mark.index + 1:
         raise DataCorrupted(
             f"the log begins at index {first} but the newest usable snapshot ends at "
@@ -246,17 +308,25 @@ def _reconcile(log_store: LogStore, mark: SnapshotMark) -> list[str]:
             "join: true"
         )
     if last >= mark.index > 0 and mark.index >= first:
-        if log_store.get_log(mark.index).term == mark.term:
-            return []
-        problem = "disagrees with"
-    elif last < mark.index:
-        problem = "ends before"
-    else:
-        return []
+        is_same = log_store.get_log(mark.index).term == mark.term
+        return None if is_same else "disagrees with"
+    return "ends before" if last < mark.index else None
+
+
+def _drop(log_store: LogStore, mark: SnapshotMark, noted: LogEnd, problem: str) -> str:
+    """Drop the log; return a warning that says so."""
+    first, last = log_store.first_index(), log_store.last_index()
     log_store.delete_range(first, last)
-    return [
+    warning = (
         f"the log {first} to {last} {problem} the snapshot at {mark.index}: dropped"
-    ]
+    )
+    if last < noted.index:
+        warning += (
+            f". It was synced up to {noted.index} once, so it was cut: look after the "
+            f"disk. The snapshot has all up to {mark.index}; what came after it, if "
+            "anything did, is not known here"
+        )
+    return warning
 
 
 def _recovered(

@@ -247,7 +247,7 @@ class Raft(Status, Membership, Founding):
         flushed: Deferred[None] = succeed(None)
         if shell is not None:
             shell.stop(error, ShutdownWhileCommitting())
-            flushed = shell.writer.flush()
+            flushed = shell.writer.finish()
         self._notices.changed(shell, RaftState.SHUTDOWN, None)
         self._notices.stopped(error)
         done = flushed.addCallback(lambda _: self._parts.workers.stop())

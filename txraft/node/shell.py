@@ -182,6 +182,7 @@ class Shell:
         if self._stopped:
             return
         self.outbox.tick(count)
+        self.writer.tick()
         self._input(self._ticked, count)
 
     def _ticked(self, count: int) -> None:
@@ -486,6 +487,7 @@ class Shell:
     def _compact(self, mark: SnapshotMark) -> None:
         consensus = self.consensus
         consensus.snapshotted(mark)
+        self.writer.note()  # the log reaches at least to where the snapshot ends
         keep = self._parts.config.trailing_logs
         index = min(mark.index, consensus.log.last_index - keep)
         index = consensus.may_compact_to(index)

@@ -21,17 +21,25 @@ from twisted.python.failure import Failure
 
 from txraft.core.entry import Entry
 from txraft.core.ready import HardState, Ready
+from txraft.errors import RaftShutdown
 from txraft.interfaces import LogStore, StableStore, TwoStepLogStore
 from txraft.node.meters import Timer
+from txraft.node.synced import CURRENT_TERM, NOTHING, LogEnd, SyncedNote
 from txraft.node.worker import Worker
 
-CURRENT_TERM = b"CurrentTerm"
 LAST_VOTE_TERM = b"LastVoteTerm"
 LAST_VOTE_CANDIDATE = b"LastVoteCand"
 CLUSTER = b"Cluster"
 
 QUICK_SECONDS = 0.005
 """A disk is quick whose last write and sync took no longer."""
+
+REST_SECONDS = 1.0
+"""After this long without a write, what is synced is noted."""
+
+BUSY_SECONDS = 10.0
+"""So often it is noted where there is no such rest. That takes a few syncs, for which
+what comes meanwhile waits: once in ten seconds they delay one commit in thousands."""
 
 Operation = Callable[[], None]
 
@@ -53,7 +61,8 @@ class Writer:
 
     *synced* is told the number of each durable write. *failed* is told the first
     failure; nothing is written after it, because what a failed sync left behind is
-    unknown. The log holds entries up to *last_index* at the start.
+    unknown. At the start the log ends at *end*, with *current_term* in the stable store
+    and *noted* as the note of what was synced.
 
     It `rests` while nothing is being written. `synced_number` is the last durable
     write; `synced_index` the last entry of the log that is on disk and that no write
@@ -68,28 +77,30 @@ class Writer:
         stable_store: StableStore,
         synced: Callable[[int], None],
         failed: Callable[[Failure], None],
-        last_index: int,
+        end: LogEnd,
         seconds: Callable[[], float] = perf_counter,
+        noted: LogEnd = NOTHING,
+        current_term: int = 0,
     ) -> None:
         self._worker = worker
         self._log_store = log_store
+        self._note = SyncedNote(stable_store, end, noted, current_term)
         self._two_step = log_store if isinstance(log_store, TwoStepLogStore) else None
         self._seconds = seconds
         self._took = 0.0
-        self._stable_store = stable_store
+        self._ended = self._noted_at = seconds()
         self._synced = synced
         self._failed = failed
         self._operations: list[Operation] = []
         self._appending: list[Entry] | None = None
         self._number = 0
-        self._last_index = last_index
-        self._coming_index = last_index
+        self._last_index = self._coming_index = end.index
         self._waiting: deque[tuple[int, Deferred[None]]] = deque()
         self._flushing: list[Deferred[None]] = []
         self.rests = True
         self._broken: Failure | None = None
         self.synced_number = 0
-        self.synced_index = last_index
+        self.synced_index = end.index
         self.stores = Timer()
         self.stored = 0
 
@@ -106,8 +117,8 @@ class Writer:
             if not keep:
                 self._keep_up_to(index)
         if ready.hard_state is not None:
-            values = stored_state(ready.hard_state)
-            self._queue(lambda: self._stable_store.set_many(values))
+            state, first = ready.hard_state, ready.truncate_from
+            self._queue(lambda: self._save_state(state, first))
         if ready.truncate_from is not None:
             first = ready.truncate_from
             self._queue(lambda: self._truncate_from(first))
@@ -119,8 +130,23 @@ class Writer:
 
     def save(self, values: Mapping[bytes, bytes]) -> None:
         """Queue the storing of *values* in the stable store."""
-        self._queue(lambda: self._stable_store.set_many(values))
+        self._queue(lambda: self._note.save(values))
         self._start()
+
+    def note(self) -> None:
+        """Queue the noting of what will be synced by then, if that is new."""
+        self._queue(self._note.write)
+        self._start()
+
+    def tick(self) -> None:
+        """Note what is synced, if the disk rests, or never does."""
+        if not self._note.is_behind or self._broken is not None:
+            return
+        now = self._seconds()
+        rests = self.rests and now - self._ended >= REST_SECONDS
+        if rests or now - self._noted_at >= BUSY_SECONDS:
+            self._noted_at = now
+            self.note()
 
     def delete_up_to(self, index: int) -> None:
         """Queue the deletion of the log's prefix up to *index*."""
@@ -139,6 +165,15 @@ class Writer:
         waiter: Deferred[None] = Deferred()
         self._waiting.append((self._number, waiter))
         return waiter
+
+    def finish(self) -> Deferred[None]:
+        """Note what is synced, as the last write of all.
+
+        Returns: a Deferred that fires when nothing is left to do, done or failed.
+        """
+        if self._broken is None:
+            self.note()
+        return self.flush()
 
     def flush(self) -> Deferred[None]:
         """Return a Deferred that fires when nothing is left to do, done or failed."""
@@ -217,7 +252,7 @@ class Writer:
         def synced(failure: Failure | None) -> Failure | None:
             if failure is None:
                 store.logs_synced()
-                self._has_stored(entries, began)
+                self._has_stored(entries, began)  # not before: it may be noted then
             else:
                 store.logs_synced(failure.value)
             return failure
@@ -225,7 +260,8 @@ class Writer:
         return self._worker.sync(file).addBoth(synced)
 
     def _done(self, _: None, number: int, began: float) -> None:
-        self._took = self._seconds() - began
+        self._ended = self._seconds()
+        self._took = self._ended - began
         self.rests = True
         self.synced_number = number
         self.synced_index = self._coming_index
@@ -240,7 +276,8 @@ class Writer:
     def _broke(self, failure: Failure) -> None:
         self.rests = True
         self._broken = failure
-        self._failed(failure)
+        if not failure.check(RaftShutdown):  # a worker that ends has not failed
+            self._failed(failure)
         waiting, self._waiting = self._waiting, deque()
         for _, waiter in waiting:
             waiter.errback(failure)
@@ -254,9 +291,20 @@ class Writer:
     def _has_stored(self, entries: list[Entry], began: float) -> None:
         self.stores.add(perf_counter() - began)
         self.stored += len(entries)
+        newest = entries[-1]
+        self._note.end = LogEnd(newest.index, newest.term)
+
+    def _save_state(self, state: HardState, truncate_from: int | None) -> None:
+        if truncate_from is not None:  # so that one write does both
+            self._note.end = self._end_before(truncate_from)
+        self._note.save_state(stored_state(state), state.term)
 
     def _reset_log(self, index: int, keep_suffix: bool) -> None:
         first, last = self._log_store.first_index(), self._log_store.last_index()
+        if not keep_suffix:
+            # The note goes first: a crash between the two must leave no log that ends
+            # below it.
+            self._note.lower(LogEnd(index))
         end = min(index, last) if keep_suffix else last
         if first and first <= end:
             self._log_store.delete_range(first, end)
@@ -264,7 +312,16 @@ class Writer:
     def _truncate_from(self, index: int) -> None:
         last = self._log_store.last_index()
         if index <= last:
+            self._note.lower(self._end_before(index))  # first, as in `_reset_log`
             self._log_store.delete_range(index, last)
+
+    def _end_before(self, index: int) -> LogEnd:
+        """Return where a log ends that is truncated from *index* on."""
+        end, log = self._note.end, self._log_store
+        if index > end.index:
+            return end
+        is_here = 0 < log.first_index() < index
+        return LogEnd(index - 1, log.get_log(index - 1).term if is_here else 0)
 
     def _delete_up_to(self, index: int) -> None:
         first = self._log_store.first_index()

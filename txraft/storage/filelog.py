@@ -115,6 +115,11 @@ class FileLog:
             self._fs, self._directory, scanned, recovered.chain, self._piece
         )
 
+    @property
+    def place(self) -> str:
+        """The path of the newest segment."""
+        return str(self._directory / segment_name(self._tail.sequence))
+
     # Reading -------------------------------------------------------------------
 
     def first_index(self) -> int:

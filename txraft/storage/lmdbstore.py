@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -50,8 +51,41 @@ MAX_DELETED_ENTRIES = 4096
 _INDEX = struct.Struct(">Q")
 _NUMBER = struct.Struct(">I")
 
+_DAMAGE: tuple[tuple[type[lmdb.Error], str], ...] = (
+    (lmdb.InvalidError, "its data.mdb is no file of LMDB's"),
+    (lmdb.VersionMismatchError, "another version of LMDB wrote its data.mdb"),
+    (lmdb.CorruptedError, "its data.mdb is damaged"),
+    (lmdb.PageNotFoundError, "its data.mdb is damaged or cut off: a page is missing"),
+)
+_FAILURES: tuple[tuple[type[lmdb.Error], str], ...] = (
+    (
+        lmdb.LockError,
+        "its lock.mdb cannot be locked: another process has the environment open, or "
+        "this one may not write there",
+    ),
+    (
+        lmdb.MapResizedError,
+        "another process has made the map larger: nothing but its node may write to it",
+    ),
+    (
+        lmdb.BadTxnError,
+        "a transaction was broken off by an error in it, and nothing of it is stored",
+    ),
+    (
+        lmdb.PanicError,
+        "LMDB gave up after a failed write: look after the disk, then start the node "
+        "again",
+    ),
+    (lmdb.DiskError, "the disk failed"),
+    (lmdb.ReadersFullError, "more readers are open than LMDB has room for"),
+    (lmdb.ReadonlyError, "it was opened for reading only"),
+    (lmdb.MemoryError, "there is not enough memory for it"),
+)
+"""What LMDB's errors mean, in the order in which they are looked for."""
+
 if TYPE_CHECKING:
     Transaction = lmdb.Transaction[bytes]
+    Database = lmdb._Database
 
 
 class LMDBStore:
@@ -93,7 +127,7 @@ class LMDBStore:
                 lock=not read_only,
             )
         except lmdb.Error as error:
-            raise self._not_opened(error) from error
+            raise self._sentence(error) from error
         try:
             self._about, self._log, self._state = (
                 self._environment.open_db(name, create=not read_only)
@@ -105,7 +139,7 @@ class LMDBStore:
             self._bounds = self._read_bounds()
         except lmdb.Error as error:
             self._environment.close()
-            raise self._not_opened(error) from error
+            raise self._sentence(error) from error
         except Exception:
             self._environment.close()
             raise
@@ -115,6 +149,11 @@ class LMDBStore:
         if not self._closed:
             self._closed = True
             self._environment.close()
+
+    @property
+    def place(self) -> str:
+        """The path of the environment."""
+        return str(self._path)
 
     # Log
 
@@ -138,7 +177,7 @@ class LMDBStore:
         """
         found: list[Entry] = []
         size = 0
-        with self._mapping, self._environment.begin(self._log) as transaction:
+        with self._reading(self._log) as transaction:
             for index in range(first, max(first, min(last, self.last_index())) + 1):
                 key = _INDEX.pack(index) if 0 <= index < 1 << 64 else b""
                 stored = transaction.get(key) if key else None
@@ -214,7 +253,7 @@ class LMDBStore:
 
     def get(self, key: bytes) -> bytes:
         """Return the value of *key*, b"" when there is none. Raises: DataCorrupted"""
-        with self._mapping, self._environment.begin(self._state) as transaction:
+        with self._reading(self._state) as transaction:
             stored = transaction.get(_state_key(key))
             return b"" if stored is None else self._checked(key, stored)
 
@@ -264,7 +303,7 @@ class LMDBStore:
         except lmdb.MapFullError:
             return False
         except lmdb.Error as error:
-            raise StorageError(f"{self._path}: {error}") from error
+            raise self._sentence(error) from error
         return True
 
     def _grow(self) -> None:
@@ -275,8 +314,11 @@ class LMDBStore:
                 f"{self._path}: the map is full at {size} bytes; lower trailing_logs "
                 "or snapshot_threshold, or raise max_map_bytes"
             )
-        with self._mapping:
-            self._environment.set_mapsize(min(2 * size, self._max_map_bytes))
+        try:
+            with self._mapping:
+                self._environment.set_mapsize(min(2 * size, self._max_map_bytes))
+        except lmdb.Error as error:
+            raise self._sentence(error) from error
 
     # What is there
 
@@ -333,11 +375,31 @@ class LMDBStore:
             raise self._damaged(f"the checksum of the value at {key!r} does not match")
         return value
 
-    def _not_opened(self, error: lmdb.Error) -> DataCorrupted:
-        return DataCorrupted(f"{self._path}: {error}; {WAY_OUT}")
+    def _sentence(self, error: lmdb.Error) -> StorageError:
+        return sentence_of(error, self._path)
+
+    @contextmanager
+    def _reading(self, database: Database) -> Iterator[Transaction]:
+        """Read *database*, with a map that does not move meanwhile."""
+        try:
+            with self._mapping, self._environment.begin(database) as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise self._sentence(error) from error
 
     def _damaged(self, what: str) -> DataCorrupted:
         return DataCorrupted(f"{self._path}: damaged: {what}; {WAY_OUT}")
+
+
+def sentence_of(error: lmdb.Error, path: Path) -> StorageError:
+    """Tell what *error* of the environment at *path* means, with LMDB's own words."""
+    for kind, meaning in _DAMAGE:
+        if isinstance(error, kind):
+            return DataCorrupted(f"{path}: {meaning} ({error}); {WAY_OUT}")
+    for kind, meaning in _FAILURES:
+        if isinstance(error, kind):
+            return StorageError(f"{path}: {meaning} ({error})")
+    return StorageError(f"{path}: LMDB refuses: {error}")
 
 
 def owner_in_lmdb(path: Path) -> str:
@@ -354,7 +416,7 @@ def owner_in_lmdb(path: Path) -> str:
         ):
             owner = about.get(b"node")
     except lmdb.Error as error:
-        raise DataCorrupted(f"{path}: {error}; {WAY_OUT}") from error
+        raise sentence_of(error, path) from error
     if owner is None:
         raise DataCorrupted(f"{path}: it names no node; {WAY_OUT}")
     return decode_node_name(owner)

@@ -206,9 +206,23 @@ class _Scan:
             what = f"a whole write follows at byte {follows}"
             raise damaged(self._path, self._at, what)
         self._recovered.warnings.append(
-            f"{self._path}: the last write was torn; its {broken} bytes from byte "
-            f"{self._at} on were never acknowledged and are cut off"
+            f"{self._path}: the last write is torn: its {broken} bytes from byte "
+            f"{self._at} on are cut off, and with them {self._unaccounted(rest)}. "
+            "After a loss of power that is in order, as nobody was told of them; after "
+            "anything else this node has lost what others may count on: compare it "
+            "with the other members"
         )
+
+    def _unaccounted(self, rest: bytes) -> str:
+        """Tell which entries a torn write was to bring."""
+        entries = self._seal.torn_entries(memoryview(rest), 0, self._at)
+        known = self._index.known_bounds[1]
+        if entries is None:
+            return f"an unknown number of entries after {known}, its header is torn too"
+        first, count = entries
+        if not count:
+            return "no entry"
+        return f"{count} {'entry' if count == 1 else 'entries'} from index {first} on"
 
     def _take(self, frame: Frame) -> None:
         if frame.previous != self._recovered.chain:

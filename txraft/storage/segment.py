@@ -190,6 +190,24 @@ class Seal:
 
         Returns: None when there is no frame header of the place *offset* there.
         """
+        fields = self._header_fields(data, at, offset)
+        return None if fields is None else fields[3]
+
+    def torn_entries(
+        self, data: memoryview, at: int, offset: int
+    ) -> tuple[int, int] | None:
+        """Read which entries the frame at *at* of *data*, of which only the header
+        has to be whole, was to hold.
+
+        Returns: the index of the first and their number; None when the header is
+            broken as well.
+        """
+        fields = self._header_fields(data, at, offset)
+        return None if fields is None else (fields[4], fields[2])
+
+    def _header_fields(
+        self, data: memoryview, at: int, offset: int
+    ) -> tuple[bytes, int, int, int, int, int] | None:
         checks = at + _FIELDS.size
         if len(data) < at + FRAME_HEADER_BYTES:
             return None
@@ -199,8 +217,8 @@ class Seal:
             != _CHECK.unpack_from(data, checks)[0]
         ):
             return None
-        magic, _, _, length, _, _ = _FIELDS.unpack(fields)
-        return length if magic == FRAME_MAGIC else None
+        found: tuple[bytes, int, int, int, int, int] = _FIELDS.unpack(fields)
+        return found if found[0] == FRAME_MAGIC else None
 
     def parse(self, data: memoryview, at: int, offset: int) -> Frame | None:
         """Read the frame at *at* of *data*, which is at *offset* of the file.
