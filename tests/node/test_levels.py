@@ -5,10 +5,18 @@ from __future__ import annotations
 import json
 from typing import BinaryIO
 
+from twisted.internet.defer import Deferred
+
 from tests.node.kit import ClusterCase, commands_of
 from txraft.core.entry import Entry
-from txraft.errors import NodeFailed, UpgradeNeeded
+from txraft.errors import (
+    ConfigurationRefused,
+    NodeFailed,
+    RaftShutdown,
+    UpgradeNeeded,
+)
 from txraft.interfaces import SnapshotSink
+from txraft.node.replies import Replies
 from txraft.testing import Cluster, ListFSM, Node
 from txraft.wire.decisions import activated_level, encode_activation
 
@@ -75,6 +83,15 @@ class LevelsCase(ClusterCase):
     def start_version(self, cluster: Cluster, address: str, level: int) -> Node:
         cluster._make_fsm = lambda: machine(level)
         return cluster.start_node(address)
+
+    def start_old(self, cluster: Cluster, address: str) -> Node:
+        """Start *address* with code that knows nothing of levels: it announces none."""
+        node = self.start_version(cluster, address, 0)
+        shell = node.raft._shell
+        assert shell is not None
+        own = shell.outbox.header.incarnation
+        shell.replies = Replies(cluster.config.protocol_version, address, address, own)
+        return node
 
     def active(self, cluster: Cluster) -> list[int]:
         return [node.raft.active_level for node in cluster.nodes.values()]
@@ -263,6 +280,146 @@ class Beyond(LevelsCase):
 
         failure = self.failureResultOf(node.started)
         self.assertIn("upgrade this node", failure.getErrorMessage())
+
+
+class Newcomers(LevelsCase):
+    """Servers that are added when a level is active."""
+
+    def test_knows_less(self) -> None:
+        """It is asked first, and not added; no quorum waits for it."""
+        cluster = self.leveled(2, 2, 2, protocol_version=3)
+        cluster.advance(1.0)
+        raft = cluster.leader.raft
+        for level, address in ((0, "d"), (1, "e")):
+            self.start_version(cluster, address, level)
+            for add in (raft.add_voter, raft.add_nonvoter):
+                outcome = self.outcome(add(address, address))
+                cluster.advance(1.0)
+                error = self.assertFailedWith(outcome, ConfigurationRefused)
+                self.assertIn(f"{address} understands level {level}", str(error))
+                self.assertIn("uses level 2: upgrade it first", str(error))
+        self.assertEqual(raft.peers(), ["a", "b", "c"])
+
+    def test_knows_enough(self) -> None:
+        cluster = self.leveled(1, 1, 1)
+        cluster.advance(1.0)
+        self.start_version(cluster, "d", 2)
+
+        cluster.result(cluster.leader.raft.add_peer("d"))
+        cluster.apply(b"x")
+
+        self.assertSameState(cluster, [b"level 1", b"x"])
+        self.assertEqual(cluster.leader.raft.levels["d"], 2)
+
+    def test_before_activation(self) -> None:
+        """While nothing is active, old ones may come, and hold it up."""
+        cluster = self.leveled(1, 1, 0)
+        cluster.advance(1.0)
+        self.start_version(cluster, "d", 0)
+
+        cluster.result(cluster.leader.raft.add_peer("d"))
+        self.run_version(cluster, "c", 1)
+        cluster.advance(2.0)
+
+        self.assertEqual(set(self.active(cluster)), {0})
+
+    def test_activation_overtakes_question(self) -> None:
+        """What an old one answered is judged by what is active when it is added."""
+        cluster = self.leveled(1, 1, 0)
+        cluster.advance(1.0)
+        cluster.crash("c")
+        cluster.wait_for_leader(["a", "b"])
+        self.start_version(cluster, "d", 0)
+        leader = cluster.leader.raft
+        asked: Deferred[int | None] = Deferred()
+        assert leader._shell is not None
+        self.patch(leader._shell.outbox, "ask_level", lambda peer: asked)
+        outcome = self.outcome(leader.add_peer("d"))
+        cluster.advance(0.1)
+        self.start_version(cluster, "c", 1)
+        cluster.advance(1.0)
+        self.assertEqual(leader.active_level, 1)
+
+        asked.callback(0)
+        cluster.advance(1.0)
+
+        self.assertFailedWith(outcome, ConfigurationRefused)
+
+    def test_nobody_answers(self) -> None:
+        """It is added all the same, and gets entries when it is known not to err."""
+        cluster = self.leveled(1, 1, 1)
+        cluster.advance(1.0)
+
+        cluster.result(cluster.leader.raft.add_peer("d"))
+        node = self.start_old(cluster, "d")
+        cluster.advance(2.0)
+
+        self.assertEqual(node.raft.last_index, 0)
+        self.assertEqual(cluster.leader.raft.stats()["outdated_peers"], "d")
+        self.run_version(cluster, "d", 1)
+        cluster.apply(b"x")
+        self.assertSameState(cluster, [b"level 1", b"x"])
+        cluster.advance(0.1)
+        self.assertNotIn("outdated_peers", cluster.leader.raft.stats())
+
+    def test_stopped_while_asking(self) -> None:
+        """The change fails with its node, and is withdrawn with its Deferred."""
+        cluster = self.leveled(1, 1, 1)
+        cluster.advance(1.0)
+        leader = cluster.leader.raft
+        withdrawn = leader.add_peer("e")
+        outcome = self.outcome(leader.add_peer("d"))
+        withdrawn.cancel()
+        self.failureResultOf(withdrawn)
+        leader.shutdown()
+        cluster.advance(1.0)
+        self.assertFailedWith(outcome, RaftShutdown)
+
+    def test_question_changes_nothing(self) -> None:
+        """A server that is in no cluster, or in another one, takes no notice."""
+        cluster = self.leveled(1, 1, 1)
+        cluster.advance(1.0)
+        node = self.start_version(cluster, "d", 1)
+        assert cluster.leader.raft._shell is not None
+        ask = cluster.leader.raft._shell.outbox.ask_level
+
+        told = ask("d"), ask("x")
+        cluster.advance(0.3)
+
+        self.assertEqual([self.successResultOf(each) for each in told], [1, None])
+        self.assertIsNone(node.raft.leader)
+        self.assertEqual(node.raft.term, 0)
+
+
+class Downgrades(LevelsCase):
+    """Members that go back when it is too late."""
+
+    def test_old_version_gets_no_entries(self) -> None:
+        """It is kept from judging what comes by rules that do not hold any more."""
+        cluster = self.leveled(1, 1, 1)
+        cluster.advance(1.0)
+        old = cluster.followers[0].address
+        cluster.crash(old)
+        node = self.start_old(cluster, old)
+        last = node.raft.last_index
+
+        cluster.apply(b"x")
+        cluster.advance(2.0)
+
+        self.assertEqual(node.raft.last_index, last)
+        self.assertEqual(cluster.leader.raft.stats()["outdated_peers"], old)
+        self.run_version(cluster, old, 1)
+        self.assertSameState(cluster, [b"level 1", b"x"])
+
+    def test_new_leader_knows_its_voters(self) -> None:
+        """A vote announces a level, too, so entries follow an election at once."""
+        cluster = self.leveled(1, 1, 1)
+        cluster.advance(1.0)
+        cluster.crash(cluster.leader.address)
+        cluster.wait_for_leader()
+        role = cluster.leader.raft._shell.consensus.role  # type: ignore[union-attr]
+        follower = cluster.followers[0].address
+        self.assertEqual(role.followers[follower].level, 1)  # type: ignore[union-attr]
 
 
 class Encoding(ClusterCase):

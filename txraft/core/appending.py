@@ -20,7 +20,7 @@ def answer_append_entries(
     consensus: Consensus, request: AppendEntriesRequest, reply_to: object
 ) -> None:
     """Answer at once, or when what *request* brings is durable."""
-    if request.term < consensus.term:
+    if request.term < consensus.term or not request.term:  # 0 asks who is there
         consensus.send(reply_to, _rejection(consensus))
         return
     follower = consensus.follow(request.term, request.leader)

@@ -14,6 +14,7 @@ from txraft.core.messages import (
     RequestVoteResponse,
     Response,
 )
+from txraft.core.progress import NO_LEVELS
 from txraft.core.quorum import majority
 from txraft.core.ready import OutgoingRequest
 from txraft.core.role import BaseRole
@@ -120,13 +121,15 @@ class Candidate(_Campaign):
 
     After a split vote, when those that are left are no quorum any more, the next round
     is due shortly, after another random wait; but only once in a while, as a candidate
-    whose log is not complete would keep all others from campaigning.
+    whose log is not complete would keep all others from campaigning. *levels* are what
+    its voters announced, with which it begins as a leader.
     """
 
     def __init__(self, consensus: Consensus, is_transfer: bool) -> None:
         super().__init__(consensus)
         self._is_transfer = is_transfer
         self._missing: set[str] = set()
+        self.levels: dict[str, int] = {}
         self._others_won_votes = False
 
     def campaign(self) -> None:
@@ -156,6 +159,8 @@ class Candidate(_Campaign):
             return
         assert isinstance(response, RequestVoteResponse), "it answers a request"
         if response.granted:
+            level = response.header.level
+            self.levels[peer] = NO_LEVELS if level is None else level
             self._grant(peer)
         else:
             self._miss(peer, has_voted=response.term == self.consensus.term)

@@ -94,6 +94,7 @@ class Consensus:
         self.voted_for = state.voted_for
         self.cluster = state.cluster
         self.commit_index = self.snapshot.index
+        self.active_level = 0
         self.now = 0
         self.no_hurry_before = 0
         self.installing = False
@@ -145,6 +146,10 @@ class Consensus:
         """
         if isinstance(self.role, Leader):
             self.role.transfer(target)
+
+    def activated(self, level: int) -> None:
+        """Learn that *level* is active in the state machine of this server."""
+        self.active_level = level
 
     def activate(self, entry: Entry, level: int) -> None:
         """Append *entry*, which activates *level* of the state machine.
@@ -270,26 +275,25 @@ class Consensus:
         """
         return isinstance(self.role, Leader) and self.role.may_change_configuration
 
-    def level_in_log(self, applied_index: int, active_level: int) -> int | None:
+    def level_in_log(self, applied_index: int) -> int | None:
         """Return the level of the state machine that holds at the end of this leader's
         log, None while that is not known or this server does not lead.
 
-        *active_level* is active in the state machine here, which has applied entries
-        up to *applied_index*. What earlier leaders activated is known once an entry of
-        this term is applied.
+        The state machine here has applied entries up to *applied_index*: what earlier
+        leaders activated is known once an entry of this term is applied.
         """
         role = self.role
         if not isinstance(role, Leader) or applied_index < role.first_index:
             return None
-        return max(active_level, role.level)
+        return max(self.active_level, role.level)
 
-    def level_due(self, applied_index: int, active_level: int) -> int:
+    def level_due(self, applied_index: int) -> int:
         """Return the level that is to be activated now, 0 if none is.
 
         That is one that every server of the configuration understands, in the process
         that it is now, and that is not in the log yet.
         """
-        known = self.level_in_log(applied_index, active_level)
+        known = self.level_in_log(applied_index)
         if known is None or known >= self.options.level:
             return 0
         assert isinstance(self.role, Leader), "only a leader knows the level in its log"
@@ -454,7 +458,7 @@ class Consensus:
     def become_leader(self) -> None:
         """Lead the term that a quorum of votes was won in."""
         assert isinstance(self.role, Candidate), "only a candidate becomes leader"
-        self.role = Leader(self)
+        self.role = Leader(self, self.role.levels)
         self.role.open()
 
     # Rules for all servers --------------------------------------------------------

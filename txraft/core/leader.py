@@ -7,7 +7,7 @@ Source: Raft dissertation §3.5, §3.6.2, §4, §6.2, §6.4, §10.2.1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from txraft.core.entry import Entry, LogType
@@ -17,7 +17,7 @@ from txraft.core.messages import (
     Response,
     TimeoutNowRequest,
 )
-from txraft.core.progress import Mode, Progress
+from txraft.core.progress import NO_LEVELS, Mode, Progress
 from txraft.core.quorum import agreed_value
 from txraft.core.ready import Heartbeat, OutgoingRequest, Replicate, SendSnapshot
 from txraft.core.replication import replicate
@@ -54,12 +54,13 @@ class Leader(BaseRole):
     *followers* are all other servers that get entries, removed ones too until they
     have been told. *transferee* is the server that leadership is being handed to.
     *resignation* tells why it steps down by itself. *level* is the highest level of
-    the state machine whose activation this leader has appended.
+    the state machine whose activation this leader has appended; *levels* are what its
+    voters announced as they gave it their votes.
     """
 
     hears_leader = True
 
-    def __init__(self, consensus: Consensus) -> None:
+    def __init__(self, consensus: Consensus, levels: Mapping[str, int]) -> None:
         super().__init__(consensus)
         self.leader = consensus.address
         self.followers: dict[str, Progress] = {}
@@ -76,6 +77,9 @@ class Leader(BaseRole):
         self._votes = True
         self._verifying: list[tuple[object, int]] = []
         self._follow_configuration()
+        for address, level in levels.items():
+            if address in self.followers:
+                self.followers[address].level = level
 
     def open(self) -> None:
         """Append the entry that opens a leadership, and say who leads.
@@ -298,9 +302,11 @@ class Leader(BaseRole):
             return
         if request.term != self.consensus.term:
             return
-        level = response.header.level or 0
+        level = response.header.level
+        if level is None:
+            level = NO_LEVELS
         if level != progress.level:
-            self._hear_level(progress, request, level)
+            progress.announces(level, request)
         match request:
             case Replicate() if isinstance(response, AppendEntriesResponse):
                 self._entries_answered(peer, progress, request, response)
@@ -488,24 +494,6 @@ class Leader(BaseRole):
 
     # Levels of the state machine ----------------------------------------------------
 
-    def _hear_level(
-        self,
-        progress: Progress,
-        request: Replicate | Heartbeat | SendSnapshot,
-        level: int,
-    ) -> None:
-        """Note that a follower understands the state machine up to *level*.
-
-        Only what answers the newest request counts: an answer that was overtaken may
-        be of a process that has been replaced since. Of two that were asked in one
-        tick, which came first is not known, so the lower one does.
-        """
-        if request.life < progress.born or request.sent < progress.contact:
-            return
-        if request.sent == progress.contact and progress.level is not None:
-            level = min(level, progress.level)
-        progress.level = level
-
     def common_level(self) -> int:
         """Return the highest level that every server of the configuration understands.
 
@@ -516,7 +504,8 @@ class Leader(BaseRole):
         level = consensus.options.level
         for address in consensus.configuration.addresses:
             if address != consensus.address:
-                level = min(level, self.followers[address].level or 0)
+                announced = self.followers[address].level
+                level = min(level, max(0, announced or 0))
         return level
 
     # Verification -------------------------------------------------------------------

@@ -17,7 +17,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from txraft.core.ready import Heartbeat
+from txraft.core.ready import Heartbeat, Replicate, SendSnapshot
+
+Announced = Heartbeat | Replicate | SendSnapshot
+
+NO_LEVELS = -1
+"""The level of a server that has never heard of levels: one of Go, or an old one."""
 
 FEWEST_BEFORE_MORE = 8
 """Full requests that are accepted before a follower that was sent less gets more."""
@@ -46,8 +51,9 @@ class Progress:
     *leaving* is the index of the entry that removed this server, if one did.
     *cut_short* tells whether the last request that was read from the disk held fewer
     entries than it should have. *level* is the level of the state machine that this
-    server has announced, None while it is not known, and *born* the life in which it
-    became a member: what was asked before that says nothing about it.
+    server has announced, None while it is not known, NO_LEVELS where it announces none;
+    and *born* the life in which it became a member: what was asked before that says
+    nothing about it.
 
     *most* is how many entries one request may hold, because larger ones got no answer
     while heartbeats did; 0 is no limit of its own. *undeliverable* is the index of an
@@ -93,6 +99,27 @@ class Progress:
     not_installed: int = -1
     leaving: int | None = None
     leaving_until: int | None = None
+
+    @property
+    def may_misjudge(self) -> bool:
+        """Whether it may apply entries whose level it does not understand.
+
+        A server that announces a level stops by itself where it is not enough.
+        """
+        return self.level is None or self.level < 0
+
+    def announces(self, level: int, request: Announced) -> None:
+        """Note the *level* that the answer to *request* announced.
+
+        Only what answers the newest request counts: an answer that was overtaken may
+        be of a process that has been replaced since. Of two that were asked in one
+        tick, which came first is not known, so the lower one does.
+        """
+        if request.life < self.born or request.sent < self.contact:
+            return
+        if request.sent == self.contact and self.level is not None:
+            level = min(level, self.level)
+        self.level = level
 
     def accepted(self, last: int) -> None:
         """Count entries up to *last* as durable on the follower."""

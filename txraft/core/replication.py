@@ -43,7 +43,15 @@ def replicate(consensus: Consensus, address: str, progress: Progress) -> None:
 
 
 def _is_paused(consensus: Consensus, progress: Progress) -> bool:
+    """Tell whether the follower gets nothing but heartbeats for now.
+
+    So does one that has not told yet that it knows of levels, when one is active: it
+    might judge entries by rules that do not hold any more. Its answer to a heartbeat
+    tells.
+    """
     if progress.mode is Mode.SNAPSHOT or progress.installing:
+        return True
+    if consensus.active_level and progress.may_misjudge:
         return True
     pipelined = progress.mode is Mode.REPLICATE and (
         not progress.cut_short or progress.next >= consensus.resident_from

@@ -16,10 +16,19 @@ MAX_WAITING = 64
 
 @dataclass(slots=True, eq=False)
 class Change:
-    """A membership change; *make* builds its entry from what the members are then."""
+    """A membership change; *make* builds its entry from what the members are then.
+
+    *newcomer* is the server that it may add. While *asking* that one which level of the
+    state machine it understands, the change waits; *level* is what it answered, None
+    without an answer. It is judged when the change is appended, as a level may become
+    active meanwhile.
+    """
 
     make: Callable[[Configuration], Entry]
     proposal: Proposal
+    newcomer: str | None = None
+    asking: bool = False
+    level: int | None = None
 
 
 class Changes:
@@ -35,8 +44,8 @@ class Changes:
         self.waiting.append(change)
 
     def take(self) -> Change | None:
-        """Take the next one that was not withdrawn, if there is one."""
-        while self.waiting:
+        """Take the next one that was not withdrawn, unless it has to wait."""
+        while self.waiting and not self.waiting[0].asking:
             change = self.waiting.popleft()
             if not change.proposal.withdrawn:
                 return change

@@ -3,13 +3,19 @@
 Every message of a server says up to which level it understands the state machine. A
 leader whose servers, nonvoters too, have all announced a level that is not active
 appends its activation: a no-op, with the level as its data. Whoever applies that entry
-lets the state machine go by the rules of the level from there on.
+lets the state machine go by the rules of the level from there on. A server that
+understands less is not added then. A member that does stops at that entry; one that
+does not even know of levels, and so would not stop, gets no entries.
 
 What is active is not kept here: the state machine has it, and its snapshots. So an
 entry that was lost with a leadership is proposed by the next leader, one that comes
 twice does nothing the second time, and a restart needs nothing but log and snapshot.
 
 Nothing is announced at protocol version 0.
+
+What is left is a member whose process is replaced, around an activation, by one that
+knows nothing of levels: until the leader has noticed, by the connection or an answer,
+it may be sent entries, and it may apply what is in its own log, by its old rules.
 """
 
 from __future__ import annotations
@@ -19,8 +25,9 @@ from twisted.logger import Logger
 from txraft.core.consensus import Consensus
 from txraft.core.entry import Entry, LogType
 from txraft.core.leader import Leader
-from txraft.errors import UpgradeNeeded
+from txraft.errors import ConfigurationRefused, UpgradeNeeded
 from txraft.interfaces import FSM, LeveledFSM
+from txraft.node.application import AT_ONCE, refuse_unfinished
 from txraft.wire.decisions import activated_level, encode_activation
 
 
@@ -28,7 +35,8 @@ def apply_activation(fsm: object, entry: Entry) -> int:
     """Have *fsm* go by the level that the no-op *entry* activates, from here on.
 
     Returns: the level, 0 if it names none or that was active already.
-    Raises: UpgradeNeeded, and nothing has changed, if *fsm* does not understand it.
+    Raises: UpgradeNeeded, and nothing has changed, if *fsm* does not understand it;
+        ContractBroken, if it would go on after it has returned.
     """
     level = activated_level(entry.data or b"")
     leveled = fsm if isinstance(fsm, LeveledFSM) else None
@@ -36,12 +44,17 @@ def apply_activation(fsm: object, entry: Entry) -> int:
         return 0
     if leveled is None or level > leveled.level:
         raise UpgradeNeeded(level, 0 if leveled is None else leveled.level)
-    leveled.activate(level)
+    result: object = leveled.activate(level)  # type: ignore[func-returns-value]
+    refuse_unfinished(result, f"{type(fsm).__name__}.activate", AT_ONCE)
     return level
 
 
 class Levels:
-    """The levels of *fsm* on the server at *address*."""
+    """The levels of *fsm* on the server at *address*.
+
+    `behind` are the members that announce less than is active: of this leader they get
+    no entries, or stop at those that they do not understand.
+    """
 
     log = Logger()
 
@@ -50,6 +63,7 @@ class Levels:
         self._fsm = fsm if isinstance(fsm, LeveledFSM) else None
         level = 0 if self._fsm is None else self._fsm.level
         self.announced = level if protocol_version else 0
+        self.behind: dict[str, int] = {}
 
     @property
     def active(self) -> int:
@@ -63,10 +77,44 @@ class Levels:
         """
         if not self.announced:
             return
-        level = consensus.level_due(applied_index, self.active)
+        if self.behind or consensus.active_level:
+            self._look_who_is_behind(consensus)
+        level = consensus.level_due(applied_index)
         if level:
             data = encode_activation(level)
             consensus.activate(Entry(0, 0, LogType.NOOP, data), level)
+
+    def _look_who_is_behind(self, consensus: Consensus) -> None:
+        active = consensus.active_level
+        behind = {
+            peer: level
+            for peer, level in self.told(consensus).items()
+            if level is not None and level < active
+        }
+        for peer, level in behind.items():
+            if self.behind.get(peer) != level:
+                self.log.error(
+                    "{peer} understands level {known} of the state machine, the "
+                    "cluster uses level {active}: upgrade it",
+                    node=self._address,
+                    peer=peer,
+                    known=level,
+                    active=active,
+                )
+        self.behind = behind
+
+    def check_newcomer(self, address: str, level: int | None, used: int) -> None:
+        """Refuse to add the server at *address*, which knows less than is *used*.
+
+        One that did not answer, for which *level* is None, is added: it gets entries
+        when it has announced enough.
+        Raises: ConfigurationRefused
+        """
+        if level is not None and level < used:
+            raise ConfigurationRefused(
+                f"{address} understands level {level} of the state machine, and the "
+                f"cluster uses level {used}: upgrade it first"
+            )
 
     def applied(self, entry: Entry) -> None:
         """Activate the level of the no-op *entry*, if it names one.
@@ -90,8 +138,8 @@ class Levels:
         told: dict[str, int | None] = dict.fromkeys(consensus.configuration.addresses)
         if isinstance(consensus.role, Leader):
             for address, progress in consensus.role.followers.items():
-                if address in told:
-                    told[address] = progress.level
+                if address in told and progress.level is not None:
+                    told[address] = max(0, progress.level)
         if self._address in told:
             told[self._address] = self.announced
         return told

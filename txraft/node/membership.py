@@ -68,7 +68,9 @@ class Membership:
     def add_voter(self, id: str, address: str) -> Deferred[int]:
         """Make the server *id* at *address* a voter, new or a nonvoter so far.
 
-        Returns: as every change. It also fails with KnownPeer.
+        Returns: as every change. It also fails with KnownPeer, and with
+            ConfigurationRefused when the server answers that it understands less of
+            the state machine than is active.
         """
         server = Server(id, address, Suffrage.VOTER)
 
@@ -77,13 +79,13 @@ class Membership:
                 raise KnownPeer(f"{address} is a member already")
             return self._with(configuration, server)
 
-        return self._change(make)
+        return self._change(make, address)
 
     def add_nonvoter(self, id: str, address: str) -> Deferred[int]:
         """Make the server *id* at *address* a member that gets entries but no vote.
 
         Returns: as every change. It also fails with KnownPeer, and with
-            ConfigurationRefused below protocol version 3.
+            ConfigurationRefused below protocol version 3, or as for `add_voter`.
         """
         server = Server(id, address, Suffrage.NONVOTER)
 
@@ -93,7 +95,7 @@ class Membership:
                 raise KnownPeer(f"{address} is a member already")
             return self._with(configuration, server)
 
-        return self._change(make)
+        return self._change(make, address)
 
     def demote_voter(self, id: str) -> Deferred[int]:
         """Take the vote of the server *id*, which may be this one.
@@ -150,10 +152,12 @@ class Membership:
                 f"this is {self._version}"
             )
 
-    def _change(self, make: Callable[[Configuration], Entry]) -> Deferred[int]:
+    def _change(
+        self, make: Callable[[Configuration], Entry], newcomer: str | None = None
+    ) -> Deferred[int]:
         proposal = Proposal(Entry(0, 0, LogType.CONFIGURATION), None)
         try:
-            self._leading().change(Change(make, proposal))
+            self._leading().change(Change(make, proposal, newcomer))
         except RaftError as error:
             return fail(error)
         return proposal.deferred.addCallback(lambda result: result.index)

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from txraft.core.entry import Entry
 from txraft.core.messages import (
     AppendEntriesRequest,
+    AppendEntriesResponse,
     Header,
     RequestPreVoteRequest,
     RequestVoteRequest,
@@ -68,10 +69,13 @@ class _Pipeline:
 
 @dataclass(slots=True)
 class _Call:
-    """A single call that must be answered within a number of ticks."""
+    """A single call that must be answered within a number of ticks.
+
+    *request* is None for a question that consensus did not ask.
+    """
 
     peer: str
-    request: OutgoingRequest
+    request: OutgoingRequest | None
     deferred: Deferred[Any]
     deadline: int
 
@@ -171,6 +175,31 @@ class Outbox:
 
     # Single calls
 
+    def ask_level(self, peer: str) -> Deferred[int | None]:
+        """Ask *peer*, which may be no member, up to which level it understands.
+
+        The request is AppendEntries of term 0, which nobody takes for a leader's: any
+        server refuses it, and its answer has the header. A server that is in no cluster
+        yet, and older than this question or of Go, takes this one for its leader until
+        its next timeout; it is about to be.
+        Returns: a Deferred that fires with the level, None without an answer in time.
+        """
+        header = Header(self.header.protocol_version)
+        question = AppendEntriesRequest(0, self._address, header=header)
+        asked = self._transport.append_entries(peer, question)
+        call = _Call(peer, None, asked, self._now + self._patience_ticks)
+        self._calls.append(call)
+        return asked.addBoth(self._told_level, call)
+
+    def _told_level(
+        self, answer: AppendEntriesResponse | Failure, call: _Call
+    ) -> int | None:
+        if call in self._calls:
+            self._calls.remove(call)
+        if isinstance(answer, Failure):
+            return None
+        return answer.header.level or 0
+
     def _request_pre_vote(self, peer: str, message: RequestPreVoteRequest) -> None:
         header = Header(
             self.header.protocol_version,
@@ -203,13 +232,14 @@ class Outbox:
     def _answered(self, answer: Response, call: _Call) -> None:
         self._calls.remove(call)
         self._refusals.pop(call.peer, None)
-        if not self._stopped:
+        if not self._stopped and call.request is not None:
             self._inbox.answered(call.peer, call.request, answer)
 
     def _not_answered(self, failure: Failure, call: _Call) -> None:
         if call in self._calls:
             self._calls.remove(call)
-        self._report(failure, call.peer, call.request)
+        if call.request is not None:
+            self._report(failure, call.peer, call.request)
 
     def _report(self, failure: Failure, peer: str, request: OutgoingRequest) -> None:
         if self._stopped:

@@ -36,7 +36,7 @@ class Replies:
     """Answers requests for the server *server_id* at *address*.
 
     Each answer tells its *incarnation*, and up to which *level* it understands the
-    replicated state machine; nothing does at protocol version 0.
+    replicated state machine; none does at protocol version 0.
     """
 
     def __init__(
@@ -45,19 +45,22 @@ class Replies:
         server_id: str,
         address: str,
         incarnation: bytes | None = None,
-        level: int = 0,
+        level: int | None = None,
     ) -> None:
         life = incarnation if version else None
-        told = level or None
         self._version = version
         self._incarnation = life
         self._header = NO_HEADER
         self._zero_header = NO_HEADER
         if version:
-            self._header = Header(version, incarnation=life, level=told)
-            self._zero_header = Header(0, incarnation=life, level=told)
+            self._header = Header(version, incarnation=life, level=level)
+            self._zero_header = Header(0, incarnation=life, level=level)
         self._named_header = Header(
-            version or None, server_id, address, incarnation=life, level=told
+            version or None,
+            server_id,
+            address,
+            incarnation=life,
+            level=level if version else None,
         )
         self._address = address
         self._taken: IncomingRPC | None = None

@@ -100,6 +100,7 @@ class Shell:
         self.levels = make_levels(parts)
         announced = self.levels.announced
         self.consensus = make_consensus(parts, recovered, self.tail, announced)
+        self.consensus.activated(self.levels.active)
         self.writer = make_writer(parts, recovered, self._synced, self._write_failed)
         self.applier = make_applier(
             parts,
@@ -264,6 +265,15 @@ class Shell:
         Raises: QueueFull
         """
         self.changes.add(change)
+        newcomer = change.newcomer
+        members = self.consensus.configuration
+        if newcomer and self.levels.announced and members.server(newcomer) is None:
+            change.asking = True
+            self.outbox.ask_level(newcomer).addCallback(self._level_told, change)
+        self.schedule()
+
+    def _level_told(self, level: int | None, change: Change) -> None:
+        change.level, change.asking = level, False
         self.schedule()
 
     def transfer(self, target: str) -> None:
@@ -351,18 +361,30 @@ class Shell:
             proposal.fail(error)
 
     def _change_configuration(self) -> None:
+        used = self._used_level
+        if used is None:
+            return
         while self.consensus.may_change_configuration:
             change = self.changes.take()
             if change is None:
                 return
-            proposal = change.proposal
+            proposal, members = change.proposal, self.consensus.configuration
             try:
-                proposal.entry = change.make(self.consensus.configuration)
+                proposal.entry = change.make(members)
+                if change.newcomer and members.server(change.newcomer) is None:
+                    self.levels.check_newcomer(change.newcomer, change.level, used)
                 self.consensus.change_configuration(proposal.entry)
             except RaftError as error:
                 self._refused.append((proposal, error))
             else:
                 self._keep_appended([proposal])
+
+    @property
+    def _used_level(self) -> int | None:
+        """The level that holds at the end of this leader's log, None if not known."""
+        if not self.levels.announced:
+            return 0
+        return self.consensus.level_in_log(self.applier.applied_index)
 
     def _remember(self, changes: Ready) -> None:
         """Keep new entries in memory, in the bytes that file and followers get."""
@@ -502,6 +524,7 @@ class Shell:
     def _installed(self, install: Install, mark: SnapshotMark | None) -> None:
         self.consensus.installed(install, mark)
         if mark is not None:
+            self.consensus.activated(self.levels.active)
             self.applier.resume(mark.index)
             self.incarnations.forget_all()
             overtaken = self.pending.take_appended(mark.index)
@@ -521,6 +544,7 @@ class Shell:
     def _decided(self, entry: Entry) -> None:
         """Do what a leader has decided, now that it is committed."""
         self.levels.applied(entry)
+        self.consensus.activated(self.levels.active)
 
     def _fetch(self, first: int, last: int) -> list[Entry] | Deferred[list[Entry]]:
         """Return entries from memory, or else as many as one read brings."""

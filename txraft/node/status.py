@@ -169,9 +169,14 @@ class Status:
 
 
 def _refused(shell: Shell) -> dict[str, str]:
-    """Name the members that came without their data, if there are any."""
+    """Name the members that came without their data or are too old, if any did."""
     refused = shell.incarnations.refused
-    return {"refused_peers": ", ".join(sorted(refused))} if refused else {}
+    found = {}
+    if refused:
+        found["refused_peers"] = ", ".join(sorted(refused))
+    if shell.levels.behind:
+        found["outdated_peers"] = ", ".join(sorted(shell.levels.behind))
+    return found
 
 
 def _undeliverable(shell: Shell) -> dict[str, str]:
