@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tests.mutants.catalogue import MUTANTS, table
 from tests.mutants.mutant import (
+    NO_END,
     ROOT,
     Mutant,
     copy_of_package,
@@ -95,12 +96,10 @@ def _try(mutant: Mutant) -> tuple[str, tuple[bool, bool]]:
         mutant.plant(root)
         failed = failed_tests(root, [mutant.caught_by])
         seen = mutant.seed is not None and bool(failed_seeds(root, [mutant.seed]))
-    caught = "" in failed.values()
+    caught = any(error in ("", NO_END) for error in failed.values())
     verdict = "caught by" if caught else "MISSED by"
     also = f", seen by seed {mutant.seed}" if seen else ""
-    also += "".join(
-        f", which stumbled over {error}" for error in failed.values() if error
-    )
+    also += "".join(f"; {error}" for error in failed.values() if error)
     sys.stdout.write(f"{mutant.name}: {verdict} {mutant.caught_by}{also}\n")
     sys.stdout.flush()
     return mutant.name, (caught, seen)

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import environ
@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LONGEST = 90
 """Seconds that one attempt to catch a bug may take; one that does not end is caught."""
+
+NO_END = f"it did not end within {LONGEST} seconds"
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,10 @@ def copy_of_package() -> Iterator[Path]:
         yield root
 
 
-def run(root: Path, *arguments: str) -> str | None:
+def run(root: Path, *arguments: str, seconds: int = LONGEST) -> str | None:
     """Run Python on the package below *root*.
 
-    Returns: the last line that it writes, None if it does not end.
+    Returns: the last line that it writes, None if it does not end in *seconds*.
     """
     environment = {
         **environ,
@@ -87,7 +89,7 @@ def run(root: Path, *arguments: str) -> str | None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=LONGEST,
+            timeout=seconds,
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -108,10 +110,14 @@ def failed_seeds(root: Path, seeds: Iterable[int]) -> list[int]:
     return found
 
 
-def failed_tests(root: Path, names: Iterable[str]) -> dict[str, str]:
-    """Run tests and return those that fail, each with the errors that are no catch."""
-    last = run(root, "-m", "tests.mutants.runner", *names)
+def failed_tests(root: Path, names: Collection[str]) -> dict[str, str]:
+    """Run tests and return those that fail.
+
+    Each has the errors that are no catch, "" if there were none, or `NO_END`.
+    """
+    seconds = LONGEST * len(names)
+    last = run(root, "-m", "tests.mutants.runner", *names, seconds=seconds)
     if last is None:
-        return dict.fromkeys(names, "")
+        return dict.fromkeys(names, NO_END)
     found: dict[str, str] = json.loads(last)
     return found

@@ -16,6 +16,7 @@ import unittest
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from traceback import walk_tb
 from types import TracebackType
 from typing import Any
 
@@ -25,6 +26,7 @@ _SPEC = find_spec("txraft")
 assert _SPEC is not None, "there is no package to test"
 NO_CATCH = (NameError, AttributeError, ImportError)
 PACKAGE = str(Path(str(_SPEC.origin)).parent)
+TESTS = str(Path(PACKAGE).parent / "tests")
 
 _Error = tuple[type[BaseException], BaseException, TracebackType | None]
 
@@ -79,12 +81,11 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_ours(traceback: TracebackType | None) -> bool:
-    """Tell whether what raised an error is the package's code."""
-    if traceback is None:
-        return False
-    while traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return traceback.tb_frame.f_code.co_filename.startswith(PACKAGE)
+    """Tell whether the package's code raised an error, or what it called, but no test."""
+    files = [frame.f_code.co_filename for frame, _ in walk_tb(traceback)]
+    return any(file.startswith(PACKAGE) for file in files) and not (
+        files[-1].startswith(TESTS)
+    )
 
 
 def watch_failures(result: Result) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from unittest import TestCase
 
+from twisted.internet.defer import succeed
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.mutant import copy_of_package, failed_tests
-from tests.mutants.runner import Result, causes
+from tests.mutants.runner import PACKAGE, Result, causes, watch_failures
 
 
 def error(kind: type[BaseException]) -> BaseException:
@@ -20,16 +22,22 @@ def error(kind: type[BaseException]) -> BaseException:
         return raised
 
 
+def case(name: str) -> TestCase:
+    """Return a test of that name."""
+    made = TestCase()
+    made.id = lambda: name  # type: ignore[method-assign]
+    return made
+
+
 class Noting(SynchronousTestCase):
     """The errors that are noted for a test that fails."""
 
     def noted(self, raised: BaseException) -> str:
         """Return what is noted for a test that ends with an error."""
         result = Result()
-        test = TestCase()
-        test.id = lambda: "test"  # type: ignore[method-assign]
-        result.startTest(test)
-        result.addError(test, (type(raised), raised, raised.__traceback__))
+        ended = case("test")
+        result.startTest(ended)
+        result.addError(ended, (type(raised), raised, raised.__traceback__))
         return result.failed["test"]
 
     def test_failed_claim(self) -> None:
@@ -58,14 +66,30 @@ class Noting(SynchronousTestCase):
 
         self.assertEqual(len(list(causes(claim))), 2)
 
+    def test_failure_that_is_thrown_away(self) -> None:
+        """It is noted though nobody tells of it, up to the end of its test."""
+        self.patch(Failure, "__init__", Failure.__init__)  # is put back afterwards
+        result = Result()
+        watch_failures(result)
+        first, second = case("first"), case("second")
+        code = compile("planted", f"{PACKAGE}/planted.py", "exec")
+        claim = error(AssertionError)
+
+        result.startTest(first)
+        succeed(None).addCallback(lambda _: exec(code)).addErrback(lambda _: None)
+        result.addFailure(first, (type(claim), claim, claim.__traceback__))
+        result.startTest(second)
+        result.addFailure(second, (type(claim), claim, claim.__traceback__))
+
+        noted = "NameError(\"name 'planted' is not defined\")"
+        self.assertEqual(result.failed, {"first": noted, "second": ""})
+
     def test_errors_of_tests_themselves(self) -> None:
         """A Failure that the code under test did not raise says nothing."""
         result = Result()
         result.failure_made(error(AttributeError))
-        test = TestCase()
-        test.id = lambda: "test"  # type: ignore[method-assign]
         claim = error(AssertionError)
-        result.addFailure(test, (type(claim), claim, claim.__traceback__))
+        result.addFailure(case("test"), (type(claim), claim, claim.__traceback__))
 
         self.assertEqual(result.failed, {"test": ""})
 
