@@ -24,7 +24,7 @@ from tests.mutants.mutant import (
     failed_seeds,
     failed_tests,
 )
-from tests.mutants.syntax import Package
+from tests.mutants.syntax import Package, Unplantable
 
 
 def main() -> int:
@@ -43,9 +43,7 @@ def main() -> int:
         sys.stdout.write(table())
         return 0
     package = Package.read(ROOT / "txraft")
-    chosen = [
-        m for m in MUTANTS if options.only in f"{m.name} {m.at} {m.find(package).path}"
-    ]
+    chosen = [m for m in MUTANTS if options.only in f"{m.name} {_place(m, package)}"]
     planted = [m for m in chosen if not m.equivalent]
     if options.find:
         _find_seeds(planted, options.find)
@@ -90,16 +88,28 @@ def _find_seeds(planted: list[Mutant], seeds: int) -> None:
         sys.stdout.flush()
 
 
+def _place(mutant: Mutant, package: Package) -> str:
+    """Return the file and name where a bug belongs, as far as they are known."""
+    try:
+        return f"{mutant.find(package).path} {mutant.at}"
+    except Unplantable:
+        return mutant.at
+
+
 def _try(mutant: Mutant) -> tuple[str, tuple[bool, bool]]:
     """Plant *mutant*; tell whether its test catches it, and whether its seed sees it."""
+    caught = seen = False
     with copy_of_package() as root:
-        mutant.plant(root)
-        failed = failed_tests(root, [mutant.caught_by])
-        seen = mutant.seed is not None and bool(failed_seeds(root, [mutant.seed]))
-    caught = any(error in ("", NO_END) for error in failed.values())
+        try:
+            mutant.plant(root)
+            failed = failed_tests(root, [mutant.caught_by])
+            caught = any(error in ("", NO_END) for error in failed.values())
+            also = "".join(f"; {error}" for error in failed.values() if error)
+            seen = mutant.seed is not None and bool(failed_seeds(root, [mutant.seed]))
+        except (Unplantable, SyntaxError, AssertionError) as error:
+            also = f": {error}"  # the others are tried all the same
     verdict = "caught by" if caught else "MISSED by"
-    also = f", seen by seed {mutant.seed}" if seen else ""
-    also += "".join(f"; {error}" for error in failed.values() if error)
+    also += f", seen by seed {mutant.seed}" if seen else ""
     sys.stdout.write(f"{mutant.name}: {verdict} {mutant.caught_by}{also}\n")
     sys.stdout.flush()
     return mutant.name, (caught, seen)
