@@ -43,7 +43,11 @@ def main() -> int:
         sys.stdout.write(table())
         return 0
     package = Package.read(ROOT / "txraft")
-    chosen = [m for m in MUTANTS if options.only in f"{m.name} {_place(m, package)}"]
+    chosen = [
+        mutant
+        for mutant in MUTANTS
+        if options.only in mutant.name or options.only in _place(mutant, package)
+    ]
     planted = [m for m in chosen if not m.equivalent]
     if options.find:
         _find_seeds(planted, options.find)
