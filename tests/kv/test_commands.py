@@ -92,7 +92,7 @@ class Refusals(SynchronousTestCase):
 
     def test_decode_newer_version_is_no_refusal(self) -> None:
         """A peer may understand it: skipping it would make replicas differ."""
-        error = self.assertRaises(CommandTooNew, decode, msgpack.packb([3, 1, "k"]))
+        error = self.assertRaises(CommandTooNew, decode, msgpack.packb([4, 1, "k"]))
 
         self.assertNotIsInstance(error, ApplicationError)
         self.assertIn("upgrade", str(error))

@@ -73,9 +73,9 @@ class Refusals(SynchronousTestCase):
 
     def test_read_state_newer_version_is_named(self) -> None:
         error = self.assertRaises(
-            FormatTooNew, read_state, stream([0, "txraft-kv", 3, {"later": 1}])
+            FormatTooNew, read_state, stream([0, "txraft-kv", 4, {"later": 1}])
         )
-        self.assertIn("version 3", str(error))
+        self.assertIn("version 4", str(error))
 
     def test_read_state_count(self) -> None:
         self.assert_refused(HEADER, RECORD, [3, 2])

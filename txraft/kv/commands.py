@@ -12,8 +12,15 @@ bytes are in logs and on other replicas, so a verb never changes its meaning:
     [2, 7, [[key: str, index: uint64], ...]]         end lock delays
     [2, 8, client: str, sequence: uint64, command: bin]           once
     [2, 9, id: str, offset, total: uint64, piece: bin]            restore
+    [3, 4, [operation, ...]]                         transact, within bounds
+    [3, 8, client: str, sequence: uint64, command: bin]           once, compared
 
 An operation is `[kind, key: str, value: bin, flags, index: uint64, session: str]`.
+
+Version 3 belongs to level 1 of the state machine: it is proposed, and applied, only
+once that level is active. Its transactions have up to `MAX_OPERATIONS_3` operations,
+and what they may answer and visit is a constant here, never a setting: over it they
+are refused on every replica alike. Its `once` remembers what command it was.
 
 Every replica must judge a command alike. So whatever is malformed, of a version no
 longer understood, or of a verb that its version does not have, is refused with
@@ -27,15 +34,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 import msgpack
 
 from txraft.errors import ApplicationError, RaftError
 
-VERSION = 2
+VERSION = 3
+LEVEL = 1
+"""The highest level of the state machine that this code understands."""
 MAX_FLAGS = (1 << 64) - 1
 MAX_OPERATIONS = 64
+MAX_OPERATIONS_3 = 128
+MAX_ANSWER_BYTES_3 = 16 << 20
+"""Bytes that the answer to a transaction of version 3 has at most, as `answer_bytes`
+counts them."""
+MAX_VISITED_KEYS_3 = 16_384
+"""Keys that all the `get-tree` of a transaction of version 3 may come across."""
 MAX_BATCH = 1024
 MAX_NAME_CHARACTERS = 1024
 MAX_CLIENT_CHARACTERS = 128
@@ -110,9 +125,10 @@ class Operation(NamedTuple):
 
 @dataclass(slots=True)
 class Transact:
-    """Do *operations* in order, all of them or none."""
+    """Do *operations* in order, all of them or none; *level* says by which rules."""
 
     operations: list[Operation]
+    level: int = 0
 
 
 @dataclass(slots=True)
@@ -143,11 +159,15 @@ class EndDelays:
 
 @dataclass(slots=True)
 class Once:
-    """Do *command* unless *client* has had it done under this *sequence*."""
+    """Do *command* unless *client* has had it done under this *sequence*.
+
+    From *level* 1 on, another command under a used sequence number is refused.
+    """
 
     client: str
     sequence: int
     command: Command
+    level: int = 0
 
 
 @dataclass(slots=True)
@@ -175,6 +195,8 @@ Command = (
 _PUT, _DELETE, _ADVERTISE = 1, 2, 3
 _TRANSACT, _CREATE, _DESTROY, _END_DELAYS, _ONCE, _RESTORE = 4, 5, 6, 7, 8, 9
 _TREES = frozenset({Kind.GET_TREE, Kind.DELETE_TREE})
+VALUES = frozenset({Kind.GET, Kind.GET_OR_EMPTY, Kind.GET_TREE})
+"""The kinds of operations that answer values."""
 
 
 def encode_put(key: str, value: bytes, flags: int = 0) -> bytes:
@@ -192,9 +214,14 @@ def encode_advertise(address: str, url: str) -> bytes:
     return _pack([1, _ADVERTISE, address, url])
 
 
-def encode_transact(operations: Sequence[Operation]) -> bytes:
-    """Encode a `Transact`."""
-    return _pack([2, _TRANSACT, operations])
+def most_operations(level: int) -> int:
+    """Return how many operations a transaction of *level* has at most."""
+    return MAX_OPERATIONS_3 if level else MAX_OPERATIONS
+
+
+def encode_transact(operations: Sequence[Operation], level: int = 0) -> bytes:
+    """Encode a `Transact` of *level*, which is active where it is proposed."""
+    return _pack([3 if level else 2, _TRANSACT, operations])
 
 
 def encode_create_session(command: CreateSession) -> bytes:
@@ -223,9 +250,9 @@ def encode_end_delays(delays: Sequence[tuple[str, int]]) -> bytes:
     return _pack([2, _END_DELAYS, delays])
 
 
-def encode_once(client: str, sequence: int, command: bytes) -> bytes:
-    """Encode a `Once` around an encoded *command*."""
-    return _pack([2, _ONCE, client, sequence, command])
+def encode_once(client: str, sequence: int, command: bytes, level: int = 0) -> bytes:
+    """Encode a `Once` of *level* around an encoded *command*."""
+    return _pack([3 if level else 2, _ONCE, client, sequence, command])
 
 
 def encode_restore(id: str, offset: int, total: int, piece: bytes) -> bytes:
@@ -233,8 +260,30 @@ def encode_restore(id: str, offset: int, total: int, piece: bytes) -> bytes:
     return _pack([2, _RESTORE, id, offset, total, piece])
 
 
-def decode(data: bytes | None) -> Command:
-    """Decode one command, strictly.
+def encode(command: Command) -> bytes:
+    """Encode what is carried in a `Once`: equal commands to equal bytes, for ever."""
+    match command:
+        case Put(key, value, flags):
+            return encode_put(key, value, flags)
+        case Delete(key):
+            return encode_delete(key)
+        case Advertise(address, url):
+            return encode_advertise(address, url)
+        case Transact(operations):
+            return encode_transact(operations)
+        case CreateSession():
+            return encode_create_session(command)
+        case DestroySessions(ids):
+            return encode_destroy_sessions(ids)
+        case EndDelays(delays):
+            return encode_end_delays(delays)
+        case Once() | Restore():
+            raise ValueError("this verb is not carried in a once")
+    assert_never(command)
+
+
+def decode(data: bytes | None, level: int = LEVEL) -> Command:
+    """Decode one command, strictly, where *level* of the state machine is active.
 
     Raises: ApplicationError for what no version accepts; CommandTooNew.
     """
@@ -249,11 +298,8 @@ def decode(data: bytes | None) -> Command:
     if len(fields) < 2 or type(fields[0]) is not int or type(fields[1]) is not int:
         raise ApplicationError("the command does not begin with version and verb")
     version, verb, *arguments = fields
-    if version > VERSION:
-        raise CommandTooNew(
-            f"a command of version {version} is in the log, this node understands "
-            f"up to {VERSION}: upgrade it"
-        )
+    if version > 2 and (version > VERSION or not level):
+        raise _too_new(version)
     verbs = _VERSIONS.get(version)
     if verbs is None:
         raise ApplicationError(f"command version {version} is not understood any more")
@@ -261,6 +307,20 @@ def decode(data: bytes | None) -> Command:
     if make is None:
         raise ApplicationError(f"command version {version} has no verb {verb}")
     return make(arguments)
+
+
+def _too_new(version: int) -> CommandTooNew:
+    """Say why the node stops: to skip the command would make replicas differ."""
+    if version > VERSION:
+        return CommandTooNew(
+            f"a command of version {version} is in the log, this node understands "
+            f"up to {VERSION}: upgrade it"
+        )
+    return CommandTooNew(
+        f"a command of version {version} is in the log, ahead of the activation of "
+        "the level that it belongs to: whoever proposed it broke the rule that keeps "
+        "replicas of older releases equal. Restore this node from one that went on"
+    )
 
 
 def _put(arguments: list[Any]) -> Command:
@@ -295,6 +355,11 @@ def _advertise(arguments: list[Any]) -> Command:
 
 def _transact(arguments: list[Any]) -> Command:
     return Transact([_operation(each) for each in _batch(arguments, MAX_OPERATIONS)])
+
+
+def _transact_3(arguments: list[Any]) -> Command:
+    batch = _batch(arguments, MAX_OPERATIONS_3)
+    return Transact([_operation(each) for each in batch], 1)
 
 
 def _operation(fields: object) -> Operation:
@@ -342,6 +407,10 @@ def _end_delays(arguments: list[Any]) -> Command:
 
 
 def _once(arguments: list[Any]) -> Command:
+    return _once_of(arguments, 0)
+
+
+def _once_of(arguments: list[Any], level: int) -> Once:
     if len(arguments) != 3:
         raise ApplicationError("once takes a client, a sequence and a command")
     client, sequence, data = arguments
@@ -349,10 +418,21 @@ def _once(arguments: list[Any]) -> Command:
         raise ApplicationError("the client of a command is not named")
     if type(data) is not bytes:
         raise ApplicationError("the command in a once is not binary")
-    command = decode(data)
+    command = decode(data, level)
     if isinstance(command, Once | Restore):
         raise ApplicationError("this verb is not carried in a once")
-    return Once(client, _number(sequence), command)
+    return Once(client, _number(sequence), command, level)
+
+
+def _once_3(arguments: list[Any]) -> Command:
+    once = _once_of(arguments, 1)
+    inner = once.command
+    if isinstance(inner, Transact) and any(
+        operation.kind in VALUES for operation in inner.operations
+    ):
+        # Its answer would be kept on every replica, for as long as the client is known.
+        raise ApplicationError("a transaction that is done once cannot answer values")
+    return once
 
 
 def _restore(arguments: list[Any]) -> Command:
@@ -404,4 +484,5 @@ _VERBS_2: _Verbs = {
     _ONCE: _once,
     _RESTORE: _restore,
 }
-_VERSIONS = {1: _VERBS_1, 2: _VERBS_2}
+_VERBS_3: _Verbs = {**_VERBS_2, _TRANSACT: _transact_3, _ONCE: _once_3}
+_VERSIONS = {1: _VERBS_1, 2: _VERBS_2, 3: _VERBS_3}

@@ -7,7 +7,7 @@ read that needs it, so that a node which only serves single keys pays next to no
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from txraft.kv.records import Row
 
@@ -42,6 +42,33 @@ class KeyIndex:
         tombstones[key] = index
         if len(tombstones) > MAX_TOMBSTONES:
             self._floor = tombstones.pop(next(iter(tombstones)))
+
+    def all_under(self, prefix: str) -> list[str]:
+        """List the keys that begin with *prefix*, in no order that means anything.
+
+        The order of all keys is not made for it: that would take longer than the rest.
+        """
+        if self._ordered is None:
+            return [key for key in self.rows if key.startswith(prefix)]
+        return list(self.under(prefix))
+
+    def removed_many(self, prefix: str, keys: Sequence[str], index: int) -> None:
+        """Note that *keys*, which begin with *prefix*, were deleted at *index*."""
+        if len(keys) > MAX_TOMBSTONES:
+            # As if each had been noted, and pushed out the one before.
+            self._floor = index
+            self._tombstones.clear()
+        else:
+            for key in keys:
+                self.removed(key, index)
+        ordered = self._ordered
+        if ordered is not None:
+            # What stays behind here would be passed by each later reading.
+            first = bisect_left(ordered, prefix)
+            end = bisect_left(
+                ordered, True, first, key=lambda key: not key.startswith(prefix)
+            )
+            ordered[first:end] = [key for key in ordered[first:end] if key in self.rows]
 
     def removed_at(self, key: str) -> int:
         """Return an index at which or before which *key* was last deleted."""

@@ -69,17 +69,23 @@ class OperationError(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a transaction answers: records if all went well, else what did not."""
+    """What a transaction answers: records if all went well, else what did not.
+
+    The records were not made where *told* is false: nobody waits for them, or they
+    are more than can be answered.
+    """
 
     records: list[Record]
     errors: list[OperationError]
+    told: bool = True
 
 
 @dataclass(slots=True)
 class State:
     """The whole replicated state.
 
-    *index* is that of the last change of a key, *session_index* of a session.
+    *index* is that of the last change of a key, *session_index* of a session; *level*
+    is the level of the state machine that was activated last.
     """
 
     rows: dict[str, Row]
@@ -90,6 +96,7 @@ class State:
     delays: dict[str, Delay] = field(default_factory=dict)
     results: Results = field(default_factory=Results)
     staged: Staged | None = None
+    level: int = 0
 
     def copy(self) -> State:
         """Return a copy, of references only."""
@@ -102,4 +109,5 @@ class State:
             self.delays.copy(),
             self.results.copy(),
             self.staged,
+            self.level,
         )

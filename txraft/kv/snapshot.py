@@ -11,6 +11,13 @@ A stream of msgpack lists, each led by a number that says what it is:
     [7, id: str, total, [piece: bin, ...]]             a backup on its way
     [3, records: uint64]                               last; how many others there are
 
+From level 1 of the state machine on it is version 3: the header ends in the level, and
+a result in the digest of its command, if that is known. So a replica that does not
+understand the level takes no snapshot of it, and one of level 0 is written as ever.
+
+    [0, "txraft-kv", 3, index: uint64, session index, level]
+    [6, client: str, floor, [[sequence, result: bin, digest: bin], ...]]
+
 Version 1, which is still read, has neither the session index, the session of a key,
 nor records of 4 and above. Other records come in no order. Checksums are the snapshot
 store's business; what is checked here is that the stream is whole and that it makes a
@@ -28,19 +35,19 @@ import msgpack
 
 from txraft.errors import DataCorrupted, FormatTooNew
 from txraft.interfaces import SnapshotSink
-from txraft.kv.commands import MAX_FLAGS
-from txraft.kv.once import WINDOW
+from txraft.kv.commands import LEVEL, MAX_FLAGS
+from txraft.kv.once import DIGEST_BYTES, WINDOW, Client
 from txraft.kv.records import Delay, Session, Staged, State
 
 FORMAT = "txraft-kv"
-VERSION = 2
+VERSION = 3
 MAX_PIECE_BYTES = 1 << 20
 MAX_RECORD_BYTES = 256 << 20
 _READ_BYTES = 1 << 16
 _MAX_FIELDS = 1 << 16
 _HEADER, _KEY, _URL, _END, _SESSION, _DELAY, _CLIENT, _STAGED = range(8)
-_HEADER_FIELDS = {1: 4, 2: 5}
-_KEY_FIELDS = {1: 7, 2: 8}
+_HEADER_FIELDS = {1: 4, 2: 5, 3: 6}
+_KEY_FIELDS = {1: 7, 2: 8, 3: 8}
 
 
 class KeyValueSnapshot:
@@ -75,7 +82,7 @@ class KeyValueSnapshot:
 def encode_state(state: State) -> Iterator[bytes]:
     """Encode *state*, one list at a time."""
     pack = msgpack.Packer().pack
-    yield pack([_HEADER, FORMAT, VERSION, state.index, state.session_index])
+    yield pack(_header(state))
     for key, row in state.rows.items():
         yield pack([_KEY, key, *row])
     for address, url in state.urls.items():
@@ -89,6 +96,8 @@ def digest_parts(state: State) -> Iterator[bytes]:
     """Encode *state* in an order that is the same for equal states."""
     pack = msgpack.Packer().pack
     yield pack([state.index, state.session_index, sorted(state.urls.items())])
+    if state.level:
+        yield pack(state.level)
     for key in sorted(state.rows):
         yield pack([key, *state.rows[key]])
     for record in _others(state):
@@ -148,8 +157,7 @@ class StateReader:
 
     def _take(self, fields: list[Any]) -> None:
         if not self._version:
-            state = self._state
-            self._version, state.index, state.session_index = _read_header(fields)
+            self._version = _read_header(self._state, fields)
         elif fields[0] == _END:
             self._end = fields
         else:
@@ -159,17 +167,34 @@ class StateReader:
         return bool(self._unpacker.read_bytes(1))
 
 
+def _header(state: State) -> list[object]:
+    indexes = [state.index, state.session_index]
+    if state.level:
+        return [_HEADER, FORMAT, 3, *indexes, state.level]
+    return [_HEADER, FORMAT, 2, *indexes]
+
+
 def _others(state: State) -> Iterator[list[object]]:
     """Tell all but keys and addresses; the oldest first, as their order counts."""
     for id, session in state.sessions.items():
         yield [_SESSION, id, *session]
     for key, delay in state.delays.items():
         yield [_DELAY, key, *delay]
-    for name, (floor, results) in state.results.clients().items():
-        yield [_CLIENT, name, floor, list(results.items())]
+    for name, client in state.results.clients().items():
+        yield [_CLIENT, name, client.floor, _results(client)]
     if state.staged is not None:
         staged = state.staged
         yield [_STAGED, staged.id, staged.total, list(staged.pieces)]
+
+
+def _results(client: Client) -> list[list[object]]:
+    digests = client.digests
+    return [
+        [sequence, result, digests[sequence]]
+        if sequence in digests
+        else [sequence, result]
+        for sequence, result in client.results.items()
+    ]
 
 
 def _count(state: State) -> int:
@@ -197,10 +222,11 @@ def _next(unpacker: msgpack.Unpacker) -> list[Any] | None:
     return fields
 
 
-def _read_header(fields: list[Any]) -> tuple[int, int, int]:
+def _read_header(state: State, fields: list[Any]) -> int:
+    """Take the header into *state*; return the version."""
     if fields[0] != _HEADER or len(fields) < 3 or fields[1] != FORMAT:
         raise DataCorrupted("this is not a key-value snapshot: its header is missing")
-    version = fields[2]
+    version: int = fields[2]
     if not _unsigned(version) or version == 0:
         raise DataCorrupted("the version of the key-value snapshot is no number")
     if version > VERSION:
@@ -210,7 +236,15 @@ def _read_header(fields: list[Any]) -> tuple[int, int, int]:
         )
     if len(fields) != _HEADER_FIELDS[version] or not all(map(_unsigned, fields[3:])):
         raise DataCorrupted("the header of the key-value snapshot is malformed")
-    return version, fields[3], fields[4] if version > 1 else 0
+    state.index, state.session_index, state.level = (*fields[3:], 0, 0)[:3]
+    if state.level > LEVEL:
+        raise FormatTooNew(
+            f"the key-value snapshot has level {state.level}, this node understands up "
+            f"to {LEVEL}: upgrade it"
+        )
+    if version > 2 and not state.level:
+        raise DataCorrupted("the key-value snapshot names no level")
+    return version
 
 
 def _add(state: State, version: int, fields: list[Any]) -> None:
@@ -274,19 +308,26 @@ def _add_client(state: State, fields: list[Any]) -> None:
         or not _unsigned(floor)
         or type(pairs) is not list
         or not 0 < len(pairs) <= WINDOW
-        or not all(map(_is_result, pairs))
+        or not all(_is_result(pair, state.level) for pair in pairs)
     ):
         raise DataCorrupted("the results of a client in the snapshot are malformed")
-    state.results.add(name, floor, dict(pairs))
+    results = {pair[0]: pair[1] for pair in pairs}
+    digests = {pair[0]: pair[2] for pair in pairs if len(pair) == 3}
+    state.results.add(name, floor, results, digests)
 
 
-def _is_result(pair: object) -> bool:
+def _is_result(pair: object, level: int) -> bool:
     return (
         type(pair) is list
-        and len(pair) == 2
+        and 2 <= len(pair) <= (3 if level else 2)
         and _unsigned(pair[0])
         and type(pair[1]) is bytes
+        and (len(pair) == 2 or _is_digest(pair[2]))
     )
+
+
+def _is_digest(value: object) -> bool:
+    return type(value) is bytes and len(value) == DIGEST_BYTES
 
 
 def _add_staged(state: State, fields: list[Any]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import msgpack
@@ -18,6 +19,9 @@ from twisted.internet.defer import Deferred
 from txraft.core.entry import Entry
 from txraft.errors import ApplicationError, DataCorrupted, FormatTooNew, RaftError
 from txraft.kv.commands import (
+    LEVEL,
+    MAX_ANSWER_BYTES_3,
+    MAX_VISITED_KEYS_3,
     Advertise,
     Command,
     CommandTooNew,
@@ -31,9 +35,11 @@ from txraft.kv.commands import (
     Restore,
     Transact,
     decode,
+    encode,
 )
 from txraft.kv.keyindex import KeyIndex
-from txraft.kv.operations import View, run
+from txraft.kv.once import DIGEST_BYTES
+from txraft.kv.operations import Answer, View, run
 from txraft.kv.records import (
     Delay,
     OperationError,
@@ -54,6 +60,12 @@ from txraft.kv.watches import Scope, Topic, Watches
 
 MAX_ADVERTISED = 1024
 MAX_SESSIONS = 65536
+KEY_BYTES = 400
+"""What a key takes in memory besides its name and value, about."""
+
+SESSION_BYTES = 1000
+"""What a session takes in memory besides its texts, about."""
+
 TURN_KEYS = 2000
 """Keys of a backup that take their place in one turn: a millisecond or two."""
 
@@ -69,12 +81,19 @@ class KeyValueFSM:
     replaced the state, in the thread that did it. `watches` tells of changes. `later`,
     if it is set, calls a function in another turn of the reactor: a large backup then
     takes its place in many of them, and everything else goes on meanwhile.
+    `is_awaited` tells whether somebody here waits for the answer to the entry at an
+    index: where nobody does, as on followers and after a start, no answer is made.
+
+    It is a `LeveledFSM`: what came with `level` 1 is done only after `activate`.
     """
+
+    level = LEVEL
 
     def __init__(self) -> None:
         self.on_advertise: Callable[[], object] = _nothing
         self.on_restore: Callable[[], object] = _nothing
         self.later: Later | None = None
+        self.is_awaited: Callable[[int], bool] = _always
         self.watches = Watches()
         self._become(State({}, {}, 0))
 
@@ -135,13 +154,47 @@ class KeyValueFSM:
         modified = (keys.rows[key][3] for key in keys.under(topic.text))
         return max(keys.removed_under(topic.text), max(modified, default=0))
 
-    def read(self, operations: list[Operation]) -> Outcome:
-        """Do a transaction that only reads."""
-        return run(View(self._state, self._keys, self._state.index), operations)
+    def read(
+        self, operations: Sequence[Operation], max_answer_bytes: int | None = None
+    ) -> Outcome:
+        """Do a transaction that only reads. Raises: TransactionTooLarge"""
+        view = View(self._state, self._keys, self._state.index)
+        most_keys = None if max_answer_bytes is None else MAX_VISITED_KEYS_3
+        return run(view, operations, Answer(max_answer_bytes, most_keys), LEVEL)
+
+    def check_answer(self, operations: Sequence[Operation]) -> None:
+        """Raise TransactionTooLarge if *operations* would be that, done just now.
+
+        It is for whoever proposes them by the rules of level 0, which have no bounds.
+        """
+        view = View(self._state, self._keys, self._state.index)
+        answer = Answer(MAX_ANSWER_BYTES_3, MAX_VISITED_KEYS_3, wanted=False)
+        run(view, operations, answer)
+
+    def has_done(self, client: str, sequence: int) -> bool:
+        """Tell whether a command of *client* under *sequence* is not done any more."""
+        try:
+            return self._state.results.find(client, sequence) is not None
+        except ApplicationError:
+            return True
 
     def http_url(self, address: str) -> str | None:
         """Return where the node at the peer *address* serves HTTP, if it said so."""
         return self._state.urls.get(address)
+
+    @property
+    def state_bytes(self) -> int:
+        """What keys and sessions take in memory, about.
+
+        A key counts `KEY_BYTES`, a byte for each character of it and each byte of its
+        value; a session `SESSION_BYTES` and its texts.
+        """
+        return self._bytes
+
+    @property
+    def active_level(self) -> int:
+        """The level whose commands may be proposed; 0 until one is activated."""
+        return self._state.level
 
     def digest(self) -> str:
         """Return the SHA-256 of the whole content, equal on equal replicas."""
@@ -158,8 +211,20 @@ class KeyValueFSM:
         Returns: an Outcome for a transaction, the id for a new session, else True; a
             Deferred of that for the last piece of a backup.
         """
-        command = decode(log.data)
+        command = decode(log.data, self._state.level)
         return _VERBS[type(command)](self, log.index, command)
+
+    def activate(self, level: int) -> None:
+        """Do the commands of *level* and below from now on.
+
+        Raises: CommandTooNew for a level that this code does not understand.
+        """
+        if level > LEVEL:
+            raise CommandTooNew(
+                f"level {level} of the key-value state machine is activated, this node "
+                f"understands up to {LEVEL}: upgrade it"
+            )
+        self._state.level = max(level, self._state.level)
 
     def apply_batch(self, logs: Sequence[Entry]) -> Sequence[object]:
         """Apply commands in order; a refusal takes the place of its answer.
@@ -169,7 +234,7 @@ class KeyValueFSM:
         answers: list[object] = []
         for log in logs:
             try:
-                command = decode(log.data)
+                command = decode(log.data, self._state.level)
                 answer = _VERBS[type(command)](self, log.index, command)
             except ApplicationError as refusal:
                 answer = refusal
@@ -194,6 +259,7 @@ class KeyValueFSM:
     def _become(self, state: State) -> None:
         self._held = _locks(state.rows)
         self._keys = KeyIndex(state.rows, state.index)
+        self._bytes = _size(state)
         self._state = state
         self._backup = BackupReader()
         for piece in state.staged.pieces if state.staged is not None else ():
@@ -209,11 +275,13 @@ class KeyValueFSM:
         if old is None:
             rows[key] = (command.value, command.flags, index, index, 0, "")
             self._keys.added(key)
+            self._bytes += KEY_BYTES + len(key) + len(command.value)
         elif old[0] == command.value and old[1] == command.flags:
             return True
         else:
             value, flags = command.value, command.flags
             rows[key] = (value, flags, old[2], index, old[4], old[5])
+            self._bytes += len(value) - len(old[0])
         self._state.index = index
         self.watches.key_changed(key)
         return True
@@ -232,9 +300,21 @@ class KeyValueFSM:
         return True
 
     def _transact(self, index: int, command: Transact) -> Outcome:
+        level = command.level
+        wanted = self.is_awaited(index)
+        most_bytes, most_keys = MAX_ANSWER_BYTES_3, MAX_VISITED_KEYS_3
+        answer = Answer(most_bytes, most_keys, wanted, lenient=not level)
+        return self._run(index, command.operations, answer, level)
+
+    def _run(
+        self, index: int, operations: Sequence[Operation], answer: Answer, level: int
+    ) -> Outcome:
+        """Do *operations*; whatever refuses them does so before the first change."""
         view = View(self._state, self._keys, index)
-        outcome = run(view, command.operations)
+        outcome = run(view, operations, answer, level)
         if not outcome.errors:
+            for prefix in view.cleared:
+                self._clear(prefix, view.changes, index)
             for key, row in view.changes.items():
                 self._set(key, row, index)
         return outcome
@@ -254,6 +334,7 @@ class KeyValueFSM:
             index,
             index,
         )
+        self._bytes += _session_size(state.sessions[command.id])
         self._sessions_changed(index)
         return command.id
 
@@ -261,7 +342,9 @@ class KeyValueFSM:
         sessions = self._state.sessions
         found = [id for id in dict.fromkeys(command.ids) if id in sessions]
         for id in found:
-            self._invalidate(id, sessions.pop(id), index)
+            session = sessions.pop(id)
+            self._bytes -= _session_size(session)
+            self._invalidate(id, session, index)
         if found:
             self._sessions_changed(index)
         return True
@@ -285,14 +368,31 @@ class KeyValueFSM:
 
     def _once(self, index: int, command: Once) -> object:
         results = self._state.results
-        known = results.find(command.client, command.sequence)
+        client, sequence = command.client, command.sequence
+        inner: Command = command.command
+        # What was done by the rules of level 0 has no digest, and by them a repetition
+        # is not compared: replicas that know no better have to agree.
+        digest = _digest(inner) if command.level else b""
+        known = results.find(client, sequence, digest)
         if known is not None:
             return _unpack_answer(known)
-        inner: Command = command.command
-        answer = _VERBS[type(inner)](self, index, inner)
-        packed: bytes = msgpack.packb(answer)
-        results.remember(command.client, command.sequence, packed)
+        if isinstance(inner, Transact):
+            answer: object = self._transact_once(index, inner)
+        else:
+            answer = _VERBS[type(inner)](self, index, inner)
+        packed: bytes = msgpack.packb(
+            [answer.records, answer.errors] if isinstance(answer, Outcome) else answer
+        )
+        results.remember(client, sequence, packed, digest)
         return answer
+
+    def _transact_once(self, index: int, command: Transact) -> Outcome:
+        """Do a transaction whose answer becomes part of the state, so it is made."""
+        if not command.level:
+            answer = Answer(None, None)
+        else:
+            answer = Answer(MAX_ANSWER_BYTES_3, MAX_VISITED_KEYS_3)
+        return self._run(index, command.operations, answer, command.level)
 
     def _restore(self, index: int, command: Restore) -> bool | Deferred[object]:
         """Keep a piece; one that does not follow the last is refused."""
@@ -357,7 +457,18 @@ class KeyValueFSM:
             for id, session in backup.sessions.items()
         }
         delays = {key: d._replace(begun=index) for key, d in backup.delays.items()}
-        self._become(State(rows, now.urls, index, index, sessions, delays, now.results))
+        self._become(
+            State(
+                rows,
+                now.urls,
+                index,
+                index,
+                sessions,
+                delays,
+                now.results,
+                level=now.level,
+            )
+        )
         self.watches.everything_changed()
         while now.rows:  # nobody sees them any more, and to free them takes long, too
             yield True
@@ -372,21 +483,53 @@ class KeyValueFSM:
         old = rows.get(key)
         if row is old:
             return
-        if old is not None and old[5]:
-            self._held[old[5]].discard(key)
-            if not self._held[old[5]]:
-                del self._held[old[5]]
+        if old is not None:
+            self._bytes -= KEY_BYTES + len(key) + len(old[0])
+            if old[5]:
+                self._let_go(old[5], key)
         if row is None:
             del rows[key]
             self._keys.removed(key, index)
         else:
             rows[key] = row
+            self._bytes += KEY_BYTES + len(key) + len(row[0])
             if row[5]:
                 self._held.setdefault(row[5], set()).add(key)
             if old is None:
                 self._keys.added(key)
         self._state.index = index
         self.watches.key_changed(key)
+
+    def _clear(
+        self, prefix: str, changes: Mapping[str, Row | None], index: int
+    ) -> None:
+        """Remove all keys under *prefix* but those that *changes* makes anew.
+
+        It is one step however many there are, so nothing is done for each key that can
+        be done for all of them.
+        """
+        found = self._keys.all_under(prefix)
+        if changes:
+            found = [key for key in found if changes.get(key) is None]
+        if not found:
+            return
+        take, size = self._state.rows.pop, 0
+        for key in found:
+            row = take(key)
+            size += len(key) + len(row[0])
+            if row[5]:
+                self._let_go(row[5], key)
+        self._bytes -= size + KEY_BYTES * len(found)
+        self._keys.removed_many(prefix, found, index)
+        self._state.index = index
+        self.watches.keys_removed(prefix, found)
+
+    def _let_go(self, session: str, key: str) -> None:
+        """Note that *session* does not hold *key* any more."""
+        held = self._held[session]
+        held.discard(key)
+        if not held:
+            del self._held[session]
 
     def _sessions_changed(self, index: int) -> None:
         self._state.session_index = index
@@ -426,6 +569,33 @@ class BackupReader:
 
 def _nothing() -> None:
     """Do nothing."""
+
+
+def _always(_index: int) -> bool:
+    """Make each answer."""
+    return True
+
+
+def _size(state: State) -> int:
+    rows, sessions = state.rows, state.sessions
+    size = KEY_BYTES * len(rows) + sum(map(len, rows))
+    size += sum(len(row[0]) for row in rows.values())
+    return size + sum(map(_session_size, sessions.values()))
+
+
+def _session_size(session: Session) -> int:
+    return SESSION_BYTES + len(session.name) + len(session.node)
+
+
+def _digest(command: Command) -> bytes:
+    """Return what tells *command* from others that its client has sent.
+
+    The id of a new session is drawn anew by whoever proposes it, and its node may be
+    that of the server that was asked: a repetition has others.
+    """
+    if isinstance(command, CreateSession):
+        command = replace(command, id="", node="")
+    return hashlib.blake2b(encode(command), digest_size=DIGEST_BYTES).digest()
 
 
 def _locks(rows: Mapping[str, Row]) -> dict[str, set[str]]:

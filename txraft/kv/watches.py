@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -79,6 +80,29 @@ class Watches:
             for length in list(self._lengths):
                 if length <= len(key) and key[:length] in self._prefixes:
                     self._wake(Topic(Scope.PREFIX, key[:length]))
+
+    def keys_removed(self, prefix: str, keys: Sequence[str]) -> None:
+        """Wake who watches one of *keys*, all of which begin with *prefix*.
+
+        What it costs grows with those who wait and hardly with the keys.
+        """
+        if not keys:
+            return
+        if self._keys:
+            gone = set(keys)
+            for key in [key for key in self._keys if key in gone]:
+                self._wake(Topic(Scope.KEY, key))
+        if self._prefixes:
+            ordered: list[str] | None = None
+            for text in list(self._prefixes):
+                if not prefix.startswith(text):
+                    if not text.startswith(prefix):
+                        continue
+                    ordered = sorted(keys) if ordered is None else ordered
+                    found = bisect_left(ordered, text)
+                    if found == len(ordered) or not ordered[found].startswith(text):
+                        continue
+                self._wake(Topic(Scope.PREFIX, text))
 
     def sessions_changed(self) -> None:
         """Wake who watches sessions."""

@@ -1,0 +1,201 @@
+"""The levels of the state machine: what is old keeps its verdict, what is new waits."""
+
+import hashlib
+import io
+from collections.abc import Callable
+
+import msgpack
+from hypothesis import given, settings
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.kv.captured import ANSWERS, DIGEST, LOG, SNAPSHOT
+from tests.kv.commands import WORKLOADS, Machine, session
+from tests.kv.test_state import snapshot_of, stream
+from txraft.core.entry import Entry, LogType
+from txraft.errors import ApplicationError, DataCorrupted, FormatTooNew
+from txraft.kv.commands import (
+    LEVEL,
+    CommandTooNew,
+    Kind,
+    Operation,
+    encode_once,
+    encode_put,
+    encode_transact,
+)
+from txraft.kv.records import Outcome
+from txraft.kv.snapshot import read_state
+from txraft.kv.state import KeyValueFSM
+
+
+def answers_of(machine: Machine, commands: list[bytes]) -> str:
+    """Return the SHA-256 of all answers, as the captured ones were made."""
+    lines = []
+    for command in commands:
+        answer = machine.apply(command)
+        if isinstance(answer, Outcome):
+            records, errors, _ = answer
+            lines.append(f"Outcome(records={records!r}, errors={errors!r})")
+        else:
+            refused = isinstance(answer, ApplicationError)
+            lines.append(str(answer) if refused else repr(answer))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def active(*commands: bytes) -> Machine:
+    """Make a machine whose level is active, and that then applies *commands*."""
+    machine = Machine()
+    machine.fsm.activate(LEVEL)
+    for command in commands:
+        machine.apply(command)
+    return machine
+
+
+class OldLogs(SynchronousTestCase):
+    """A log that was written before there were levels means what it meant."""
+
+    def test_replay(self) -> None:
+        machine = Machine()
+
+        self.assertEqual(answers_of(machine, LOG), ANSWERS)
+
+        self.assertEqual(machine.fsm.digest(), DIGEST)
+        self.assertEqual(snapshot_of(machine.fsm), SNAPSHOT)
+
+    def test_replay_where_the_level_is_active(self) -> None:
+        """It is the command that decides by which rules it is judged."""
+        machine = active()
+
+        self.assertEqual(answers_of(machine, LOG), ANSWERS)
+
+        replayed, state = machine.fsm._state, read_state(io.BytesIO(SNAPSHOT))
+        self.assertEqual(replayed.rows, state.rows)
+        self.assertEqual(replayed.results.clients(), state.results.clients())
+
+    def test_replay_where_nobody_waits(self) -> None:
+        """That no answer is made changes nothing, at any point of the log."""
+        told, untold = Machine(), Machine()
+        untold.fsm.is_awaited = lambda index: False
+
+        for command in LOG:
+            told.apply(command)
+            untold.apply(command)
+            self.assertEqual(untold.fsm.digest(), told.fsm.digest())
+
+        self.assertEqual(snapshot_of(untold.fsm), SNAPSHOT)
+
+    @settings(max_examples=60)
+    @given(WORKLOADS)
+    def test_any_log(self, commands: list[bytes]) -> None:
+        """As above, for any log of commands that older releases know."""
+        before, after, untold = Machine(), active(), Machine()
+        untold.fsm.is_awaited = lambda index: False
+
+        for command in commands:
+            answer = repr(before.apply(command))
+            self.assertEqual(repr(after.apply(command)), answer)
+            untold.apply(command)
+
+        self.assertEqual(after.fsm._state.rows, before.fsm._state.rows)
+        self.assertEqual(untold.fsm.digest(), before.fsm.digest())
+        self.assertEqual(untold.fsm.state_bytes, before.fsm.state_bytes)
+
+
+class Activation(SynchronousTestCase):
+    """No command of a level means anything ahead of its activation."""
+
+    def assert_halts(self, fsm: KeyValueFSM, command: bytes, sentence: str) -> None:
+        """*command* stops the replica, in whichever way it is given."""
+        entry = Entry(9, 1, LogType.COMMAND, command)
+        calls: list[Callable[[], object]] = [
+            lambda: fsm.apply(entry),
+            lambda: fsm.apply_batch([entry]),
+        ]
+        for call in calls:
+            error = self.assertRaises(CommandTooNew, call)
+            self.assertNotIsInstance(error, ApplicationError)
+            self.assertIn(sentence, str(error))
+
+    def test_active_level(self) -> None:
+        fsm = KeyValueFSM()
+        self.assertEqual((fsm.level, fsm.active_level), (1, 0))
+
+        fsm.activate(1)
+        fsm.activate(0)
+
+        self.assertEqual(fsm.active_level, 1)
+
+    def test_activate_what_is_not_understood(self) -> None:
+        fsm = KeyValueFSM()
+
+        error = self.assertRaises(CommandTooNew, fsm.activate, 2)
+
+        self.assertIn("upgrade it", str(error))
+        self.assertEqual(fsm.active_level, 0)
+
+    def test_command_ahead_of_its_activation(self) -> None:
+        """A replica of an older release would stop: none may go on by itself."""
+        fsm = KeyValueFSM()
+        inner = encode_transact([Operation(Kind.SET, "k")], 1)
+        for command in (
+            inner,
+            encode_once("c", 1, encode_put("k", b""), 1),
+            encode_once("c", 1, inner),
+            msgpack.packb([3, 1, "k", b"", 0]),
+            msgpack.packb([3, 99]),
+        ):
+            self.assert_halts(fsm, command, "ahead of the activation")
+        self.assertEqual(len(fsm), 0)
+
+    def test_command_of_a_version_that_is_not_known(self) -> None:
+        fsm = KeyValueFSM()
+        fsm.activate(1)
+
+        self.assert_halts(fsm, msgpack.packb([4, 1, "k", b"", 0]), "upgrade it")
+
+    def test_snapshot_names_the_level(self) -> None:
+        """A replica that does not understand the level must not take it."""
+        machine = active(encode_once("c", 7, encode_put("k", b""), 1))
+        machine.apply(encode_once("c", 8, encode_put("k", b"")))
+
+        bytes_ = snapshot_of(machine.fsm)
+
+        (digest,) = machine.fsm._state.results.clients()["c"].digests.values()
+        self.assertEqual(
+            bytes_,
+            stream(
+                [0, "txraft-kv", 3, 1, 0, 1],
+                [1, "k", b"", 0, 1, 1, 0, ""],
+                [6, "c", 0, [[7, b"\xc3", digest], [8, b"\xc3"]]],
+                [3, 2],
+            ).getvalue(),
+        )
+        fsm = KeyValueFSM()
+        fsm.restore(io.BytesIO(bytes_))
+        self.assertEqual(fsm.active_level, 1)
+        self.assertEqual(fsm.digest(), machine.fsm.digest())
+        self.assertEqual(snapshot_of(fsm), bytes_)
+
+    def test_snapshot_of_another_level(self) -> None:
+        newer = stream([0, "txraft-kv", 3, 1, 0, 2], [3, 0])
+        none = stream([0, "txraft-kv", 3, 1, 0, 0], [3, 0])
+        early = stream(
+            [0, "txraft-kv", 2, 1, 0], [6, "c", 0, [[7, b"\xc3", bytes(8)]]], [3, 1]
+        )
+        short = stream(
+            [0, "txraft-kv", 3, 1, 0, 1], [6, "c", 0, [[7, b"\xc3", b""]]], [3, 1]
+        )
+
+        self.assertRaises(FormatTooNew, read_state, newer)
+        for broken in (none, early, short):
+            self.assertRaises(DataCorrupted, read_state, broken)
+
+    def test_backup_changes_no_level(self) -> None:
+        """It replaces keys and sessions, not what members have agreed on."""
+        old = Machine(encode_put("k", b"v"), session("s"))
+        machine = active()
+        data = snapshot_of(old.fsm)
+
+        machine.apply(msgpack.packb([2, 9, "id", 0, len(data), data]))
+
+        self.assertEqual(machine.fsm.active_level, 1)
+        self.assertEqual(list(machine.fsm), ["k"])
