@@ -59,7 +59,11 @@ def _raft() -> str:
 def _limits() -> str:
     limits = settings.Limits()
     http = "".join(
-        _row(f.name, f"``{_yaml(f.default, str(f.type))}``", f.metadata["doc"])
+        _row(
+            f.name,
+            f.metadata.get("default", f"``{_yaml(f.default, str(f.type))}``"),
+            f.metadata["doc"],
+        )
         for f in fields(limits.http)
     )
     return http + _prose(limits.connections) + _prose(limits.messages)

@@ -126,6 +126,7 @@ class KVNode:
             workers=workers,
             server_id=settings.id,
         )
+        self.fsm.is_awaited = raft.is_awaited
         if keyring.peers is not None:
             patience = settings.raft.heartbeat_timeout
             now = self._reactor.seconds

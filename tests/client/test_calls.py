@@ -5,12 +5,13 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError
 
 from tests.client.cluster import ClientCase, answer, record, silence
-from txraft.client import ClientLimits, OutcomeUnknown, Unavailable
+from txraft.client import ClientLimits, OutcomeUnknown, Refused, Unavailable
 from txraft.client.nodes import Nodes
 
 NOT_APPLIED = answer(503, b"No leader.\n", X_Txraft_Outcome="not-applied")
 UNKNOWN = answer(504, b"The outcome is unknown.\n", X_Txraft_Outcome="unknown")
 TRUE = answer(200, b"true")
+FULL = answer(507, b"max_state_keys is 3", X_Txraft_Outcome="not-applied")
 FOUND = answer(200, [record("k", b"v")], X_Consul_Index="7")
 
 
@@ -162,6 +163,22 @@ class ExactlyOnce(ClientCase):
         self.network.losing = {"a"}
         self.a.script = [TRUE]
         self.b.script = [answer(400, b"the sequence 1 is too old")]
+
+        self.failed(self.client.put("k", b"v"), OutcomeUnknown)
+
+    def test_quota(self) -> None:
+        """To ask again is of no use, and it is the answer."""
+        self.a.script = [FULL]
+
+        refused = self.failed(self.client.put("k", b"v"), Refused)
+
+        self.assertIn("507", str(refused))
+
+    def test_quota_after_an_attempt_without_an_answer(self) -> None:
+        """The first may have been let in, and is not taken back by the second."""
+        self.network.losing = {"a"}
+        self.a.script = [TRUE]
+        self.b.script = [FULL]
 
         self.failed(self.client.put("k", b"v"), OutcomeUnknown)
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 from urllib.parse import quote
 
+from twisted.web.http_headers import Headers
+from twisted.web.test.requesthelper import DummyRequest
+
 from tests.http.network import HTTPCase, Reply
+from txraft.http.answers import Refusal
+from txraft.http.calls import Call
 from txraft.http.limits import HTTPLimits
 
 
@@ -174,11 +179,66 @@ class Once(HTTPCase):
             for other in writes:
                 if other is not first:
                     reply = self.numbered(*other, str(number))
-                    self.assertEqual((first, other, reply.status), (first, other, 400))
+                    self.assertEqual((first, other, reply.status), (first, other, 409))
                     self.assertIn(b"another write", reply.body)
 
         self.assertEqual(sorted(self.n1.fsm), ["a", "b"])
         self.assertEqual(len(self.n1.fsm.sessions), 1)
+
+    def test_same_number_for_another_write_of_the_same_kind(self) -> None:
+        """From level 1 on it is the command that is compared, not what it answers."""
+        self.n1.fsm.activate(1)
+        lock = {"Name": "a", "TTL": "10s"}
+        writes = (
+            ("PUT", "/v1/kv/a", b"1"),
+            ("PUT", "/v1/kv/a", b"2"),
+            ("PUT", "/v1/kv/a?flags=1", b"1"),
+            ("PUT", "/v1/kv/b", b"1"),
+            ("DELETE", "/v1/kv/a", None),
+            ("PUT", "/v1/kv/a?cas=1", b"1"),
+            ("PUT", "/v1/kv/a?cas=2", b"1"),
+            ("PUT", "/v1/session/create", json.dumps(lock).encode()),
+            ("PUT", "/v1/session/create", json.dumps({**lock, "Name": "b"}).encode()),
+            ("PUT", "/v1/session/destroy/x", b""),
+            ("PUT", "/v1/session/destroy/y", b""),
+        )
+        for number, first in enumerate(writes, 1):
+            done = self.numbered(*first, str(number))
+            self.assertEqual(done.status, 200)
+            for other in writes:
+                if other is not first:
+                    reply = self.numbered(*other, str(number))
+                    self.assertEqual((first, other, reply.status), (first, other, 409))
+                    self.assertIn(b"another write", reply.body)
+            again = self.numbered(*first, str(number))
+            self.assertEqual((again.status, again.body), (200, done.body))
+
+    def test_session_is_the_same_through_another_node(self) -> None:
+        """Its id is drawn anew, and its node is by default the one that was asked."""
+        self.n1.fsm.activate(1)
+        headers = {"X-Txraft-Client": "c", "X-Txraft-Sequence": "1"}
+
+        replies = [
+            self.reply(node, "PUT", "/v1/session/create", b"", headers)
+            for node in (self.n1, self.n2, self.n1)
+        ]
+
+        self.assertEqual({reply.body for reply in replies}, {replies[0].body})
+
+    def test_headers_given_twice(self) -> None:
+        """Even alike: whoever adds them cannot know of each other."""
+        for twice in ("X-Txraft-Client", "X-Txraft-Sequence"):
+            for values in (["5", "5"], ["5", "6"]):
+                headers = {"X-Txraft-Client": ["5"], "X-Txraft-Sequence": ["5"]}
+                headers[twice] = values
+                request = DummyRequest([])
+                request.method, request.uri = b"PUT", b"/v1/kv/k"
+                request.requestHeaders = Headers(headers)
+
+                refusal = self.assertRaises(Refusal, Call, request)
+
+                self.assertEqual(refusal.answer.status, 400)
+                self.assertIn(twice, str(refusal))
 
     def test_transaction_that_returns_values_is_refused(self) -> None:
         verbs = ({"Verb": "set", "Key": "k"}, {"Verb": "get", "Key": "k"})

@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.http.network import HTTPCase, ScriptedNode
 from txraft.http.metrics import Metrics, Served
+from txraft.http.quotas import Quotas
 from txraft.node.meters import Figures, PeerFigures, Timer
 
 PATH = "/v1/agent/metrics?format=prometheus"
@@ -124,7 +125,8 @@ class TheAPI(MetricsCase):
         """A request's time is that from its whole arrival to its answer."""
         served = Served()
         served.add(b"GET", b"/x", 200, 0.003)
-        metrics = Metrics(self.n1, self.n1.fsm, served)
+        quotas = Quotas(self.n1.fsm, self.limits)
+        metrics = Metrics(self.n1, self.n1.fsm, quotas, served)
 
         family = next(f for f in metrics.collect() if f.name == "api_http")
 

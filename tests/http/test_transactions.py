@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 
+from twisted.internet.defer import Deferred
+
 from tests.http.network import HTTPCase, Reply
+from txraft.http.limits import HTTPLimits
+from txraft.kv import state
+from txraft.kv.commands import encode_put
 
 
 def kv(verb: str, key: str, value: bytes | None = None, **more: object) -> object:
@@ -105,11 +110,93 @@ class Transactions(HTTPCase):
         self.assertEqual(record.flags, 9)
 
     def test_most_operations(self) -> None:
-        fits = self.txn(*(kv("set", f"k{i}") for i in range(64)))
-        too_many = self.txn(*(kv("set", f"l{i}") for i in range(65)))
+        """128 as in Consul, once all members understand as many."""
+        sets = [kv("set", f"k{i}") for i in range(129)]
+        before = [self.txn(*sets[:count]).status for count in (64, 65)]
+        self.n1.fsm.activate(1)
 
-        self.assertEqual((fits.status, too_many.status), (200, 413))
-        self.assertEqual(len(self.n1.fsm), 64)
+        fits, too_many = self.txn(*sets[:128]), self.txn(*sets)
+
+        self.assertEqual((*before, fits.status, too_many.status), (200, 413, 200, 413))
+        self.assertEqual(
+            too_many.body, b"Transaction contains too many operations (129 > 128)\n"
+        )
+        self.assertEqual(len(self.n1.fsm), 128)
+
+    def test_most_operations_are_counted_where_the_leader_is(self) -> None:
+        """A follower that lags does not know yet what the cluster agreed on."""
+        self.n1.fsm.activate(1)
+        body = json.dumps([kv("set", f"k{i}") for i in range(128)]).encode()
+
+        reply = self.reply(self.n2, "PUT", "/v1/txn", body)
+
+        self.assertEqual((reply.status, len(self.n1.fsm)), (200, 128))
+
+    def test_most_operations_that_read(self) -> None:
+        """They are in no log, so it is as many at any level."""
+        reads = [kv("get-or-empty", "k")] * 128
+
+        self.assertEqual(self.txn(*reads).status, 200)
+
+    def test_answer_too_long_is_refused_before_anything_changed(self) -> None:
+        """At either level, and whatever the order of the operations."""
+        self.patch(state, "MAX_ANSWER_BYTES_3", 2000)
+        self.n1.commit(encode_put("k/1", bytes(1000)))
+        self.n1.commit(encode_put("k/2", bytes(1000)))
+        before = self.n1.fsm.digest()
+
+        for level in (0, 1):
+            if level:
+                self.n1.fsm.activate(1)
+                before = self.n1.fsm.digest()
+            for operations in (
+                (kv("set", "z"), kv("get-tree", "k/")),
+                (kv("get-tree", "k/"), kv("delete-tree", "")),
+            ):
+                reply = self.txn(*operations)
+                self.assertEqual((level, reply.status), (level, 413))
+                self.assertIn(b"nothing of it was done", reply.body)
+                self.assertEqual(self.n1.fsm.digest(), before)
+
+    def test_answer_that_grew_too_long_is_told_as_what_it_is(self) -> None:
+        """By the rules of level 0 it is done by then, and nobody is told otherwise."""
+        self.patch(state, "MAX_ANSWER_BYTES_3", 2000)
+        slow: Deferred[object] = Deferred()
+        self.n1.script.append(slow)
+        body = json.dumps([kv("set", "z"), kv("get-tree", "k/")]).encode()
+        asked = self.ask(self.n1, "PUT", "/v1/txn", body)
+        for key in ("k/1", "k/2"):
+            self.n1.commit(encode_put(key, bytes(1000)))
+
+        slow.callback(None)
+        self.network.flush()
+
+        reply = self.successResultOf(asked)
+        self.assertEqual((reply.status, reply.outcome), (500, "applied"))
+        self.assertIn("z", self.n1.fsm)
+
+    def test_answer_to_a_write_has_no_bound_of_one_node(self) -> None:
+        """What was applied is answered, however little a setting would let through."""
+        n3 = self.node("n3", HTTPLimits(max_answer_bytes=2000))
+        n3.lead()
+        n3.fsm.activate(1)
+        n3.commit(encode_put("k", bytes(5000)))
+        operations = [kv("set", "z"), kv("get", "k")]
+
+        wrote = self.reply(n3, "PUT", "/v1/txn", json.dumps(operations).encode())
+        read = self.reply(n3, "PUT", "/v1/txn", json.dumps(operations[1:]).encode())
+
+        self.assertEqual((wrote.status, read.status), (200, 413))
+
+    def test_value_too_large(self) -> None:
+        """Vault tells by these words that it has to split a value."""
+        reply = self.txn(kv("set", "vault/big", bytes(600_000)))
+
+        self.assertEqual(reply.status, 413)
+        self.assertEqual(
+            reply.body,
+            b'Value for key "vault/big" is too large (600000 > 524288 bytes)\n',
+        )
 
     def test_malformed_bodies(self) -> None:
         for operation in (

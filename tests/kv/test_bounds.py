@@ -54,6 +54,11 @@ class Counting(KeyIndex):
             self.visited += 1
             yield key
 
+    def candidates(self, prefix):  # type: ignore[no-untyped-def]
+        found = super().candidates(prefix)
+        self.visited += len(found)
+        return found
+
 
 class Answers(SynchronousTestCase):
     """A transaction of level 1 that would answer too much is refused whole."""
@@ -328,7 +333,7 @@ class Trees(SynchronousTestCase):
                 list(machine.fsm._state.rows.items()), list(expected.items())
             )
             self.assertEqual(list(machine.fsm.keys()), sorted(expected))
-            self.assertEqual(machine.fsm.state_bytes, state._size(machine.fsm._state))
+            self.assertEqual(machine.fsm.state_bytes, state.size_of(machine.fsm._state))
             self.assertEqual(machine.fsm._held, {})
 
     @settings(max_examples=100)
@@ -342,7 +347,7 @@ class Trees(SynchronousTestCase):
 
             rows = machine.fsm._state.rows
             self.assertEqual(machine.fsm._held, state._locks(rows))
-            self.assertEqual(machine.fsm.state_bytes, state._size(machine.fsm._state))
+            self.assertEqual(machine.fsm.state_bytes, state.size_of(machine.fsm._state))
             self.assertEqual(list(machine.fsm.keys()), sorted(rows))
 
     def test_who_waits_is_woken(self) -> None:

@@ -12,7 +12,7 @@ from tests.kv.captured import ANSWERS, DIGEST, LOG, SNAPSHOT
 from tests.kv.commands import WORKLOADS, Machine, session
 from tests.kv.test_state import snapshot_of, stream
 from txraft.core.entry import Entry, LogType
-from txraft.errors import ApplicationError, DataCorrupted, FormatTooNew
+from txraft.errors import ApplicationError, DataCorrupted, UpgradeNeeded
 from txraft.kv.commands import (
     LEVEL,
     CommandTooNew,
@@ -127,9 +127,9 @@ class Activation(SynchronousTestCase):
     def test_activate_what_is_not_understood(self) -> None:
         fsm = KeyValueFSM()
 
-        error = self.assertRaises(CommandTooNew, fsm.activate, 2)
+        error = self.assertRaises(UpgradeNeeded, fsm.activate, 2)
 
-        self.assertIn("upgrade it", str(error))
+        self.assertEqual((error.used, error.known), (2, 1))
         self.assertEqual(fsm.active_level, 0)
 
     def test_command_ahead_of_its_activation(self) -> None:
@@ -185,7 +185,7 @@ class Activation(SynchronousTestCase):
             [0, "txraft-kv", 3, 1, 0, 1], [6, "c", 0, [[7, b"\xc3", b""]]], [3, 1]
         )
 
-        self.assertRaises(FormatTooNew, read_state, newer)
+        self.assertRaises(UpgradeNeeded, read_state, newer)
         for broken in (none, early, short):
             self.assertRaises(DataCorrupted, read_state, broken)
 

@@ -3,6 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.kv.commands import Machine, session
+from tests.kv.test_levels import active
 from txraft.errors import ApplicationError
 from txraft.kv import once
 from txraft.kv.commands import (
@@ -65,6 +66,52 @@ class Once(SynchronousTestCase):
         machine = Machine()
         for sequence in (5, 3, 4):
             self.assertIs(machine.apply(numbered(sequence, encode_delete("k"))), True)
+
+
+class Digests(SynchronousTestCase):
+    """At level 1 another command under a used number is refused."""
+
+    def test_another_command(self) -> None:
+        machine = active(encode_once("c", 1, encode_put("k", b"1"), 1))
+
+        refused = machine.apply(encode_once("c", 1, encode_put("k", b"2"), 1))
+
+        self.assertIsInstance(refused, once.SequenceUsed)
+        record = machine.fsm.get("k")
+        assert record is not None
+        self.assertEqual(record.value, b"1")
+
+    def test_what_was_done_before_the_level_is_not_compared(self) -> None:
+        """Nobody has kept what it was."""
+        machine = active(numbered(1, encode_put("k", b"1")))
+
+        self.assertIs(machine.apply(encode_once("c", 1, encode_delete("k"), 1)), True)
+        self.assertEqual(list(machine.fsm), ["k"])
+
+    def test_old_command_is_not_compared(self) -> None:
+        """It may have been on its way when the level was activated."""
+        machine = active(encode_once("c", 1, encode_put("k", b"1"), 1))
+
+        self.assertIs(machine.apply(numbered(1, encode_delete("k"))), True)
+        self.assertEqual(list(machine.fsm), ["k"])
+
+    def test_transaction_is_the_same_at_any_level(self) -> None:
+        """It is what was asked for that counts, not how it is written."""
+        operations = [Operation(Kind.SET, "k")]
+        machine = active(encode_once("c", 1, encode_transact(operations), 1))
+
+        again = machine.apply(encode_once("c", 1, encode_transact(operations, 1), 1))
+
+        self.assertNotIsInstance(again, ApplicationError)
+
+    def test_digests_are_forgotten_with_their_results(self) -> None:
+        machine = active()
+        for sequence in range(1, once.WINDOW + 9):
+            machine.apply(encode_once("c", sequence, encode_delete("k"), 1))
+
+        client = machine.fsm._state.results.clients()["c"]
+
+        self.assertEqual(client.digests.keys(), client.results.keys())
 
 
 class Bounds(SynchronousTestCase):

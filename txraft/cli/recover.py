@@ -65,8 +65,10 @@ def recover(output: Output, data_dir: Path, members: Sequence[str], yes: bool) -
     directory = DataDirectory(data_dir, name)
     try:
         held = open_stores(kind, directory, name)
+        fsm = KeyValueFSM()
+        fsm.is_awaited = lambda index: False
         meta = recover_cluster(
-            KeyValueFSM(),
+            fsm,
             held.log,
             held.stable,
             FileSnapshotStore(directory.path, SNAPSHOTS_RETAINED),

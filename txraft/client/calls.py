@@ -24,6 +24,7 @@ from txraft.client.limits import ClientLimits
 from txraft.client.nodes import Nodes
 from txraft.exchange import NoAnswer, NotSent, Question, Reply, ask
 
+INSUFFICIENT_STORAGE = 507
 OUTCOME = "X-Txraft-Outcome"
 LEADER = "X-Txraft-Leader"
 CLIENT = "X-Txraft-Client"
@@ -55,7 +56,7 @@ class Calls:
         self.limits = limits
 
     async def make(self, question: Question) -> Reply:
-        """Ask until there is an answer of a status below 500.
+        """Ask until there is an answer of a status below 500, or that of a quota.
 
         Raises: Unavailable when the request certainly has no effect, OutcomeUnknown
             when that cannot be told.
@@ -70,7 +71,7 @@ class Calls:
             left = max(0.001, until - self.clock.seconds())
             attempt = await self._attempt(question, left)
             if attempt.reply is not None:
-                return _certain(attempt.reply, sent and bool(question.headers))
+                return _certain(attempt.reply, sent, bool(question.headers))
             sent = sent or attempt.sent
             attempts += 1
             is_round = attempts % len(self.nodes.urls) == 0
@@ -128,7 +129,7 @@ class Calls:
         leader = reply.header(LEADER)
         if leader is not None:
             self.nodes.led_by(leader)
-        if reply.status < 500:
+        if reply.status < 500 or reply.status == INSUFFICIENT_STORAGE:
             return _Attempt("", reply=reply)
         self.nodes.failed(url)
         reason = f"{url}: {reply.sentence}"
@@ -158,8 +159,13 @@ def _gave_up(reason: str, sent: bool) -> ClientError:
     return Unavailable(f"nothing was changed: {reason}")
 
 
-def _certain(reply: Reply, was_sent: bool) -> Reply:
-    """Take *reply* for the answer, unless it says that the first is forgotten."""
-    if was_sent and reply.status == 400:
+def _certain(reply: Reply, was_sent: bool, is_numbered: bool) -> Reply:
+    """Take *reply* for the answer, unless the first request may have had another.
+
+    It may have been forgotten since, or be on its way yet where a quota refuses more.
+    """
+    if was_sent and (
+        reply.status == INSUFFICIENT_STORAGE or (is_numbered and reply.status == 400)
+    ):
         raise _gave_up(reply.sentence, sent=True)
     return reply

@@ -1,8 +1,8 @@
 """Answers, and the refusals that become answers.
 
 Every failure answer is one plain sentence. One of 500 and above says in the header
-`X-Txraft-Outcome` what became of the request: `not-applied`, and a retry is safe; or
-`unknown`, and it may yet take effect.
+`X-Txraft-Outcome` what became of the request: `not-applied`, and a retry is safe;
+`unknown`, and it may yet take effect; or `applied`, and only its answer is missing.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from txraft.errors import (
     RaftError,
     UnknownPeer,
 )
+from txraft.kv.once import SequenceUsed
+from txraft.kv.operations import TransactionTooLarge
 
 OUTCOME = b"X-Txraft-Outcome"
 NOT_APPLIED = (OUTCOME, b"not-applied")
 UNKNOWN = (OUTCOME, b"unknown")
+APPLIED = (OUTCOME, b"applied")
 NOSNIFF = (b"X-Content-Type-Options", b"nosniff")
 JSON = (b"Content-Type", b"application/json")
 TEXT = (b"Content-Type", b"text/plain; charset=utf-8")
@@ -93,6 +96,10 @@ def refusal_of(error: RaftError) -> Refusal:
     if isinstance(error, ConfigurationRefused):
         return Refusal(409, str(error))
     if isinstance(error, EntryTooLarge):
+        return Refusal(413, str(error))
+    if isinstance(error, SequenceUsed):
+        return Refusal(409, str(error))
+    if isinstance(error, TransactionTooLarge):
         return Refusal(413, str(error))
     if isinstance(error, ApplicationError):
         return Refusal(400, str(error))

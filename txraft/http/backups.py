@@ -11,30 +11,47 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, NamedTuple
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IBodyProducer
 
-from txraft.errors import DataCorrupted, FormatTooNew, RaftError, RaftShutdown
+from txraft.errors import (
+    DataCorrupted,
+    FormatTooNew,
+    RaftError,
+    RaftShutdown,
+    UpgradeNeeded,
+)
 from txraft.exchange import FileBody
 from txraft.http.answers import Answer, Refusal, not_applied, refusal_of
 from txraft.http.calls import Call
 from txraft.http.leader import Leadership
 from txraft.http.limits import HTTPLimits
 from txraft.http.node import Node
+from txraft.http.quotas import Quotas
 from txraft.http.reads import Reads
 from txraft.http.streams import Made, Streamed
 from txraft.kv.backup import PIECE_BYTES, ArchiveReader, describe, pack
 from txraft.kv.commands import MAX_RESTORE_BYTES, encode_restore
 from txraft.kv.snapshot import StateReader
-from txraft.kv.state import KeyValueFSM
+from txraft.kv.state import KeyValueFSM, size_of
+from txraft.node.state import RaftState
 from txraft.node.worker import Worker
 
 RETRY_AFTER = (b"Retry-After", b"1")
 _GZIP = (b"Content-Type", b"application/x-gzip")
+
+
+class Restorable(NamedTuple):
+    """What is to be known of the state in a backup before it is proposed."""
+
+    level: int
+    keys: int
+    state_bytes: int
+    sessions: int
 
 
 class Backups:
@@ -46,6 +63,7 @@ class Backups:
         fsm: KeyValueFSM,
         reads: Reads,
         leadership: Leadership,
+        quotas: Quotas,
         worker: Worker,
         clock: IReactorTime,
         limits: HTTPLimits,
@@ -54,6 +72,7 @@ class Backups:
         self._fsm = fsm
         self._reads = reads
         self._leadership = leadership
+        self._quotas = quotas
         self._worker = worker
         self._clock = clock
         self._limits = limits
@@ -102,14 +121,15 @@ class Backups:
             file = call.upload
             assert file is not None, "the site keeps the body"
             length = await self._worker.run(lambda: file.seek(0, os.SEEK_END))
-            total = await self._check(file)
+            total, state = await self._check(file)
             call.resend = lambda: self._body(file, length)
 
             def commit(call: Call) -> Deferred[Answer]:
+                self._admit(state)
                 return Deferred.fromCoroutine(self._commit(call, file, total))
 
             return await self._leadership.run(call, commit)
-        except (DataCorrupted, FormatTooNew) as error:
+        except (DataCorrupted, FormatTooNew, UpgradeNeeded) as error:
             raise Refusal(400, f"The backup cannot be restored: {error}") from error
         except OSError as error:
             raise not_applied(f"The backup cannot be kept here: {error}") from error
@@ -118,22 +138,42 @@ class Backups:
         finally:
             self._end()
 
-    async def _check(self, file: IO[bytes]) -> int:
-        """Read all of the archive in *file*; return how many bytes its state has."""
+    def _admit(self, state: Restorable) -> None:
+        """Raise Refusal if members of this cluster could not take *state*.
+
+        That is for the leader to say; any other node fails to propose it.
+        """
+        if self._raft.state is not RaftState.LEADER:
+            return
+        if state.level > self._fsm.active_level:
+            raise Refusal(
+                409,
+                f"The backup is of level {state.level} of the state machine, and level "
+                f"{self._fsm.active_level} is active here: upgrade all nodes first.",
+            )
+        self._quotas.check_whole(state.keys, state.state_bytes, state.sessions)
+
+    async def _check(self, file: IO[bytes]) -> tuple[int, Restorable]:
+        """Read all of the archive in *file*; return its state's bytes, and its size."""
         archive = ArchiveReader(file, MAX_RESTORE_BYTES)
-        state = StateReader()
+        reader = StateReader()
+        found: list[Restorable] = []
 
         def steps() -> Iterator[bool]:
             file.seek(0)
             for piece in archive.pieces():
-                state.feed(piece)
+                reader.feed(piece)
                 yield True
-            state.finish()
+            state = reader.finish()
+            size = size_of(state)
+            found.append(
+                Restorable(state.level, len(state.rows), size, len(state.sessions))
+            )
 
         checking = steps()
         while await self._worker.run(lambda: next(checking, False)):
             pass
-        return archive.state_bytes
+        return archive.state_bytes, found[0]
 
     async def _commit(self, call: Call, file: IO[bytes], total: int) -> Answer:
         id, offset = str(uuid4()), 0

@@ -104,9 +104,12 @@ class Call:
             raise Refusal(400, f"The parameter '{name}' is an unsigned 64-bit integer.")
         return int(text)
 
-    def command(self, command: bytes) -> bytes:
-        """Return the encoded *command*, to be done once if the call asks for that."""
-        return command if self.once is None else encode_once(*self.once, command)
+    def command(self, command: bytes, level: int) -> bytes:
+        """Return the encoded *command*, to be done once if the call asks for that.
+
+        *level* is the one that is active where it is proposed.
+        """
+        return command if self.once is None else encode_once(*self.once, command, level)
 
     def target(self) -> str:
         """Write path and parameters anew, so that a peer reads the same request."""
@@ -168,8 +171,11 @@ def _once(request: Request) -> tuple[str, int] | None:
     sequences = headers.getRawHeaders(SEQUENCE)
     if clients is None and sequences is None:
         return None
-    if clients is None or sequences is None or len({*clients, *sequences}) > 2:
+    if clients is None or sequences is None:
         raise Refusal(400, "A write that is done once has a client and a sequence.")
+    if len(clients) > 1 or len(sequences) > 1:
+        name = (CLIENT if len(clients) > 1 else SEQUENCE).decode("ascii")
+        raise Refusal(400, f"{name} is given twice.")
     client, sequence = clients[0], sequences[0].decode("latin-1")
     if len(client) > MAX_CLIENT_CHARACTERS or not _CLIENT.fullmatch(client):
         raise Refusal(

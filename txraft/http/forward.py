@@ -31,6 +31,9 @@ RELAYED_HEADERS = (
     OUTCOME,
 )
 MAX_REPLY_BYTES = 1 << 16
+INSUFFICIENT_STORAGE = 507
+"""A quota's refusal: asking again is of no use."""
+
 LEADER = b"X-Txraft-Leader"
 """Tells a client where its request was forwarded to: it goes there next time."""
 
@@ -148,7 +151,7 @@ def _headers(headers: Headers, url: str) -> list[Header]:
 
 def _relay(call: Call, url: str, reply: Reply) -> Answer:
     answer = Answer(reply.status, reply.body, *_headers(reply.headers, url))
-    if answer.status < 500:
+    if answer.status < 500 or answer.status == INSUFFICIENT_STORAGE:
         return answer
     if answer.header(OUTCOME) == NOT_APPLIED[1]:
         call.submitted = False

@@ -71,7 +71,11 @@ class Keys:
         operation = _conditional_put(call, flags)
         if operation is None:
             return self._writes.run(
-                call, lambda: encode_put(call.key, call.body, flags), bool, _true
+                call,
+                lambda level: encode_put(call.key, call.body, flags),
+                bool,
+                _true,
+                lambda quotas: quotas.of_put(call.key, call.body),
             )
         return self._transact(call, operation)
 
@@ -86,11 +90,17 @@ class Keys:
         if cas is not None:
             operation = Operation(Kind.DELETE_CAS, call.key, modify_index=cas)
             return self._transact(call, operation)
-        return self._writes.run(call, lambda: encode_delete(call.key), bool, _true)
+        return self._writes.run(
+            call, lambda level: encode_delete(call.key), bool, _true
+        )
 
     def _transact(self, call: Call, operation: Operation) -> Deferred[Answer]:
         return self._writes.run(
-            call, lambda: encode_transact([operation]), Outcome, _whether
+            call,
+            lambda level: encode_transact([operation], level),
+            Outcome,
+            _whether,
+            lambda quotas: quotas.of_operations([operation]),
         )
 
     # Reads

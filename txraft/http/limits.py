@@ -6,10 +6,18 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from txraft.errors import ConfigError
+from txraft.kv.state import MAX_SESSIONS
+from txraft.memory import usable_memory
 
 
 def _option(default: Any, doc: str) -> Any:
     return field(default=default, metadata={"doc": doc})
+
+
+def _half_of_memory() -> int:
+    # The other half: what is overwritten while a snapshot is written, the newest
+    # entries of the log, answers and buffers.
+    return usable_memory() // 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +75,26 @@ class HTTPLimits:
     max_wait: float = _option(600.0, "Seconds that a blocking query waits at most.")
     max_answer_bytes: int = _option(
         32 << 20, "Bytes, about, of an answer that lists many keys."
+    )
+    max_state_keys: int = _option(
+        2_000_000,
+        "Keys in the store before commands that would add one are refused with 507. "
+        "It is the leader's that counts, as for the next two; give all nodes the same.",
+    )
+    max_state_bytes: int = field(
+        default_factory=_half_of_memory,
+        metadata={
+            "doc": "Bytes that keys and sessions may take in memory before commands "
+            "that would add to them are refused with 507. A key counts 300, a byte for "
+            "each of its characters and those of its value; a session 1000 and its "
+            "texts. What the node needs beside is about as much again.",
+            "default": "half of what the machine, its control group and `ulimit` let "
+            "the process have",
+        },
+    )
+    max_sessions: int = _option(
+        MAX_SESSIONS,
+        "Sessions before the creation of one is refused with 507. At most 65536.",
     )
     max_backup_bytes: int = _option(
         32 << 20, "Bytes of a backup to restore, compressed."
@@ -137,6 +165,11 @@ class HTTPLimits:
             problems.append(
                 f"max_answer_bytes ({self.max_answer_bytes}) is more than "
                 f"max_unread_bytes ({self.max_unread_bytes})"
+            )
+        if self.max_sessions > MAX_SESSIONS:
+            problems.append(
+                f"max_sessions ({self.max_sessions}) is more than the {MAX_SESSIONS} "
+                "that there can be"
             )
         if self.max_body_bytes > self.max_bodies_bytes:
             problems.append(

@@ -21,6 +21,7 @@ from prometheus_client.core import (
 from txraft.http.answers import Answer, Refusal
 from txraft.http.calls import Call
 from txraft.http.node import Node
+from txraft.http.quotas import Quotas
 from txraft.kv.state import KeyValueFSM
 from txraft.node.meters import BOUNDS, Figures, Timer
 from txraft.node.observers import LeaderObservation, Observation, Observer
@@ -57,9 +58,12 @@ class Served:
 class Metrics:
     """Tells of the node *raft*, of its keys and of what its HTTP API has *served*."""
 
-    def __init__(self, raft: Node, fsm: KeyValueFSM, served: Served) -> None:
+    def __init__(
+        self, raft: Node, fsm: KeyValueFSM, quotas: Quotas, served: Served
+    ) -> None:
         self._raft = raft
         self._fsm = fsm
+        self._quotas = quotas
         self.served = served
         self._states = dict.fromkeys(_STATES.values(), 0)
         self._leader_changes = 0
@@ -94,7 +98,7 @@ class Metrics:
             self._leader_changes,
         )
         yield _gauge("raft_isLeader", "Whether this node leads.", self._leads)
-        yield _gauge("kv_keys", "Keys in the store.", len(self._fsm))
+        yield from _quotas(self._quotas)
         yield from _http(self.served)
 
     @property
@@ -183,6 +187,21 @@ def _peers(figures: Figures) -> Iterator[Metric]:
             family.add_metric([address], value)
     yield from made
     yield _gauge("raft_peers", "Followers this leader sends to.", len(figures.peers))
+
+
+def _quotas(quotas: Quotas) -> Iterator[Metric]:
+    used, most = quotas.used, quotas.most
+    yield _gauge("kv_keys", "Keys in the store.", used.keys)
+    yield _gauge("kv_keys_max", "Its quota, max_state_keys.", most.keys)
+    yield _gauge("kv_state_bytes", "Bytes of keys and sessions.", used.state_bytes)
+    yield _gauge("kv_state_bytes_max", "Their quota.", most.state_bytes)
+    yield _gauge("kv_sessions", "Sessions.", used.sessions)
+    yield _gauge("kv_sessions_max", "Their quota.", most.sessions)
+    yield _gauge(
+        "kv_quota_warning",
+        "Whether one of these quotas is 80 % used or more.",
+        int(quotas.is_nearly_used),
+    )
 
 
 def _http(served: Served) -> Iterator[Metric]:

@@ -63,13 +63,20 @@ class Sessions:
         if not call.forwarded:
             call.body = _with_node(call.body, wanted.node)
         return self._writes.run(
-            call, lambda: encode_create_session(_named(wanted)), str, _created
+            call,
+            lambda level: encode_create_session(_named(wanted)),
+            str,
+            _created,
+            lambda quotas: quotas.of_session(wanted.name, wanted.node),
         )
 
     def destroy(self, call: Call) -> Deferred[Answer]:
         """End a session; answers `true` whether or not it was there."""
         return self._writes.run(
-            call, lambda: encode_destroy_sessions([_id(call)]), bool, lambda _: TRUE
+            call,
+            lambda level: encode_destroy_sessions([_id(call)]),
+            bool,
+            lambda _: TRUE,
         )
 
     def renew(self, call: Call) -> Deferred[Answer]:

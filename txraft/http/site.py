@@ -36,6 +36,7 @@ from txraft.http.metrics import PARAMETERS as METRICS_PARAMETERS
 from txraft.http.metrics import PATH as METRICS
 from txraft.http.metrics import Metrics, Served
 from txraft.http.node import Node
+from txraft.http.quotas import Quotas
 from txraft.http.reads import Reads
 from txraft.http.routes import Endpoint, Routes, routes
 from txraft.http.sessions import Sessions
@@ -75,7 +76,8 @@ def make_api(
     forwarder = Forwarder(client, clock, limits, address)
     leadership = Leadership(raft, fsm, forwarder, clock, limits)
     reads = Reads(raft, leadership, clock)
-    writes = Writes(raft, leadership, limits)
+    quotas = Quotas(fsm, limits)
+    writes = Writes(raft, fsm, leadership, quotas, limits)
     expiry = Expiry(raft, fsm, clock)
     table = routes(
         Keys(fsm, reads, writes, limits),
@@ -83,11 +85,11 @@ def make_api(
         Sessions(fsm, reads, writes, leadership, expiry, address),
         Cluster(raft, fsm, leadership),
         Agent(raft, fsm, reads, address, meta),
-        Backups(raft, fsm, reads, leadership, worker, clock, limits),
+        Backups(raft, fsm, reads, leadership, quotas, worker, clock, limits),
     )
     waits = Waits(fsm, clock, limits)
     table |= more or {}
-    metrics = Metrics(raft, fsm, Served())
+    metrics = Metrics(raft, fsm, quotas, Served())
     table[METRICS] = {b"GET": Endpoint(metrics.get, METRICS_PARAMETERS)}
     return API(table, leadership, waits, expiry, metrics, clock, limits, access)
 

@@ -11,15 +11,22 @@ from base64 import b64decode
 
 from twisted.internet.defer import Deferred
 
-from txraft.http.answers import JSON, Answer, Header, Refusal
+from txraft.http.answers import APPLIED, JSON, Answer, Header, Refusal, refusal_of
 from txraft.http.bodies import Fields, parse_json
 from txraft.http.calls import Call
-from txraft.http.keys import record_as_json, too_much
+from txraft.http.keys import record_as_json
 from txraft.http.limits import HTTPLimits
 from txraft.http.reads import Reads
 from txraft.http.writes import Writes
-from txraft.kv.commands import MAX_OPERATIONS, Kind, Operation, encode_transact
-from txraft.kv.operations import is_write
+from txraft.kv.commands import (
+    LEVEL,
+    VALUES,
+    Kind,
+    Operation,
+    encode_transact,
+    most_operations,
+)
+from txraft.kv.operations import TransactionTooLarge, is_write
 from txraft.kv.records import Outcome
 from txraft.kv.state import KeyValueFSM
 
@@ -39,7 +46,6 @@ VERBS = {
     "delete-cas": Kind.DELETE_CAS,
 }
 _TREES = frozenset({Kind.GET_TREE, Kind.DELETE_TREE})
-_VALUES = frozenset({Kind.GET, Kind.GET_OR_EMPTY, Kind.GET_TREE})
 
 
 class Transactions:
@@ -59,41 +65,68 @@ class Transactions:
         if not any(is_write(operation.kind) for operation in operations):
             call.writes = False
             return self._reads.run(call, lambda _: self._read(operations))
-        if call.once and any(operation.kind in _VALUES for operation in operations):
+        if call.once and any(operation.kind in VALUES for operation in operations):
             raise Refusal(400, "A transaction that is done once cannot return values.")
         return self._writes.run(
-            call, lambda: encode_transact(operations), Outcome, self._shape
+            call,
+            lambda level: self._encode(operations, level),
+            Outcome,
+            _shape,
+            lambda quotas: quotas.of_operations(operations),
         )
 
-    def _read(self, operations: list[Operation]) -> Answer:
-        outcome = self._fsm.read(operations)
-        return self._shape(outcome, *self._reads.meta(self._fsm.index))
+    def _encode(self, operations: list[Operation], level: int) -> bytes:
+        """Encode a transaction by the rules of *level*. Raises: Refusal"""
+        # Whoever parsed it may know of a level that is not active at the leader yet.
+        _check_count(len(operations), most_operations(level))
+        if not level:
+            # By those rules it is done whatever it answers, so that has to be found out
+            # before. What changes until it is done is told as what it is, by `_shape`.
+            try:
+                self._fsm.check_answer(operations)
+            except TransactionTooLarge as error:
+                raise refusal_of(error) from error
+        return encode_transact(operations, level)
 
-    def _shape(self, outcome: Outcome, *headers: Header) -> Answer:
-        size = sum(4 * len(record.value) // 3 + 160 for record in outcome.records)
-        if size > self._limits.max_answer_bytes:
-            raise too_much(self._limits)
-        results = [{"KV": record_as_json(record)} for record in outcome.records]
-        errors = [
-            {"OpIndex": error.position, "What": error.sentence}
-            for error in outcome.errors
-        ]
-        shape = {"Results": results or None, "Errors": errors or None}
-        text = json.dumps(shape, ensure_ascii=False, separators=(",", ":"))
-        return Answer(409 if errors else 200, text.encode(), JSON, *headers)
+    def _read(self, operations: list[Operation]) -> Answer:
+        try:
+            outcome = self._fsm.read(operations, self._limits.max_answer_bytes)
+        except TransactionTooLarge as error:
+            raise refusal_of(error) from error
+        return _shape(outcome, *self._reads.meta(self._fsm.index))
+
+
+def _shape(outcome: Outcome, *headers: Header) -> Answer:
+    """Tell *outcome*. What was done is never refused: its bounds were judged before."""
+    if not outcome.told and not outcome.errors:
+        raise Refusal(
+            500,
+            "The transaction was applied, but its answer is too long to be told: read "
+            "with GET and ?recurse.",
+            APPLIED,
+        )
+    results = [{"KV": record_as_json(record)} for record in outcome.records]
+    errors = [
+        {"OpIndex": error.position, "What": error.sentence} for error in outcome.errors
+    ]
+    shape = {"Results": results or None, "Errors": errors or None}
+    text = json.dumps(shape, ensure_ascii=False, separators=(",", ":"))
+    return Answer(409 if errors else 200, text.encode(), JSON, *headers)
 
 
 def _parse(body: bytes, limits: HTTPLimits) -> list[Operation]:
     value = parse_json(body)
     if not isinstance(value, list):
         raise Refusal(400, "The body is not a JSON list of operations.")
-    if len(value) > MAX_OPERATIONS:
-        raise Refusal(
-            413,
-            f"Transaction contains too many operations ({len(value)} > "
-            f"{MAX_OPERATIONS})",
-        )
+    _check_count(len(value), most_operations(LEVEL))
     return [_operation(each, f"operation {i}", limits) for i, each in enumerate(value)]
+
+
+def _check_count(count: int, most: int) -> None:
+    if count > most:
+        raise Refusal(
+            413, f"Transaction contains too many operations ({count} > {most})"
+        )
 
 
 def _operation(value: object, what: str, limits: HTTPLimits) -> Operation:
@@ -112,14 +145,14 @@ def _operation(value: object, what: str, limits: HTTPLimits) -> Operation:
     return Operation(
         kind,
         key,
-        _value(fields, what, limits),
+        _value(fields, what, key, limits),
         fields.number("Flags"),
         fields.number("Index"),
         fields.text("Session"),
     )
 
 
-def _value(fields: Fields, what: str, limits: HTTPLimits) -> bytes:
+def _value(fields: Fields, what: str, key: str, limits: HTTPLimits) -> bytes:
     text = fields.get("Value")
     if text is None:
         return b""
@@ -130,5 +163,10 @@ def _value(fields: Fields, what: str, limits: HTTPLimits) -> bytes:
     except (binascii.Error, ValueError) as error:
         raise Refusal(400, f"The value of {what} is not base64.") from error
     if len(value) > limits.max_value_bytes:
-        raise Refusal(413, f"The value of {what} is too long.")
+        # In the words that Vault's storage on Consul looks for.
+        raise Refusal(
+            413,
+            f'Value for key "{key}" is too large ({len(value)} > '
+            f"{limits.max_value_bytes} bytes)",
+        )
     return value

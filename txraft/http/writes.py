@@ -12,44 +12,88 @@ from txraft.http.calls import Call
 from txraft.http.leader import Leadership
 from txraft.http.limits import HTTPLimits
 from txraft.http.node import Node
+from txraft.http.quotas import Growth, Quotas
+from txraft.kv.state import KeyValueFSM
 from txraft.node.pending import ApplyResult
+from txraft.node.state import RaftState
 
 T = TypeVar("T")
+E = TypeVar("E")
+
+
+Encode = Callable[[int], bytes]
+"""Makes a command by the rules of the level that is active where it is proposed."""
 
 
 class Writes:
-    """Commits the commands that calls stand for."""
+    """Commits the commands that calls stand for, within the quotas of this node."""
 
-    def __init__(self, raft: Node, leadership: Leadership, limits: HTTPLimits) -> None:
+    def __init__(
+        self,
+        raft: Node,
+        fsm: KeyValueFSM,
+        leadership: Leadership,
+        quotas: Quotas,
+        limits: HTTPLimits,
+    ) -> None:
         self._raft = raft
+        self._fsm = fsm
+        self._quotas = quotas
         self._leadership = leadership
         self._limits = limits
 
     def run(
         self,
         call: Call,
-        command: Callable[[], bytes],
+        encode: Encode,
         kind: type[T],
         answer: Callable[[T], Answer],
+        growth: Callable[[Quotas], Growth] | None = None,
     ) -> Deferred[Answer]:
-        """Commit what *command* encodes, on the leader.
+        """Commit what *encode* makes, on the leader.
 
         Its result is of the type *kind*, and *answer* tells it. One of another type is
-        the first result of another write under the same client and sequence.
+        the first result of another write under the same client and sequence. By
+        *growth* the quotas are judged there; without it the command always passes.
         """
 
         def told(result: ApplyResult) -> Answer:
             if not isinstance(result.response, kind):
                 raise Refusal(
-                    400, "The client has used this sequence for another write."
+                    409, "The client has used this sequence for another write."
                 )
             return answer(result.response)
 
         def commit(call: Call) -> Deferred[Answer]:
+            if self._raft.state is not RaftState.LEADER:
+                # It fails with the reason: what would be proposed does not matter, and
+                # this node may not know what the leader knows.
+                return self._raft.apply(b"").addCallback(told)
+            # The level is that of what is applied here, so behind its activation in
+            # the log: a command of it never gets ahead of that.
+            level = self._fsm.active_level
+            command = call.command(encode(level), level)
+            added = self._begin(call, growth)
             call.submitted = True
-            applied = self._raft.apply(
-                call.command(command()), timeout=self._limits.leader_wait
-            )
+            applied = self._raft.apply(command, timeout=self._limits.leader_wait)
+            if added is not None:
+                applied.addBoth(self._ended, added)
             return applied.addCallback(told)
 
         return self._leadership.run(call, commit)
+
+    def _begin(
+        self, call: Call, growth: Callable[[Quotas], Growth] | None
+    ) -> Growth | None:
+        """Take what *call* adds for under way. Raises: Refusal, over a quota."""
+        if growth is None:
+            return None
+        if call.once is not None and self._fsm.has_done(*call.once):
+            return None  # it adds nothing a second time, and must get its answer
+        added = growth(self._quotas)
+        self._quotas.begin(added)
+        return added
+
+    def _ended(self, result: E, added: Growth) -> E:
+        self._quotas.end(added)
+        return result

@@ -7,7 +7,7 @@ read that needs it, so that a node which only serves single keys pays next to no
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from txraft.kv.records import Row
 
@@ -43,32 +43,34 @@ class KeyIndex:
         if len(tombstones) > MAX_TOMBSTONES:
             self._floor = tombstones.pop(next(iter(tombstones)))
 
-    def all_under(self, prefix: str) -> list[str]:
+    def candidates(self, prefix: str) -> list[str]:
         """List the keys that begin with *prefix*, in no order that means anything.
 
-        The order of all keys is not made for it: that would take longer than the rest.
+        Some may be in it twice, or be gone: to ask for each takes as long as to delete
+        it. The order of all keys is not made for it, which would take longer still.
         """
         if self._ordered is None:
             return [key for key in self.rows if key.startswith(prefix)]
-        return list(self.under(prefix))
+        ordered = self._order()
+        first, end = _range(ordered, prefix)
+        return ordered[first:end]
 
-    def removed_many(self, prefix: str, keys: Sequence[str], index: int) -> None:
-        """Note that *keys*, which begin with *prefix*, were deleted at *index*."""
+    def removed_many(
+        self, prefix: str, keys: Sequence[str], kept: Iterable[str], index: int
+    ) -> None:
+        """Note that *keys* were deleted at *index*: all under *prefix* but *kept*."""
         if len(keys) > MAX_TOMBSTONES:
-            # As if each had been noted, and pushed out the one before.
+            # As if each had been noted, and had pushed out the one before.
             self._floor = index
             self._tombstones.clear()
         else:
             for key in keys:
                 self.removed(key, index)
-        ordered = self._ordered
-        if ordered is not None:
-            # What stays behind here would be passed by each later reading.
-            first = bisect_left(ordered, prefix)
-            end = bisect_left(
-                ordered, True, first, key=lambda key: not key.startswith(prefix)
-            )
-            ordered[first:end] = [key for key in ordered[first:end] if key in self.rows]
+        if self._ordered is not None:
+            # What stayed behind here would be passed by each later reading.
+            ordered = self._order()
+            first, end = _range(ordered, prefix)
+            ordered[first:end] = sorted(kept)
 
     def removed_at(self, key: str) -> int:
         """Return an index at which or before which *key* was last deleted."""
@@ -105,3 +107,10 @@ class KeyIndex:
             ordered.sort()
         self._ordered, self._new = ordered, []
         return ordered
+
+
+def _range(ordered: list[str], prefix: str) -> tuple[int, int]:
+    """Return where the keys that begin with *prefix* begin and end."""
+    first = bisect_left(ordered, prefix)
+    end = bisect_left(ordered, True, first, key=lambda key: not key.startswith(prefix))
+    return first, end

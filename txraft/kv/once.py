@@ -59,8 +59,8 @@ class Results:
             )
         if digest and known.digests.get(sequence, digest) != digest:
             raise SequenceUsed(
-                f"the client has used the sequence {sequence} for another write: that "
-                "one was done, this one was not. Take another number for each write"
+                f"The client has used the sequence {sequence} for another write: that "
+                "one was done, this one was not. Take another number for each write."
             )
         return result
 

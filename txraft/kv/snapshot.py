@@ -33,7 +33,7 @@ from typing import Any, BinaryIO
 
 import msgpack
 
-from txraft.errors import DataCorrupted, FormatTooNew
+from txraft.errors import DataCorrupted, FormatTooNew, UpgradeNeeded
 from txraft.interfaces import SnapshotSink
 from txraft.kv.commands import LEVEL, MAX_FLAGS
 from txraft.kv.once import DIGEST_BYTES, WINDOW, Client
@@ -107,7 +107,7 @@ def digest_parts(state: State) -> Iterator[bytes]:
 def read_state(source: BinaryIO) -> State:
     """Read a whole state, strictly.
 
-    Raises: DataCorrupted with what is wrong; FormatTooNew.
+    Raises: DataCorrupted with what is wrong; FormatTooNew, UpgradeNeeded.
     """
     reader = StateReader()
     while data := source.read(_READ_BYTES):
@@ -133,7 +133,8 @@ class StateReader:
     def feed(self, data: bytes) -> None:
         """Read the records that *data* completes.
 
-        Raises: DataCorrupted, FormatTooNew; then this reader is of no more use.
+        Raises: DataCorrupted, FormatTooNew, UpgradeNeeded; then this reader is of no
+            more use.
         """
         self._goes_on = self._goes_on or (self._end is not None and bool(data))
         try:
@@ -238,10 +239,7 @@ def _read_header(state: State, fields: list[Any]) -> int:
         raise DataCorrupted("the header of the key-value snapshot is malformed")
     state.index, state.session_index, state.level = (*fields[3:], 0, 0)[:3]
     if state.level > LEVEL:
-        raise FormatTooNew(
-            f"the key-value snapshot has level {state.level}, this node understands up "
-            f"to {LEVEL}: upgrade it"
-        )
+        raise UpgradeNeeded(state.level, LEVEL)
     if version > 2 and not state.level:
         raise DataCorrupted("the key-value snapshot names no level")
     return version

@@ -17,7 +17,13 @@ import msgpack
 from twisted.internet.defer import Deferred
 
 from txraft.core.entry import Entry
-from txraft.errors import ApplicationError, DataCorrupted, FormatTooNew, RaftError
+from txraft.errors import (
+    ApplicationError,
+    DataCorrupted,
+    FormatTooNew,
+    RaftError,
+    UpgradeNeeded,
+)
 from txraft.kv.commands import (
     LEVEL,
     MAX_ANSWER_BYTES_3,
@@ -60,7 +66,7 @@ from txraft.kv.watches import Scope, Topic, Watches
 
 MAX_ADVERTISED = 1024
 MAX_SESSIONS = 65536
-KEY_BYTES = 400
+KEY_BYTES = 300
 """What a key takes in memory besides its name and value, about."""
 
 SESSION_BYTES = 1000
@@ -217,13 +223,10 @@ class KeyValueFSM:
     def activate(self, level: int) -> None:
         """Do the commands of *level* and below from now on.
 
-        Raises: CommandTooNew for a level that this code does not understand.
+        Raises: UpgradeNeeded for a level that this code does not understand.
         """
         if level > LEVEL:
-            raise CommandTooNew(
-                f"level {level} of the key-value state machine is activated, this node "
-                f"understands up to {LEVEL}: upgrade it"
-            )
+            raise UpgradeNeeded(level, LEVEL)
         self._state.level = max(level, self._state.level)
 
     def apply_batch(self, logs: Sequence[Entry]) -> Sequence[object]:
@@ -250,7 +253,7 @@ class KeyValueFSM:
     def restore(self, source: BinaryIO) -> None:
         """Replace the state by the one read from *source*, or leave it untouched.
 
-        Raises: DataCorrupted, FormatTooNew
+        Raises: DataCorrupted, FormatTooNew, UpgradeNeeded
         Thread: snapshot. Nothing else happens to the state meanwhile.
         """
         self._become(read_state(source))
@@ -259,7 +262,7 @@ class KeyValueFSM:
     def _become(self, state: State) -> None:
         self._held = _locks(state.rows)
         self._keys = KeyIndex(state.rows, state.index)
-        self._bytes = _size(state)
+        self._bytes = size_of(state)
         self._state = state
         self._backup = BackupReader()
         for piece in state.staged.pieces if state.staged is not None else ():
@@ -508,21 +511,24 @@ class KeyValueFSM:
         It is one step however many there are, so nothing is done for each key that can
         be done for all of them.
         """
-        found = self._keys.all_under(prefix)
+        keys, kept = self._keys.candidates(prefix), set[str]()
         if changes:
-            found = [key for key in found if changes.get(key) is None]
-        if not found:
-            return
-        take, size = self._state.rows.pop, 0
-        for key in found:
-            row = take(key)
-            size += len(key) + len(row[0])
-            if row[5]:
-                self._let_go(row[5], key)
-        self._bytes -= size + KEY_BYTES * len(found)
-        self._keys.removed_many(prefix, found, index)
-        self._state.index = index
-        self.watches.keys_removed(prefix, found)
+            rows = self._state.rows
+            kept = {k for k in keys if changes.get(k) is not None and k in rows}
+            keys = [key for key in keys if key not in kept]
+        take, size, found = self._state.rows.pop, 0, list[str]()
+        for key in keys:
+            row = take(key, None)
+            if row is not None:
+                found.append(key)
+                size += len(key) + len(row[0])
+                if row[5]:
+                    self._let_go(row[5], key)
+        if found:
+            self._bytes -= size + KEY_BYTES * len(found)
+            self._keys.removed_many(prefix, found, kept, index)
+            self._state.index = index
+            self.watches.keys_removed(prefix, found)
 
     def _let_go(self, session: str, key: str) -> None:
         """Note that *session* does not hold *key* any more."""
@@ -545,14 +551,14 @@ class BackupReader:
 
     def __init__(self) -> None:
         self._reader = StateReader()
-        self._error: DataCorrupted | FormatTooNew | None = None
+        self._error: DataCorrupted | FormatTooNew | UpgradeNeeded | None = None
 
     def feed(self, piece: bytes) -> None:
         """Read a piece."""
         if self._error is None:
             try:
                 self._reader.feed(piece)
-            except (DataCorrupted, FormatTooNew) as error:
+            except (DataCorrupted, FormatTooNew, UpgradeNeeded) as error:
                 self._error = error
 
     def finish(self) -> State:
@@ -563,7 +569,7 @@ class BackupReader:
             return self._reader.finish()
         except DataCorrupted as error:
             raise ApplicationError(f"the backup is damaged: {error}") from error
-        except FormatTooNew as error:
+        except (FormatTooNew, UpgradeNeeded) as error:
             raise CommandTooNew(str(error)) from error
 
 
@@ -576,7 +582,8 @@ def _always(_index: int) -> bool:
     return True
 
 
-def _size(state: State) -> int:
+def size_of(state: State) -> int:
+    """Return what *state* takes in memory, as `KeyValueFSM.state_bytes` counts it."""
     rows, sessions = state.rows, state.sessions
     size = KEY_BYTES * len(rows) + sum(map(len, rows))
     size += sum(len(row[0]) for row in rows.values())

@@ -293,6 +293,14 @@ class Raft(Status, Membership, Founding):
             return fail(EntryTooLarge(f"{len(data)} bytes; at most {largest} may be"))
         return self._propose(LogType.COMMAND, data, timeout)
 
+    def is_awaited(self, index: int) -> bool:
+        """Tell whether somebody waits here for the outcome of the entry at *index*.
+
+        An FSM may ask while it applies that entry, to make no answer for nobody.
+        """
+        shell = self._shell
+        return shell is not None and index in shell.pending.appended
+
     def barrier(self, timeout: float | None = None) -> Deferred[int]:
         """Commit an entry that does nothing, and wait until the FSM has reached it.
 
