@@ -62,6 +62,21 @@ class Doctor(SynchronousTestCase):
         words = ("d:1 is refused by b:1, c:1", "join: true")
         self.only(views, Severity.FAULT, *words)
 
+    def test_member_too_old(self) -> None:
+        """What the leader hears of it and what it says itself are one finding."""
+        a, b, c = (replace(v, level=2, active_level=2) for v in healthy())
+        views = [replace(a, outdated_peers=("c:1",)), b, replace(c, level=1)]
+
+        words = ("c:1 understands less than level 2", "install the version")
+        self.only(views, Severity.FAULT, *words)
+
+    def test_upgrade_under_way(self) -> None:
+        """It says whom the new level waits for."""
+        a, b, c = healthy()
+        views = [replace(a, level=1), b, replace(c, level=1)]
+
+        self.only(views, Severity.WARNING, "level 1", "as b:1 does not understand it")
+
     def test_peers_without_tls(self) -> None:
         """What was permitted is told of as long as it is so."""
         one, *others = healthy()
@@ -270,6 +285,18 @@ class Asking(CommandCase):
         self.assertIn("n1:8300 refuses n2:8300, whose data", said)
         self.assertIn("n1:8300 refuses n3:8300, whose data", said)
         self.assertIn("n3:8300 is refused by n1:8300", self.told("doctor")[1])
+
+    def test_member_too_old(self) -> None:
+        """A member that does not understand what is active is named."""
+        self.n1.more_stats = {
+            "level": "2",
+            "active_level": "2",
+            "outdated_peers": "n3:8300",
+        }
+
+        _, _, said = self.told("status")
+
+        self.assertIn("n3:8300 understands less than level 2", said)
 
     def test_entry_that_is_not_delivered(self) -> None:
         """The leader says which, and to whom."""

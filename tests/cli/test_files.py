@@ -16,14 +16,23 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.commands import CommandCase
 from txraft.cli.app import main
+from txraft.cli.log import as_line
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.core.ready import HardState
 from txraft.kv.commands import encode_put
+from txraft.node.incarnations import (
+    KNOWN_INCARNATIONS,
+    VOID,
+    encode_known,
+    read_incarnations,
+    read_pardoned,
+)
 from txraft.node.writer import stored_state
 from txraft.storage.directory import DataDirectory
 from txraft.storage.snapshots import SnapshotReader
 from txraft.stores import open_stores
+from txraft.wire.decisions import encode_activation, encode_void
 from txraft.wire.entries import encode_new
 
 NODE = "127.0.0.1:8300"
@@ -97,6 +106,17 @@ class Log(DirectoryCase):
 
         entry = json.loads(result.stdout)
         self.assertEqual((entry["index"], entry["type"]), (3, "command"))
+
+    def test_decisions(self) -> None:
+        """What a leader has decided in a no-op is told in words."""
+        for data, meaning in (
+            (encode_activation(2), "level 2 of the state machine is active"),
+            (encode_void("b:1", b"B"), "incarnation 42 of b:1 is void"),
+            (b"x", ""),
+            (None, ""),
+        ):
+            line = as_line(Entry(7, 1, LogType.NOOP, data))
+            self.assertEqual(line.split("noop")[1].strip(), meaning)
 
     def test_verify(self) -> None:
         """A sound directory is said to be, and left as it is."""
@@ -218,6 +238,55 @@ class Recover(DirectoryCase):
 
         self.assertEqual(result.exit_code, 2)
         self.assertEqual(self.content(), before)
+
+
+class Incarnations(DirectoryCase):
+    """`txraft incarnations`."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        known = {OTHERS[0]: b"B" * 16, OTHERS[1]: VOID + b"C" * 16}
+        directory = DataDirectory(self.path, NODE)
+        stores = open_stores(self.kind, directory, NODE)
+        stores.stable.set_many({KNOWN_INCARNATIONS: encode_known(known)})
+        self.own, _ = read_incarnations(stores.stable, bytes)
+        stores.close()
+        directory.close()
+
+    def test_show(self) -> None:
+        """It tells its own, those it knows, and which are void."""
+        before = self.content()
+
+        result = self.txraft("incarnations", self.path, "--relearn")
+        told = self.txraft("incarnations", self.path, "--json")
+
+        self.assertEqual(result.exit_code, 0, result.output)
+        lines = result.stdout.splitlines()
+        self.assertEqual(lines[0], f"{NODE}  {self.own.hex()}  (this node)")
+        self.assertEqual(lines[1], f"{OTHERS[0]}  {'42' * 16}")
+        self.assertEqual(lines[2], f"{OTHERS[1]}  {'43' * 16}  void: it is refused")
+        self.assertIn("Nothing was changed", lines[3])
+        known = json.loads(told.stdout)["known"]
+        self.assertEqual(known[OTHERS[1]], {"incarnation": "43" * 16, "void": True})
+        self.assertEqual(self.content(), before)
+
+    def test_relearn(self) -> None:
+        """It forgets the others' and what the log says of them, not its own."""
+        result = self.txraft("incarnations", self.path, "--relearn", "--yes")
+
+        self.assertEqual(result.exit_code, 0, result.output)
+        directory = DataDirectory(self.path, NODE)
+        stores = open_stores(self.kind, directory, NODE)
+        self.addCleanup(directory.close)
+        self.addCleanup(stores.close)
+        self.assertEqual(read_incarnations(stores.stable, bytes), (self.own, {}))
+        self.assertEqual(read_pardoned(stores.stable), 4)
+
+
+class IncarnationsInLMDB(Incarnations):
+    """The same of a log in LMDB."""
+
+    kind = "lmdb"
 
 
 class RecoverInLMDB(Recover):

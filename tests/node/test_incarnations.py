@@ -6,8 +6,11 @@ from copy import deepcopy
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.core.builders import server, settled_leader
 from tests.node.kit import ClusterCase
 from txraft.core.configuration import Configuration, ConfigurationHistory
+from txraft.core.entry import Entry, LogType
+from txraft.core.messages import AppendEntriesRequest, Header
 from txraft.core.ready import Ready
 from txraft.errors import StorageError
 from txraft.node.incarnations import (
@@ -16,11 +19,15 @@ from txraft.node.incarnations import (
     Incarnations,
     decode_known,
     encode_known,
+    pardon_all,
     read_incarnations,
+    read_pardoned,
 )
 from txraft.storage.memory import InmemStore
 from txraft.testing import Cluster
 from txraft.testing.cluster import _Disk
+from txraft.transport.inmem import InmemTransport
+from txraft.wire.decisions import encode_void, voided_incarnation
 
 ABC = ["a", "b", "c"]
 
@@ -230,30 +237,239 @@ class Memory(SynchronousTestCase):
         self.assertIsNone(self.incarnations.refuses("x", b"X2", self.history))
         self.assertEqual(len(self.saved), 1)
 
-    def test_void(self) -> None:
-        """A member that has forgotten is refused, until it is added as a new one."""
-        self.incarnations.turned(self.history, Ready(commit_index=1))
-        self.incarnations.refuses("b", b"B", self.history)
+    def test_leader_tells_nothing_else(self) -> None:
+        """What is known stays: nobody can void a life, or change it, by a message."""
+        for told in (VOID + b"B", b"B2", b"", b"x" * 10_000):
+            self.incarnations.refuses("b", b"B", self.history)
+            self.incarnations.learn(encode_known({"b": told}), self.history)
+            self.assertIsNone(self.incarnations.refuses("b", b"B", self.history))
 
-        for _ in range(2):
-            self.incarnations.turned(self.history, Ready(forgetful=["b", "go"]))
-
+    def test_leader_tells_what_is_void_to_who_is_new(self) -> None:
+        """Who got a snapshot in place of the entry that says so learns it as well."""
+        self.incarnations.learn(encode_known({"b": VOID + b"B"}), self.history)
         self.assertIsNotNone(self.incarnations.refuses("b", b"B", self.history))
+
+    def test_long_ones_are_not_heard(self) -> None:
+        """They would be kept, and sent with every heartbeat."""
+        long = b"B" * 65
+        self.assertIsNotNone(self.incarnations.refuses("b", long, self.history))
+        self.incarnations.learn(encode_known({"b": VOID + long}), self.history)
+        self.assertEqual(self.saved, [])
+
+
+class Voids(SynchronousTestCase):
+    """Lives that are declared void by an entry."""
+
+    def setUp(self) -> None:
+        self.saved: list[object] = []
+        self.history = ConfigurationHistory(1, Configuration.of_voters(ABC))
+        self.incarnations = Incarnations("a", b"A", {"b": b"B"}, self.saved.append)
+
+    def refuses(self, incarnation: bytes) -> bool:
+        refusal = self.incarnations.refuses("b", incarnation, self.history)
+        return refusal is not None
+
+    def void(self, index: int, incarnation: bytes = b"B", peer: str = "b") -> None:
+        data = encode_void(peer, incarnation)
+        entry = Entry(index, 1, LogType.NOOP, data)
+        self.incarnations.applied(entry, self.history)
+
+    def readd(self, index: int) -> None:
+        """Remove b by the entry at *index*, and add it again by the next one."""
+        self.history.append(index, Configuration.of_voters(["a", "c"]))
+        self.history.append(index + 1, Configuration.of_voters(ABC))
+
+    def test_leader_refuses_at_once(self) -> None:
+        """What a member that has forgotten says next must not count for the entry."""
+        self.incarnations.turned(self.history, Ready(forgetful=["b", "go"]))
+
+        self.assertTrue(self.refuses(b"B"))
         self.assertEqual(list(self.incarnations.refused), ["b"])
-        self.history.append(2, Configuration.of_voters(["a", "c"]))
-        self.history.append(3, Configuration.of_voters(ABC))
-        self.incarnations.turned(self.history, Ready(commit_index=3))
-        self.assertIsNone(self.incarnations.refuses("b", b"B2", self.history))
+        self.assertEqual(self.saved, [], "it is void when that is committed")
 
-    def test_leader_tells_who_is_void(self) -> None:
-        """Its followers refuse it, too; a later life is not meant."""
-        for life, refused in ((b"B", True), (b"B2", False)):
-            here = Incarnations("a", b"A", {"b": life}, self.saved.append)
+    def test_leader_appends_it(self) -> None:
+        """Once in a term; who does not lead appends nothing."""
+        self.incarnations.turned(self.history, Ready(forgetful=["b"]))
+        follower, first, second = server(), settled_leader(1), settled_leader(2)
 
-            here.learn(encode_known({"b": VOID + b"B"}), self.history)
+        for consensus in (follower, first, first, second):
+            self.incarnations.propose(consensus)
 
-            reason = here.refuses("b", life, self.history)
-            self.assertEqual(reason is not None, refused)
+        self.assertEqual(follower.coming.append, [])
+        for consensus in (first, second):
+            [entry] = consensus.coming.append
+            self.assertEqual(entry.type, LogType.NOOP)
+            self.assertEqual(voided_incarnation(entry.data or b""), ("b", b"B"))
+
+    def test_committed(self) -> None:
+        """Everybody refuses it, also after a restart; a later life is not meant."""
+        self.void(5)
+        self.assertTrue(self.refuses(b"B"))
+        [stored] = self.saved
+        self.assertEqual(stored, {KNOWN_INCARNATIONS: encode_known({"b": VOID + b"B"})})
+
+        other = Incarnations("c", b"C", {"b": b"B2"}, self.saved.append)
+        entry = Entry(5, 1, LogType.NOOP, encode_void("b", b"B"))
+        other.applied(entry, self.history)
+        self.assertIsNone(other.refuses("b", b"B2", self.history))
+
+    def test_unknown_life(self) -> None:
+        """A member that never heard it refuses it, too."""
+        self.incarnations = Incarnations("a", b"A", {}, self.saved.append)
+        self.void(5)
+        self.assertTrue(self.refuses(b"B"))
+
+    def test_said_again_to_who_has_missed_it(self) -> None:
+        """A snapshot may have covered the entry: each leader says it anew."""
+        self.void(5)
+        leader = settled_leader(3)
+        self.incarnations.propose(leader)
+        self.assertEqual(len(leader.coming.append), 1)
+
+    def test_removed_and_added_again(self) -> None:
+        """A new life is heard, and no replay of the log takes it for the old one."""
+        self.void(5)
+        self.readd(6)
+        self.incarnations.turned(self.history, Ready(commit_index=7))
+        self.assertFalse(self.refuses(b"B2"))
+
+        self.void(5)
+        self.assertFalse(self.refuses(b"B2"))
+        self.incarnations = Incarnations("a", b"A", {}, self.saved.append, told=7)
+        self.void(5)
+        self.assertFalse(self.refuses(b"B2"))
+
+    def test_added_again_and_void_in_one_batch(self) -> None:
+        """The new life is what the later entry means: it is not forgotten again."""
+        self.readd(6)
+        self.void(8)
+        self.incarnations.turned(self.history, Ready(commit_index=8))
+        self.assertTrue(self.refuses(b"B"))
+
+    def test_not_itself(self) -> None:
+        """A node does not judge its own life: others do not hear it, that is enough."""
+        self.void(5, b"A", "a")
+        self.assertEqual(self.saved, [])
+
+    def test_other_data(self) -> None:
+        """What is no such decision is skipped."""
+        good = encode_void("b", b"B")
+        for data in (b"", good[:-1], good[:12], b"txraft-void:", b"x"):
+            self.incarnations.applied(Entry(5, 1, LogType.NOOP, data), self.history)
+        self.assertEqual(self.saved, [])
+        self.assertFalse(self.refuses(b"B"))
+
+    def test_pardon(self) -> None:
+        """An operator can have all lives learned anew, on a stopped node."""
+        store = InmemStore()
+        store.set_many({KNOWN_INCARNATIONS: encode_known({"b": VOID + b"B"})})
+
+        pardon_all(store, 7)
+
+        own, known = read_incarnations(store, bytes)
+        self.incarnations = Incarnations(
+            "a", own, known, self.saved.append, 1, read_pardoned(store)
+        )
+        self.void(7)
+        self.assertFalse(self.refuses(b"B"))
+        self.void(8)
+        self.assertTrue(self.refuses(b"B"))
+
+
+class Told(ClusterCase):
+    """What strangers say of members, by requests that pass for a leader's."""
+
+    def say(
+        self, cluster: Cluster, to: str, term: int, identity: bytes | None = None
+    ) -> None:
+        """Have *to* get a heartbeat that tells that all members' lives are void."""
+        lives = {}
+        for node in cluster.nodes.values():
+            shell = node.raft._shell
+            assert shell is not None
+            lives[node.address] = VOID + (shell.incarnations.own or b"")
+        header = Header(3, known=encode_known(lives), cluster=identity)
+        stranger = InmemTransport(cluster.clock, "stranger")
+        stranger.connect(to, cluster.nodes[to].transport)
+        request = AppendEntriesRequest(term, "stranger", header=header)
+        stranger.append_entries(to, request).addErrback(lambda _: None)
+        cluster.advance(0)
+
+    def test_nothing_is_void(self) -> None:
+        """Nobody can keep members from hearing each other, whatever term they name."""
+        cluster = self.cluster(3)
+        cluster.apply(b"1")
+        cluster.wait_for_all()
+        cluster.advance(1.0)
+        term = cluster.leader.raft.term
+        for address in ABC:
+            for told in (0, term - 1, term, term + 1):
+                self.say(cluster, address, told)
+        cluster.advance(1.0)
+        for address in ABC:
+            cluster.restart(address)
+            cluster.wait_for_leader()
+
+        cluster.apply(b"2")
+
+        self.assertSameState(cluster, [b"1", b"2"])
+        for node in cluster.nodes.values():
+            self.assertNotIn("refused_peers", node.raft.stats())
+
+    def test_only_the_leader_is_heard(self) -> None:
+        """Of who is not followed nothing is learned, not even what is unknown."""
+        cluster = self.cluster(3)
+        cluster.advance(1.0)
+        here = cluster.followers[0]
+        shell = here.raft._shell
+        assert shell is not None
+        term = here.raft.term
+        shell.incarnations.forget_all()
+
+        self.say(cluster, here.address, term - 1)
+        self.say(cluster, here.address, term, b"another one 1234")
+        self.assertEqual(decode_known(here.store.get(KNOWN_INCARNATIONS)), {})
+
+        cluster.advance(0.5)
+        known = decode_known(here.store.get(KNOWN_INCARNATIONS))
+        self.assertEqual(set(known), set(ABC) - {here.address})
+
+
+class Repair(ClusterCase):
+    """Members that all refuse each other, though none has lost anything."""
+
+    def test_learned_anew(self) -> None:
+        """Pardoned on their stopped nodes they find together again, for good."""
+        cluster = self.cluster(3)
+        cluster.apply(b"1")
+        cluster.wait_for_all()
+        cluster.advance(1.0)
+        for address in ABC:
+            cluster.crash(address)
+            store = cluster._disks[address].store
+            known = decode_known(store.get(KNOWN_INCARNATIONS))
+            void = {peer: VOID + each for peer, each in known.items()}
+            store.set_many({KNOWN_INCARNATIONS: encode_known(void)})
+        for address in ABC:
+            cluster.start_node(address)
+        cluster.advance(3.0)
+        self.assertEqual(cluster.leaders(), [])
+
+        for address in ABC:
+            cluster.crash(address)
+            store = cluster._disks[address].store
+            pardon_all(store, store.last_index())
+        for address in ABC:
+            cluster.start_node(address)
+
+        cluster.wait_for_leader()
+        cluster.apply(b"2")
+        self.assertSameState(cluster, [b"1", b"2"])
+        self.assertNotIn("refused_peers", cluster.leader.raft.stats())
+
+
+class Own(SynchronousTestCase):
+    """A node's own incarnation, and the encoding of what it knows."""
 
     def test_own_is_made_once(self) -> None:
         store = InmemStore()

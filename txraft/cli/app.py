@@ -8,6 +8,7 @@ import click
 
 from txraft.cli.cluster import doctor, members, peer, status, transfer
 from txraft.cli.demo import demo
+from txraft.cli.incarnations import incarnations
 from txraft.cli.kv import kv
 from txraft.cli.lock import lock
 from txraft.cli.log import log
@@ -53,6 +54,7 @@ _COMMANDS = (
     snapshot,
     log,
     recover,
+    incarnations,
     demo,
     tls,
 )

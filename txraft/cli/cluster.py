@@ -69,6 +69,11 @@ async def status(job: Job) -> int:
             job.output.problem(
                 f"txraft: {view.address} refuses {peer}, whose data is not what it was"
             )
+        for peer in view.outdated_peers:
+            job.output.problem(
+                f"txraft: {peer} understands less than level {view.active_level} of "
+                "the state machine, which the cluster uses: upgrade it"
+            )
         for undeliverable in view.undeliverable:
             job.output.problem(
                 f"txraft: {view.address} cannot deliver {undeliverable}; "

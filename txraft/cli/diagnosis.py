@@ -43,6 +43,7 @@ def diagnose(views: Sequence[View]) -> list[Finding]:
         found += _followers(answering, leader)
     found += _appliers(answering)
     found += _strangers(answering)
+    found += _versions(answering)
     return sorted(found, key=lambda each: each.severity is not Severity.FAULT)
 
 
@@ -68,6 +69,24 @@ def _strangers(views: Sequence[View]) -> Iterator[Finding]:
         yield _warning(
             f"{', '.join(insecure)} may be reached by peers without TLS, as "
             "insecure_peers is set: whoever reaches the port can destroy the cluster"
+        )
+
+
+def _versions(views: Sequence[View]) -> Iterator[Finding]:
+    active = max((view.active_level for view in views), default=0)
+    outdated = {peer for view in views for peer in view.outdated_peers}
+    outdated |= {view.address for view in views if view.level < active}
+    for peer in sorted(outdated):
+        yield _fault(
+            f"{peer} understands less than level {active} of the state machine, which "
+            "the cluster uses: install the version that the others run"
+        )
+    newest = max((view.level for view in views), default=0)
+    older = [view.address for view in views if view.level < newest]
+    if newest > active and older:
+        yield _warning(
+            f"level {newest} of the state machine is not active, as {', '.join(older)} "
+            "does not understand it: upgrade every member"
         )
 
 

@@ -18,6 +18,7 @@ from txraft.core.entry import Entry, LogType
 from txraft.errors import ApplicationError, DataCorrupted, RaftError
 from txraft.kv.commands import decode
 from txraft.node.boot import read_hard_state
+from txraft.wire.decisions import activated_level, voided_incarnation
 
 READ_BYTES = 1 << 20
 SHOWN_CHARACTERS = 100
@@ -83,7 +84,7 @@ def as_json(entry: Entry) -> dict[str, object]:
     }
     if entry.configuration is not None:
         shaped["members"] = list(entry.configuration.addresses)
-    if entry.type is LogType.COMMAND:
+    if entry.type is LogType.COMMAND or entry.data:
         shaped["meaning"] = _meaning(entry)
     return shaped
 
@@ -91,6 +92,8 @@ def as_json(entry: Entry) -> dict[str, object]:
 def _meaning(entry: Entry) -> str:
     if entry.configuration is not None:
         return ", ".join(entry.configuration.addresses)
+    if entry.type is LogType.NOOP:
+        return _decision(entry.data or b"")
     if entry.type is not LogType.COMMAND:
         return ""
     try:
@@ -99,6 +102,14 @@ def _meaning(entry: Entry) -> str:
         return f"{len(entry.data or b'')} bytes of another application"
     except RaftError as error:
         return str(error)
+
+
+def _decision(data: bytes) -> str:
+    peer, incarnation = voided_incarnation(data)
+    if incarnation:
+        return f"incarnation {incarnation.hex()} of {peer} is void"
+    level = activated_level(data)
+    return f"level {level} of the state machine is active" if level else ""
 
 
 def _entries(stores: Opened, first: int, last: int) -> Iterator[Entry]:

@@ -27,6 +27,10 @@ class View:
     many seconds ago it heard its leader, None for never. *refused_peers* are members
     that come without their data, *insecure_peers* is whether peers need no TLS.
     *undeliverable* are entries that it, the leader, does not get to a follower.
+
+    *level* is the highest level of the state machine that it understands,
+    *active_level* the one that is active, and *outdated_peers* are members that
+    understand less than that, as the leader has heard.
     """
 
     url: str
@@ -45,6 +49,9 @@ class View:
     refused_peers: tuple[str, ...] = ()
     insecure_peers: bool = False
     undeliverable: tuple[str, ...] = ()
+    level: int = 0
+    active_level: int = 0
+    outdated_peers: tuple[str, ...] = ()
 
     @property
     def answers(self) -> bool:
@@ -120,12 +127,19 @@ def parse_view(url: str, told: Any, nodes: Any) -> View:
             int(stats.get("applied_index", 0)),
             int(stats.get("last_snapshot_index", 0)),
             parse_contact(str(stats.get("last_contact", "never"))),
-            tuple(str(stats.get("refused_peers", "")).replace(", ", " ").split()),
+            _names(stats.get("refused_peers", "")),
             told.get("Meta", {}).get("insecure_peers") == "true",
             _listed(str(stats.get("undeliverable_entries", ""))),
+            int(stats.get("level", 0)),
+            int(stats.get("active_level", 0)),
+            _names(stats.get("outdated_peers", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MalformedAnswer(f"{url} does not tell what a node tells") from error
+
+
+def _names(text: object) -> tuple[str, ...]:
+    return tuple(str(text).replace(", ", " ").split())
 
 
 def _listed(text: str) -> tuple[str, ...]:

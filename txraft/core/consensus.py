@@ -247,6 +247,19 @@ class Consensus:
         """The address of the leader as far as this server knows."""
         return self.role.leader
 
+    def follows(self, message: Request) -> bool:
+        """Tell whether *message*, taken just now, is of the leader that is followed.
+
+        Not what merely says so: it named this term and this cluster.
+        """
+        return (
+            isinstance(message, AppendEntriesRequest)
+            and isinstance(self.role, Follower)
+            and message.term == self.term
+            and message.leader == self.role.leader
+            and message.header.cluster in (None, self.cluster)
+        )
+
     @property
     def is_leader(self) -> bool:
         """Whether this server leads in its term."""

@@ -112,6 +112,7 @@ def make_incarnations(
         recovered.known_incarnations,
         save,
         recovered.configurations.latest_index,
+        recovered.pardoned,
     )
 
 

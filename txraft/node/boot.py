@@ -25,7 +25,7 @@ from txraft.interfaces import (
     StableStore,
 )
 from txraft.node.application import restore
-from txraft.node.incarnations import read_incarnations
+from txraft.node.incarnations import read_incarnations, read_pardoned
 from txraft.node.synced import (
     CURRENT_TERM,
     NOTHING,
@@ -96,6 +96,7 @@ class Recovered:
     noted: LogEnd = NOTHING
     incarnation: bytes | None = None
     known_incarnations: Mapping[str, bytes] = field(default_factory=dict)
+    pardoned: int = 0
 
 
 def read_hard_state(store: StableStore) -> HardState:
@@ -187,7 +188,12 @@ def recover(
     if not protocol_version:
         return recovered
     own, known = read_incarnations(stable_store, os.urandom)
-    return replace(recovered, incarnation=own, known_incarnations=known)
+    return replace(
+        recovered,
+        incarnation=own,
+        known_incarnations=known,
+        pardoned=read_pardoned(stable_store),
+    )
 
 
 def _refuse_loss(log_store: LogStore, mark: SnapshotMark, lost: int) -> None:

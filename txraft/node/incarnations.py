@@ -6,9 +6,14 @@ random number that travels with every message, and members remember each other's
 followers, who hear nothing of one another, learn them from their leader. One that
 comes with another is refused, until it has been removed and was added again.
 
+What a message tells of others is heard only from who is followed as the leader, and
+only fills in what is not known: without TLS anybody may send one.
+
 An older copy of a directory has the same incarnation. It gives itself away when its
-node denies to the leader what it has acknowledged. Its incarnation is then void, and
-the leader tells its followers that, too.
+node denies to the leader what it has acknowledged. The leader refuses it from then on,
+and appends that its incarnation is void, as the data of a no-op: once that is
+committed, every member refuses it. It is no quorum with this member that commits it,
+as its leader hears it no more.
 
 Go peers have none and are never refused for that.
 """
@@ -21,6 +26,8 @@ import msgpack
 from twisted.logger import Logger
 
 from txraft.core.configuration import ConfigurationHistory
+from txraft.core.consensus import Consensus
+from txraft.core.entry import Entry, LogType
 from txraft.core.messages import (
     AppendEntriesRequest,
     InstallSnapshotRequest,
@@ -32,9 +39,17 @@ from txraft.core.messages import (
 from txraft.core.ready import Ready
 from txraft.errors import StorageError
 from txraft.interfaces import StableStore
+from txraft.wire.decisions import (
+    MAX_INCARNATION_BYTES,
+    encode_void,
+    voided_incarnation,
+)
 
 INCARNATION = b"Incarnation"
 KNOWN_INCARNATIONS = b"Incarnations"
+PARDONED = b"PardonedIncarnations"
+"""Up to which index what the log says of void incarnations does not count."""
+
 INCARNATION_BYTES = 16
 VOID = b"void:"
 """Stands before an incarnation that was found to have forgotten."""
@@ -49,8 +64,9 @@ WAY_OUT = (
 class Incarnations:
     """What the server at *address* knows of the others; *save* makes it durable.
 
-    *known* was known when the log ended with the membership of entry *told*.
-    `refused` maps members that come in another life to why they are refused.
+    *known* was known when the log ended with the membership of entry *told*. What
+    entries up to *pardoned* declare void is not. `refused` maps members that come in
+    another life to why they are refused.
     """
 
     log = Logger()
@@ -62,6 +78,7 @@ class Incarnations:
         known: Mapping[str, bytes],
         save: Callable[[Mapping[bytes, bytes]], None],
         told: int = 0,
+        pardoned: int = 0,
     ) -> None:
         self.own = own
         self.refused: dict[str, str] = {}
@@ -70,6 +87,10 @@ class Incarnations:
         self._save = save
         self._told = told
         self._looked = False
+        self._pardoned = pardoned
+        self._suspects: dict[str, bytes] = {}
+        self._proposed: dict[str, int] = {}
+        self._voided_at: dict[str, int] = {}
 
     def refuses(
         self, peer: str, incarnation: bytes | None, history: ConfigurationHistory
@@ -77,13 +98,15 @@ class Incarnations:
         """Say why a message of *peer* is not heard, if so; remember who is new."""
         if not incarnation or self.own is None:
             return None
+        if len(incarnation) > MAX_INCARNATION_BYTES:
+            return f"an incarnation has at most {MAX_INCARNATION_BYTES} bytes"
         known = self._known.get(peer)
         if known is None:
             if history.latest.server(peer) is not None:
                 self._known[peer] = incarnation
                 self._store()
             return None
-        if known == incarnation:
+        if known == incarnation and self._suspects.get(peer) != incarnation:
             self.refused.pop(peer, None)
             return None
         self._refuse(peer)
@@ -100,7 +123,10 @@ class Incarnations:
             )
 
     def learn(self, told: bytes, history: ConfigurationHistory) -> None:
-        """Remember what a leader knows of members that are not known here."""
+        """Remember what the leader knows of members that are not known here.
+
+        To be called only when consensus follows the sender.
+        """
         try:
             known = decode_known(told)
         except StorageError:
@@ -108,7 +134,8 @@ class Incarnations:
         new = {
             peer: incarnation
             for peer, incarnation in known.items()
-            if self._is_news(peer, incarnation)
+            if peer not in self._known
+            and len(incarnation) <= len(VOID) + MAX_INCARNATION_BYTES
             and peer != self._address
             and history.latest.server(peer) is not None
         }
@@ -116,24 +143,59 @@ class Incarnations:
             self._known |= new
             self._store()
 
-    def _is_news(self, peer: str, told: bytes) -> bool:
-        """Tell whether *peer* is not known, or the life that is known of it is void."""
-        known = self._known.get(peer)
-        return known is None or told == VOID + known
-
     def turned(self, history: ConfigurationHistory, ready: Ready) -> None:
         """Take from a turn of consensus who is a member and who has forgotten."""
         latest = history.latest_index
         if ready.commit_index >= latest and not (self._looked and latest <= self._told):
             self._members_committed(history)
         for peer in ready.forgetful:
-            self.void(peer)
+            self._suspect(peer)
 
-    def void(self, peer: str) -> None:
-        """Refuse *peer* from now on, as it has forgotten what it promised."""
+    def _suspect(self, peer: str) -> None:
+        """Refuse *peer* from now on, as it has denied what it promised to this leader.
+
+        At once: what it acknowledges next must not count for the entry that says so.
+        """
         known = self._known.get(peer)
         if known is not None and not known.startswith(VOID):
-            self._known[peer] = VOID + known
+            self._suspects[peer] = known
+            self._refuse(peer)
+
+    def propose(self, consensus: Consensus) -> None:
+        """Append, if this server leads, which incarnations are void or suspected.
+
+        Once in a term: what is lost with a leadership is appended in the next one, and
+        so is what a snapshot has kept from others.
+        """
+        if not consensus.is_leader:
+            return
+        void = {
+            peer: known.removeprefix(VOID)
+            for peer, known in self._known.items()
+            if known.startswith(VOID)
+        }
+        for peer, incarnation in (void | self._suspects).items():
+            if self._proposed.get(peer) != consensus.term:
+                entry = Entry(0, 0, LogType.NOOP, encode_void(peer, incarnation))
+                consensus.propose([entry])
+                if entry.index:
+                    self._proposed[peer] = consensus.term
+
+    def applied(self, entry: Entry, history: ConfigurationHistory) -> None:
+        """Refuse the member that the committed no-op *entry* declares void, if any.
+
+        Not one that was removed since: if it is a member again, it came back as a new
+        one.
+        """
+        peer, incarnation = voided_incarnation(entry.data or b"")
+        if not incarnation or entry.index <= self._pardoned or self.own is None:
+            return
+        if any(each.server(peer) is None for each in history.since(entry.index)):
+            return
+        if self._known.get(peer, incarnation) == incarnation and peer != self._address:
+            self._known[peer] = VOID + incarnation
+            self._voided_at[peer] = entry.index
+            self._suspects.pop(peer, None)
             self._refuse(peer)
             self._store()
 
@@ -141,15 +203,18 @@ class Incarnations:
         """Forget whoever was removed, also if it was added again since."""
         latest = history.latest_index
         is_news = latest > self._told
-        since = history.since(self._told) if is_news else [history.latest]
+        told = self._told if is_news else latest
+        since = {told: history.since(told)}
+        removed = []
+        for peer in self._known:
+            # Of one that was declared void only what came after that counts.
+            index = max(told, self._voided_at.get(peer, 0))
+            if index not in since:
+                since[index] = history.since(index)
+            if any(each.server(peer) is None for each in since[index]):
+                removed.append(peer)
         self._told, self._looked = latest, True
-        self._forget(
-            [
-                peer
-                for peer in self._known
-                if any(configuration.server(peer) is None for configuration in since)
-            ]
-        )
+        self._forget(removed)
 
     def forget_all(self) -> None:
         """Forget everybody, as a snapshot does not tell who was removed meanwhile."""
@@ -158,6 +223,8 @@ class Incarnations:
     def _forget(self, peers: list[str]) -> None:
         for peer in peers:
             del self._known[peer]
+            self._suspects.pop(peer, None)
+            self._voided_at.pop(peer, None)
             self.refused.pop(peer, None)
         if peers:
             self._store()
@@ -177,6 +244,11 @@ def sender_of(request: Request) -> str | None:
             return request.header.address
 
 
+def read_pardoned(store: StableStore) -> int:
+    """Read up to which index the log declares nothing void. Thread: writer."""
+    return int.from_bytes(store.get(PARDONED), "big")
+
+
 def read_incarnations(
     store: StableStore, new: Callable[[int], bytes]
 ) -> tuple[bytes, dict[str, bytes]]:
@@ -191,6 +263,16 @@ def read_incarnations(
         own = new(INCARNATION_BYTES)
         store.set_many({INCARNATION: own})
     return own, decode_known(store.get(KNOWN_INCARNATIONS))
+
+
+def pardon_all(store: StableStore, last_index: int) -> None:
+    """Forget all that is known of other members, to be learned anew.
+
+    What entries up to *last_index* declare void is so no more.
+    Raises: StorageError
+    Durable: when this returns.
+    """
+    store.set_many({KNOWN_INCARNATIONS: b"", PARDONED: last_index.to_bytes(8, "big")})
 
 
 def encode_known(known: Mapping[str, bytes]) -> bytes:

@@ -189,6 +189,7 @@ class Shell:
     def _ticked(self, count: int) -> None:
         self.consensus.tick(count)
         self.levels.propose(self.consensus, self.applier.applied_index)
+        self.incarnations.propose(self.consensus)
 
     def rpc_received(self, rpc: IncomingRPC) -> None:
         """Take a request from a peer."""
@@ -199,7 +200,10 @@ class Shell:
         if self._stopped or refusal:
             self.replies.refuse(rpc, refusal or "raft is shut down")
             return
-        self._inputs.append((self.consensus.request, (command, rpc)))
+        digest: Callable[[Request, object], None] = self.consensus.request
+        if command.header.known is not None:
+            digest = self._told_known
+        self._inputs.append((digest, (command, rpc)))
         if isinstance(command, AppendEntriesRequest):
             self._leader_connections[rpc.connection] = command.leader
             self.heard = (command.leader, self._parts.clock.seconds())
@@ -232,10 +236,14 @@ class Shell:
         )
         if is_foreign and isinstance(message, AppendEntriesRequest):
             return None  # consensus refuses it, and says which way out there is
-        refusal = self.incarnations.refuses(peer, header.incarnation, history)
-        if refusal is None and header.known is not None:
-            self.incarnations.learn(header.known, history)
-        return refusal
+        return self.incarnations.refuses(peer, header.incarnation, history)
+
+    def _told_known(self, command: Request, rpc: object) -> None:
+        """Digest a request that tells of others, then hear that if its sender leads."""
+        consensus, known = self.consensus, command.header.known
+        consensus.request(command, rpc)
+        if known is not None and consensus.follows(command):
+            self.incarnations.learn(known, consensus.configurations)
 
     def _save(self, values: Mapping[bytes, bytes]) -> None:
         """Store *values* behind all writes so far."""
@@ -485,7 +493,7 @@ class Shell:
         self._after_sync.clear()
         inputs, self._inputs = self._inputs, []
         for function, arguments in inputs:
-            if function == self.consensus.request:
+            if function in (self.consensus.request, self._told_known):
                 self.replies.refuse(arguments[1], SHUT_DOWN)
 
     # Snapshots
@@ -545,6 +553,7 @@ class Shell:
         """Do what a leader has decided, now that it is committed."""
         self.levels.applied(entry)
         self.consensus.activated(self.levels.active)
+        self.incarnations.applied(entry, self.consensus.configurations)
 
     def _fetch(self, first: int, last: int) -> list[Entry] | Deferred[list[Entry]]:
         """Return entries from memory, or else as many as one read brings."""
