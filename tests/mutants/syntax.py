@@ -227,14 +227,26 @@ class Piece:
         return cls(before, after, of_expression, gaps | filled)
 
     def unknown(self, module: Module) -> list[str]:
-        """Return the names that only *new* has, and that nothing here gives a value."""
-        given = {node.id for each in self.old for node in _names(each)}
-        for each in (ast.Module(self.old, []), ast.Module(self.new, [])):
-            for scope in ast.walk(each):
-                if isinstance(scope, (*_SCOPES, ast.Module)):
-                    given |= _bound(scope)
-        used = {node.id for each in self.new for node in _names(each)}
-        return sorted(name for name in used - given if not module.knows(name))
+        """Return the names that only *new* has, and that nothing gives a value.
+
+        Nor may it give one to a name that neither *old* has nor itself reads: the code
+        around it may call that otherwise, and would never see the value.
+        """
+        old, new = ast.Module(self.old, []), ast.Module(self.new, [])
+        known = {node.id for node in _names(old)} | _bound_anywhere(old)
+        stored = {n.id for n in _names(new) if isinstance(n.ctx, ast.Store)}
+        read = {n.id for n in _names(new) if not isinstance(n.ctx, ast.Store)}
+        unread = stored - read - known
+        unbound = read - known - _bound_anywhere(new)
+        return sorted(unread | {name for name in unbound if not module.knows(name)})
+
+
+def _bound_anywhere(tree: ast.Module) -> set[str]:
+    """Return the names that are bound in a tree, at whatever depth."""
+    scopes = (
+        node for node in ast.walk(tree) if isinstance(node, (*_SCOPES, ast.Module))
+    )
+    return {name for scope in scopes for name in _bound(scope)}
 
 
 def _names(node: ast.AST) -> Iterator[ast.Name]:

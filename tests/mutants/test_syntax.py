@@ -271,6 +271,17 @@ class Replacing(SynchronousTestCase):
         self.planted(code, "x.sent < 3", "len([y for y in range(x.sent)])")
         self.planted(code, "x.sent < 3", "max(x.sent, 3, key=lambda z: z)")
 
+    def test_value_that_nothing_reads_is_refused(self) -> None:
+        """The code may call that variable otherwise, and the bug would be none."""
+        code = "def f(self):\n    answer = self.ask()\n    return answer"
+
+        with self.assertRaisesRegex(Unplantable, "reply is neither in"):
+            self.planted(code, "answer = self.ask()", "reply = None")
+        self.planted(code, "reply = self.ask()", "reply = None")
+        self.planted(
+            code, "reply = self.ask()", "now = self.now\nreply = self.ask(now)"
+        )
+
     def test_more_gaps_than_there_were_are_refused(self) -> None:
         """Nothing is known that they could stand for."""
         with self.assertRaisesRegex(Unplantable, "more `...`"):
