@@ -264,20 +264,10 @@ MUTANTS = (
         caught_by="tests.core.test_leader.Lease.test_lease_counts_from_when_the_request_was_sent",
     ),
     Mutant(
-        name="a lease counts from the answer",
+        name="a lease counts from later than the request",
         at="Leader._heartbeat_answered",
-        old=(
-            "progress.contact = max(...)\n"
-            "if answer.success:\n"
-            "    ...\n"
-            "    self._settle_verifications()"
-        ),
-        new=(
-            "progress.contact = self.consensus.now\n"
-            "if answer.success:\n"
-            "    ...\n"
-            "    self._settle_verifications()"
-        ),
+        old="max(progress.contact, request.sent)",
+        new="max(progress.contact, request.sent + 2)",
         caught_by="tests.core.test_leader.Lease.test_lease_counts_from_when_the_request_was_sent",
     ),
     Mutant(
