@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from txraft.cli.exits import Exit
+from txraft.cli.output import printable
 from txraft.cli.running import Job, online
 from txraft.client import KeyValue, Operation
 
@@ -108,7 +109,7 @@ async def list_keys(
     if job.output.as_json:
         job.output.json(keys)
     for key in keys:
-        job.output.line(key)
+        job.output.key(key)
 
 
 @kv.command("watch")
@@ -147,7 +148,7 @@ async def export(job: Job, prefix: str) -> None:
         }
         for record in records
     ]
-    click.echo(json.dumps(exported, ensure_ascii=False, indent="\t"))
+    job.output.document(exported, "\t")
 
 
 @kv.command("import")
@@ -274,11 +275,12 @@ def _show_state(job: Job, state: KeyValue | list[KeyValue] | None) -> None:
             if isinstance(state, list)
             else state and as_json(state)
         )
-        click.echo(json.dumps(shaped, ensure_ascii=False))
+        job.output.document(shaped)
     elif isinstance(state, list):
         job.output.line(f"-- {len(state)} keys")
         for record in state:
-            job.output.line(f"{record.key}\t{record.value.decode('utf-8', 'replace')}")
+            key = printable(record.key, "") if job.output.is_terminal else record.key
+            job.output.line(f"{key}\t{record.value.decode('utf-8', 'replace')}")
     elif state is None:
         job.output.line("-- absent")
     else:

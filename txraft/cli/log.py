@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -61,7 +60,7 @@ def dump(output: Output, data_dir: Path, first: int | None, last: int | None) ->
         begin, end = max(first or low, low), min(last or high, high)
         for entry in _entries(stores, begin, end) if low else ():
             if output.as_json:
-                click.echo(json.dumps(as_json(entry), ensure_ascii=False))
+                output.document(as_json(entry))
             else:
                 output.line(as_line(entry))
 

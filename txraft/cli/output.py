@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,10 @@ from typing import Any
 import click
 
 GAP = "  "
+_LAYOUT = "\n\t"
+_DIRECTIONS = frozenset(
+    map(chr, (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
+)
 
 
 class Output:
@@ -27,20 +32,30 @@ class Output:
     def json(self, value: object) -> None:
         """Write *value* as one line of JSON, indented on a terminal."""
         indent = 2 if self.is_terminal else None
-        click.echo(json.dumps(value, ensure_ascii=False, indent=indent))
+        self.document(value, indent)
+
+    def document(self, value: object, indent: int | str | None = None) -> None:
+        """Write *value* as JSON, indented as asked for."""
+        text = json.dumps(value, ensure_ascii=False, indent=indent)
+        click.echo(printable(text) if self.is_terminal else text)
 
     def line(self, text: str = "") -> None:
         """Write a line for people; in JSON there are none."""
         if not self.as_json:
-            click.echo(text)
+            click.echo(printable(text) if self.is_terminal else text)
+
+    def key(self, key: str) -> None:
+        """Write a line that is nothing but *key*, on a terminal never as two lines."""
+        self.line(printable(key, "") if self.is_terminal else key)
 
     def value(self, value: bytes) -> None:
-        """Write bytes as they are; on a terminal the line is ended."""
-        stream = sys.stdout.buffer
-        stream.write(value)
-        if self.is_terminal and not value.endswith(b"\n"):
-            stream.write(b"\n")
-        stream.flush()
+        """Write bytes as they are; on a terminal as text, and the line is ended."""
+        if self.is_terminal:
+            text = value.decode("utf-8", "backslashreplace")
+            click.echo(printable(text), nl=not text.endswith("\n"))
+            return
+        sys.stdout.buffer.write(value)
+        sys.stdout.buffer.flush()
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Write *rows* in columns; nothing in JSON."""
@@ -49,7 +64,7 @@ class Output:
 
     def problem(self, text: str) -> None:
         """Write to standard error, where no machine takes it for the result."""
-        click.echo(text, err=True)
+        click.echo(printable(text), err=True)
 
     @contextmanager
     def progress(self, label: str, total: int) -> Iterator[Any]:
@@ -61,6 +76,34 @@ class Output:
             hidden=self.as_json or not sys.stderr.isatty(),
         ) as bar:
             yield bar
+
+
+def printable(text: str, layout: str = _LAYOUT) -> str:
+    """Show what a terminal would obey: `\\u001b` instead of the character itself.
+
+    Keys, values and what nodes answer come from anybody who may write to the store. A
+    terminal takes some characters for commands: to move, to set its title, to write
+    from right to left. *layout* are control characters that stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        _escaped(c) if _is_obeyed(c) and c not in layout else c for c in text
+    )
+
+
+def _is_obeyed(character: str) -> bool:
+    """Tell control characters, marks of direction and separators of lines."""
+    category = unicodedata.category(character)
+    return category in ("Cc", "Cs", "Zl", "Zp") or character in _DIRECTIONS
+
+
+def _escaped(character: str) -> str:
+    # As JSON writes them, so that a document on a terminal can still be read back.
+    return "".join(
+        f"\\u{unit:04x}"
+        for unit in memoryview(character.encode("utf-16-le", "surrogatepass")).cast("H")
+    )
 
 
 def table_lines(
@@ -101,4 +144,4 @@ def _text(cell: object) -> str:
         return "-"
     if isinstance(cell, bool):
         return "yes" if cell else "no"
-    return str(cell)
+    return printable(str(cell), "")
