@@ -44,6 +44,7 @@ class Defaults(SettingsTestCase):
                     advertise="http://127.0.0.1:8500",
                     tls=None,
                     tokens=None,
+                    open_probes=True,
                     insecure=False,
                 ),
                 raft=Config(max_append_entries=1024),

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from txraft.credentials import files_of
 from txraft.errors import ConfigError
-from txraft.http.auth import Access, Accounts, Everybody, ThisMachine
+from txraft.http.auth import Access, Accounts, Everybody, OpenProbes, ThisMachine
 from txraft.http.tls import HTTPTLS
 from txraft.settings import Settings
 from txraft.transport.identity import PeerNames
@@ -28,9 +28,11 @@ class Keyring:
         self.http: HTTPTLS | None = None
         self.accounts: Accounts | None = None
         self._unknown: Access = Everybody()
+        self._open_probes = False
         http = settings.http
         if http is None:
             return
+        self._open_probes = http.open_probes
         if not http.insecure:
             self._unknown = ThisMachine(urlsplit(http.advertise).hostname or "")
         if http.tls is not None:
@@ -43,7 +45,8 @@ class Keyring:
     @property
     def access(self) -> Access:
         """Who may do what over HTTP."""
-        return self.accounts or self._unknown
+        access = self.accounts or self._unknown
+        return OpenProbes(access) if self._open_probes else access
 
     @property
     def warnings(self) -> list[str]:

@@ -99,6 +99,11 @@ class HTTPSettings:
         "for its owner alone. With it, or with `http.tls.ca`, every request must "
         "show who it is from.",
     )
+    open_probes: bool = _setting(
+        "true",
+        "Whether ``/livez`` and ``/readyz`` answer everybody. ``false`` has them ask "
+        "for who it is as everything else does.",
+    )
     insecure: bool = _setting(
         "false",
         "Whether HTTP may listen beyond loopback without TLS and authentication: "
@@ -338,6 +343,7 @@ def _http(http: Section, base: str) -> HTTPSettings | None:
         ),
         tls=tls,
         tokens=tokens,
+        open_probes=http.read("open_probes", True, boolean),
         insecure=insecure,
     )
 

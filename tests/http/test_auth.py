@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.test.requesthelper import DummyRequest
 
 from txraft.http.answers import Refusal
-from txraft.http.auth import ThisMachine
+from txraft.http.auth import Access, Accounts, OpenProbes, ThisMachine
 from txraft.http.roles import Role
 
 
@@ -47,3 +47,36 @@ class Hosts(SynchronousTestCase):
             refusal = self.assertRaises(Refusal, self.role, host)
             self.assertEqual(refusal.answer.status, 403)
             self.assertIn(b"names another machine", refusal.answer.body)
+
+
+class Probes(SynchronousTestCase):
+    """Who watches a node has no token to show."""
+
+    def role(self, access: Access, method: bytes, uri: bytes) -> Role | None:
+        request = DummyRequest([b""])
+        request.method, request.uri = method, uri
+        request.requestHeaders.addRawHeader(b"Host", b"elsewhere.test")
+        try:
+            return access.role_of(request)  # type: ignore[arg-type]
+        except Refusal:
+            return None
+
+    def test_open(self) -> None:
+        """Both probes answer a stranger, with a query too; nothing else does."""
+        for inner in (ThisMachine("n1.test"), Accounts(None, {})):
+            access = OpenProbes(inner)
+            for uri in (b"/livez", b"/readyz", b"/readyz?verbose"):
+                self.assertIs(self.role(access, b"GET", uri), Role.READ, uri)
+            for method, uri in (
+                (b"PUT", b"/livez"),
+                (b"GET", b"/livez/"),
+                (b"GET", b"/v1/kv/livez"),
+                (b"GET", b"/v1/kv/a?x=/livez"),
+                (b"GET", b"//livez"),
+            ):
+                self.assertIsNone(self.role(access, method, uri), uri)
+
+    def test_closed(self) -> None:
+        """Without it a probe is asked who it is, as everything else."""
+        for uri in (b"/livez", b"/readyz"):
+            self.assertIsNone(self.role(Accounts(None, {}), b"GET", uri))

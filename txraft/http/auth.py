@@ -20,7 +20,7 @@ from twisted.web.http import Request
 from txraft.errors import ConfigError
 from txraft.http.answers import Refusal
 from txraft.http.calls import Call, parse_parameters
-from txraft.http.roles import NODE, ROLES, Role, needed_role
+from txraft.http.roles import NODE, PROBES, ROLES, Role, needed_role
 from txraft.transport.identity import is_ip_address, names_of
 
 MAX_TOKENS_FILE_BYTES = 1 << 20
@@ -73,6 +73,24 @@ class ThisMachine:
             "Permission denied: the header Host names another machine. Use 127.0.0.1 "
             "or localhost, or have the node ask for tokens.",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class OpenProbes:
+    """Lets everybody probe, and *access* decide about everything else.
+
+    What restarts a node or sends it clients has no token to show. A probe is told in
+    one word whether the process lives and whether it knows a leader.
+    """
+
+    access: Access
+
+    def role_of(self, request: Request) -> Role:
+        """Return the least role for a probe. Raises: Refusal, for other strangers."""
+        is_read = request.method in (b"GET", b"HEAD")
+        if is_read and request.uri.partition(b"?")[0] in PROBES:
+            return Role.READ
+        return self.access.role_of(request)
 
 
 @dataclass(slots=True)

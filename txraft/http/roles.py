@@ -9,6 +9,9 @@ from enum import IntEnum
 
 OPERATOR_PREFIXES = (b"/v1/operator/", b"/v1/snapshot")
 
+PROBES = (b"/livez", b"/readyz")
+"""What asks only whether the process answers, and whether it knows a leader."""
+
 
 class Role(IntEnum):
     """How far a client is trusted."""
