@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants import consensus, log, outside, roles, shell, storage
+from tests.mutants import application, consensus, log, outside, roles, shell, storage
 from tests.mutants.mutant import ROOT, Mutant
 from tests.mutants.syntax import Package
 
@@ -12,6 +12,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *log.MUTANTS,
     *storage.MUTANTS,
     *shell.MUTANTS,
+    *application.MUTANTS,
     *outside.MUTANTS,
 )
 

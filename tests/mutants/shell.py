@@ -106,7 +106,7 @@ MUTANTS = (
     Mutant(
         name="shutdown leaves commands pending",
         at="Shell.stop",
-        old="self.pending.fail_appended_after(0, unknown)",
+        old="then.callback(self.pending.fail_appended_after, 0, unknown)",
         new="",
         caught_by="tests.node.test_raft_disk.FailingDisk.test_failed_write_stops_the_node_and_says_why",
     ),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -10,8 +11,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.core.entry import Entry, LogType
-from txraft.errors import ApplicationError, LogNotFound
-from txraft.node.applier import FSM_FAILED, LOG_UNREADABLE, Applier
+from txraft.errors import ApplicationError, ContractBroken, LogNotFound
+from txraft.node.applier import FSM_FAILED, HALF_APPLIED, LOG_UNREADABLE, Applier
 
 SLICE = 0.005
 
@@ -42,6 +43,17 @@ class BatchFSM(ScriptedFSM):
         return [self.apply(log) for log in logs] + self.extra
 
 
+class ResultFSM(ScriptedFSM):
+    """Answers every batch with *result*."""
+
+    def __init__(self, result: object) -> None:
+        super().__init__()
+        self.result = result
+
+    def apply_batch(self, logs: Sequence[Entry]) -> object:
+        return self.result
+
+
 class EarlyFSM(ScriptedFSM):
     """Takes batches, and ends each with the first Deferred of *deferreds*."""
 
@@ -58,6 +70,15 @@ class EarlyFSM(ScriptedFSM):
                 self.applied.append(log.index)
                 break
         return answers
+
+
+def raising(error: type[BaseException]) -> Callable[[], object]:
+    """Make an answer that raises *error*."""
+
+    def answer() -> object:
+        raise error
+
+    return answer
 
 
 class ApplierCase(SynchronousTestCase):
@@ -150,8 +171,106 @@ class Order(ApplierCase):
 
             self.assertEqual(self.fsm.applied, [1, 2])
             [(reason, failure)] = self.failed
-            self.assertEqual(reason, FSM_FAILED)
+            where = "entry 2 (term 1, COMMAND, 0 bytes)"
+            self.assertEqual(reason, FSM_FAILED.format(where=where))
             failure.trap(ZeroDivisionError)
+
+    def test_what_is_no_exception_is_the_end_too(self) -> None:
+        """SystemExit and its like leave half a command done, as any other."""
+        for error in (SystemExit, KeyboardInterrupt, GeneratorExit):
+            self.build()
+            self.fsm.answers = {2: raising(error)}
+
+            self.applier.advance(4)
+            self.clock.advance(1)
+
+            self.assertEqual(self.fsm.applied, [1, 2])
+            [(_, failure)] = self.failed
+            failure.trap(error)
+            self.assertFalse(self.applier._applying)
+
+    def test_invariant_that_breaks_while_an_entry_is_settled(self) -> None:
+        """Nobody knows what is half done: it is the end, whoever called."""
+
+        def settle(entries: Sequence[Entry], responses: Sequence[object]) -> None:
+            raise AssertionError("no")
+
+        self.build()
+        self.applier._settled = settle
+
+        self.applier.advance(4)
+
+        self.assertEqual([reason for reason, _ in self.failed], [HALF_APPLIED])
+
+    def test_coroutine_is_awaited(self) -> None:
+        """`async def apply`: its result is the response, and the next entry waits."""
+        self.build()
+        step: Deferred[str] = Deferred()
+
+        async def later() -> object:
+            self.fsm.applied.append(-2)
+            return await step
+
+        async def refusing() -> object:
+            raise refusal
+
+        refusal = ApplicationError("no")
+        self.fsm.answers = {2: later, 3: refusing}
+
+        self.applier.advance(4)
+        self.assertEqual(self.fsm.applied, [1, 2, -2])
+        step.callback("done")
+
+        self.assertEqual(self.fsm.applied, [1, 2, -2, 3, 4])
+        self.assertEqual(self.settled, [(1, 1), (2, "done"), (3, refusal), (4, 4)])
+
+    def test_coroutine_that_fails(self) -> None:
+        """It is as if `apply` had raised, with SystemExit too."""
+
+        async def dividing() -> object:
+            return 1 / 0
+
+        async def exiting() -> object:
+            raise SystemExit(1)
+
+        for answer in (dividing, exiting):
+            self.build()
+            self.fsm.answers = {2: answer}
+            self.applier.advance(4)
+            self.assertEqual(self.fsm.applied, [1, 2])
+            self.assertEqual(len(self.failed), 1)
+
+    def test_future_is_awaited(self) -> None:
+        """One of asyncio, as with Twisted's reactor for it."""
+        loop = asyncio.new_event_loop()
+        self.addCleanup(loop.close)
+        future: asyncio.Future[str] = loop.create_future()
+        self.build()
+        self.fsm.answers = {2: lambda: future}
+
+        self.applier.advance(4)
+        self.assertEqual(self.fsm.applied, [1, 2])
+        future.set_result("done")
+        loop.run_until_complete(asyncio.sleep(0))
+
+        self.assertEqual(self.settled[1], (2, "done"))
+        self.assertEqual(self.fsm.applied, [1, 2, 3, 4])
+
+    def test_generator_has_done_nothing(self) -> None:
+        """A forgotten `inlineCallbacks` is no response."""
+
+        def generating() -> Iterator[object]:
+            yield 1
+
+        self.build()
+        self.fsm.answers = {2: generating}
+
+        self.applier.advance(4)
+
+        [(_, failure)] = self.failed
+        failure.trap(ContractBroken)
+        self.assertIn("ScriptedFSM.apply returned a generator", str(failure.value))
+        self.assertEqual(self.settled, [(1, 1)])
 
     def test_deferred_response_holds_up_the_next_entry(self) -> None:
         """Order is kept: the next entry is applied when the response is there."""
@@ -319,8 +438,81 @@ class Batches(ApplierCase):
 
         self.applier.advance(3)
 
-        self.assertEqual([reason for reason, _ in self.failed], [FSM_FAILED])
+        where = "one of the entries 1 to 3 (terms 1 to 1, COMMAND, 0 bytes together)"
+        [(reason, failure)] = self.failed
+        self.assertEqual(reason, FSM_FAILED.format(where=where))
+        self.assertEqual(
+            str(failure.value),
+            "BatchFSM.apply_batch returned 4 responses to 3 commands",
+        )
         self.assertEqual(self.settled, [])
+
+    def test_what_is_no_sequence_is_the_end(self) -> None:
+        """Nor is half of one that is to come."""
+
+        async def one() -> object:
+            return 1
+
+        for result in (
+            None,
+            iter([1, 2, 3]),
+            {1: 1},
+            [1, one(), 3],
+            [1, Deferred(), 3],
+        ):
+            fsm = ResultFSM(result)
+            self.build(fsm)
+
+            self.applier.advance(3)
+
+            [(_, failure)] = self.failed
+            failure.trap(ContractBroken)
+            self.assertIn("ResultFSM.apply_batch returned", str(failure.value))
+            self.assertEqual(self.settled, [])
+        self.assertEqual(self.flushWarnings(), [])
+
+    def test_batch_that_is_awaited(self) -> None:
+        """All responses come later, and what follows waits for them."""
+        whole: Deferred[object] = Deferred()
+
+        async def batch() -> object:
+            return await whole
+
+        self.build(ResultFSM(batch()), commands=5)
+        self.log[3].type = LogType.BARRIER
+
+        self.applier.advance(4)
+        self.assertEqual(self.settled, [])
+        whole.callback([1, 2, 3])
+
+        self.assertEqual([index for index, _ in self.settled], [1, 2, 3, 4])
+
+    def test_batch_that_is_awaited_in_vain(self) -> None:
+        """One that fails, or gives what is not one response each, is the end."""
+        for outcome in (fail(ZeroDivisionError()), succeed(None), succeed([1, 2])):
+            self.build(ResultFSM(outcome))
+
+            self.applier.advance(3)
+
+            self.assertEqual(len(self.failed), 1)
+            self.assertEqual(self.settled, [])
+
+    def test_coroutine_ends_a_batch_early(self) -> None:
+        """As a Deferred does."""
+        step: Deferred[object] = Deferred()
+
+        async def later() -> object:
+            return await step
+
+        self.build(ResultFSM([1, later()]), commands=3)
+
+        self.applier.advance(3)
+        self.assertEqual(self.settled, [(1, 1)])
+        assert isinstance(self.fsm, ResultFSM)
+        self.fsm.result = [3]
+        step.callback(2)
+
+        self.assertEqual(self.settled, [(1, 1), (2, 2), (3, 3)])
 
 
 class Pausing(ApplierCase):

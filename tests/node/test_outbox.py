@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.core.entry import Entry, LogType
@@ -21,6 +23,7 @@ from txraft.errors import (
     CallTimedOut,
     ConnectionClosedByPeer,
     ConnectionFailed,
+    ContractBroken,
     LogNotFound,
     PipelineReplicationNotSupported,
     PipelineShutdown,
@@ -115,11 +118,54 @@ class OutboxCase(SynchronousTestCase):
     def leads(self, term: int) -> bool:
         return self.leading
 
+    def stop_because(self, reason: str, failure: Failure) -> None:
+        self.fates.append(("stopped", HEARTBEAT))
+
     def pipeline(self) -> HeldPipeline:
         """Open the pipeline that was asked for last."""
         pipeline = HeldPipeline()
         self.transport.openings[-1].callback(pipeline)
         return pipeline
+
+
+class StrangeTransports(OutboxCase):
+    def test_call_that_raises_or_gives_nothing_to_wait_for(self) -> None:
+        """The request is lost and the error told once; the node goes on."""
+
+        def raising(target: str, request: Any) -> Deferred[Any]:
+            raise KeyError(target)
+
+        for call, error in ((raising, KeyError), (lambda *_: None, ContractBroken)):
+            self.setUp()
+            for _ in range(2):
+                self.transport.request_vote = call  # type: ignore[method-assign]
+                self.outbox.send("b", VOTE)
+
+            self.assertEqual(self.fates, [("lost", VOTE)] * 2)
+            self.assertEqual(len(self.flushLoggedErrors(error)), 1)
+
+    def test_coroutine(self) -> None:
+        """An `async def` of a transport is awaited."""
+
+        async def answering(target: str, request: Any) -> object:
+            return ANSWER
+
+        self.transport.request_vote = answering  # type: ignore[method-assign,assignment]
+        self.outbox.send("b", VOTE)
+
+        self.assertEqual(self.fates, [("answered", VOTE)])
+
+    def test_what_is_no_exception(self) -> None:
+        """It stops the node, but for a future of asyncio that was cancelled."""
+        for error, fates in (
+            (SystemExit(1), ["stopped", "lost"]),
+            (asyncio.CancelledError(), ["lost"]),
+        ):
+            self.setUp()
+            self.outbox.send("b", VOTE)
+            self.transport.calls[0][2].errback(Failure(error))
+            self.assertEqual([fate for fate, _ in self.fates], fates)
+        self.flushLoggedErrors()
 
 
 class Calls(OutboxCase):

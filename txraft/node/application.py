@@ -13,11 +13,12 @@ of it (docs/embedding.rst, "What is called, and where"):
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from inspect import isasyncgen, iscoroutine, isgenerator
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, BinaryIO
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 
 from txraft.errors import ContractBroken
@@ -31,9 +32,27 @@ ON_A_THREAD = (
 AT_ONCE = "its result is needed at once, and nothing awaits it"
 
 
+FINISHED: set[type] = {type(None)}
+"""Types that no unfinished work has, as far as they were met; for speed.
+
+The look-up costs a tenth of what it saves. It stays small, as types may be made at
+any rate.
+"""
+
+MOST_TYPES = 256
+"""How many types are remembered as FINISHED."""
+
+
 def is_unfinished(result: object) -> bool:
     """Tell whether *result* stands for work that has not ended, or not even begun."""
-    return isinstance(result, Awaitable) or isgenerator(result) or isasyncgen(result)
+    kind = type(result)
+    if kind in FINISHED:
+        return False
+    if issubclass(kind, (Awaitable, GeneratorType, AsyncGeneratorType)):
+        return True
+    if len(FINISHED) < MOST_TYPES:
+        FINISHED.add(kind)
+    return False
 
 
 def awaited(result: object, what: str) -> Deferred[Any]:
@@ -60,6 +79,49 @@ async def _outcome(result: Awaitable[Any]) -> Any:
     return await result
 
 
+def last_awaited(
+    responses: Sequence[object], commands: int, what: str
+) -> Deferred[Any] | None:
+    """Return the outcome of the last one of *responses*, if it is unfinished.
+
+    Raises: ContractBroken, if *what* returned no sequence, if another one than the last
+        is unfinished, or if there are not as many as *commands* otherwise.
+    """
+    if not isinstance(responses, Sequence):
+        raise ContractBroken(f"{what} returned {_kind(responses)}, not a sequence")
+    if FINISHED.issuperset(map(type, responses)) and len(responses) == commands:
+        return None
+    *others, last = responses or (None,)
+    if any(map(is_unfinished, others)):
+        _close_all(responses)
+        raise ContractBroken(
+            f"{what} returned a response that is unfinished among others; only the "
+            "last one may be: return early, and the rest is given again"
+        )
+    if is_unfinished(last) and len(responses) <= commands:
+        return awaited(last, what)
+    if len(responses) != commands:
+        _close_all(responses)
+        raise ContractBroken(
+            f"{what} returned {len(responses)} responses to {commands} commands"
+        )
+    return None
+
+
+def all_finished(result: object, commands: int, what: str) -> Sequence[object]:
+    """Return the responses that *what* was awaited for.
+
+    Raises: ContractBroken, as `last_awaited`, and if any is unfinished.
+    """
+    if not isinstance(result, Sequence):
+        raise ContractBroken(f"{what} gave {_kind(result)}, not a sequence")
+    if any(map(is_unfinished, result)):
+        _close_all(result)
+        raise ContractBroken(f"{what} was awaited, and gave what is unfinished again")
+    last_awaited(result, commands, what)
+    return result
+
+
 def refuse_unfinished(result: object, what: str, why: str) -> None:
     """Refuse the *result* of *what* if it is unfinished, because of *why*.
 
@@ -68,6 +130,24 @@ def refuse_unfinished(result: object, what: str, why: str) -> None:
     if result is not None and is_unfinished(result):
         _close(result)
         raise ContractBroken(f"{what} returned {_kind(result)}: {why}")
+
+
+def answer_of(call: Callable[..., object], *arguments: object) -> Deferred[Any]:
+    """Make a *call* of a transport, and return a Deferred of its answer.
+
+    It never raises: the Deferred fails instead, with ContractBroken if there is nothing
+    to wait for.
+    """
+    try:
+        result = call(*arguments)
+        if isinstance(result, Deferred):
+            return result
+        what = f"{_name(getattr(call, '__self__', call))}.{call.__name__}"
+        if is_unfinished(result):
+            return awaited(result, what)
+        raise ContractBroken(f"{what} returned {_kind(result)}, not a Deferred")
+    except BaseException:
+        return fail()
 
 
 def capture(fsm: FSM) -> FSMSnapshot:
@@ -122,6 +202,11 @@ def restore(fsm: FSM, source: BinaryIO) -> None:
     """
     result: object = fsm.restore(source)  # type: ignore[func-returns-value]
     refuse_unfinished(result, f"{_name(fsm)}.restore", ON_A_THREAD)
+
+
+def _close_all(results: Iterable[object]) -> None:
+    for result in results:
+        _close(result)
 
 
 def _close(result: object) -> None:

@@ -1,12 +1,14 @@
 """Feeds committed entries to the FSM: in order, in short slices, one at a time.
 
-Between slices the reactor has its turn, so heartbeats live. A response may be a
-Deferred; the next entry waits for it.
+Between slices the reactor has its turn, so heartbeats live. A response may be anything
+that can be awaited, a Deferred or a coroutine; the next entry waits for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -15,6 +17,13 @@ from twisted.python.failure import Failure
 from txraft.core.entry import Entry, LogType
 from txraft.errors import ApplicationError
 from txraft.interfaces import FSM, BatchingFSM
+from txraft.node.application import (
+    FINISHED,
+    all_finished,
+    awaited,
+    is_unfinished,
+    last_awaited,
+)
 
 LARGEST_SLICE_ENTRIES = 256
 """Entries fetched at once, and the most that a batch of an FSM holds."""
@@ -22,7 +31,10 @@ LARGEST_SLICE_ENTRIES = 256
 FIRST_BATCH_ENTRIES = 16
 """What the first batch of an FSM holds, before it is known how long one takes."""
 
-FSM_FAILED = "the state machine failed, so this replica may differ from its peers"
+FSM_FAILED = (
+    "the state machine failed at {where}, so this replica may differ from its peers"
+)
+HALF_APPLIED = "entries were applied only in part"
 LOG_UNREADABLE = "committed entries cannot be read back from the log"
 
 Fetch = Callable[[int, int], list[Entry] | Deferred[list[Entry]]]
@@ -69,6 +81,8 @@ class Applier:
         self._waiting: list[tuple[int, Callable[[int], None]]] = []
         self.applied_index = applied_index
         self.last_command_index = 0
+        self._name = f"{type(fsm).__name__}.apply"
+        self._name_of_batch = f"{self._name}_batch"
         self._batching_fsm = fsm if isinstance(fsm, BatchingFSM) else None
         batching = self._batching_fsm is not None
         self._batch_entries = FIRST_BATCH_ENTRIES if batching else LARGEST_SLICE_ENTRIES
@@ -160,8 +174,14 @@ class Applier:
     def _apply(self, entries: Sequence[Entry]) -> bool:
         """Apply *entries*; tell whether to go on at once."""
         self._applying = True
-        go_on = self._apply_runs(entries)
-        self._applying = False
+        try:
+            go_on = self._apply_runs(entries)
+        except BaseException:
+            # A signal, or an invariant; the state machine's own are named below.
+            self._fail(HALF_APPLIED, Failure())
+            go_on = False
+        finally:
+            self._applying = False
         if self._waiting:
             self._tell_waiting()
         return go_on
@@ -184,7 +204,7 @@ class Applier:
                 if entry.data and entry.type is LogType.NOOP:
                     try:
                         self._decided(entry)
-                    except Exception:
+                    except BaseException:
                         self._fail(f"entry {entry.index} cannot be applied", Failure())
                         return False
                 self._settle(entry, None)
@@ -199,20 +219,29 @@ class Applier:
         while first < end:
             batch = entries[first:end]
             began = self._clock.seconds()
+            whole = last = None
             try:
                 responses = fsm.apply_batch(batch)
-                waits = _last_waits(responses, len(batch))
-            except Exception:
-                self._fail(FSM_FAILED, Failure())
+                if type(responses) is not list and is_unfinished(responses):
+                    whole = awaited(responses, self._name_of_batch)
+                else:
+                    last = last_awaited(responses, len(batch), self._name_of_batch)
+            except BaseException:
+                self._fail_at(batch, Failure())
                 return False
             self._fit_batches(self._clock.seconds() - began)
-            first += len(responses)
-            self._settle_batch(batch, responses[:-1] if waits else responses)
-            if waits:
-                waiting = responses[-1]
-                assert isinstance(waiting, Deferred), "the last one waits"
-                if not self._await(waiting, entries[first - 1], entries[first:]):
-                    return False
+            if whole is not None:
+                first = end
+                waiting, accept = whole, partial(self._accept_batch, batch)
+            elif last is not None:
+                first += len(responses)
+                self._settle_batch(batch, responses[:-1])
+                waiting, accept = last, partial(self._accept, entries[first - 1])
+            else:
+                self._settle_batch(batch, responses)
+                break
+            if not self._await(waiting, accept, entries[first:]):
+                return False
         return not self._ends_slice()
 
     def _fit_batches(self, took: float) -> None:
@@ -223,20 +252,25 @@ class Applier:
             self._batch_entries = min(LARGEST_SLICE_ENTRIES, self._batch_entries * 2)
 
     def _apply_each(self, entries: Sequence[Entry], first: int, end: int) -> bool:
+        apply = self._fsm.apply
         for position in range(first, end):
             entry = entries[position]
             try:
-                response = self._fsm.apply(entry)
+                response = apply(entry)
+                # One look-up for nearly all responses; this is done for each command.
+                is_there = type(response) in FINISHED or not is_unfinished(response)
+                waiting = None if is_there else awaited(response, self._name)
             except ApplicationError as refusal:
-                response = refusal
-            except Exception:
-                self._fail(FSM_FAILED, Failure())
+                response, waiting = refusal, None
+            except BaseException:
+                self._fail_at((entry,), Failure())
                 return False
-            if isinstance(response, Deferred):
-                if not self._await(response, entry, entries[position + 1 :]):
-                    return False
-            else:
+            if waiting is None:
                 self._settle(entry, response)
+            elif not self._await(
+                waiting, partial(self._accept, entry), entries[position + 1 :]
+            ):
+                return False
             if self._ends_slice():
                 return False
         return True
@@ -252,11 +286,15 @@ class Applier:
         return True
 
     def _await(
-        self, response: Deferred[object], entry: Entry, rest: Sequence[Entry]
+        self,
+        response: Deferred[Any],
+        accept: Callable[[object], bool],
+        rest: Sequence[Entry],
     ) -> bool:
-        """Take the response that an FSM gives through a Deferred, now or later.
+        """Have *accept* take what *response* fires with, now or later.
 
-        Returns: whether it was there already. If not, *rest* is applied after it.
+        Returns: whether it was there already, and taken. If it comes later, *rest* is
+            applied after it.
         """
         there: list[object] = []
         waiting = False
@@ -264,25 +302,40 @@ class Applier:
         def fired(result: object) -> None:
             if not waiting:
                 there.append(result)
-            elif self._accept(result, entry):
+            elif accept(result):
                 self._go_on(rest)
 
         response.addBoth(fired)
         if there:
-            return self._accept(there[0], entry)
+            return accept(there[0])
         waiting = self._busy = True
         return False
 
-    def _accept(self, result: object, entry: Entry) -> bool:
-        """Settle *entry* with what its Deferred fired with; tell whether to go on."""
+    def _accept(self, entry: Entry, result: object) -> bool:
+        """Settle *entry* with what its response fired with; tell whether to go on."""
         if self._stopped:
             return False
         if isinstance(result, Failure):
             if not result.check(ApplicationError):
-                self._fail(FSM_FAILED, result)
+                self._fail_at((entry,), result)
                 return False
             result = result.value
         self._settle(entry, result)
+        return True
+
+    def _accept_batch(self, batch: Sequence[Entry], result: object) -> bool:
+        """Settle all of *batch* with the responses that came later."""
+        if self._stopped:
+            return False
+        if isinstance(result, Failure):
+            self._fail_at(batch, result)
+            return False
+        try:
+            responses = all_finished(result, len(batch), self._name_of_batch)
+        except Exception:
+            self._fail_at(batch, Failure())
+            return False
+        self._settle_batch(batch, responses)
         return True
 
     def _settle_batch(
@@ -306,22 +359,27 @@ class Applier:
         for _, call in due:
             call(self.applied_index)
 
+    def _fail_at(self, entries: Sequence[Entry], failure: Failure) -> None:
+        """Stop, as the state machine has failed at one of *entries*."""
+        self._fail(FSM_FAILED.format(where=_named(entries)), failure)
+
     def _fail(self, reason: str, failure: Failure) -> None:
         self._stopped = True
         self._failed(reason, failure)
 
 
-def _last_waits(responses: Sequence[object], commands: int) -> bool:
-    """Tell whether the last of *responses* is a Deferred, and so may come early.
-
-    Raises: ValueError when there are not as many as *commands* otherwise.
-    """
-    count = len(responses)
-    if 0 < count <= commands and isinstance(responses[-1], Deferred):
-        return True
-    if count != commands:
-        raise ValueError(f"{count} responses to {commands} commands")
-    return False
+def _named(entries: Sequence[Entry]) -> str:
+    """Name *entries* so that an operator finds them: index, term, type and size."""
+    first, last = entries[0], entries[-1]
+    size = sum(len(entry.data or b"") for entry in entries)
+    if first is last:
+        return (
+            f"entry {first.index} (term {first.term}, {first.type.name}, {size} bytes)"
+        )
+    return (
+        f"one of the entries {first.index} to {last.index} (terms {first.term} to "
+        f"{last.term}, {first.type.name}, {size} bytes together)"
+    )
 
 
 def _end_of_commands(entries: Sequence[Entry], position: int, most: int) -> int:

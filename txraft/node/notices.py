@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txraft.core.configuration import Configuration, ConfigurationHistory
 from txraft.core.consensus import Consensus
@@ -13,6 +14,7 @@ from txraft.core.follower import Follower
 from txraft.core.leader import Leader, Resignation
 from txraft.errors import RaftShutdown
 from txraft.interfaces import ServerPeerStore, WithMembers
+from txraft.node.application import refuse_unfinished
 from txraft.node.membership import FIRST_VERSION_WITH_IDS
 from txraft.node.observers import LeaderObservation, Observation, Observers
 from txraft.node.state import RaftState
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from txraft.node.parts import Parts
     from txraft.node.raft import Raft
     from txraft.node.shell import Shell
+
+
+USE_LEADER_CH = "it is not waited for; use `Raft.leader_ch` instead, whose callback is"
 
 
 class Notices:
@@ -139,9 +144,11 @@ class Notices:
         if notify is None:
             return
         try:
-            notify(gained)
+            refuse_unfinished(notify(gained), "notify", USE_LEADER_CH)
         except Exception:
             self.log.failure("the function that is notified of leadership raised")
+        except BaseException:
+            self._raft.stop_because("`notify` ended it", Failure())
 
     def _membership_committed(self, shell: Shell) -> None:
         history = shell.consensus.configurations
@@ -178,9 +185,14 @@ class Notices:
         written = shell.writer.when_synced().addCallback(
             lambda _: self._parts.workers.reader.run(write)
         )
-        written.addErrback(
-            lambda f: self.log.failure("the list of peers was not written", failure=f)
-        )
+        written.addErrback(self._not_written)
+
+    def _not_written(self, failure: Failure) -> None:
+        reason = "the list of peers was not written"
+        if failure.check(Exception):
+            self.log.failure(reason, failure=failure)
+        else:
+            self._raft.stop_because(reason, failure)
 
     def _leave_if_removed(self) -> None:
         """Shut down a while after this node's removal has committed.

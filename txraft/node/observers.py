@@ -8,11 +8,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, QueueOverflow
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from txraft.node.application import (
+    AT_ONCE,
+    awaited,
+    is_unfinished,
+    refuse_unfinished,
+)
 from txraft.node.state import RaftState
 
 if TYPE_CHECKING:
@@ -45,7 +52,8 @@ FilterFn = Callable[[Observation], bool]
 class Observer:
     """Calls *callback* with each observation that *filter* lets through.
 
-    A callback that returns a Deferred is busy until it fires. Meanwhile an observer
+    A callback that returns a Deferred, or is a coroutine, is busy until that has ended.
+    Meanwhile an observer
     that is *blocking* keeps what comes, in its order, and at most *max_waiting* of it;
     others drop it. It is never entered twice: what comes while it is on the stack is
     delivered when it returns. The `put` of a `DeferredQueue` of limited size is a
@@ -80,7 +88,7 @@ class Observer:
 
     def observe(self, observation: Observation) -> None:
         """Deliver *observation* if the filter lets it through."""
-        if self._filter is not None and not self._filter(observation):
+        if self._filter is not None and not self._wants(observation):
             return
         if self._callback is None:
             return
@@ -92,11 +100,25 @@ class Observer:
         else:
             self.num_dropped += 1
 
+    def _wants(self, observation: Observation) -> bool:
+        assert self._filter is not None, "there is somebody to ask"
+        try:
+            wanted = self._filter(observation)
+            refuse_unfinished(wanted, "the filter of an observer", AT_ONCE)
+        except Exception:
+            self.num_dropped += 1
+            self.log.failure("the filter of an observer raised")
+            return False
+        except BaseException:
+            _stop(observation, "the filter of an observer")
+            return False
+        return wanted
+
     def _deliver(self, observation: Observation) -> None:
         self._busy = self._entered = True
         done = self._call(observation)
         self._entered = False
-        if not isinstance(done, Deferred):
+        if done is None:
             self._done(None)
             return
         if not self._blocking and not done.called:
@@ -105,17 +127,23 @@ class Observer:
         done.addErrback(lambda f: self.log.failure("an observer failed", failure=f))
         done.addCallback(self._done)
 
-    def _call(self, observation: Observation) -> object:
+    def _call(self, observation: Observation) -> Deferred[Any] | None:
+        """Call, and return what to wait for, if anything."""
         assert self._callback is not None, "there is somebody to deliver to"
         try:
             done = self._callback(observation)
+            waiting = awaited(done, "an observer") if is_unfinished(done) else None
         except Exception as error:
             self.num_dropped += 1
             if not isinstance(error, QueueOverflow):
                 self.log.failure("an observer raised")
             return None
+        except BaseException:
+            self.num_dropped += 1
+            _stop(observation, "an observer")
+            return None
         self.num_observed += 1
-        return done
+        return waiting
 
     def _done(self, _: object) -> None:
         self._busy = False
@@ -171,6 +199,7 @@ class Observers:
     def tell(self, observation: Observation) -> None:
         """Tell every observer; one that raises does not keep it from the others.
 
+        What is no Exception, such as SystemExit, stops the node, and all are told.
         All are told everything in the same order: what comes while one is being told
         waits until the others were.
         """
@@ -178,14 +207,17 @@ class Observers:
         if self._telling:
             return
         self._telling = True
-        while self._untold:
-            self._tell_all(self._untold.popleft())
-        self._telling = False
+        try:
+            while self._untold:
+                self._tell_all(self._untold.popleft())
+        finally:
+            self._telling = False
 
     def _tell_all(self, observation: Observation) -> None:
         for observer in list(self._observers):
-            try:
-                observer.observe(observation)
-            except Exception:
-                observer.num_dropped += 1
-                self.log.failure("the filter of an observer raised")
+            observer.observe(observation)
+
+
+def _stop(observation: Observation, who: str) -> None:
+    """Stop the node that *observation* is of, as *who* raised what is no Exception."""
+    observation.raft.stop_because(f"{who} ended it", Failure())

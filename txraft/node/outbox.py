@@ -6,11 +6,12 @@ as unsupported. Nothing here decides anything about consensus.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, assert_never
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -28,10 +29,13 @@ from txraft.core.ready import Heartbeat, OutgoingRequest, Replicate, SendSnapsho
 from txraft.errors import (
     CallTimedOut,
     ConnectionClosedByPeer,
+    ContractBroken,
     PipelineReplicationNotSupported,
+    RaftError,
     RemoteError,
 )
 from txraft.interfaces import AppendPipeline, Transport
+from txraft.node.application import answer_of
 
 UNEXPECTED_COMMAND = "unexpected command"
 """What a peer answers to a request that it knows but does not serve."""
@@ -55,6 +59,9 @@ class Inbox(Protocol):
 
     def leads(self, term: int) -> bool:
         """Tell whether this server leads *term*, still."""
+
+    def stop_because(self, reason: str, failure: Failure) -> None:
+        """Stop the node: it cannot go on."""
 
 
 @dataclass(slots=True)
@@ -126,7 +133,9 @@ class Outbox:
                 wire = AppendEntriesRequest(
                     message.term, self._address, header=self._heartbeat_header
                 )
-                self._call(peer, message, self._transport.append_entries(peer, wire))
+                self._call(
+                    peer, message, answer_of(self._transport.append_entries, peer, wire)
+                )
             case Replicate():
                 self._replicate(peer, message)
             case SendSnapshot():
@@ -140,12 +149,16 @@ class Outbox:
                     message.leadership_transfer,
                     self.header,
                 )
-                self._call(peer, message, self._transport.request_vote(peer, vote))
+                self._call(
+                    peer, message, answer_of(self._transport.request_vote, peer, vote)
+                )
             case RequestPreVoteRequest():
                 self._request_pre_vote(peer, message)
             case TimeoutNowRequest():
                 now = TimeoutNowRequest(self.header)
-                self._call(peer, message, self._transport.timeout_now(peer, now))
+                self._call(
+                    peer, message, answer_of(self._transport.timeout_now, peer, now)
+                )
             case _:
                 assert_never(message)
 
@@ -215,7 +228,9 @@ class Outbox:
             message.last_log_term,
             header,
         )
-        self._call(peer, message, self._transport.request_pre_vote(peer, wire))
+        self._call(
+            peer, message, answer_of(self._transport.request_pre_vote, peer, wire)
+        )
 
     def _call(
         self, peer: str, request: OutgoingRequest, deferred: Deferred[Any]
@@ -244,6 +259,9 @@ class Outbox:
     def _report(self, failure: Failure, peer: str, request: OutgoingRequest) -> None:
         if self._stopped:
             return
+        is_known = failure.check(RaftError, CancelledError)
+        if not is_known or failure.check(ContractBroken):
+            self._broke(failure, peer)
         refused = failure.check(RemoteError) is not None
         if refused and UNEXPECTED_COMMAND in str(failure.value):
             self._inbox.unsupported(peer, request)
@@ -256,6 +274,18 @@ class Outbox:
             # to be sent again unchanged either.
             closed = closed or failure.check(CallTimedOut) is not None
         self._inbox.lost(peer, request, closed)
+
+    def _broke(self, failure: Failure, peer: str) -> None:
+        """Tell of an error that no transport should give, once each time.
+
+        A future of asyncio that was cancelled fails with what is no Exception; that is
+        no more than a call which was given up.
+        """
+        if not failure.check(Exception, asyncio.CancelledError):
+            self._inbox.stop_because(f"the transport to {peer} ended it", failure)
+        elif self._refusals.get(peer) != str(failure.value):
+            self._refusals[peer] = str(failure.value)
+            self.log.failure("a call to {peer} broke", failure=failure, peer=peer)
 
     def _tell_refusal(self, peer: str, reason: str) -> None:
         """Log what a peer answers instead of serving a request, once each time."""
@@ -316,7 +346,9 @@ class Outbox:
         elif pipeline.open is not None:
             self._append(pipeline.open, peer, message, wire)
         elif not pipeline.supported:
-            self._call(peer, message, self._transport.append_entries(peer, wire))
+            self._call(
+                peer, message, answer_of(self._transport.append_entries, peer, wire)
+            )
         else:
             pipeline.waiting.append((message, wire))
 
@@ -350,7 +382,7 @@ class Outbox:
         message: Replicate,
         wire: AppendEntriesRequest,
     ) -> None:
-        pipeline.append_entries(wire).addCallbacks(
+        answer_of(pipeline.append_entries, wire).addCallbacks(
             self._entries_answered,
             self._entries_not_answered,
             callbackArgs=(peer, message),
@@ -377,7 +409,7 @@ class Outbox:
 
     def _open_pipeline(self, peer: str, pipeline: _Pipeline) -> None:
         self._pipelines[peer] = pipeline
-        pipeline.opening = self._transport.append_entries_pipeline(peer)
+        pipeline.opening = answer_of(self._transport.append_entries_pipeline, peer)
         pipeline.opening.addCallbacks(
             self._pipeline_opened,
             self._pipeline_not_opened,
@@ -403,7 +435,9 @@ class Outbox:
         if failure.check(PipelineReplicationNotSupported):
             pipeline.supported = False
             for message, wire in waiting:
-                self._call(peer, message, self._transport.append_entries(peer, wire))
+                self._call(
+                    peer, message, answer_of(self._transport.append_entries, peer, wire)
+                )
             return
         if self._pipelines.get(peer) is pipeline:
             del self._pipelines[peer]

@@ -6,6 +6,7 @@ Source: hashicorp/raft `Raft`; the names are its own, in snake_case.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from random import Random
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -40,6 +41,7 @@ from txraft.interfaces import (
     Transport,
     WithClose,
 )
+from txraft.node.application import answer_of
 from txraft.node.boot import Recovered, Restored, recover, restore_newest
 from txraft.node.captures import discards
 from txraft.node.founding import Founding, stored_founders
@@ -112,6 +114,7 @@ class Raft(Status, Membership, Founding):
         self._notices = Notices(self, self._parts)
         self._started = False
         self._shutdown_error: RaftShutdown | None = None
+        self._start_error: RaftShutdown | None = None
         self._handover: Handover | None = None
         self._stopping: list[Deferred[RaftError | None]] = []
         self._has_stopped = False
@@ -137,8 +140,14 @@ class Raft(Status, Membership, Founding):
         restored = workers.snapshot.run(
             lambda: restore_newest(parts.snapshots, parts.fsm)
         )
-        recovered = restored.addCallback(self._recover)
-        return waiter_for(recovered.addCallback(self._take_part))
+        recovered = restored.addCallback(self._recover).addCallback(self._take_part)
+        return waiter_for(recovered.addErrback(self._not_started))
+
+    def _not_started(self, failure: Failure) -> Failure:
+        """Let nobody wait in vain, now or later."""
+        self._start_error = RaftShutdown(f"it did not start: {_told(failure)}")
+        self._notices.stopped(self._start_error)
+        return failure
 
     def _recover(self, restored: Restored) -> Deferred[Recovered]:
         parts = self._parts
@@ -226,14 +235,20 @@ class Raft(Status, Membership, Founding):
         return error if isinstance(error, NodeFailed) else None
 
     def stop_because(self, reason: str, failure: Failure) -> None:
-        """Stop this node: it cannot go on without a risk to what is committed."""
+        """Stop this node: it cannot go on without a risk to what is committed.
+
+        What is no Exception, such as SystemExit, is raised to the reactor afterwards,
+        where it was going; not here, as half of what is on the stack would not be done.
+        """
         self.log.failure(
             "{node} stops: {reason}",
             failure=failure,
             node=self._parts.address,
             reason=reason,
         )
-        self.stop(NodeFailed(f"{reason}: {failure.getErrorMessage()}"))
+        if not isinstance(failure.value, Exception):
+            self._parts.clock.callLater(0, failure.raiseException)
+        self.stop(NodeFailed(f"{reason}: {_told(failure)}"))
 
     def stop(self, error: RaftShutdown) -> None:
         """Stop for the reason that *error* names; `shutdown` is for users."""
@@ -244,12 +259,16 @@ class Raft(Status, Membership, Founding):
         if self._ticker is not None and self._ticker.running:
             self._ticker.stop()
         shell = self._shell
-        flushed: Deferred[None] = succeed(None)
-        if shell is not None:
-            shell.stop(error, ShutdownWhileCommitting())
-            flushed = shell.writer.finish()
-        self._notices.changed(shell, RaftState.SHUTDOWN, None)
-        self._notices.stopped(error)
+        with ExitStack() as then:  # from last to first, whatever each of them raises
+            then.callback(self._wind_up, shell)
+            then.callback(self._notices.stopped, error)
+            then.callback(self._notices.changed, shell, RaftState.SHUTDOWN, None)
+            if shell is not None:
+                shell.stop(error, ShutdownWhileCommitting())
+
+    def _wind_up(self, shell: Shell | None) -> None:
+        """End what blocks and what is open, once all that was written is durable."""
+        flushed = succeed(None) if shell is None else shell.writer.finish()
         done = flushed.addCallback(lambda _: self._parts.workers.stop())
         done.addCallback(lambda _: self._close_transport())
         done.addErrback(lambda f: self.log.failure("a node did not close", failure=f))
@@ -262,7 +281,9 @@ class Raft(Status, Membership, Founding):
 
     def _close_transport(self) -> Deferred[None]:
         transport = self._parts.transport
-        return transport.close() if isinstance(transport, WithClose) else succeed(None)
+        if isinstance(transport, WithClose):
+            return answer_of(transport.close)
+        return succeed(None)
 
     def _stopped(self) -> None:
         self._has_stopped = True
@@ -325,8 +346,9 @@ class Raft(Status, Membership, Founding):
         return proposal.deferred
 
     def _running(self) -> Shell:
-        if self._shutdown_error is not None:
-            raise self._shutdown_error
+        error = self._shutdown_error or self._start_error
+        if error is not None:
+            raise error
         if self._shell is None:
             raise NotLeader(None)
         return self._shell
@@ -443,9 +465,8 @@ class Raft(Status, Membership, Founding):
         Returns: a Deferred of its address, as soon as one is known. It fails with
             RaftShutdown.
         """
-        if self._shutdown_error is not None:
-            return fail(self._shutdown_error)
-        return self._notices.when_leader()
+        error = self._shutdown_error or self._start_error
+        return self._notices.when_leader() if error is None else fail(error)
 
     def register_observer(self, observer: Observer) -> None:
         """Tell *observer* of changes of role and leader from now on."""
@@ -487,3 +508,11 @@ class Raft(Status, Membership, Founding):
         """Tell of changes of role, leader and membership."""
         assert self._shell is not None, "turns begin when the node takes part"
         self._notices.turned(self._shell)
+
+
+def _told(failure: Failure) -> str:
+    """Say what failed; by its name too, where its words alone may be a mere number."""
+    value, text = failure.value, failure.getErrorMessage()
+    if isinstance(value, (RaftError, OSError)):
+        return text
+    return f"{type(value).__name__}: {text}" if text else type(value).__name__

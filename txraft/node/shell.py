@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -172,7 +173,7 @@ class Shell:
             return
         try:
             function(*arguments)
-        except Exception:
+        except BaseException:
             self._broken()
         else:
             if self.consensus.has_news(peer):
@@ -305,16 +306,23 @@ class Shell:
             if not self._stopped:
                 self._remember(self.consensus.coming)
                 self._act(self.consensus.ready())
-        except Exception:
+        except BaseException:  # half a turn must not be followed by another one
             self._broken()
-        if self._refused:
-            self._settle_refused()
-        self._turning = False
-        if self._scheduled:
-            self._parts.clock.callLater(0, self._turn)
+        finally:
+            if self._refused:
+                self._settle_refused()
+            self._turning = False
+            if self._scheduled:
+                self._parts.clock.callLater(0, self._turn)
 
     def _broken(self) -> None:
-        self._owner.stop_because("an invariant of consensus broke", Failure())
+        failure = Failure()
+        reason = (
+            "an invariant of consensus broke"
+            if failure.check(Exception)
+            else "a turn was interrupted"
+        )
+        self._owner.stop_because(reason, failure)
 
     def _digest(self) -> None:
         inputs, self._inputs = self._inputs, []
@@ -344,8 +352,10 @@ class Shell:
         proposals, late = self.pending.take(self._parts.clock.seconds())
         if late:
             self._refused += [(proposal, EnqueueTimeout()) for proposal in late]
-        self.consensus.propose([proposal.entry for proposal in proposals])
-        self._keep_appended(proposals)
+        try:
+            self.consensus.propose([proposal.entry for proposal in proposals])
+        finally:  # they are queued no more, and must be told whatever happens
+            self._keep_appended(proposals)
 
     def _keep_appended(self, proposals: list[Proposal]) -> None:
         refused = self.pending.keep(proposals)
@@ -384,6 +394,9 @@ class Shell:
                 self.consensus.change_configuration(proposal.entry)
             except RaftError as error:
                 self._refused.append((proposal, error))
+            except BaseException:
+                self._keep_appended([proposal])
+                raise
             else:
                 self._keep_appended([proposal])
 
@@ -481,14 +494,19 @@ class Shell:
         """Take no part any more; fail what waits with *error*, or *unknown* if it
         may still commit."""
         self._stopped = True
-        self.outbox.stop()
         self.applier.stop()
         self.snapshots.stop()
-        self.sender.stop()
-        self.pending.fail_queued(error)
-        self.pending.fail_appended_after(0, unknown)
-        self.changes.fail(error)
-        self.verifications.fail(error)
+        with ExitStack() as then:  # from last to first, whatever a transport raises
+            then.callback(self._refuse_requests)
+            then.callback(self.verifications.fail, error)
+            then.callback(self.changes.fail, error)
+            then.callback(self.pending.fail_appended_after, 0, unknown)
+            then.callback(self.pending.fail_queued, error)
+            then.callback(self.sender.stop)
+            self.outbox.stop()
+
+    def _refuse_requests(self) -> None:
+        """Answer the peers that wait for a write that will not be, or for a turn."""
         self.replies.abandon(self._after_sync)
         self._after_sync.clear()
         inputs, self._inputs = self._inputs, []

@@ -20,6 +20,7 @@ from txraft.core.messages import Header, InstallSnapshotRequest
 from txraft.core.ready import SendSnapshot
 from txraft.errors import SnapshotFailed, StorageError
 from txraft.interfaces import SnapshotMeta, SnapshotStore, Transport
+from txraft.node.application import answer_of
 from txraft.node.outbox import Inbox
 from txraft.node.worker import Worker
 
@@ -103,8 +104,8 @@ class SnapshotSender:
             peer=peer,
         )
         source = _FileSource(file, self._worker)
-        answered = self._transport.install_snapshot(
-            peer, self._wire(meta, request), source
+        answered = answer_of(
+            self._transport.install_snapshot, peer, self._wire(meta, request), source
         )
         sent = replace(request, index=meta.index)
 
@@ -136,6 +137,8 @@ class SnapshotSender:
     def _not_sent(self, failure: Failure, peer: str, request: SendSnapshot) -> None:
         if self._stopped:
             return
+        if not isinstance(failure.value, Exception):
+            self._inbox.stop_because("a snapshot was not sent", failure)
         self.log.warn(
             "{node} could not send a snapshot to {peer}: {reason}",
             node=self._address,

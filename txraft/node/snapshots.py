@@ -130,10 +130,10 @@ class Snapshots:
             self.log.failure("the state machine gave no snapshot")
             self._taking = False
             raise SnapshotFailed(f"failed to start snapshot: {error}") from error
-        except BaseException:
+        except BaseException as error:
             self._taking = False
             self._host.stop_because("the state machine gave no snapshot", Failure())
-            raise
+            raise SnapshotFailed("failed to start snapshot") from error
         finally:
             self._applier.resume()
         began = perf_counter()
@@ -181,7 +181,6 @@ class Snapshots:
             release(captured)
         except BaseException:
             self._host.stop_because("a snapshot was not released", Failure())
-            raise
 
     def _snapshot_is_there(
         self, meta: SnapshotMeta, mark: SnapshotMark, began: float
@@ -240,6 +239,9 @@ class Snapshots:
 
     def _not_stored(self, failure: Failure, install: Install) -> None:
         if self._stopped:
+            return
+        if not isinstance(failure.value, Exception):
+            self._host.stop_because("a snapshot was not stored", failure)
             return
         self.log.warn(
             "{node} did not get a snapshot from {leader}: {reason}",

@@ -161,7 +161,7 @@ class MemoryWorker:
         outcome: Any
         try:
             outcome = function()
-        except Exception:
+        except BaseException:
             outcome = Failure()
         result.callback(outcome)
         return True

@@ -244,7 +244,8 @@ class Writer:
         began = perf_counter()
         try:
             file = store.write_logs(entries)
-        except Exception as error:
+        except BaseException as error:
+            # Not here and now: the node that stops because of it is in a turn.
             return self._worker.run(partial(_fail, error))
         if file is None:
             return None
@@ -331,5 +332,5 @@ class Writer:
             )
 
 
-def _fail(error: Exception) -> None:
+def _fail(error: BaseException) -> None:
     raise error

@@ -1,0 +1,126 @@
+"""Planted bugs in what a node makes of the application's code."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+MUTANTS = (
+    Mutant(
+        name="a snapshot counts before the store lists it",
+        at="write_snapshot",
+        old="meta if discards(store) else _listed(store, meta)",
+        new="meta",
+        caught_by="tests.node.test_captures.Writing.test_store_that_lists_something_else",
+    ),
+    Mutant(
+        name="a snapshot of another size than was written counts",
+        at="_listed",
+        old="covers != wanted",
+        new="covers[:2] != wanted[:2]",
+        caught_by="tests.node.test_captures.Writing.test_store_that_lists_something_else",
+    ),
+    Mutant(
+        name="a sink that was cancelled is closed",
+        at="_LentSink.written",
+        old="self._cancelled",
+        new="False",
+        caught_by="tests.node.test_captures.Writing.test_what_is_no_snapshot",
+    ),
+    Mutant(
+        name="persist ends the sink itself",
+        at="_LentSink.close",
+        old="self.take_back()",
+        new="self._sink.close()",
+        caught_by="tests.node.test_captures.Writing.test_failure_after_persist_has_closed_the_sink",
+    ),
+    Mutant(
+        name="a thread of persist writes to a sink that has ended",
+        at="write_snapshot",
+        old="lent.take_back()",
+        new="pass",
+        caught_by="tests.node.test_captures.Writing.test_sink_takes_nothing_after_the_end",
+    ),
+    Mutant(
+        name="a coroutine counts as done",
+        at="refuse_unfinished",
+        old="result is not None and is_unfinished(result)",
+        new="False",
+        caught_by="tests.node.test_captures.Writing.test_what_is_no_snapshot",
+    ),
+    Mutant(
+        name="a coroutine is the response to its command",
+        at="is_unfinished",
+        old="issubclass(kind, (Awaitable, GeneratorType, AsyncGeneratorType))",
+        new="issubclass(kind, Deferred)",
+        caught_by="tests.node.test_applier.Order.test_coroutine_is_awaited",
+    ),
+    Mutant(
+        name="recovery cuts the log without a snapshot",
+        at="recover_cluster",
+        old="discards(snapshots)",
+        new="False",
+        caught_by="tests.test_recovery.Recovery.test_store_that_discards",
+    ),
+    Mutant(
+        name="what release raises undoes a snapshot",
+        at="node/application:release",
+        old="log.failure(..., what=what)",
+        new="raise",
+        caught_by="tests.node.test_captures.LogBehind.test_release_that_fails",
+    ),
+    Mutant(
+        name="a capture that ended the process stays taken",
+        at="Snapshots._capture",
+        old=(
+            "self._taking = False\n"
+            'self._host.stop_because("the state machine gave no snapshot", Failure())'
+        ),
+        new='self._host.stop_because("the state machine gave no snapshot", Failure())',
+        caught_by="tests.node.test_application.StateMachines.test_snapshot",
+    ),
+    Mutant(
+        name="what is no exception leaves a turn half done",
+        at="Shell._broken",
+        old="self._owner.stop_because(reason, failure)",
+        new="failure.check(Exception) and self._owner.stop_because(reason, failure)",
+        caught_by="tests.node.test_application.Stores.test_turn_that_is_interrupted",
+    ),
+    Mutant(
+        name="whoever proposed in a turn that broke waits for ever",
+        at="Shell._propose",
+        old=(
+            "try:\n    self.consensus.propose(...)\n"
+            "finally:\n    self._keep_appended(proposals)"
+        ),
+        new="self.consensus.propose(...)\nself._keep_appended(proposals)",
+        caught_by="tests.node.test_application.Stores.test_turn_that_is_interrupted",
+    ),
+    Mutant(
+        name="what is no exception is kept from the reactor",
+        at="Raft.stop_because",
+        old="self._parts.clock.callLater(0, failure.raiseException)",
+        new="pass",
+        caught_by="tests.node.test_application.StateMachines.test_apply",
+    ),
+    Mutant(
+        name="an observer that ends the process leaves its node",
+        at="Observer._call",
+        old='_stop(observation, "an observer")',
+        new="pass",
+        caught_by="tests.node.test_application.Listeners.test_each_stops_its_node",
+    ),
+    Mutant(
+        name="a shutdown ends where a transport raises",
+        at="Shell.stop",
+        old="then.callback(self.pending.fail_queued, error)\n...\n...",
+        new="...\n...\nthen.callback(self.pending.fail_queued, error)",
+        caught_by="tests.node.test_application.Stores.test_transport_that_raises_at_the_end",
+    ),
+    Mutant(
+        name="a batch may hold what is unfinished",
+        at="last_awaited",
+        old="any(map(is_unfinished, others))",
+        new="False",
+        caught_by="tests.node.test_applier.Batches.test_what_is_no_sequence_is_the_end",
+    ),
+)
