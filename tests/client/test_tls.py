@@ -6,7 +6,13 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
 
-from twisted.internet.ssl import Certificate, KeyPair, PrivateCertificate
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from twisted.internet.ssl import (
+    Certificate,
+    CertificateOptions,
+    trustRootFromCertificates,
+)
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.server import Site
 
@@ -28,15 +34,17 @@ class HTTPS(TestCase):
         self.addCleanup(rmtree, self.directory)
         self.ca, _ = init_authority(self.directory)
         certificate, key = issue_certificate(self.directory, ["localhost"])
-        own = PrivateCertificate.fromCertificateAndKeyPair(
-            Certificate.loadPEM(certificate.read_bytes()),
-            KeyPair.load(key.read_bytes(), 1),
+        options = CertificateOptions(
+            certificate=x509.load_pem_x509_certificate(certificate.read_bytes()),
+            privateKey=load_pem_private_key(key.read_bytes(), None),
+            trustRoot=trustRootFromCertificates(
+                [Certificate.loadPEM(self.ca.read_bytes())]
+            ),
         )
-        authority = Certificate.loadPEM(self.ca.read_bytes())
         self.node = Node()
         self.node.default = answer(200, b"true")
         self.port = reactor.listenSSL(
-            0, Site(self.node), own.options(authority), interface="127.0.0.1"
+            0, Site(self.node), options, interface="127.0.0.1"
         )
         self.addCleanup(self.port.stopListening)
 

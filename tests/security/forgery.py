@@ -73,6 +73,11 @@ class Forge:
             builder = builder.add_extension(san, critical=False)
         if uses:
             builder = builder.add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+        if not self_signed:  # Python 3.13 refuses a certificate without it
+            identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(
+                signer.public_key()
+            )
+            builder = builder.add_extension(identifier, critical=False)
         certificate = builder.sign(signer, hashes.SHA256())
         return self._write(certificate.public_bytes(PEM), key)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import crypto
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import (
     Certificate,
-    KeyPair,
-    PrivateCertificate,
     optionsForClientTLS,
     trustRootFromCertificates,
 )
@@ -38,7 +38,7 @@ class ClientTLS:
     certificate: str | None = None
     private_key: str | None = None
     _authorities: list[Certificate] = field(init=False, repr=False)
-    _own: PrivateCertificate | None = field(init=False, repr=False)
+    _own: Mapping[str, object] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.private_key is None):
@@ -46,7 +46,7 @@ class ClientTLS:
         try:
             object.__setattr__(self, "_authorities", self._read_authorities())
             object.__setattr__(self, "_own", self._read_own())
-        except (OSError, ValueError, crypto.Error) as error:
+        except (OSError, TypeError, ValueError, crypto.Error) as error:
             raise ConfigError([f"a file for TLS cannot be used: {error}"]) from error
 
     def creatorForNetloc(
@@ -56,7 +56,9 @@ class ClientTLS:
         authorities = self._authorities
         trust = trustRootFromCertificates(authorities) if authorities else None
         return optionsForClientTLS(
-            hostname.decode("ascii"), trustRoot=trust, clientCertificate=self._own
+            hostname.decode("ascii"),
+            trustRoot=trust,
+            extraCertificateOptions=dict(self._own),
         )
 
     def _read_authorities(self) -> list[Certificate]:
@@ -65,15 +67,18 @@ class ClientTLS:
         found = x509.load_pem_x509_certificates(_read(self.ca))
         return [Certificate(crypto.X509.from_cryptography(each)) for each in found]
 
-    def _read_own(self) -> PrivateCertificate | None:
+    def _read_own(self) -> Mapping[str, object]:
+        """Read what is shown to nodes.
+
+        It goes to pyOpenSSL as objects of `cryptography`: Twisted's `clientCertificate`
+        hands over pyOpenSSL's own, which are deprecated.
+        """
         if self.certificate is None or self.private_key is None:
-            return None
-        certificate = Certificate.loadPEM(_read(self.certificate))
-        key = KeyPair.load(_read(self.private_key), crypto.FILETYPE_PEM)
-        own: PrivateCertificate = PrivateCertificate.fromCertificateAndKeyPair(
-            certificate, key
-        )
-        return own
+            return {}
+        return {
+            "certificate": x509.load_pem_x509_certificate(_read(self.certificate)),
+            "privateKey": load_pem_private_key(_read(self.private_key), None),
+        }
 
 
 def _read(path: str) -> bytes:

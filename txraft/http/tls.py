@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cryptography import x509
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 from twisted.internet.interfaces import (
     IAddress,
     IOpenSSLClientConnectionCreator,
@@ -13,19 +12,13 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorTime,
 )
-from twisted.internet.ssl import (
-    Certificate,
-    KeyPair,
-    PrivateCertificate,
-    optionsForClientTLS,
-    trustRootFromCertificates,
-)
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
+from txraft.client.tls import ClientTLS
 from txraft.errors import ConfigError
-from txraft.transport.contexts import MAX_PEM_BYTES, Contexts, TLSFiles
+from txraft.transport.contexts import Contexts, TLSFiles
 
 
 @implementer(IOpenSSLServerConnectionCreator, IPolicyForHTTPS)
@@ -40,7 +33,7 @@ class HTTPTLS:
         self._files = files
         self._required = required
         self._contexts = Contexts(files, required=required)
-        self._identity = _identity(files)
+        self._as_client = _as_client(files)
 
     @property
     def warnings(self) -> list[str]:
@@ -50,10 +43,10 @@ class HTTPTLS:
     def reload(self) -> None:
         """Read the files anew. Raises: ConfigError, and nothing has changed."""
         contexts = Contexts(self._files, required=self._required)
-        identity = _identity(self._files)
+        as_client = _as_client(self._files)
         if contexts.not_valid_now is not None:
             raise ConfigError([contexts.not_valid_now])
-        self._contexts, self._identity = contexts, identity
+        self._contexts, self._as_client = contexts, as_client
 
     def wrap(self, site: IProtocolFactory, clock: IReactorTime) -> IProtocolFactory:
         """Make a factory that puts TLS before the connections of *site*."""
@@ -69,11 +62,7 @@ class HTTPTLS:
         self, hostname: bytes, port: int
     ) -> IOpenSSLClientConnectionCreator:
         """Say how to reach another node at *hostname*."""
-        own, authorities = self._identity
-        trust = trustRootFromCertificates(authorities) if authorities else None
-        return optionsForClientTLS(
-            hostname.decode("ascii"), trustRoot=trust, clientCertificate=own
-        )
+        return self._as_client.creatorForNetloc(hostname, port)
 
 
 class _TLSFactory(TLSMemoryBIOFactory):
@@ -87,15 +76,6 @@ class _TLSFactory(TLSMemoryBIOFactory):
         return None if wrapped is None else self.protocol(self, wrapped)
 
 
-def _identity(files: TLSFiles) -> tuple[PrivateCertificate, list[Certificate]]:
-    with open(files.certificate, "rb") as file:
-        certificate = Certificate.loadPEM(file.read(MAX_PEM_BYTES))
-    with open(files.private_key, "rb") as file:
-        key = KeyPair.load(file.read(MAX_PEM_BYTES), crypto.FILETYPE_PEM)
-    own = PrivateCertificate.fromCertificateAndKeyPair(certificate, key)
-    authorities = []
-    if files.ca is not None:
-        with open(files.ca, "rb") as file:
-            found = x509.load_pem_x509_certificates(file.read(MAX_PEM_BYTES))
-        authorities = [Certificate(crypto.X509.from_cryptography(ca)) for ca in found]
-    return own, authorities
+def _as_client(files: TLSFiles) -> ClientTLS:
+    """Read what a node shows and trusts when it forwards to another node."""
+    return ClientTLS(files.ca, files.certificate, files.private_key)
