@@ -284,6 +284,34 @@ class SnapshotSink(Protocol):
         """The snapshot's id."""
 
 
+@runtime_checkable
+class StagedSnapshotSink(Protocol):
+    """A sink whose snapshot can be read before it is there.
+
+    A leader's snapshot is restored from it, and closed once that is done: one that
+    does not restore is never listed, and stands in the way of no start. A sink that
+    cannot do this is closed first, and restored from what its store opens.
+    """
+
+    def stage(self) -> BinaryIO:
+        """Take no more, and open what was written, its checksum verified.
+
+        `close` makes it a snapshot. Until then it is not listed, and a start does
+        away with it.
+        Raises: DataCorrupted, OSError; it can only be cancelled then.
+        Thread: snapshot.
+        Durable: all of it but its name, when this returns.
+        """
+
+    def set_aside(self) -> str:
+        """End it as a snapshot that does not restore: it is never listed.
+
+        It may be kept for whoever looks into it, in place of the one before it.
+        Returns: where it is, "" if it is not kept.
+        Thread: snapshot.
+        """
+
+
 class SnapshotStore(Protocol):
     """Durable snapshots, newest first. Thread: snapshot."""
 

@@ -10,26 +10,27 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.core.configuration import Configuration
 from txraft.core.ready import SnapshotMark
-from txraft.node.snapshots import _Receiving
+from txraft.node.receiving import Receiving
 from txraft.node.worker import MemoryWorker
 from txraft.storage.memory import InmemSnapshotStore
+from txraft.testing import ListFSM
 
 
 class Body:
     """A whole snapshot that has arrived."""
 
-    size = 3
+    size = 6
 
     def deliver_to(
         self, consume: Callable[[bytes], Deferred[None] | None]
     ) -> Deferred[None]:
-        return consume(b"abc") or succeed(None)
+        return consume(b'["61"]') or succeed(None)
 
     def drain(self) -> None:
         raise AssertionError("it is taken")
 
 
-class Receiving(SynchronousTestCase):
+class Order(SynchronousTestCase):
     """`Snapshots.install`, as far as the disk goes."""
 
     def test_take_waits_for_the_term(self) -> None:
@@ -42,13 +43,15 @@ class Receiving(SynchronousTestCase):
         worker = MemoryWorker(lambda call: clock.callLater(0, call))
         mark = SnapshotMark(7, 6, Configuration.of_voters(["a"]), 1)
 
-        stored = _Receiving(store, worker, mark, b"", lambda: synced).take(Body())
+        receiving = Receiving(store, worker, mark, b"", lambda: synced)
+        stored = receiving.take(Body())
         clock.pump([0.1] * 5)
 
         self.assertNoResult(stored)
         self.assertEqual(store.list(), [])
         synced.callback(None)
         clock.pump([0.1] * 5)
-        self.assertEqual(
-            [meta.id for meta in store.list()], [self.successResultOf(stored)]
-        )
+        self.successResultOf(stored)
+        self.assertEqual(store.list(), [])
+        receiving.restore_into(ListFSM())
+        self.assertEqual([meta.index for meta in store.list()], [7])

@@ -161,6 +161,12 @@ class Story:
     def keep_snapshot(self, index: int, term: int) -> None:
         sink = self.here.snapshots.create(index, term, MEMBERS, 1)
         sink.write(b"state")
+        if self.random.random() < 0.2:  # a leader's, which does not restore
+            sink.stage().close()
+            sink.set_aside()
+            sink = self.here.snapshots.create(index, term, MEMBERS, 1)
+        if self.random.random() < 0.5:
+            sink.stage().close()
         sink.close()
         self.covered = index
 

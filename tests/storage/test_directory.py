@@ -16,6 +16,10 @@ import txraft
 from tests.storage.disk import UNSYNCED, Disk
 from txraft.errors import DirectoryLocked, StorageError
 from txraft.storage.directory import DataDirectory
+from txraft.storage.filelog import FileLog
+from txraft.storage.identity import identity_of
+from txraft.storage.peers import JSONPeers
+from txraft.storage.stable import FileStableStore
 
 CHECKOUT = Path(txraft.__file__).parents[1]
 HOLD = """
@@ -164,3 +168,49 @@ class Directories(SynchronousTestCase):
             error = self.assertRaises(StorageError, DataDirectory, path, "n1")
 
             self.assertIn(str(path / name), str(error))
+
+
+class Strays(SynchronousTestCase):
+    """Directories that are not the node's own, where its files are."""
+
+    def setUp(self) -> None:
+        self.disk = Disk()
+        self.path = Path("/node")
+        self.disk.make_directory(self.path)
+
+    def open(self) -> FileLog:
+        """Open what a node opens."""
+        directory = DataDirectory(self.path, "n1", self.disk, 1)
+        self.addCleanup(directory.close)
+        stable = FileStableStore(directory.state, "n1", self.disk)
+        JSONPeers(self.path, self.disk).servers()
+        identity = identity_of(self.disk, directory.log, stable)
+        return FileLog(directory.log, "n1", self.disk, identity=identity)
+
+    def test_lost_and_found(self) -> None:
+        """It does not matter, wherever it is."""
+        self.open().close()
+        for place in (self.path, self.path / "log", self.path / "snapshots"):
+            self.disk.make_directory(place / "lost+found")
+        DataDirectory(self.path, "n1", self.disk.after_kill(), 1).close()
+
+        self.assertEqual(self.open().last_index(), 0)
+
+    def test_directory_with_the_name_of_a_file(self) -> None:
+        """It is refused, with what to do."""
+        for name in (
+            "state",
+            "state.tmp",
+            "peers.json",
+            "peers.json.tmp",
+            "log/0000000000000001.seg",
+            "log/0000000000000001.seg.tmp",
+        ):
+            self.setUp()
+            self.disk.make_directory(self.path / "log")
+            self.disk.make_directory(self.path / name)
+
+            error = self.assertRaises(StorageError, self.open)
+
+            self.assertIn(f"{self.path / name}: a directory is in the way", str(error))
+            self.disk = Disk()

@@ -15,7 +15,11 @@ from txraft.errors import DataCorrupted, StorageError
 from txraft.interfaces import SnapshotSink, SnapshotStore
 from txraft.storage.filesystem import OsFileSystem
 from txraft.storage.memory import InmemSnapshotStore
-from txraft.storage.snapshots import DiscardSnapshotStore, FileSnapshotStore
+from txraft.storage.snapshots import (
+    DiscardSnapshotStore,
+    FileSnapshotSink,
+    FileSnapshotStore,
+)
 from txraft.testing.contracts import SnapshotStoreContract
 from txraft.testing.contracts.samples import TRIO
 from txraft.testing.contracts.snapshots import read, write
@@ -377,3 +381,149 @@ class Modes(SynchronousTestCase):
         self.assertEqual(folder.stat().st_mode & 0o777, 0o700)
         for name in ("meta.json", "state.bin"):
             self.assertEqual((folder / name).stat().st_mode & 0o777, 0o600)
+
+
+class Staged(SynchronousTestCase):
+    """A snapshot that is read before it has its name."""
+
+    def setUp(self) -> None:
+        self.disk = Disk()
+        self.store = file_store(self.disk)
+
+    def names(self, disk: Disk | None = None) -> list[str]:
+        return (disk or self.disk).list(SNAPSHOTS)
+
+    def staged(self, index: int, data: bytes = b"state") -> FileSnapshotSink:
+        sink = self.store.create(index, 1, TRIO, 5)
+        sink.write(data)
+        with sink.stage() as source:
+            self.assertEqual(source.read(), data)
+        return sink
+
+    def test_stage_is_durable_but_for_the_name(self) -> None:
+        """So `close` has no data to sync; a start does away with what is staged."""
+        sink = self.staged(7)
+        image = self.disk.after_power_cut("names")
+        file_store(image)
+        self.assertEqual(self.names(image), [])
+        before = len(self.disk.operations)
+
+        sink.close()
+
+        self.assertEqual(self.disk.operations[before:], ["rename", "sync_directory"])
+        self.assertEqual(
+            read(file_store(self.disk.after_power_cut("lost")), sink.id), b"state"
+        )
+
+    def test_damage_is_found_before_it_is_read(self) -> None:
+        """What the disk does not give back as it was written is not restored."""
+        sink = self.store.create(7, 1, TRIO, 5)
+        sink.write(b"state")
+        path = SNAPSHOTS / f"{sink.id}.tmp" / "state.bin"
+        syncing = sink._sync
+
+        def sync() -> None:
+            syncing()
+            self.disk.content(path).data[2] ^= 1
+
+        sink._sync = sync  # type: ignore[method-assign]
+
+        self.assertRaises(DataCorrupted, sink.stage)
+
+        sink.cancel()
+        self.assertEqual(self.names(), [])
+
+    def test_set_aside(self) -> None:
+        """The latest one is kept, beside what is listed; its files are closed."""
+        listed = write(self.store, 5, b"whole")
+        self.staged(7).set_aside()
+
+        sink = self.staged(8, b"bad")
+        where = sink.set_aside()
+
+        self.assertEqual(where, str(SNAPSHOTS / f"{sink.id}.unrestored"))
+        self.assertEqual(self.names(), [listed, f"{sink.id}.unrestored"])
+        self.assertEqual(self.disk.open_files, 0)
+        again = file_store(self.disk.after_power_cut("lost"))
+        self.assertEqual([meta.id for meta in again.list()], [listed])
+        self.assertEqual((again.left_out, again.warnings), ([], []))
+        self.assertEqual(
+            bytes(self.disk.content(Path(where) / "state.bin").data), b"bad"
+        )
+
+    def test_set_aside_after_the_end(self) -> None:
+        """The first end wins."""
+        sink = self.staged(7)
+        sink.close()
+
+        self.assertEqual(sink.set_aside(), "")
+
+        self.assertEqual(self.names(), [sink.id])
+
+    def test_power_cut_anywhere(self) -> None:
+        """What is set aside is never taken for a snapshot; what is closed is one."""
+        for end, indexes in (("set_aside", ([5],)), ("close", ([5], [7, 5]))):
+            operations = 0
+            while True:
+                self.setUp()
+                write(self.store, 5, b"whole")
+                self.disk.cut_after = len(self.disk.operations) + operations
+                try:
+                    getattr(self.staged(7), end)()
+                except PowerFailed:
+                    pass
+                else:
+                    break
+                for unsynced in UNSYNCED:
+                    again = file_store(self.disk.after_power_cut(unsynced))
+                    found = [meta.index for meta in again.list()]
+                    self.assertIn(found, indexes)
+                operations += 1
+            self.assertGreater(operations, 8)
+
+
+class Strays(SynchronousTestCase):
+    """Directories that somebody else has made among the snapshots."""
+
+    def test_stray_in_a_snapshot(self) -> None:
+        """It does not keep others from being taken; it stays, and is told of."""
+        disk = Disk()
+        store = file_store(disk, retain=1)
+        old = write(store, 5, b"old")
+        stray = SNAPSHOTS / old / "stray"
+        disk.make_directory(stray)
+
+        new = write(store, 6, b"new")
+
+        left = SNAPSHOTS / f"{old}.tmp"
+        self.assertEqual([meta.id for meta in store.list()], [new])
+        self.assertEqual(disk.list(left), ["stray"])
+        self.assertIn(str(left / "stray"), store.warnings[0])
+        again = file_store(disk, retain=1)
+        self.assertEqual([meta.id for meta in again.list()], [new])
+        self.assertIn(
+            f"{left / 'stray'}: this directory is not ours", again.warnings[0]
+        )
+        self.assertIn("move it away", again.warnings[0])
+
+    def test_stray_beside_the_snapshots(self) -> None:
+        """It does not matter."""
+        disk = Disk()
+        store = file_store(disk)
+        disk.make_directory(SNAPSHOTS / "lost+found")
+        id = write(store, 5, b"state")
+
+        again = file_store(disk)
+
+        self.assertEqual([meta.id for meta in again.list()], [id])
+        self.assertEqual(again.warnings, [])
+
+    def test_stray_in_the_place_of_a_file(self) -> None:
+        """It is named, with what to do."""
+        disk = Disk()
+        file_store(disk)
+        disk.make_directory(SNAPSHOTS / "permTest")
+
+        error = self.assertRaises(StorageError, file_store, disk)
+
+        self.assertIn("permTest: a directory is in the way", str(error))

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from txraft.core.configuration import Configuration, ConfigurationHistory
 from txraft.core.entry import Entry, LogType
 from txraft.core.log import Log
 from txraft.core.ready import HardState, SnapshotMark
-from txraft.errors import DataCorrupted, StorageError, WrongCluster
+from txraft.errors import DataCorrupted, RaftError, StorageError, WrongCluster
 from txraft.interfaces import (
     FSM,
     LogStore,
@@ -66,9 +66,11 @@ class PlacedLogStore(Protocol):
 
 @runtime_checkable
 class CandidSnapshotStore(Protocol):
-    """A snapshot store that tells what its latest `list` has left out, by index."""
+    """A snapshot store that tells what its latest `list` has left out, by index, and
+    what is wrong there."""
 
     left_out: list[int]
+    warnings: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +116,10 @@ def restore_newest(snapshots: SnapshotStore, fsm: FSM) -> Restored:
     Thread: snapshot.
     """
     found = snapshots.list()
-    left_out = snapshots.left_out if isinstance(snapshots, CandidSnapshotStore) else ()
-    lost, warnings = max(left_out, default=0), []
+    lost, warnings = 0, []
+    if isinstance(snapshots, CandidSnapshotStore):
+        lost = max(snapshots.left_out, default=0)
+        warnings += snapshots.warnings
     for meta in found:
         try:
             _, file = snapshots.open(meta.id)
@@ -124,11 +128,28 @@ def restore_newest(snapshots: SnapshotStore, fsm: FSM) -> Restored:
             lost = max(lost, meta.index)
             continue
         with file:
-            restore(fsm, file)
+            _restore(fsm, file, meta)
         return Restored(meta, warnings, lost)
     if found:
         raise DataCorrupted("none of the snapshots can be used: " + "; ".join(warnings))
-    return Restored(lost=lost)
+    return Restored(None, warnings, lost)
+
+
+def _restore(fsm: FSM, file: BinaryIO, meta: SnapshotMeta) -> None:
+    try:
+        restore(fsm, file)
+    except RaftError:
+        raise  # it says by itself what to do
+    except Exception as error:
+        # Not even an older one may be tried: nobody knows what the FSM holds by now.
+        raise StorageError(
+            f"the state machine did not restore snapshot {meta.id}: "
+            f"{error or type(error).__name__}. If it was made by a newer version, or "
+            "for another application, start that one. Otherwise move the snapshot "
+            "away: an older one is used then, if the log goes on from where it ends; "
+            "or remove this member, take its data directory away and add it again "
+            "with join: true"
+        ) from error
 
 
 def recover(

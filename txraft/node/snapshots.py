@@ -22,15 +22,14 @@ from txraft.interfaces import (
     FSM,
     FSMSnapshot,
     IncomingRPC,
-    SnapshotBody,
     SnapshotMeta,
-    SnapshotSink,
     SnapshotStore,
 )
-from txraft.node.application import capture, release, restore
+from txraft.node.application import capture, release
 from txraft.node.applier import Applier
-from txraft.node.captures import create_snapshot, write_snapshot
+from txraft.node.captures import write_snapshot
 from txraft.node.meters import Timer
+from txraft.node.receiving import Receiving
 from txraft.node.worker import Worker
 
 
@@ -85,6 +84,7 @@ class Snapshots:
         self._stopped = False
         self._taking = False
         self._pausing: Deferred[None] = succeed(None)
+        self._receiving: Receiving | None = None
         self.installing = False
         self.taken = Timer()
         self.newest_bytes = 0
@@ -95,8 +95,10 @@ class Snapshots:
         return self._taking or self.installing
 
     def stop(self) -> None:
-        """Report nothing any more, and abandon a snapshot that is being taken."""
+        """Report nothing any more, and abandon a snapshot that comes or is taken."""
         self._stopped = True
+        if self._receiving is not None:
+            self._receiving.stop()
         if not self._pausing.called:
             self._pausing.cancel()
 
@@ -200,9 +202,11 @@ class Snapshots:
     # Installing
 
     def install(self, install: Install, rpc: IncomingRPC) -> None:
-        """Take the snapshot that follows *install*: store it, then restore the FSM.
+        """Take the snapshot that follows *install*: have it stored and restored.
 
-        It is durable before the FSM changes, and the log is cut only after both.
+        It is durable before the FSM changes, and listed after that; the log is cut
+        only after both. One that does not restore stops the node, as nobody knows
+        then what the FSM holds.
         """
         request, body = install.request, rpc.body
         if self.busy or body is None:
@@ -226,14 +230,14 @@ class Snapshots:
             request.configuration_index,
         )
         cluster = request.header.cluster or b""
-        receiving = _Receiving(
+        self._receiving = receiving = Receiving(
             self._store, self._worker, mark, cluster, self._host.when_synced
         )
         stored = receiving.take(body)
         stored.addCallbacks(
             self._stored,
             self._not_stored,
-            callbackArgs=(install, mark),
+            callbackArgs=(receiving, install, mark),
             errbackArgs=(install,),
         )
 
@@ -251,79 +255,31 @@ class Snapshots:
         )
         self._host.snapshot_installed(install, None)
 
-    def _stored(self, id: str, install: Install, mark: SnapshotMark) -> None:
+    def _stored(
+        self, _: None, receiving: Receiving, install: Install, mark: SnapshotMark
+    ) -> None:
         restored = self._applier.pause()
-        restored.addCallback(lambda _: self._worker.run(lambda: self._restore(id)))
+        restored.addCallback(
+            lambda _: self._worker.run(lambda: receiving.restore_into(self._fsm))
+        )
         restored.addCallbacks(
             self._restored,
             self._not_restored,
             callbackArgs=(install, mark),
+            errbackArgs=(receiving,),
         )
-
-    def _restore(self, id: str) -> None:
-        _, file = self._store.open(id)
-        with file:
-            restore(self._fsm, file)
 
     def _restored(self, _: None, install: Install, mark: SnapshotMark) -> None:
         if not self._stopped:
             self._host.snapshot_installed(install, mark)
 
-    def _not_restored(self, failure: Failure) -> None:
-        if not self._stopped:
-            reason = "the state machine did not restore a snapshot"
-            self._host.stop_because(reason, failure)
-
-
-class _Receiving:
-    """Writes a body to a sink on the snapshot thread, piece by piece.
-
-    It is finished when *when_synced* fires: a snapshot must not be durable before
-    the term in which it came is, or a crash leaves a log of a term to come.
-    """
-
-    def __init__(
-        self,
-        store: SnapshotStore,
-        worker: Worker,
-        mark: SnapshotMark,
-        cluster: bytes,
-        when_synced: Callable[[], Deferred[None]],
-    ) -> None:
-        self._store = store
-        self._worker = worker
-        self._mark = mark
-        self._cluster = cluster
-        self._when_synced = when_synced
-        self._sink: SnapshotSink | None = None
-
-    def take(self, body: SnapshotBody) -> Deferred[str]:
-        """Store all of *body*; fires with the snapshot's id once it is durable."""
-        delivered = body.deliver_to(self._write)
-        delivered.addCallback(lambda _: self._when_synced())
-        stored = delivered.addCallback(lambda _: self._worker.run(self._finish))
-        return stored.addErrback(self._abandon)
-
-    def _open(self) -> SnapshotSink:
-        if self._sink is None:
-            self._sink = create_snapshot(self._store, self._mark, self._cluster)
-        return self._sink
-
-    def _write(self, piece: bytes) -> Deferred[None]:
-        def write() -> None:
-            self._open().write(piece)
-
-        return self._worker.run(write)
-
-    def _finish(self) -> str:
-        sink = self._open()
-        sink.close()
-        return sink.id
-
-    def _abandon(self, failure: Failure) -> Deferred[str]:
-        def cancel() -> None:
-            if self._sink is not None:
-                self._sink.cancel()
-
-        cancelled = self._worker.run(cancel)
-        return cancelled.addCallback(lambda _: failure)
+    def _not_restored(self, failure: Failure, receiving: Receiving) -> None:
+        if self._stopped:
+            return
+        if receiving.restored:
+            reason = "a leader's snapshot was restored, but could not be stored"
+        else:
+            reason = "the state machine did not restore a leader's snapshot"
+        if receiving.aside:
+            reason += f", which is kept as {receiving.aside} for you to look into"
+        self._host.stop_because(reason, failure)

@@ -11,6 +11,7 @@ from txraft.storage.filesystem import (
     File,
     FileSystem,
     OsFileSystem,
+    in_the_way,
     make_directories,
     make_private,
     read_whole,
@@ -102,6 +103,8 @@ class DataDirectory:
     def _prepare(self) -> None:
         for name in (STATE_NAME, PEERS_NAME):
             unfinished = self.path / (name + TEMPORARY_SUFFIX)
+            if self.file_system.is_directory(unfinished):
+                raise in_the_way(unfinished)
             if self.file_system.exists(unfinished):
                 self.file_system.unlink(unfinished)
         for directory in (self.log, self.snapshots):

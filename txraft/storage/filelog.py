@@ -26,6 +26,7 @@ from txraft.storage.filesystem import (
     TEMPORARY_SUFFIX,
     FileSystem,
     OsFileSystem,
+    in_the_way,
     make_directories,
 )
 from txraft.storage.logindex import LogIndex, View, place_in, position_of
@@ -104,6 +105,8 @@ class FileLog:
         for name in self._fs.list(self._directory):
             whole = name.removesuffix(TEMPORARY_SUFFIX)
             if whole != name and sequence_in(whole) is not None:
+                if self._fs.is_directory(self._directory / name):
+                    raise in_the_way(self._directory / name)
                 self._fs.unlink(self._directory / name)
         scanned = recovered.tail
         self.fresh = scanned is None or recovered.chain == 0

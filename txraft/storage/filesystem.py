@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from txraft.errors import StorageError
+
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 TEMPORARY_SUFFIX = ".tmp"
@@ -270,12 +272,24 @@ def create_whole(fs: FileSystem, path: Path, data: bytes) -> None:
 
 
 def read_whole(fs: FileSystem, path: Path, limit: int) -> bytes:
-    """Read a file, up to one byte more than *limit*."""
+    """Read a file, up to one byte more than *limit*.
+
+    Raises: StorageError for a directory; OSError
+    """
+    if fs.is_directory(path):
+        raise in_the_way(path)
     file = fs.open(path)
     try:
         return file.read_at(min(file.size(), limit + 1), 0)
     finally:
         file.close()
+
+
+def in_the_way(path: Path) -> StorageError:
+    """Make the error for a directory at *path*, where a file of ours belongs."""
+    return StorageError(
+        f"{path}: a directory is in the way of a file of this node; move it away"
+    )
 
 
 def make_directories(fs: FileSystem, path: Path) -> None:

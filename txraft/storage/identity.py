@@ -19,7 +19,8 @@ from txraft.storage.segment import (
     DIRECTORY_BYTES,
     MAX_HEADER_BYTES,
     header_directory,
-    sequence_in,
+    segment_name,
+    segments_in,
 )
 from txraft.storage.stable import FileStableStore
 
@@ -42,9 +43,10 @@ def identity_of(
     known = stable.get(IDENTITY)
     if known:
         return known
-    for name in fs.list(log) if fs.is_directory(log) else []:
-        if sequence_in(name) is not None and _directory_in(fs, log / name):
-            raise wrong_directory(log / name)
+    for sequence in segments_in(fs, log) if fs.is_directory(log) else []:
+        path = log / segment_name(sequence)
+        if _directory_in(fs, path):
+            raise wrong_directory(path)
     new = random_bytes(DIRECTORY_BYTES)
     stable.set(IDENTITY, new)
     return new

@@ -193,7 +193,7 @@ class InmemSnapshotSink:
         self._store = store
         self._meta = meta
         self._data = bytearray()
-        self._ended = False
+        self._staged = self._ended = False
 
     @property
     def id(self) -> str:
@@ -202,10 +202,22 @@ class InmemSnapshotSink:
 
     def write(self, data: bytes) -> int:
         """Append *data*; return its length. Raises: ValueError after the end."""
-        if self._ended:
+        if self._ended or self._staged:
             raise ValueError(f"snapshot {self.id} is closed")
         self._data += data
         return len(data)
+
+    def stage(self) -> BinaryIO:
+        """Take no more, and open what was written. Raises: ValueError after the end"""
+        if self._ended or self._staged:
+            raise ValueError(f"snapshot {self.id} is closed")
+        self._staged = True
+        return io.BytesIO(bytes(self._data))
+
+    def set_aside(self) -> str:
+        """Abandon the snapshot."""
+        self.cancel()
+        return ""
 
     def close(self) -> None:
         """Finish the snapshot, unless it was ended before."""

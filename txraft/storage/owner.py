@@ -7,7 +7,12 @@ from pathlib import Path
 from txraft.errors import StorageError
 from txraft.storage.directory import LOG_NAME, STATE_NAME
 from txraft.storage.filesystem import FileSystem
-from txraft.storage.segment import MAX_HEADER_BYTES, header_node_name, sequence_in
+from txraft.storage.segment import (
+    MAX_HEADER_BYTES,
+    header_node_name,
+    segment_name,
+    segments_in,
+)
 from txraft.storage.stable import owner_in_state
 
 
@@ -21,9 +26,9 @@ def owner_of(fs: FileSystem, directory: Path) -> str:
     if fs.exists(state):
         return owner_in_state(fs, state)
     log = directory / LOG_NAME
-    for name in fs.list(log) if fs.is_directory(log) else []:
-        if sequence_in(name) is not None:
-            return header_node_name(_head(fs, log / name), log / name)
+    for sequence in segments_in(fs, log) if fs.is_directory(log) else []:
+        path = log / segment_name(sequence)
+        return header_node_name(_head(fs, path), path)
     raise StorageError(
         f"{directory}: this is no data directory of a node that keeps its log in "
         "files, or the node has not written anything yet"

@@ -31,7 +31,7 @@ from txraft.storage.segment import (
     SegmentHeader,
     decode_header,
     segment_name,
-    sequence_in,
+    segments_in,
     unpack_lengths,
 )
 
@@ -105,8 +105,7 @@ def recover(
 
 
 def _sequences(fs: FileSystem, directory: Path) -> list[int]:
-    numbers = (sequence_in(name) for name in fs.list(directory))
-    sequences = sorted(number for number in numbers if number is not None)
+    sequences = segments_in(fs, directory)
     for before, after in pairwise(sequences):
         if after != before + 1:
             raise DataCorrupted(

@@ -2,7 +2,7 @@
 
 A segment is a header and then frames; a frame is what one write and one sync put
 there. This module turns both into bytes and back and decides whether bytes are a
-frame. It touches no file: `filelog` writes, `recovery` reads. The layout is
+frame. It opens no file: `filelog` writes, `recovery` reads. The layout is
 written down in docs/log-format.rst.
 
 A frame's checksums begin with the salt of its segment and its own place in it. So
@@ -24,6 +24,7 @@ from typing import NamedTuple
 from fastcrc.crc64 import xz
 
 from txraft.core.entry import Entry
+from txraft.storage.filesystem import FileSystem, in_the_way
 from txraft.storage.preamble import (
     PREAMBLE_BYTES,
     check_directory,
@@ -303,6 +304,22 @@ def entry_at(data: bytes, at: int, length: int) -> bytes | None:
 def segment_name(sequence: int) -> str:
     """Name the file of a segment."""
     return f"{sequence:016d}.seg"
+
+
+def segments_in(fs: FileSystem, directory: Path) -> list[int]:
+    """List the sequence numbers of the segments in *directory*, in order.
+
+    What else is there does not matter.
+    Raises: StorageError for a directory that has the name of a segment.
+    """
+    sequences = []
+    for name in fs.list(directory):
+        sequence = sequence_in(name)
+        if sequence is not None:
+            if fs.is_directory(directory / name):
+                raise in_the_way(directory / name)
+            sequences.append(sequence)
+    return sorted(sequences)
 
 
 def sequence_in(name: str) -> int | None:

@@ -26,6 +26,7 @@ from txraft.storage.filesystem import (
     File,
     FileSystem,
     OsFileSystem,
+    in_the_way,
     make_directories,
     read_whole,
     temporary,
@@ -39,6 +40,9 @@ from txraft.storage.snapshotmeta import (
 
 META_NAME = "meta.json"
 STATE_NAME = "state.bin"
+UNRESTORED_SUFFIX = ".unrestored"
+"""What a name ends with that is kept of a snapshot which did not restore."""
+
 PIECE_BYTES = 1 << 20
 BUFFER_BYTES = 1 << 16
 
@@ -53,12 +57,14 @@ def _wall_milliseconds() -> int:
 class SnapshotReader:
     """The snapshots in *path*/snapshots, whoever wrote them; nothing is changed.
 
-    *warnings* tells what the latest `list` has skipped, *left_out* the indexes of it.
+    *warnings* tells what the latest `list` has skipped, and what is in the way there;
+    *left_out* the indexes of what was skipped.
     """
 
     def __init__(self, path: Path | str, fs: FileSystem | None = None) -> None:
         self._directory = Path(path) / SNAPSHOTS_NAME
         self._fs = fs or OsFileSystem()
+        self._strays: list[str] = []
         self.warnings: list[str] = []
         self.left_out: list[int] = []
 
@@ -91,7 +97,7 @@ class SnapshotReader:
         return meta, io.BufferedReader(_Reader(file), BUFFER_BYTES)
 
     def _finished(self) -> Sequence[SnapshotMeta]:
-        self.warnings, self.left_out = [], []
+        self.warnings, self.left_out = [*self._strays], []
         found = []
         for id in self._fs.list(self._directory):
             named = _ID.match(id)
@@ -187,10 +193,18 @@ class FileSnapshotStore(SnapshotReader):
             path = self._directory / meta.id
             self._fs.rename(path, temporary(path))
             self._fs.sync_directory(self._directory)
-            _remove(self._fs, temporary(path))
+            self._remove(temporary(path))
+
+    def _remove(self, directory: Path) -> None:
+        self._strays += [
+            f"{stray}: this directory is not ours, and stays; move it away"
+            for stray in _remove(self._fs, directory)
+        ]
 
     def _probe(self) -> None:
         path = self._directory / _PROBE_NAME
+        if self._fs.is_directory(path):
+            raise in_the_way(path)
         if not self._fs.exists(path):
             self._fs.create(path).close()
         self._fs.unlink(path)
@@ -202,7 +216,7 @@ class FileSnapshotStore(SnapshotReader):
                 continue
             self._latest_milliseconds = max(self._latest_milliseconds, int(match[3]))
             if name.endswith(TEMPORARY_SUFFIX):
-                _remove(self._fs, self._directory / name)
+                self._remove(self._directory / name)
 
 
 class FileSnapshotSink:
@@ -227,7 +241,7 @@ class FileSnapshotSink:
         self._buffer = bytearray()
         self._written = 0
         self._crc = xz(b"")
-        self._ended = False
+        self._staged = self._ended = False
         self._failure: Exception | None = None
         self._files: list[File] = []
         fs.make_directory(self._unfinished)
@@ -250,12 +264,51 @@ class FileSnapshotSink:
         Raises: ValueError after the end; OSError, and the snapshot is lost.
         Thread: snapshot.
         """
-        if self._ended:
+        if self._ended or self._staged:
             raise ValueError(f"snapshot {self.id} is closed")
         self._buffer += data
         if len(self._buffer) >= BUFFER_BYTES:
             self._flush()
         return len(data)
+
+    def stage(self) -> BinaryIO:
+        """Take no more, and open what was written, its checksum verified.
+
+        Raises: ValueError after the end; DataCorrupted, OSError, and it can only be
+            cancelled.
+        Durable: all of it but its name, when this returns.
+        """
+        if self._ended or self._staged:
+            raise ValueError(f"snapshot {self.id} is closed")
+        self._sync()
+        path = self._unfinished / STATE_NAME
+        file = self._fs.open(path)
+        try:
+            _verify(file, self._written, self._crc, path)
+        except Exception:
+            self._staged = False
+            file.close()
+            raise
+        return io.BufferedReader(_Reader(file), BUFFER_BYTES)
+
+    def set_aside(self) -> str:
+        """End the snapshot as one that does not restore, and keep it under a name that
+        is not listed, in place of the one before it.
+
+        Returns: its path.
+        Raises: OSError, and what is there goes at the next start.
+        """
+        if self._ended:
+            return ""
+        self._ended = True
+        self._close_files()
+        for name in self._fs.list(self._path.parent):
+            if name.endswith(UNRESTORED_SUFFIX):
+                _remove(self._fs, self._path.parent / name)
+        aside = self._path.with_name(self._path.name + UNRESTORED_SUFFIX)
+        self._fs.rename(self._unfinished, aside)
+        self._fs.sync_directory(self._path.parent)
+        return str(aside)
 
     def close(self) -> None:
         """Finish the snapshot, unless it was ended before.
@@ -268,10 +321,8 @@ class FileSnapshotSink:
             return
         self._ended = True
         try:
-            self._flush()
-            self._file.sync()
-            self._write_meta()
-            self._fs.sync_directory(self._unfinished)
+            if not self._staged:
+                self._sync()
             self._close_files()
             self._fs.rename(self._unfinished, self._path)
         except Exception:
@@ -279,6 +330,14 @@ class FileSnapshotSink:
             raise
         self._fs.sync_directory(self._path.parent)
         self._finished()
+
+    def _sync(self) -> None:
+        """Make all of it durable, but for its name."""
+        self._flush()
+        self._file.sync()
+        self._write_meta()
+        self._fs.sync_directory(self._unfinished)
+        self._staged = True
 
     def cancel(self) -> None:
         """Abandon the snapshot and remove what was written, unless it was ended."""
@@ -408,7 +467,18 @@ def _verify(file: File, size: int, crc: int, path: Path) -> None:
         )
 
 
-def _remove(fs: FileSystem, directory: Path) -> None:
+def _remove(fs: FileSystem, directory: Path) -> list[Path]:
+    """Remove a directory of ours, and all files in it.
+
+    Returns: directories in it, which somebody else has made: they stay, and it with
+        them.
+    """
+    strays = []
     for name in fs.list(directory):
-        fs.unlink(directory / name)
-    fs.remove_directory(directory)
+        if fs.is_directory(directory / name):
+            strays.append(directory / name)
+        else:
+            fs.unlink(directory / name)
+    if not strays:
+        fs.remove_directory(directory)
+    return strays

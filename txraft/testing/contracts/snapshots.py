@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from txraft.errors import StorageError
-from txraft.interfaces import SnapshotMeta, SnapshotStore
+from txraft.interfaces import SnapshotMeta, SnapshotStore, StagedSnapshotSink
 from txraft.testing.contracts.case import Contract
 from txraft.testing.contracts.samples import TRIO
 
@@ -81,6 +81,46 @@ class SnapshotStoreContract(Contract):
 
         self.assertEqual([meta.id for meta in store.list()], [sink.id])
         self.assertRaises(ValueError, sink.write, b"x")
+
+    def test_staged_snapshot_is_not_there_yet(self) -> None:
+        """What was written can be read before it is listed; `close` lists it.
+
+        A store whose sinks have no `stage` is right, too.
+        """
+        store = self.make_store()
+        older = write(store, 9, b"older")
+        sink = store.create(10, 3, TRIO, 5)
+        if not isinstance(sink, StagedSnapshotSink):
+            return
+        sink.write(b"state")
+
+        with sink.stage() as source:
+            self.assertEqual(source.read(), b"state")
+        self.assertRaises(ValueError, sink.write, b"more")
+        self.assertEqual([meta.id for meta in store.list()], [older])
+        self.assertRaises(StorageError, store.open, sink.id)
+        sink.close()
+
+        self.assertEqual(store.list()[0], SnapshotMeta(sink.id, 10, 3, TRIO, 5, 5))
+        self.assertEqual(read(store, sink.id), b"state")
+
+    def test_staged_snapshot_that_is_not_taken(self) -> None:
+        """One that is cancelled or set aside is never listed."""
+        for give_up in ("cancel", "set_aside"):
+            store = self.make_store()
+            older = write(store, 9, b"older")
+            sink = store.create(10, 3, TRIO, 5)
+            if not isinstance(sink, StagedSnapshotSink):
+                return
+            sink.write(b"state")
+            sink.stage().close()
+
+            getattr(sink, give_up)()
+            sink.close()
+
+            self.assertEqual([meta.id for meta in store.list()], [older])
+            self.assertRaises(StorageError, store.open, sink.id)
+            self.assertEqual(read(store, write(store, 11, b"newer")), b"newer")
 
 
 def write(store: SnapshotStore, index: int, data: bytes, term: int = 1) -> str:
