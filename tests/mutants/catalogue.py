@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from tests.mutants import application, consensus, log, outside, roles, shell, storage
+from tests.mutants import (
+    application,
+    consensus,
+    log,
+    losses,
+    outside,
+    roles,
+    shell,
+    storage,
+)
 from tests.mutants.mutant import ROOT, Mutant
 from tests.mutants.syntax import Package
 
@@ -13,6 +22,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *storage.MUTANTS,
     *shell.MUTANTS,
     *application.MUTANTS,
+    *losses.MUTANTS,
     *outside.MUTANTS,
 )
 

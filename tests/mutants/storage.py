@@ -154,7 +154,7 @@ MUTANTS = (
     ),
     Mutant(
         name="a snapshot's state is not synced",
-        at="FileSnapshotSink.close",
+        at="FileSnapshotSink._sync",
         old="self._file.sync()",
         new="",
         caught_by="tests.storage.test_snapshots.Failures.test_power_cuts",

@@ -478,6 +478,8 @@ class Staged(SynchronousTestCase):
                     again = file_store(self.disk.after_power_cut(unsynced))
                     found = [meta.index for meta in again.list()]
                     self.assertIn(found, indexes)
+                    if found[0] == 7:
+                        self.assertEqual(read(again, again.list()[0].id), b"state")
                 operations += 1
             self.assertGreater(operations, 8)
 

@@ -176,6 +176,9 @@ def in_files(path: Path, name: str) -> tuple[LogStore, StableStore, SnapshotStor
         two_step.logs_synced()
     snapshots = txraft.FileSnapshotStore(directory.path, retain=2)
     sink: txraft.FileSnapshotSink = snapshots.create(1, 1, Configuration(), 0)
+    staged: txraft.StagedSnapshotSink = sink
+    with staged.stage() as source:
+        use(source.read(), staged.set_aside())
     sink.cancel()
     snapshots.reap()
     return log, txraft.FileStableStore(directory.state, name), snapshots

@@ -66,10 +66,15 @@ class PlacedLogStore(Protocol):
 
 @runtime_checkable
 class CandidSnapshotStore(Protocol):
-    """A snapshot store that tells what its latest `list` has left out, by index, and
-    what is wrong there."""
+    """A snapshot store that tells what its latest `list` has left out, by index."""
 
     left_out: list[int]
+
+
+@runtime_checkable
+class WarningSnapshotStore(Protocol):
+    """A snapshot store that tells what its latest `list` has found wrong there."""
+
     warnings: list[str]
 
 
@@ -119,6 +124,7 @@ def restore_newest(snapshots: SnapshotStore, fsm: FSM) -> Restored:
     lost, warnings = 0, []
     if isinstance(snapshots, CandidSnapshotStore):
         lost = max(snapshots.left_out, default=0)
+    if isinstance(snapshots, WarningSnapshotStore):
         warnings += snapshots.warnings
     for meta in found:
         try:
@@ -132,7 +138,7 @@ def restore_newest(snapshots: SnapshotStore, fsm: FSM) -> Restored:
         return Restored(meta, warnings, lost)
     if found:
         raise DataCorrupted("none of the snapshots can be used: " + "; ".join(warnings))
-    return Restored(None, warnings, lost)
+    return Restored(None, tuple(warnings), lost)
 
 
 def _restore(fsm: FSM, file: BinaryIO, meta: SnapshotMeta) -> None:
