@@ -142,14 +142,14 @@ class Values(SettingsTestCase):
         """Any named limit can be set, whatever it bounds."""
         limits = self.load(
             "limits: {max_requests_in_flight: 9, request_timeout: 6s,"
-            " max_inbound_connections: 7, max_entries: 8}"
+            " max_inbound_connections: 7, max_entries: 2048}"
         ).limits
 
         self.assertEqual(
             limits.http, HTTPLimits(max_requests_in_flight=9, request_timeout=6.0)
         )
         self.assertEqual(limits.connections.max_inbound_connections, 7)
-        self.assertEqual(limits.messages.max_entries, 8)
+        self.assertEqual(limits.messages.max_entries, 2048)
 
     def test_limits_have_names_of_their_own(self) -> None:
         """No name stands for two limits."""
@@ -225,7 +225,7 @@ class Mistakes(SettingsTestCase):
         self.assertFault(
             "raft:\n  heartbeat_timeout: 200ms\n",
             2,
-            "raft.leader_lease_timeout (0.5 s)",
+            "raft.heartbeat_timeout (0.2 s) is less than leader_lease_timeout (0.5 s)",
         )
 
     def test_limits(self) -> None:
@@ -234,10 +234,33 @@ class Mistakes(SettingsTestCase):
             ("max_connections: 0", ("limits.max_connections is 0", "above 0")),
             ("max_entries: -1", ("limits.max_entries is -1", "above 0")),
             ("max_entries: many", ("limits.max_entries is 'many'", "whole")),
-            ("request_timeout: 2s", ("limits.leader_wait (5.0 s)", "request_timeout")),
+            ("request_timeout: 2s", ("limits.request_timeout (2 s)", "leader_wait (5")),
+            ("max_keys: 5", ("limits.max_keys is 5", "at least 16")),
+            ("max_buffered_bytes: 9", ("limits.max_buffered_bytes (9)", "max_mess")),
             ("max_conections: 1", ("did you mean limits.max_connections?",)),
         ]:
             self.assertFault(f"limits:\n  {written}\n", 2, *words)
+
+    def test_limits_of_different_sections(self) -> None:
+        """What contradicts another section is told at what was written."""
+        self.assertFault(
+            "raft:\n  max_entry_bytes: 400000\n",
+            2,
+            "raft.max_entry_bytes (400000) is less than max_value_bytes (524288)",
+            "set max_entry_bytes to at least 526336",
+        )
+        self.assertFault(
+            "limits:\n  max_entries: 8\n",
+            2,
+            "limits.max_entries (8) is less than max_append_entries (1024)",
+        )
+        self.assertFault(
+            "raft: {heartbeat_timeout: 2s, election_timeout: 2s}\n"
+            "limits:\n  max_value_bytes: 2000000\n  max_body_bytes: 2000000\n",
+            3,
+            "raft.max_entry_bytes (1048576)",
+            "max_value_bytes (2000000)",
+        )
 
     def test_bad_endpoint(self) -> None:
         for written in (
@@ -462,7 +485,7 @@ class Effective(SettingsTestCase):
             "",
             "join: true",
             "http: {listen: null}",
-            "limits: {linger_timeout: 1.5, max_keys: 5}",
+            "limits: {linger_timeout: 1.5, max_keys: 50}",
             "id: 'é: 1'\nraft: {protocol_version: 3, apply_slice: 0.1ms}",
             "data_dir: 'a #b'\npeers: ['[::1]:8300', 127.0.0.1:8300]",
             "listen: tcp:8300\nadvertise: n1:8300\ninsecure_peers: true\n"

@@ -6,10 +6,16 @@ node never changes the one it was given.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from txraft.consistency import (
+    contradictions,
+    numbers_of,
+    out_of_bounds,
+    wrong_types,
+)
 from txraft.errors import ConfigError
 
 MINIMUM_TIMEOUT = 0.005
@@ -93,7 +99,11 @@ class Config:
     max_append_bytes: int = _option(
         1 << 20, "Bytes of entries in one AppendEntries request; one entry may exceed."
     )
-    max_entry_bytes: int = _option(1 << 20, "Bytes of one entry's data.")
+    max_entry_bytes: int = _option(
+        1 << 20,
+        "Bytes of one entry's data. At most `max_pending_bytes`, and what members "
+        "take: see `max_message_bytes`, `max_string_bytes` and the log's format.",
+    )
     max_pending_entries: int = _option(
         65536, "Entries that wait for an outcome before more are refused."
     )
@@ -117,12 +127,25 @@ def default_config() -> Config:
     return Config()
 
 
-def validate_config(config: Config) -> None:
-    """Check *config* and report every fault at once.
+def validate_config(config: Config, limits: Mapping[str, float] | None = None) -> None:
+    """Check *config*, also against the *limits* of a transport, by name, if given.
 
+    Every fault is reported at once.
     Raises: ConfigError, whose `problems` names each field and what would be right.
     """
-    problems = [*_too_short(config), *_out_of_range(config), *_inconsistent(config)]
+    limits = limits or {}
+    problems = wrong_types(config)
+    if config.notify is not None and not callable(config.notify):
+        problems.append(f"notify is {config.notify!r}, it must be a function or None")
+    if not problems:  # else there is nothing to compare
+        numbers = numbers_of(config)
+        problems = [
+            *_too_short(config),
+            *_out_of_range(config),
+            *out_of_bounds({**numbers, **limits}),
+            *contradictions(numbers),
+            *contradictions(numbers, limits),
+        ]
     if problems:
         raise ConfigError(problems)
 
@@ -152,7 +175,6 @@ def _out_of_range(config: Config) -> list[str]:
         "trailing_logs": (0, None),
         "max_kept_for_snapshot_entries": (0, None),
         "max_append_bytes": (1, None),
-        "max_entry_bytes": (1, None),
         "max_pending_entries": (1, None),
         "max_pending_bytes": (1, None),
         "max_tail_bytes": (1, None),
@@ -163,21 +185,6 @@ def _out_of_range(config: Config) -> list[str]:
         if value < low or (high is not None and value > high):
             bound = f"{low} to {high}" if high is not None else f"at least {low}"
             problems.append(f"{name} is {value}, it must be {bound}")
-    return problems
-
-
-def _inconsistent(config: Config) -> list[str]:
-    problems = []
-    if config.leader_lease_timeout > config.heartbeat_timeout:
-        problems.append(
-            f"leader_lease_timeout ({config.leader_lease_timeout} s) is longer than "
-            f"heartbeat_timeout ({config.heartbeat_timeout} s)"
-        )
-    if config.election_timeout < config.heartbeat_timeout:
-        problems.append(
-            f"election_timeout ({config.election_timeout} s) is shorter than "
-            f"heartbeat_timeout ({config.heartbeat_timeout} s)"
-        )
     return problems
 
 

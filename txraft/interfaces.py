@@ -539,6 +539,15 @@ class WithPeers(Protocol):
 
 
 @runtime_checkable
+class LimitedTransport(Protocol):
+    """A transport that tells its limits, so that a node's can be held against them."""
+
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """Its limits by the names that they have in a node's settings."""
+
+
+@runtime_checkable
 class LoopbackTransport(Transport, WithPeers, WithClose, Protocol):
     """A transport inside one process."""
 

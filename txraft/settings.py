@@ -8,6 +8,7 @@ file; a data directory is only looked at.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field, fields
@@ -19,6 +20,7 @@ import yaml
 
 from txraft.addresses import is_loopback, is_wildcard, parse_address, parse_listen
 from txraft.config import Config, validate_config
+from txraft.consistency import contradictions, numbers_of, out_of_bounds
 from txraft.core.configuration import Server
 from txraft.credentials import (
     HTTPTLSSettings,
@@ -262,9 +264,12 @@ def _settings(top: Section, base: str) -> Settings:
     listen = _listen(top, DEFAULT_LISTEN, safe, permission)
     advertise = _advertise(top, listen)
     join = top.read("join", False, boolean)
-    raft = _raft(top.section("raft"), {name: name for name in names})
+    raft_section, limits_section = top.section("raft"), top.section("limits")
+    raft = _raft(raft_section, {name: name for name in names})
     identity = _id(top, raft)
     peers = read_members(top, Own(advertise, identity), raft.protocol_version, join)
+    http, limits = _http(top.section("http"), base), _limits(limits_section)
+    _fit(raft_section, limits_section, raft, limits, http is not None)
     return Settings(
         data_dir=top.read("data_dir", "", lambda value: _directory(value, base)),
         id=identity,
@@ -274,9 +279,9 @@ def _settings(top: Section, base: str) -> Settings:
         advertise=advertise,
         peers=peers,
         join=join,
-        http=_http(top.section("http"), base),
+        http=http,
         raft=raft,
-        limits=_limits(top.section("limits")),
+        limits=limits,
         tls=peer_tls(top, base, advertise, [peer.address for peer in peers]),
         insecure_peers=insecure,
     )
@@ -369,6 +374,35 @@ def _limits(section: Section) -> Limits:
         connections=_limits_of(section, ConnectionLimits),
         messages=_limits_of(section, MessageLimits),
     )
+
+
+def _fit(
+    raft_section: Section,
+    limits_section: Section,
+    raft: Config,
+    limits: Limits,
+    serves_http: bool,
+) -> None:
+    """Note where limits contradict those of another part, at what was written."""
+    sections = {**dict.fromkeys(numbers_of(raft), raft_section)}
+    sections |= dict.fromkeys(limits.named(), limits_section)
+    if not all(section.sound(name) for name, section in sections.items()):
+        return
+    of_peers = numbers_of(limits.connections, limits.messages)
+    groups = [numbers_of(raft), of_peers]
+    if serves_http:
+        groups.append(numbers_of(limits.http))
+    for problem in [
+        *out_of_bounds(of_peers),
+        *contradictions(of_peers),
+        *contradictions(*groups),
+    ]:
+        subject, _, rest = problem.partition(" ")
+        words = re.findall(r"\w+", problem)
+        mentioned = [name for name in words if name in sections]
+        given = [name for name in mentioned if sections[name].given(name)]
+        name = (given or mentioned)[0]
+        sections[subject].fault(subject, rest, sections[name].place(name))
 
 
 def _limits_of(section: Section, kind: type[L]) -> L:

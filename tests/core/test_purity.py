@@ -32,7 +32,8 @@ BELOW = {
         "clock",
     },
     "interfaces": {"core", "errors"},
-    "config": {"errors"},
+    "config": {"errors", "consistency"},
+    "consistency": set(),
 }
 """What each layer may import of the package, for the layers that are at the bottom.
 

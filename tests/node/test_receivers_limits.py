@@ -29,7 +29,7 @@ PATIENT = replace(
 
 
 class Receivers(SynchronousTestCase):
-    """A cluster of three, of which c takes no message above 4 KB."""
+    """A cluster of three, of which c takes no message above 8 KB."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -40,7 +40,9 @@ class Receivers(SynchronousTestCase):
         self.addCleanup(self.stop)
         self.until(lambda: any(raft.leader for raft in self.rafts.values()))
 
-    def node(self, address: str, limits: Limits | None = None) -> Raft:
+    def node(self, address: str, is_small: bool = False) -> Raft:
+        limits = Limits(max_message_bytes=8192) if is_small else None
+        config = replace(PATIENT, max_entry_bytes=2000, max_append_bytes=2000)
         transport = NetworkTransport(
             self.clock, self.network.layer(address), timeout=2.0, limits=limits
         )
@@ -49,7 +51,7 @@ class Receivers(SynchronousTestCase):
         fsm = ListFSM()
         self.machines[address] = fsm
         raft = Raft(
-            PATIENT,
+            config if is_small else PATIENT,
             fsm,
             store,
             store,
@@ -97,22 +99,20 @@ class Receivers(SynchronousTestCase):
         """Each entry fits, some at once do not."""
         self.apply(*[1000] * 60)
 
-        small = Limits(max_message_bytes=4096)
-        self.rafts["c:1"] = self.node("c:1", small)
+        self.rafts["c:1"] = self.node("c:1", is_small=True)
         self.until(lambda: len(self.machines["c:1"].commands) == 60)
 
         self.assertNotIn("undeliverable_entries", self.leader.stats())
 
     def test_entry_that_is_too_large_is_named(self) -> None:
         """In the figures, until the follower comes back with limits that suit."""
-        self.apply(1000, 5000, 1000)
+        self.apply(1000, 9000, 1000)
 
-        small = Limits(max_message_bytes=4096)
-        self.rafts["c:1"] = self.node("c:1", small)
+        self.rafts["c:1"] = self.node("c:1", is_small=True)
         self.until(lambda: "undeliverable_entries" in self.leader.stats(), 20.0)
 
         named = self.leader.stats()["undeliverable_entries"]
-        self.assertRegex(named, r"^entry 4 of term \d+ \(50\d\d bytes\) to c:1$")
+        self.assertRegex(named, r"^entry 4 of term \d+ \(90\d\d bytes\) to c:1$")
         self.assertEqual(self.leader.figures().peers["c:1"].undeliverable, 4)
         self.assertEqual(len(self.machines["c:1"].commands), 1)
         dials = self.network.dials

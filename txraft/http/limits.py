@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
+from txraft.consistency import (
+    contradictions,
+    not_above_zero,
+    numbers_of,
+    out_of_bounds,
+    wrong_types,
+)
 from txraft.errors import ConfigError
 from txraft.kv.state import MAX_SESSIONS
 from txraft.memory import usable_memory
@@ -141,40 +148,13 @@ class HTTPLimits:
     )
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{each.name} is {getattr(self, each.name)}, it must be above 0"
-            for each in fields(self)
-            if not getattr(self, each.name) > 0
-        ]
-        if self.leader_wait > self.request_timeout:
-            problems.append(
-                f"leader_wait ({self.leader_wait} s) is longer than request_timeout "
-                f"({self.request_timeout} s)"
-            )
-        if self.max_value_bytes > self.max_body_bytes:
-            problems.append(
-                f"max_value_bytes ({self.max_value_bytes}) is more than "
-                f"max_body_bytes ({self.max_body_bytes})"
-            )
-        if 4 * self.max_key_bytes > self.max_line_bytes:
-            problems.append(
-                f"max_line_bytes ({self.max_line_bytes}) is less than four times "
-                f"max_key_bytes ({self.max_key_bytes})"
-            )
-        if self.max_answer_bytes > self.max_unread_bytes:
-            problems.append(
-                f"max_answer_bytes ({self.max_answer_bytes}) is more than "
-                f"max_unread_bytes ({self.max_unread_bytes})"
-            )
-        if self.max_sessions > MAX_SESSIONS:
-            problems.append(
-                f"max_sessions ({self.max_sessions}) is more than the {MAX_SESSIONS} "
-                "that there can be"
-            )
-        if self.max_body_bytes > self.max_bodies_bytes:
-            problems.append(
-                f"max_body_bytes ({self.max_body_bytes}) is more than "
-                f"max_bodies_bytes ({self.max_bodies_bytes})"
-            )
+        problems = wrong_types(self)
+        if not problems:
+            values = numbers_of(self)
+            problems = [
+                *not_above_zero(values, values),
+                *out_of_bounds(values),
+                *contradictions(values),
+            ]
         if problems:
             raise ConfigError(problems)

@@ -455,3 +455,13 @@ def read_range(
         if size >= max_bytes:
             break
     return entries
+
+
+def up_to(max_bytes: int, entries: list[Entry]) -> list[Entry]:
+    """Return the first of *entries* that have *max_bytes* together, at least one."""
+    size = 0
+    for count, entry in enumerate(entries):
+        size += len(entry.encoded)
+        if size > max_bytes and count:
+            return entries[:count]
+    return entries

@@ -100,7 +100,9 @@ class Pending:
         waiting = len(self.queued) + len(self.appended)
         if waiting >= self._max_entries or self._bytes + size > self._max_bytes:
             raise QueueFull(
-                f"{waiting} entries of {self._bytes} bytes wait for an outcome"
+                f"{waiting} entries of {self._bytes} bytes wait for an outcome, and "
+                f"{size} bytes more are too much: max_pending_entries is "
+                f"{self._max_entries}, max_pending_bytes {self._max_bytes}"
             )
         self._bytes += size
         proposal = Proposal(entry, deadline, size)

@@ -33,6 +33,7 @@ from txraft.errors import (
 )
 from txraft.interfaces import (
     FSM,
+    LimitedTransport,
     LogStore,
     PeerStore,
     SnapshotMeta,
@@ -93,7 +94,10 @@ class Raft(Status, Membership, Founding):
         random: Random | None = None,
         server_id: str | None = None,
     ) -> None:
-        validate_config(config)
+        if isinstance(transport, LimitedTransport):
+            validate_config(config, transport.limits)
+        else:
+            validate_config(config)
         address = local_addr or transport.local_addr()
         self._parts = Parts(
             config,

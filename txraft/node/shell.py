@@ -61,7 +61,7 @@ from txraft.node.assembly import (
     make_tail,
     make_writer,
 )
-from txraft.node.boot import Recovered, read_range
+from txraft.node.boot import Recovered, read_range, up_to
 from txraft.node.changes import Change, Changes
 from txraft.node.incarnations import encode_known, sender_of
 from txraft.node.outbox import Outbox
@@ -574,12 +574,16 @@ class Shell:
         self.incarnations.applied(entry, self.consensus.configurations)
 
     def _fetch(self, first: int, last: int) -> list[Entry] | Deferred[list[Entry]]:
-        """Return entries from memory, or else as many as one read brings."""
+        """Return entries from memory, or else as many as one read brings.
+
+        No more than fit into one message, be they read for one or not.
+        """
         entries = self.tail.slice(first, last)
         if entries is not None:
             return entries
         last = min(last, self.tail.first - 1)
         store = self._parts.log_store
+        most = min(READ_BYTES, self._parts.config.max_append_bytes)
         return self._parts.workers.reader.run(
-            lambda: read_range(store, first, last, READ_BYTES)
+            lambda: up_to(most, read_range(store, first, last, most))
         )

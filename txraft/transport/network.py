@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import asdict
 from typing import cast
 
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
@@ -85,6 +86,11 @@ class NetworkTransport(Calls):
     @timeout_scale.setter
     def timeout_scale(self, scale: int) -> None:
         self._factory.timeout_scale = scale
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """All of its limits, by name."""
+        return {**asdict(self._limits), **asdict(self._connection_limits)}
 
     @property
     def is_shutdown(self) -> bool:

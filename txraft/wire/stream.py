@@ -31,7 +31,8 @@ class Limits:
 
     *max_message_bytes* counts a request from its type byte to the end of its map,
     without a snapshot's body. *max_response_bytes* is the same for an answer.
-    *max_string_bytes* bounds one byte string in it, an entry's data for example.
+    *max_string_bytes* bounds one byte string in it, an entry's data for example: no
+    more than the format of the log takes.
     *max_entries* bounds the entries of one request and every other list.
     *max_keys* bounds the keys of one map. *max_lists* bounds the lists of one
     message, so that small bytes cannot become large objects.
@@ -41,7 +42,7 @@ class Limits:
 
     max_message_bytes: int = 64 << 20
     max_response_bytes: int = 1 << 20
-    max_string_bytes: int = 64 << 20
+    max_string_bytes: int = (64 << 20) - 256
     max_entries: int = 16384
     max_keys: int = 64
     max_lists: int = 64
