@@ -434,6 +434,17 @@ class SnapshotSource(Protocol):
         """Read up to *size* bytes; b"" at the end."""
 
 
+@runtime_checkable
+class PatientSource(SnapshotSource, Protocol):
+    """A snapshot's source that knows whether its receiver is alive."""
+
+    def may_wait(self) -> bool:
+        """Tell whether to wait on for the answer of a peer that has all the bytes.
+
+        Asked now and then. One that restores for minutes answers other calls meanwhile.
+        """
+
+
 class Transport(Protocol):
     """Requests to peers, and requests from them. Thread: reactor.
 

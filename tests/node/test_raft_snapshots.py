@@ -10,6 +10,8 @@ from twisted.internet.defer import Deferred
 from tests.node.kit import ClusterCase, commands_of
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry
+from txraft.core.leader import Leader
+from txraft.core.progress import Mode
 from txraft.errors import (
     LeadershipLost,
     NothingNewToSnapshot,
@@ -279,6 +281,53 @@ class Sending(SnapshotCase):
         self.assertEqual(own, [])
         cluster.advance(60.0)
         self.assertSucceeded(own)
+
+    def test_snapshot_that_takes_long_to_restore_is_sent_once(self) -> None:
+        """Its receiver answers heartbeats, so it is waited for."""
+        cluster = self.cluster(3, trailing_logs=0)
+        laggard = self.lag(cluster, 10)
+        cluster.slow_snapshots(laggard, 4.0)
+        node = cluster.start_node(laggard)
+        cluster.wait_until(partial(is_installing, node))
+        leading = cluster.leader.raft._shell
+        assert leading is not None
+        assert isinstance(leading.consensus.role, Leader)
+        known = leading.consensus.role.followers[laggard]
+
+        for _ in range(110):
+            cluster.advance(0.1)
+            self.assertIs(known.mode, Mode.SNAPSHOT)
+        cluster.advance(5.0)
+
+        self.assertEqual(commands_of(node), numbers(10))
+
+    def test_snapshot_from_a_new_leader_waits_until_the_first_is_restored(self) -> None:
+        """Who says that it installs one is not sent another."""
+        cluster = self.cluster(4, trailing_logs=0)
+        laggard = self.lag(cluster, 10)
+        for node in cluster.followers:
+            cluster.result(node.raft.snapshot())
+        cluster.slow_snapshots(laggard, 4.0)
+        node = cluster.start_node(laggard)
+        cluster.wait_until(partial(is_installing, node))
+        cluster.advance(9.0)
+        cluster.isolate(cluster.leader.address)
+        others = set(cluster.nodes) - {cluster.leader.address, laggard}
+        new = cluster.wait_for_leader(among=others)
+        leading = new.raft._shell
+        assert leading is not None
+        assert isinstance(leading.consensus.role, Leader)
+        known = leading.consensus.role.followers[laggard]
+
+        cluster.advance(1.0)
+        while is_installing(node):
+            self.assertIsNot(known.mode, Mode.SNAPSHOT)
+            cluster.advance(0.1)
+        cluster.advance(1.0)
+
+        self.assertEqual(commands_of(node), numbers(10))
+        self.assertIs(known.mode, Mode.REPLICATE)
+        self.assertEqual(len(node.snapshots.list()), 1)
 
     def test_nothing_new_after_an_install(self) -> None:
         """A leader's snapshot counts as one of this node's own."""

@@ -323,10 +323,25 @@ class UnreadingPeer(LinkCase):
         self.assertEqual(source.taken, 1 << 24)
         self.assertNoResult(call)
 
-    def test_snapshot_deadline_grows_with_its_size(self) -> None:
-        """A timeout for every 256 KiB, for everything with the answer."""
+    def test_snapshot_of_which_nothing_is_taken_is_given_up(self) -> None:
+        """After one timeout, however large it is; the connection ends."""
+        source = Bytes(bytes(1 << 24))
+        call = self.transport.install_snapshot("b:1", snapshot(1 << 24), source)
+        self.network.connections[-1][1].reading = False
+        self.clock.advance(0)
+        self.clock.advance(TIMEOUT * 0.9)
+        self.assertNoResult(call)
+        self.clock.advance(TIMEOUT * 0.2)
+        self.failureResultOf(call, CallTimedOut)
+        self.clock.advance(0)
+        self.assertEqual(self.network.open, 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_answer_to_a_snapshot_is_granted_time_for_its_size(self) -> None:
+        """A timeout for every 256 KiB, when the source does not know better."""
         source = Bytes(bytes(1 << 20))
         call = self.transport.install_snapshot("b:1", snapshot(1 << 20), source)
+        self.clock.advance(0)
         self.clock.advance(TIMEOUT * 3.9)
         self.assertNoResult(call)
         self.clock.advance(TIMEOUT * 0.2)

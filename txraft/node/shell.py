@@ -28,6 +28,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txraft.core.entry import Entry
+from txraft.core.leader import Leader
 from txraft.core.messages import (
     AppendEntriesRequest,
     Request,
@@ -262,6 +263,15 @@ class Shell:
     def leads(self, term: int) -> bool:
         """Tell whether this node leads *term*, still."""
         return self.consensus.is_leader and self.consensus.term == term
+
+    def hears(self, peer: str) -> bool:
+        """Tell whether *peer* follows this node, and has answered it lately."""
+        consensus, role = self.consensus, self.consensus.role
+        progress = role.followers.get(peer) if isinstance(role, Leader) else None
+        if progress is None:
+            return False
+        silence = consensus.now - progress.contact
+        return silence <= 2 * consensus.options.heartbeat_timeout_ticks
 
     def verify(self, verification: Verification) -> None:
         """Have a quorum confirm leadership."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -25,12 +25,27 @@ from txraft.node.outbox import Inbox
 from txraft.node.worker import Worker
 
 
-class _FileSource:
-    """Reads a snapshot's file on the sender's thread."""
+class Host(Inbox, Protocol):
+    """What sending snapshots needs of the node."""
 
-    def __init__(self, file: BinaryIO, worker: Worker) -> None:
+    def hears(self, peer: str) -> bool:
+        """Tell whether *peer* follows this node, and has answered it lately."""
+
+
+class _FileSource:
+    """Reads a snapshot's file on the sender's thread.
+
+    Its receiver may take any time to restore it, as long as heartbeats are answered.
+    These go another way and are answered by the thread that receives, which a long
+    restore does not stop; by the same incarnation, or the answer does not count.
+    """
+
+    def __init__(
+        self, file: BinaryIO, worker: Worker, may_wait: Callable[[], bool]
+    ) -> None:
         self._file = file
         self._worker = worker
+        self.may_wait = may_wait
 
     def read(self, size: int) -> Deferred[bytes]:
         """Read up to *size* bytes."""
@@ -53,7 +68,7 @@ class SnapshotSender:
         store: SnapshotStore,
         worker: Worker,
         transport: Transport,
-        inbox: Inbox,
+        host: Host,
         header: Callable[[], Header],
     ) -> None:
         self._address = address
@@ -61,7 +76,7 @@ class SnapshotSender:
         self._store = store
         self._worker = worker
         self._transport = transport
-        self._inbox = inbox
+        self._host = host
         self._header = header
         self._stopped = False
 
@@ -103,7 +118,9 @@ class SnapshotSender:
             size=meta.size,
             peer=peer,
         )
-        source = _FileSource(file, self._worker)
+        source = _FileSource(
+            file, self._worker, lambda: not self._stopped and self._host.hears(peer)
+        )
         answered = answer_of(
             self._transport.install_snapshot, peer, self._wire(meta, request), source
         )
@@ -115,7 +132,7 @@ class SnapshotSender:
 
         answered.addBoth(close)
         return answered.addCallback(
-            lambda answer: self._inbox.answered(peer, sent, answer)
+            lambda answer: self._host.answered(peer, sent, answer)
         )
 
     def _wire(
@@ -145,4 +162,4 @@ class SnapshotSender:
             peer=peer,
             reason=failure.getErrorMessage(),
         )
-        self._inbox.lost(peer, request, closed=False)
+        self._host.lost(peer, request, closed=False)

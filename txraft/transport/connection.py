@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import typing
+from contextlib import suppress
 
 from twisted.internet.interfaces import (
     IPushProducer,
@@ -12,8 +13,17 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.tcp import Connection as TCPConnection
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+_CLOSE_WATCH = {
+    "TCP_KEEPIDLE": 10,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 4,
+    "TCP_USER_TIMEOUT": 30_000,
+}
+"""Options of TCP where the system has them: seconds, but the last milliseconds."""
 
 
 class Channel(typing.Protocol):
@@ -108,6 +118,25 @@ class Connection(Protocol):
         if not self._gone:
             self._let_go()
             self.channel.abortConnection()
+
+    def watch_closely(self) -> None:
+        """Have the kernel find out within half a minute if the other host is gone.
+
+        Where nothing is left to send a connection may rest for ever, although the host
+        behind it was replaced: it is asked now and then, and one that does not know
+        this connection says so. Without these options a kernel waits for hours.
+        """
+        carrier = self.transport
+        while isinstance(carrier, ProtocolWrapper):
+            carrier = carrier.transport
+        if not isinstance(carrier, TCPConnection):
+            return
+        handle = carrier.getHandle()
+        for name, value in _CLOSE_WATCH.items():
+            option = getattr(socket, name, None)
+            if option is not None:
+                with suppress(OSError):  # a socket without options of TCP
+                    handle.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def finish(self) -> None:
         """Close in good order, or at once when the peer does not read."""

@@ -43,6 +43,7 @@ from txraft.transport.limits import (
     snapshot_timeout,
 )
 from txraft.transport.line import Line
+from txraft.transport.patience import Patience
 
 INMEM_TIMEOUT = 0.5
 """Seconds for one call."""
@@ -147,10 +148,10 @@ class InmemTransport(Calls):
             line = self._line(target)
         except (ConnectionFailed, TransportShutdown) as error:
             return fail(error)
-        timeout = snapshot_timeout(
-            self._timeout * SNAPSHOT_TIMEOUT_FACTOR, request.size, DEFAULT_TIMEOUT_SCALE
-        )
-        answer = line.send_snapshot(request, request.size, data, timeout)
+        timeout = self._timeout * SNAPSHOT_TIMEOUT_FACTOR
+        granted = snapshot_timeout(timeout, request.size, DEFAULT_TIMEOUT_SCALE)
+        patience = Patience(self._clock, timeout, granted, data)
+        answer = line.send_snapshot(request, request.size, data, patience)
         answer.addBoth(_closing, line)
         return cast("Deferred[InstallSnapshotResponse]", answer)
 

@@ -20,6 +20,7 @@ from txraft.errors import (
 from txraft.interfaces import IncomingRPC, SnapshotBody, SnapshotSource
 from txraft.transport.body import IncomingBody
 from txraft.transport.limits import PIECE_BYTES
+from txraft.transport.patience import Patience
 
 
 class LineEnds(typing.Protocol):
@@ -86,6 +87,7 @@ class Line:
         self._unanswered: deque[LineRequest] = deque()
         self._answers: deque[LineRequest] = deque()
         self._body: IncomingBody | None = None
+        self._pump: BodyPump | None = None
 
     @property
     def idle(self) -> bool:
@@ -97,12 +99,14 @@ class Line:
         return self._send(LineRequest(command, None, self, timeout))
 
     def send_snapshot(
-        self, command: Request, size: int, source: SnapshotSource, timeout: float
+        self, command: Request, size: int, source: SnapshotSource, patience: Patience
     ) -> Deferred[Response]:
         """Send *command* and *size* bytes of *source* behind it."""
-        pump = BodyPump(self, size, source)
+        pump = BodyPump(self, size, source, patience)
         self._body = pump.body
-        answer = self._send(LineRequest(command, pump.body, self, timeout))
+        self._pump = pump
+        request = LineRequest(command, pump.body, self, patience.left(not size))
+        answer = self._send(request)
         pump.run()
         return answer
 
@@ -124,13 +128,15 @@ class Line:
         """Send the answers that have become the next ones."""
         unanswered = self._unanswered
         while unanswered and unanswered[0].answer is not None:
-            if unanswered[0].body is not None and not self._body_complete():
-                return
             self._answers.append(unanswered.popleft())
             self.hop(self._answer_arrives)
 
     def expire(self) -> None:
-        """Close, because an answer is late."""
+        """Close, because an answer is late; not if it is to a snapshot that gets on."""
+        wait = 0.0 if self._pump is None else self._pump.patience_left()
+        if wait > 0 and self._calls:
+            self._calls[0].timer = self.clock.callLater(wait, self.expire)
+            return
         self.close(CallTimedOut(f"{self.target} did not answer in time"))
 
     def close(self, error: Exception) -> None:
@@ -174,9 +180,6 @@ class Line:
         else:
             request.result.callback(answer)
 
-    def _body_complete(self) -> bool:
-        return self._body is None or self._body.complete
-
     def _end_at_callee(self) -> None:
         if self._body is not None:
             self._body.connection_lost()
@@ -186,7 +189,10 @@ class Line:
 class BodyPump:
     """Moves a snapshot from its source to its body, one piece at a time."""
 
-    def __init__(self, line: Line, size: int, source: SnapshotSource) -> None:
+    def __init__(
+        self, line: Line, size: int, source: SnapshotSource, patience: Patience
+    ) -> None:
+        self._patience = patience
         self.body = IncomingBody(size, self._changed)
         self._line = line
         self._source = source
@@ -201,10 +207,13 @@ class BodyPump:
         piece = maybeDeferred(self._source.read, min(PIECE_BYTES, self._left))
         piece.addCallbacks(self._send, self._failed)
 
+    def patience_left(self) -> float:
+        """Return the seconds to wait for, 0 to give up."""
+        return self._patience.left(is_sent=not self._left)
+
     def _changed(self) -> None:
-        if self.body.complete:
-            self._line.answer_ready()
-        else:
+        self._patience.moved()
+        if not self.body.complete:
             self.run()
 
     def _send(self, piece: bytes) -> None:

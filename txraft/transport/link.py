@@ -33,7 +33,7 @@ from txraft.wire.stream import Limits, ResponseReader
 @dataclass(slots=True, eq=False)
 class _Call:
     kind: int
-    deadline: float
+    deadline: float | None
     result: Deferred[Response]
 
 
@@ -61,11 +61,13 @@ class Link(Connection):
         """Whether it is open and no answer is awaited."""
         return not self._calls and not self.lost
 
-    def send(self, request: bytes, kind: int, deadline: float) -> Deferred[Response]:
+    def send(
+        self, request: bytes, kind: int, deadline: float | None
+    ) -> Deferred[Response]:
         """Send an encoded *request* of type byte *kind*.
 
         *deadline* is a time of the clock, and none lies before that of a call which
-        is under way.
+        is under way; None if the caller bounds the wait.
         Returns: a Deferred of the answer. It fails with RemoteError and leaves the
             connection open, or with CallTimedOut, ConnectionClosedByPeer or
             ProtocolError and all other calls with it.
@@ -75,7 +77,7 @@ class Link(Connection):
             result.errback(ConnectionClosedByPeer(f"{self.target} is disconnected"))
             return result
         self._calls.append(_Call(kind, deadline, result))
-        if self._timer is None:
+        if self._timer is None and deadline is not None:
             self._watch(deadline)
         self.write(request)
         return result
@@ -144,9 +146,9 @@ class Link(Connection):
 
     def _check_deadline(self) -> None:
         self._timer = None
-        if not self._calls:
+        deadline = self._calls[0].deadline if self._calls else None
+        if deadline is None:
             return
-        deadline = self._calls[0].deadline
         if deadline <= self._clock.seconds():
             self.close(CallTimedOut(f"{self.target} did not answer in time"))
         else:

@@ -38,6 +38,7 @@ from txraft.transport.limits import (
     snapshot_timeout,
 )
 from txraft.transport.link import Link, LinkPool
+from txraft.transport.patience import Patience
 from txraft.transport.peer import PeerFactory
 from txraft.transport.pipeline import Encoder, NetworkPipeline
 from txraft.transport.stream import SnapshotStream
@@ -48,8 +49,9 @@ from txraft.wire.stream import Limits
 class NetworkTransport(Calls):
     """A `Transport` that speaks the wire protocol over a stream layer.
 
-    *timeout* is in seconds and covers one call, dialling included; a snapshot is
-    granted it for every *timeout_scale* bytes.
+    *timeout* is in seconds and covers one call, dialling included. A snapshot may take
+    longer, as long as the peer takes some of it within each timeout; its answer is
+    waited for as its source wants, or a timeout for every *timeout_scale* bytes.
     """
 
     def __init__(
@@ -126,16 +128,22 @@ class NetworkTransport(Calls):
     def install_snapshot(
         self, target: str, request: InstallSnapshotRequest, data: SnapshotSource
     ) -> Deferred[InstallSnapshotResponse]:
-        """Send a snapshot; its connection is closed afterwards."""
-        deadline = self._clock.seconds() + snapshot_timeout(
-            self._timeout, request.size, self.timeout_scale
-        )
+        """Send a snapshot; its connection is closed afterwards.
+
+        It is given up when the peer takes nothing for a timeout; see `Patience` for how
+        long its answer is waited for.
+        """
+        granted = snapshot_timeout(self._timeout, request.size, self.timeout_scale)
         encoded = encode_request(request)
-        answer = self._connect(target).addCallback(
-            lambda link: SnapshotStream(link, encoded, request.size, data).send(
-                deadline
+
+        def send(link: Link) -> Deferred[Response]:
+            patience = Patience(self._clock, self._timeout, granted, data)
+            stream = SnapshotStream(
+                self._clock, link, encoded, request.size, data, patience
             )
-        )
+            return stream.send()
+
+        answer = self._connect(target).addCallback(send)
         return cast("Deferred[InstallSnapshotResponse]", answer)
 
     def set_gate(self, gate: Gate) -> None:

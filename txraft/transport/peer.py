@@ -73,9 +73,12 @@ class PeerRequest:
 
     @property
     def ready(self) -> bool:
-        """Whether the answer may leave: a snapshot is read to its end before."""
-        body = self._incoming
-        return self.answer is not None and (body is None or body.complete)
+        """Whether the answer may leave.
+
+        That to a snapshot need not wait until its body is read: who is refused can stop
+        sending. What follows the body is not read before, so the order stays.
+        """
+        return self.answer is not None
 
     def _settle(self, answer: bytes) -> None:
         assert self.answer is None, "a request is answered once"

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from txraft.core.messages import Response
-from txraft.errors import TransportError
+from txraft.errors import CallTimedOut, TransportError
 from txraft.interfaces import SnapshotSource
 from txraft.transport.limits import PIECE_BYTES
 from txraft.transport.link import Link
+from txraft.transport.patience import Patience
 from txraft.wire.requests import INSTALL_SNAPSHOT
 
 
 class SnapshotStream:
     """An encoded *request* and *size* bytes on their way over *link*.
 
-    The link is closed in the end.
+    It is given up when *patience* ends. The link is closed in the end.
     """
 
     def __init__(
-        self, link: Link, request: bytes, size: int, source: SnapshotSource
+        self,
+        clock: IReactorTime,
+        link: Link,
+        request: bytes,
+        size: int,
+        source: SnapshotSource,
+        patience: Patience,
     ) -> None:
+        self._clock = clock
+        self._patience = patience
+        self._timer: IDelayedCall | None = None
         self._link = link
         self._request = request
         self._size = size
@@ -30,13 +41,40 @@ class SnapshotStream:
         self._reading = False
         self._pumping = False
 
-    def send(self, deadline: float) -> Deferred[Response]:
-        """Send everything and wait for the answer until *deadline*."""
+    def send(self) -> Deferred[Response]:
+        """Send everything and wait for the answer.
+
+        Returns: a Deferred that fails as those of a link do; cancelling it closes the
+            link.
+        """
         link = self._link
-        answer = link.send(self._request, INSTALL_SNAPSHOT, deadline)
-        link.unblocked = self._pump
+        answer = link.send(self._request, INSTALL_SNAPSHOT, None)
+        link.unblocked = self._unblocked
+        link.watch_closely()
+        self._timer = self._clock.callLater(self._patience.left(False), self._check)
         self._pump()
         return answer.addBoth(self._ended)
+
+    def _unblocked(self) -> None:
+        self._patience.moved()
+        self._pump()
+
+    def _check(self) -> None:
+        """Give up what does not get on."""
+        is_sent = not (self._left or self._link.blocked)
+        wait = self._patience.left(is_sent)
+        if wait > 0:
+            self._timer = self._clock.callLater(wait, self._check)
+            return
+        self._timer = None
+        target, sent = self._link.target, self._size - self._left
+        if is_sent:
+            reason = f"{target} did not answer in time to a snapshot of {sent} bytes"
+        elif self._reading:
+            reason = f"the snapshot could not be read on after {sent} bytes"
+        else:
+            reason = f"{target} takes no more of a snapshot after {sent} bytes"
+        self._link.close(CallTimedOut(reason))
 
     def _pump(self) -> None:
         """Read and send until the peer or the source is not ready."""
@@ -61,6 +99,8 @@ class SnapshotStream:
         piece = piece[: self._left]
         self._left -= len(piece)
         self._link.write(piece)
+        if not self._link.blocked:
+            self._patience.moved()
         self._pump()
 
     def _failed(self, failure: Failure) -> None:
@@ -70,7 +110,10 @@ class SnapshotStream:
     def _ended(self, answer: Response | Failure) -> Response | Failure:
         """Close the connection, as peers expect, whatever came of it."""
         self._link.unblocked = None
-        if self._left:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._left or isinstance(answer, Failure):
             self._link.abort()
         else:
             self._link.finish()
