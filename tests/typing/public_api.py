@@ -268,6 +268,10 @@ class Nothing:
         """Read nothing."""
         return succeed(b"")
 
+    def may_wait(self) -> bool:
+        """Wait for ever."""
+        return True
+
 
 def in_process(clock: IReactorTime) -> Transport:
     """Make a transport on a clock."""
@@ -303,7 +307,10 @@ async def over_tcp(reactor: object, layer: StreamLayer, clock: IReactorTime) -> 
         txraft.AppendEntriesRequest(vote.term, transport.local_addr(), header=header)
     )
     pipeline.close()
-    source: txraft.SnapshotSource = Nothing()
+    patient: txraft.PatientSource = Nothing()
+    source: txraft.SnapshotSource = patient
+    limited: txraft.LimitedTransport = own
+    txraft.validate_config(Config(), limited.limits)
     installed: txraft.InstallSnapshotResponse = await transport.install_snapshot(
         "b:1",
         txraft.InstallSnapshotRequest(appended.term, "a:1", 1, 1, 0, MEMBERS, 1),
