@@ -387,6 +387,14 @@ class Sending(SynchronousTestCase):
         self.assertGreaterEqual(waits[-1], 10 * 10)
         self.assertLessEqual(waits[-1], 10 * 20 + 1)
 
+    def test_snapshot_that_fails_waits_for_a_heartbeat(self) -> None:
+        """It may be that it is being installed all the same."""
+        self.leading.unreachable("c", self.order())
+
+        for _ in range(8):
+            self.leading.tick(1)
+            self.assertEqual(sent(sync(self.leading), SendSnapshot), [])
+
     def test_log_behind_a_snapshot_on_its_way_is_kept(self) -> None:
         """Else the follower would need another one at once."""
         self.leading.propose([command() for _ in range(20)])

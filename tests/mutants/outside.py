@@ -197,4 +197,25 @@ MUTANTS = (
         new="Refusal(409, sentence, NOT_APPLIED)",
         caught_by="tests.http.test_cluster.Membership.test_outcomes",
     ),
+    Mutant(
+        name="a receiver that takes nothing is waited for",
+        at="Patience.left",
+        old="max(0.0, until - now)",
+        new="max(1.0, until - now)",
+        caught_by="tests.transport.test_link.UnreadingPeer.test_snapshot_of_which_nothing_is_taken_is_given_up",
+    ),
+    Mutant(
+        name="a receiver that restores is given up",
+        at="Patience.left",
+        old="until <= now and self._source.may_wait()",
+        new="False",
+        caught_by="tests.transport.test_contract.NetworkContract.test_snapshot_is_waited_for_as_its_source_wants",
+    ),
+    Mutant(
+        name="limits of a node are not held against its transport's",
+        at="validate_config",
+        old="*contradictions(numbers, limits)",
+        new="*()",
+        caught_by="tests.test_consistency.Transports.test_requests_that_no_member_takes",
+    ),
 )

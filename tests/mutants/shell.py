@@ -354,4 +354,25 @@ MUTANTS = (
         new="",
         caught_by="tests.node.test_worker.Syncs.test_stopping_worker_takes_nothing",
     ),
+    Mutant(
+        name="reading a snapshot waits until another is written",
+        at="Shell.__init__",
+        old="parts.workers.sender",
+        new="parts.workers.snapshot",
+        caught_by="tests.node.test_raft_snapshots.Sending.test_laggard_gets_a_snapshot_while_the_leader_writes_one",
+    ),
+    Mutant(
+        name="a message from the disk is larger than one from memory",
+        at="up_to",
+        old="size > max_bytes and count",
+        new="False",
+        caught_by="tests.node.test_boot.Reading.test_no_more_than_a_message_holds",
+    ),
+    Mutant(
+        name="entries that take too long are sent again unchanged",
+        at="Outbox._report",
+        old="isinstance(request, Replicate)",
+        new="False",
+        caught_by="tests.node.test_outbox.Calls.test_entries_that_take_too_long_count_as_hung_up_on",
+    ),
 )

@@ -19,6 +19,7 @@ from txraft.node.boot import (
     read_range,
     recover,
     restore_newest,
+    up_to,
 )
 from txraft.node.writer import stored_state
 from txraft.storage.memory import InmemStore
@@ -413,3 +414,16 @@ class RestoringTheNewest(SynchronousTestCase):
         """The FSM begins empty."""
         self.assertEqual(self.restore(), Restored())
         self.assertEqual(self.fsm.commands, [])
+
+
+class Reading(SynchronousTestCase):
+    """Entries that are read for a message."""
+
+    def test_no_more_than_a_message_holds(self) -> None:
+        """A store may bring one more; but there is always one."""
+        entries = [Entry(i, 1, LogType.COMMAND, encoded=b"x" * 10) for i in range(1, 6)]
+
+        self.assertEqual(up_to(30, entries), entries[:3])
+        self.assertEqual(up_to(29, entries), entries[:2])
+        self.assertEqual(up_to(5, entries), entries[:1])
+        self.assertEqual(up_to(100, entries), entries)

@@ -155,7 +155,7 @@ class SnapshotSender:
         if self._stopped:
             return
         if not isinstance(failure.value, Exception):
-            self._inbox.stop_because("a snapshot was not sent", failure)
+            self._host.stop_because("a snapshot was not sent", failure)
         self.log.warn(
             "{node} could not send a snapshot to {peer}: {reason}",
             node=self._address,
