@@ -338,7 +338,7 @@ class Sending(SynchronousTestCase):
     def test_snapshot_is_not_offered_to_one_that_installs(self) -> None:
         """Who says that it installs a snapshot is sent nothing, until it has done."""
         self.leading.unreachable("c", self.order())
-        self.heartbeat_answered(0, installing=True)
+        self.assertEqual(self.heartbeat_answered(0, installing=True), [])
 
         for _ in range(100):
             self.leading.tick(1)
