@@ -323,7 +323,7 @@ class Sending(SnapshotCase):
         while is_installing(node):
             self.assertIsNot(known.mode, Mode.SNAPSHOT)
             cluster.advance(0.1)
-        cluster.advance(1.0)
+        cluster.advance(5.0)
 
         self.assertEqual(commands_of(node), numbers(10))
         self.assertIs(known.mode, Mode.REPLICATE)
