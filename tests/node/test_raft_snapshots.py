@@ -297,6 +297,7 @@ class Sending(SnapshotCase):
         for _ in range(110):
             cluster.advance(0.1)
             self.assertIs(known.mode, Mode.SNAPSHOT)
+        cluster.slow_snapshots(laggard, 0.0)
         cluster.advance(5.0)
 
         self.assertEqual(commands_of(node), numbers(10))
@@ -323,6 +324,7 @@ class Sending(SnapshotCase):
         while is_installing(node):
             self.assertIsNot(known.mode, Mode.SNAPSHOT)
             cluster.advance(0.1)
+        cluster.slow_snapshots(laggard, 0.0)
         cluster.advance(5.0)
 
         self.assertEqual(commands_of(node), numbers(10))
