@@ -20,6 +20,7 @@ COMMANDS = {
     "scale": "more members, larger values, followers that lag, snapshots",
     "links": "long links, simulated",
     "heartbeats": "how soon a follower answers heartbeats while it has other work",
+    "reads": "what a linearizable read costs when many wait at once",
     "account": "where the processor time of a commit goes",
     "disk": "a synced append, with and without room allocated ahead",
     "cluster": "txraft alone, with and without TLS",

@@ -33,11 +33,12 @@ MOMENTS = {
     "scale": "--seconds 0.5 --entries 1000 --snapshot-mib 2 --members 3,5"
     " --only *,64*,a*,2*",
     "links": "--round-trips 4 --members 3,5 --links 10",
+    "reads": "--rounds 1 --waiting 1,1000",
     "heartbeats": "--snapshot-mib 2 --written-mib 2 --backlog 2000 --times 1",
 }
 TABLES_ONLY = {"account", "disk", "heartbeats"}
 """What keeps no samples of runs, and is judged by its table."""
-NO_SYSTEM = {"disk"}
+NO_SYSTEM = {"disk", "reads"}
 """What measures the machine alone."""
 
 

@@ -7,6 +7,7 @@ Source: Raft dissertation §3.5, §3.6.2, §4, §6.2, §6.4, §10.2.1.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -72,10 +73,10 @@ class Leader(BaseRole):
         self.level = 0
         self.own_match = consensus.log.last_index
         self.first_index = consensus.log.last_index + 1
-        self._round = 0
+        self._round = self._begun = 0
         self._lives = 0
         self._votes = True
-        self._verifying: list[tuple[object, int]] = []
+        self._verifying: deque[tuple[object, int]] = deque()
         self._follow_configuration()
         for address, level in levels.items():
             if address in self.followers:
@@ -278,7 +279,7 @@ class Leader(BaseRole):
         heartbeat = Heartbeat(consensus.term, self._round, consensus.now, progress.life)
         progress.heartbeat_inflight = heartbeat
         progress.heartbeat_due = consensus.now + interval
-        progress.round_sent = self._round
+        progress.round_sent = self._begun = self._round
         consensus.send(address, heartbeat)
 
     def has_news(self, peer: str | None) -> bool:
@@ -511,8 +512,13 @@ class Leader(BaseRole):
     # Verification -------------------------------------------------------------------
 
     def verify(self, token: object) -> None:
-        """Begin a round of heartbeats for *token*, or join the one about to begin."""
-        self._round += 1
+        """Begin a round of heartbeats for *token*, or join the one about to begin.
+
+        One that a single heartbeat has left for has begun: its answer may have been
+        on its way before this call, and proves nothing about the time after it.
+        """
+        if self._round <= self._begun:
+            self._round += 1
         self._verifying.append((token, self._round))
         self._settle_verifications()
 
@@ -527,10 +533,8 @@ class Leader(BaseRole):
             else self.followers[address].round_answered
             for address in consensus.configuration.voters
         )
-        for token, round_ in self._verifying:
-            if round_ <= confirmed:
-                consensus.verified(token, consensus.commit_index)
-        self._verifying = [v for v in self._verifying if v[1] > confirmed]
+        while self._verifying and self._verifying[0][1] <= confirmed:
+            consensus.verified(self._verifying.popleft()[0], consensus.commit_index)
 
     # Transfer -----------------------------------------------------------------------
 

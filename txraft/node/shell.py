@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -97,7 +96,6 @@ class Shell:
         self.heard: tuple[str | None, float] = (None, 0.0)
         self.pending = make_pending(parts)
         self.changes = Changes()
-        self.verifications = Verifications()
         self.tail = make_tail(parts, recovered)
         self.levels = make_levels(parts)
         announced = self.levels.announced
@@ -111,6 +109,9 @@ class Shell:
             self.pending.applied,
             owner,
             self._decided,
+        )
+        self.verifications = Verifications(
+            self.applier, parts.clock, parts.config.apply_slice
         )
         self.incarnations = make_incarnations(parts, recovered, self._save)
         self.replies = make_replies(parts, recovered, announced)
@@ -276,7 +277,7 @@ class Shell:
     def verify(self, verification: Verification) -> None:
         """Have a quorum confirm leadership."""
         self.verifications.add(verification)
-        self._input(self.consensus.verify, verification)
+        self.schedule()
 
     def change(self, change: Change) -> None:
         """Change the membership when it is allowed.
@@ -338,6 +339,8 @@ class Shell:
         inputs, self._inputs = self._inputs, []
         for function, arguments in inputs:
             function(*arguments)
+        if self.verifications.new:
+            self.consensus.verify(self.verifications.take())
         pending = self.pending
         if pending.appended and not pending.queued:
             self._apply_first()
@@ -468,13 +471,8 @@ class Shell:
                 self.replies.send(to, message, self.consensus)  # type: ignore[arg-type]
 
     def _verified(self, token: object, index: int) -> None:
-        assert isinstance(token, Verification), "only these are handed in"
-        if token.applied:
-            self.applier.call_when_applied(
-                index, partial(self.verifications.succeed, token)
-            )
-        else:
-            self.verifications.succeed(token, index)
+        assert isinstance(token, list), "only lists of verifications are handed in"
+        self.verifications.confirmed(token, index)
 
     def _contradicted(self, leader: str) -> None:
         if leader == self._contradicted_by:

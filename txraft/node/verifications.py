@@ -1,12 +1,25 @@
-"""Those who wait for a quorum to confirm that this node leads."""
+"""Those who wait for a quorum to confirm that this node leads.
+
+All that call in one turn ask consensus one question, and all that a round confirms are
+answered in one pass over them: what a read costs does not depend on how many wait. A
+pass gives others their turn when it has lasted for a slice, so that heartbeats live.
+
+Source: Raft dissertation §6.4.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 
 from txraft.errors import RaftError
+from txraft.node.applier import Applier
+
+LEAST_WITHDRAWN = 64
+"""So many are withdrawn before it pays to look for them among those that wait."""
 
 
 @dataclass(slots=True, eq=False)
@@ -18,27 +31,128 @@ class Verification:
 
 
 class Verifications:
-    """The verifications of one node; each is answered once, or withdrawn."""
+    """The verifications of one node; each is answered once, or withdrawn.
 
-    def __init__(self) -> None:
+    `new` are those that consensus has not been asked for. What is confirmed is
+    answered with the index that *applier* has reached, at most *slice_seconds* in a
+    row.
+    """
+
+    def __init__(
+        self, applier: Applier, clock: IReactorTime, slice_seconds: float
+    ) -> None:
+        self._applier = applier
+        self._clock = clock
+        self._slice_seconds = slice_seconds
         self._waiting: dict[Verification, None] = {}
+        self._withdrawn = 0
+        self._unapplied: deque[tuple[int, deque[Verification]]] = deque()
+        self._expecting = False
+        self._confirmed: deque[deque[Verification]] = deque()
+        self._settling = False
+        self.new: list[Verification] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def add(self, verification: Verification) -> None:
         """Keep *verification* until it is answered."""
         self._waiting[verification] = None
+        self.new.append(verification)
+
+    def take(self) -> list[Verification]:
+        """Take all that are new, to ask for them together."""
+        new, self.new = self.new, []
+        return new
 
     def withdraw(self, verification: Verification) -> None:
         """Forget one that nobody waits for any more."""
-        self._waiting.pop(verification, None)
+        if self._waiting.pop(verification, verification) is None:
+            self._withdrawn += 1
+            # While the state machine hangs nothing else would ever empty these.
+            if self._withdrawn > max(LEAST_WITHDRAWN, len(self._waiting)):
+                self._forget_withdrawn()
 
-    def succeed(self, verification: Verification, index: int) -> None:
-        """Answer with *index*, unless nobody waits any more."""
-        if verification in self._waiting:
-            del self._waiting[verification]
-            verification.deferred.callback(index)
+    def _forget_withdrawn(self) -> None:
+        self._withdrawn = 0
+        kept = (
+            (index, deque(v for v in verifications if v in self._waiting))
+            for index, verifications in self._unapplied
+        )
+        self._unapplied = deque(batch for batch in kept if batch[1])
+
+    def confirmed(self, verifications: list[Verification], index: int) -> None:
+        """Answer *verifications*, which a quorum has confirmed: some of them at once,
+        and those that read once *index* is applied."""
+        readers = deque(v for v in verifications if v.applied)
+        if len(readers) < len(verifications):
+            self._settle(deque(v for v in verifications if not v.applied))
+        if not readers:
+            return
+        if self._applier.applied_index >= index:
+            self._settle(readers)
+            return
+        self._unapplied.append((index, readers))
+        if not self._expecting:
+            self._expect(index)
+
+    def _expect(self, index: int) -> None:
+        """Be called when *index* is applied: one call for all that wait for it or more.
+
+        Not forgotten when nobody waits any more, or each who comes and goes while the
+        state machine hangs would leave one behind.
+        """
+        self._expecting = True
+        self._applier.call_when_applied(index, self._applied)
+
+    def _applied(self, applied_index: int) -> None:
+        """Answer those whose index is applied; have this called for the next ones.
+
+        Their indexes never fall, as a commit index never does.
+        """
+        self._expecting = False
+        unapplied = self._unapplied
+        while unapplied and unapplied[0][0] <= applied_index:
+            self._settle(unapplied.popleft()[1])
+        if unapplied and not self._expecting:
+            self._expect(unapplied[0][0])
+
+    def _settle(self, verifications: deque[Verification]) -> None:
+        self._confirmed.append(verifications)
+        # Whoever is answered may bring this node to confirm more, and one who is
+        # answered late has waited for his turn already: order is kept.
+        if not self._settling:
+            self._settling = True
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Answer what is confirmed until a slice is over, and the rest after it.
+
+        A read that is answered later than it was confirmed sees what is committed by
+        then: more than it has to, never less.
+        """
+        clock, waiting = self._clock, self._waiting
+        until = clock.seconds() + self._slice_seconds
+        while self._confirmed:
+            batch = self._confirmed[0]
+            while batch:
+                # Taken out one by one: to free many at once takes long, too.
+                verification = batch.popleft()
+                if verification not in waiting:
+                    continue
+                del waiting[verification]
+                verification.deferred.callback(self._applier.applied_index)
+                if clock.seconds() >= until:
+                    clock.callLater(0, self._go_on)
+                    return
+            self._confirmed.popleft()
+        self._settling = False
 
     def fail(self, error: RaftError) -> None:
         """Answer all that wait with *error*."""
-        waiting, self._waiting = self._waiting, {}
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        self._unapplied.clear()
+        self.new.clear()
         for verification in waiting:
             verification.deferred.errback(error)
