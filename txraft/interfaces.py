@@ -536,6 +536,17 @@ class WithMembers(Protocol):
 
 
 @runtime_checkable
+class WithLostHandler(Protocol):
+    """A transport that tells when a connection from here has ended.
+
+    A leader then says at once that it is there, before those that lost it campaign.
+    """
+
+    def set_lost_handler(self, handler: Callable[[str], object]) -> None:
+        """Tell *handler* the target of each connection from here that has ended."""
+
+
+@runtime_checkable
 class WithPeers(Protocol):
     """A transport whose routes are made by hand."""
 

@@ -22,11 +22,16 @@ from tests.core.builders import (
     sync,
     terms_of,
 )
+from txraft.core.consensus import Consensus
 from txraft.core.leader import Leader, Resignation
 from txraft.core.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
     InstallSnapshotRequest,
+    RequestPreVoteRequest,
+    RequestPreVoteResponse,
+    RequestVoteRequest,
+    RequestVoteResponse,
 )
 from txraft.core.ready import Heartbeat, Refusal, Replicate
 
@@ -232,16 +237,35 @@ class Heartbeats(SynchronousTestCase):
 
         self.assertEqual({b - a for a, b in pairwise(times)}, {2})
 
-    def test_heartbeat_lost_is_repeated_when_due(self) -> None:
-        """A lost heartbeat makes room for the next, but not at once."""
+    def test_heartbeat_lost_is_repeated_once_at_once(self) -> None:
+        """A second one in a row makes room for the next when that is due."""
         leading = leader(1)
         lost = sent(sync(leading), Heartbeat, "b")[0]
 
         leading.unreachable("b", lost)
+        again = sent(leading.ready(), Heartbeat, "b")[0]
+        leading.unreachable("b", again)
         self.assertEqual(sent(leading.ready(), Heartbeat, "b"), [])
         leading.tick(2)
 
         self.assertEqual(len(sent(leading.ready(), Heartbeat, "b")), 1)
+
+    def test_connection_lost_has_a_heartbeat_leave_at_once(self) -> None:
+        """Its follower may have taken that for the end of the leader."""
+        leading = settled_leader()
+        leading.ready()
+
+        leading.connection_lost("b")
+
+        [heartbeat] = sent(leading.ready(), Heartbeat)
+        leading.connection_lost("b")
+        self.assertEqual(sent(leading.ready(), Heartbeat), [])
+        leading.unreachable("b", heartbeat)
+        [again] = sent(leading.ready(), Heartbeat)
+        leading.unreachable("b", again)
+        leading.connection_lost("b")
+        leading.connection_lost("stranger")
+        self.assertEqual(sent(leading.ready(), Heartbeat), [])
 
     def test_heartbeat_answer_with_a_newer_term_deposes(self) -> None:
         """A newer term in any answer ends the leadership."""
@@ -273,17 +297,6 @@ class Lease(SynchronousTestCase):
         leading.tick()
         self.assertEqual((leading.is_leader, leading.leader), (False, None))
 
-    def test_tick_after_a_long_stall_steps_down(self) -> None:
-        """A leader that was away is pessimistic about itself."""
-        leading = settled_leader()
-        role = leading.role
-        assert isinstance(role, Leader)
-
-        leading.tick(50)
-
-        self.assertFalse(leading.is_leader)
-        self.assertEqual(role.resignation, Resignation(50, 0, 50))
-
     def test_tick_one_of_two_followers_is_enough(self) -> None:
         """Itself and one follower are a quorum of three."""
         leading = settled_leader()
@@ -301,7 +314,8 @@ class Lease(SynchronousTestCase):
         leading.tick(7)
         accept(leading, "b", heartbeat)
 
-        leading.tick(2)
+        leading.tick()
+        leading.tick()
 
         self.assertFalse(leading.is_leader)
 
@@ -336,6 +350,137 @@ class Lease(SynchronousTestCase):
         leading = settled_leader(voters="a")
 
         leading.tick(1000)
+
+        self.assertTrue(leading.is_leader)
+
+
+class Doubt(SynchronousTestCase):
+    """A leader that was held up itself tries one round.  Source: §6.2."""
+
+    def stalled(self, ticks: int = 12) -> Consensus:
+        leading = settled_leader()
+        leading.ready()
+        leading.tick(ticks)
+        return leading
+
+    def answers(self, leading: Consensus, *peers: str) -> None:
+        ready = sync(leading)
+        for peer in peers:
+            for heartbeat in sent(ready, Heartbeat, peer):
+                accept(leading, peer, heartbeat)
+
+    def test_leads_on_when_a_quorum_answers(self) -> None:
+        """All followers are there; nothing was their fault."""
+        leading = self.stalled()
+        self.assertFalse(leading.role.hears_leader)
+
+        self.answers(leading, "b")
+        leading.tick()
+
+        self.assertTrue(leading.is_leader)
+        self.assertTrue(leading.role.hears_leader)
+
+    def test_resigns_after_a_heartbeat_timeout(self) -> None:
+        """For so long it waits, and no longer."""
+        leading = self.stalled()
+        role = leading.role
+        assert isinstance(role, Leader)
+        for _ in range(9):
+            leading.tick()
+            leading.ready()
+        self.assertTrue(leading.is_leader)
+
+        leading.tick()
+
+        self.assertFalse(leading.is_leader)
+        self.assertEqual(role.resignation, Resignation(22, 0, 12))
+
+    def test_another_stall_does_not_begin_the_time_anew(self) -> None:
+        """Once for each stall, and no quorum was heard in between."""
+        leading = self.stalled()
+
+        leading.tick(12)
+
+        self.assertFalse(leading.is_leader)
+
+    def test_each_stall_that_a_quorum_has_answered_for_may_be_followed(self) -> None:
+        """The next one has its round too."""
+        leading = self.stalled()
+        self.answers(leading, "c")
+
+        leading.tick(12)
+        self.answers(leading, "b", "c")
+
+        self.assertTrue(leading.is_leader)
+
+    def test_silence_before_the_stall_counts(self) -> None:
+        """A leader that had lost its quorum was not only late."""
+        leading = settled_leader()
+        for _ in range(8):
+            leading.tick()
+            leading.ready()
+
+        leading.tick(3)
+
+        self.assertFalse(leading.is_leader)
+
+    def test_an_answer_to_what_left_before_the_stall_ends_no_doubt(self) -> None:
+        """It may have waited for as long as the stall."""
+        leading = settled_leader()
+        leading.tick(2)
+        early = sent(sync(leading), Heartbeat, "b")[0]
+        leading.tick(12)
+
+        accept(leading, "b", early)
+
+        self.assertFalse(leading.role.hears_leader)
+        [again] = sent(leading.ready(), Heartbeat, "b")
+        accept(leading, "b", again)
+        self.assertTrue(leading.role.hears_leader)
+
+    def test_confirms_nothing_meanwhile(self) -> None:
+        """Not even what a quorum has answered, before the stall as it may be."""
+        leading = settled_leader(voters="abcde")
+        leading.verify("token")
+        early = sync(leading)
+        accept(leading, "b", sent(early, Heartbeat, "b")[0])
+        leading.tick(12)
+        accept(leading, "c", sent(early, Heartbeat, "c")[0])
+
+        ready = leading.ready()
+        self.assertEqual(ready.verified, [])
+        for peer in "bc":
+            self.assertEqual(leading.ready().verified, [])
+            accept(leading, peer, sent(ready, Heartbeat, peer)[0])
+
+        self.assertEqual(leading.ready().verified, [("token", 1)])
+
+    def test_votes_as_one_who_hears_nobody(self) -> None:
+        """Its followers may have given it up: it does not stand in the way."""
+        for request, kind in (
+            (RequestVoteRequest(2, "b", 9, 1), RequestVoteResponse),
+            (RequestPreVoteRequest(2, "b", 9, 1), RequestPreVoteResponse),
+        ):
+            leading = self.stalled()
+
+            leading.request(request, "reply")
+
+            ready = leading.ready()
+            [answer] = [m for to, m in ready.send + ready.after_sync if to == "reply"]
+            assert isinstance(answer, kind)
+            self.assertTrue(answer.granted)
+
+    def test_a_disk_that_came_late_with_it_has_its_time(self) -> None:
+        """What it has written may be announced a moment after the stall."""
+        leading = settled_leader()
+        leading.propose([command()])
+        ready = leading.ready()
+        leading.tick(12)
+        self.assertTrue(leading.is_leader)
+
+        leading.synced(ready.write_number)
+        self.answers(leading, "b")
+        leading.tick()
 
         self.assertTrue(leading.is_leader)
 

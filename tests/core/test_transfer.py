@@ -12,18 +12,22 @@ from tests.core.builders import (
     log_of,
     sent,
     server,
+    settle,
     settled_leader,
     sync,
 )
-from txraft.core.candidate import Candidate
+from txraft.core.candidate import Candidate, PreCandidate
 from txraft.core.configuration import Configuration, Server, Suffrage
+from txraft.core.consensus import Consensus
 from txraft.core.messages import (
+    RequestPreVoteRequest,
+    RequestPreVoteResponse,
     RequestVoteRequest,
     RequestVoteResponse,
     TimeoutNowRequest,
     TimeoutNowResponse,
 )
-from txraft.core.ready import Heartbeat, Replicate
+from txraft.core.ready import Heartbeat, Ready, Replicate
 
 
 class Transfers(SynchronousTestCase):
@@ -36,7 +40,8 @@ class Transfers(SynchronousTestCase):
         leading.transfer("b")
 
         self.assertEqual(
-            sent(leading.ready(), TimeoutNowRequest, "b"), [TimeoutNowRequest()]
+            sent(leading.ready(), TimeoutNowRequest, "b"),
+            [TimeoutNowRequest(transfer=1)],
         )
 
     def test_transfer_first_brings_the_target_up_to_date(self) -> None:
@@ -117,6 +122,163 @@ class Transfers(SynchronousTestCase):
 
         self.assertTrue(leading.is_leader)
         self.assertFalse(leading.is_transferring)
+
+
+def question(term: int, transfer: int, sender: str = "b") -> RequestPreVoteRequest:
+    """Make the question whether a transfer to *sender* still is under way."""
+    return RequestPreVoteRequest(term, sender, 0, 0, transfer=transfer)
+
+
+class Consent(SynchronousTestCase):
+    """A leader that is asked whether it still transfers."""
+
+    def asked(self, leading: Consensus, request: RequestPreVoteRequest) -> bool:
+        leading.request(request, "reply")
+        answer = answer_of(leading.ready())
+        assert isinstance(answer, RequestPreVoteResponse)
+        return answer.granted
+
+    def transferring(self) -> Consensus:
+        leading = settled_leader(3)
+        leading.transfer("b")
+        leading.ready()
+        return leading
+
+    def test_consents_while_the_transfer_is_under_way(self) -> None:
+        """To the target, in this term, by its number."""
+        self.assertTrue(self.asked(self.transferring(), question(4, 1)))
+
+    def test_refuses_others_and_other_transfers(self) -> None:
+        """Another server, term or number."""
+        leading = self.transferring()
+        for request in (question(4, 1, "c"), question(3, 1), question(4, 2)):
+            self.assertFalse(self.asked(leading, request), request)
+
+    def test_refuses_once_the_transfer_is_over(self) -> None:
+        """Also when another one to the same server has begun."""
+        leading = self.transferring()
+        leading.unreachable("b", TimeoutNowRequest(transfer=1))
+        self.assertFalse(self.asked(leading, question(4, 1)))
+        leading.transfer("b")
+        self.assertFalse(self.asked(leading, question(4, 1)))
+
+        self.assertTrue(self.asked(leading, question(4, 2)))
+
+    def test_refuses_before_the_target_was_told(self) -> None:
+        """It has not all entries yet."""
+        leading = settled_leader(3)
+        leading.propose([command()])
+        leading.transfer("b")
+        sync(leading)
+
+        self.assertFalse(self.asked(leading, question(4, 1)))
+
+    def test_a_server_that_does_not_lead_consents_to_nothing(self) -> None:
+        """Even if it would give its pre-vote."""
+        follower = server("b", log=log_of(1), term=1)
+
+        self.assertFalse(self.asked(follower, question(2, 1, "c")))
+
+
+class Successors(SynchronousTestCase):
+    """Whom a leader would hand its leadership to."""
+
+    def test_most_complete_of_those_that_answer(self) -> None:
+        """One that is silent for a lease is no successor, whatever it has."""
+        leading = settled_leader()
+        leading.propose([command()])
+        ready = sync(leading)
+        accept(leading, "b", sent(ready, Replicate, "b")[0])
+        self.assertEqual(leading.best_successor(), "b")
+
+        settle(leading, "b", ticks=9)
+
+        self.assertEqual(leading.best_successor(), "c")
+        self.assertGreater(leading.silence_of("b"), 8)
+        self.assertEqual(leading.silence_of("c"), 0)
+
+    def test_the_one_heard_last_of_equals(self) -> None:
+        """The other may be dead since a moment ago."""
+        for silent, other in (("b", "c"), ("c", "b")):
+            leading = settled_leader()
+            settle(leading, silent, ticks=4)
+
+            self.assertEqual(leading.best_successor(), other)
+
+    def test_nobody_when_nobody_answers(self) -> None:
+        """All others have been silent for a lease."""
+        leading = settled_leader(voters="ab", check_quorum=False)
+        settle(leading, "b", ticks=12)
+
+        self.assertIsNone(leading.best_successor())
+
+
+class NumberedTarget(SynchronousTestCase):
+    """A numbered `TimeoutNow` at the target, which asks its leader first."""
+
+    def told(self, number: int = 7) -> tuple[Consensus, Ready]:
+        target = server(log=log_of(1), term=1)
+        target.request(append(1, (1, 1)), "first")
+        sync(target)
+        target.request(TimeoutNowRequest(transfer=number), "reply")
+        return target, target.ready()
+
+    def test_asks_the_leader_alone_and_does_not_campaign(self) -> None:
+        """The request may have waited long."""
+        target, ready = self.told()
+
+        self.assertEqual(answer_of(ready), TimeoutNowResponse())
+        asked = [(to, m) for to, m in ready.send if to != "reply"]
+        request = RequestPreVoteRequest(2, "a", 1, 1, transfer=7)
+        self.assertEqual(asked, [("b", request)])
+        self.assertEqual(target.term, 1)
+
+    def test_campaigns_with_the_consent(self) -> None:
+        """At once, overriding the leader that is heard."""
+        target, ready = self.told()
+        [request] = sent(ready, RequestPreVoteRequest)
+
+        target.response("b", request, RequestPreVoteResponse(2, True))
+
+        vote = RequestVoteRequest(2, "a", 1, 1, leadership_transfer=True)
+        self.assertEqual(target.ready().after_sync, [("b", vote), ("c", vote)])
+
+    def test_stays_without_the_consent(self) -> None:
+        """Refused, or of another term, or of a leader that leads no more."""
+        target, ready = self.told()
+        [request] = sent(ready, RequestPreVoteRequest)
+
+        target.response("b", request, RequestPreVoteResponse(1, False))
+        self.assertEqual(target.term, 1)
+        target.unreachable("b", request, closed=True)
+        target.unsupported("b", request)
+        self.assertEqual(target.term, 1)
+        target.request(append(2, (1, 1), sender="c"), "newer")
+        target.response("b", request, RequestPreVoteResponse(2, True))
+
+        self.assertEqual((target.term, target.leader), (2, "c"))
+
+    def test_a_consent_is_no_pre_vote(self) -> None:
+        """It comes when the target asks for those itself: one more is needed."""
+        target, ready = self.told()
+        [request] = sent(ready, RequestPreVoteRequest)
+        target.become_pre_candidate(by_timer=True)
+        target.ready()
+
+        target.response("b", request, RequestPreVoteResponse(2, True))
+        target.unsupported("b", request)
+        target.unreachable("b", request, closed=True)
+
+        self.assertIsInstance(target.role, PreCandidate)
+
+    def test_without_a_leader_there_is_nobody_to_ask(self) -> None:
+        """An election comes without it."""
+        target = server(term=1)
+
+        target.request(TimeoutNowRequest(transfer=7), "reply")
+
+        self.assertEqual(sent(target.ready(), RequestPreVoteRequest), [])
+        self.assertEqual(target.term, 1)
 
 
 class Target(SynchronousTestCase):

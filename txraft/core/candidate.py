@@ -94,6 +94,7 @@ class PreCandidate(_Campaign):
         return (
             isinstance(request, RequestPreVoteRequest)
             and request.term == self.consensus.term + 1
+            and request.transfer is None  # a leader's consent is no vote
         )
 
     def response(self, peer: str, request: OutgoingRequest, response: Response) -> None:

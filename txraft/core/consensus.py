@@ -178,7 +178,7 @@ class Consensus:
             case InstallSnapshotRequest():
                 answer_install_snapshot(self, message, reply_to)
             case TimeoutNowRequest():
-                self._timeout_now(reply_to)
+                self._timeout_now(message, reply_to)
             case _:
                 assert_never(message)
 
@@ -199,6 +199,10 @@ class Consensus:
     def unsupported(self, peer: str, request: OutgoingRequest) -> None:
         """Learn that *peer* does not know this kind of request."""
         self.role.unsupported(peer, request)
+
+    def connection_lost(self, peer: str) -> None:
+        """Learn that a connection from this server to *peer* is gone."""
+        self.role.connection_lost(peer)
 
     def disconnected(self, peer: str) -> None:
         """Learn that the last connection from *peer* to this server is gone."""
@@ -266,8 +270,15 @@ class Consensus:
         return isinstance(self.role, Leader)
 
     def best_successor(self) -> str | None:
-        """Return the other voter that has most of this leader's log, if any."""
+        """Return the other voter that has most of this leader's log, if any answers."""
         return self.role.best_successor() if isinstance(self.role, Leader) else None
+
+    def silence_of(self, peer: str) -> int:
+        """Return for how many ticks this leader has not heard *peer*.
+
+        0 as long as it answers, and on a server that does not lead.
+        """
+        return self.role.silence_of(peer) if isinstance(self.role, Leader) else 0
 
     @property
     def is_transferring(self) -> bool:
@@ -542,7 +553,12 @@ class Consensus:
         self.snapshotted(mark)
         self.commit(mark.index)
 
-    def _timeout_now(self, reply_to: object) -> None:
+    def _timeout_now(self, message: TimeoutNowRequest, reply_to: object) -> None:
         self.send(reply_to, TimeoutNowResponse())
-        if self.may_campaign and isinstance(self.role, Follower | PreCandidate):
+        if not self.may_campaign:
+            return
+        if message.transfer is not None:
+            if isinstance(self.role, Follower):
+                self.role.ask_consent(message.transfer)
+        elif isinstance(self.role, Follower | PreCandidate):
             self.become_candidate(is_transfer=True)

@@ -9,8 +9,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from txraft.core.entry import Entry
-from txraft.core.messages import AppendEntriesRequest, AppendEntriesResponse
-from txraft.core.ready import Refusal
+from txraft.core.messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    RequestPreVoteRequest,
+    RequestPreVoteResponse,
+    Response,
+)
+from txraft.core.ready import OutgoingRequest, Refusal
 from txraft.core.role import BaseRole
 
 if TYPE_CHECKING:
@@ -74,6 +80,39 @@ class Follower(BaseRole):
         self._lost_leader = True
         self._elapsed = 0
         self._timeout = self.consensus.draw_short_wait()
+
+    def ask_consent(self, transfer: int) -> None:
+        """Ask the leader whether its *transfer* to this server still is under way.
+
+        The request to campaign may have waited long in a socket, and the transfer be
+        over: a leader that serves again would be deposed for nothing. Without a leader
+        nobody can be asked; then an election comes without this.
+        Source: Raft dissertation §3.10.
+        """
+        consensus = self.consensus
+        if self.leader is not None:
+            request = RequestPreVoteRequest(
+                term=consensus.term + 1,
+                candidate=consensus.address,
+                last_log_index=consensus.log.last_index,
+                last_log_term=consensus.log.last_term,
+                transfer=transfer,
+            )
+            consensus.send(self.leader, request)
+
+    def response(self, peer: str, request: OutgoingRequest, response: Response) -> None:
+        """Campaign at once if the leader that transfers to this server consents."""
+        consensus = self.consensus
+        if (
+            isinstance(request, RequestPreVoteRequest)
+            and request.transfer is not None
+            and request.term == consensus.term + 1
+            and peer == self.leader
+            and isinstance(response, RequestPreVoteResponse)
+            and response.granted
+            and consensus.may_campaign
+        ):
+            consensus.become_candidate(is_transfer=True)
 
     def tick(self, count: int) -> None:
         """Campaign when the wait is over."""

@@ -15,6 +15,7 @@ from txraft.core.entry import Entry, LogType
 from txraft.core.messages import (
     AppendEntriesResponse,
     InstallSnapshotResponse,
+    RequestPreVoteRequest,
     Response,
     TimeoutNowRequest,
 )
@@ -41,7 +42,7 @@ class Resignation(NamedTuple):
     """Why a leader gave up, in ticks.
 
     For *silence* it had heard no quorum, and its oldest write was waiting for
-    *write_age*. The last *late* ticks came at once: the server was held up itself.
+    *write_age*. Ticks came at once, *late* of them: the server was held up itself.
     """
 
     silence: int
@@ -59,8 +60,6 @@ class Leader(BaseRole):
     voters announced as they gave it their votes.
     """
 
-    hears_leader = True
-
     def __init__(self, consensus: Consensus, levels: Mapping[str, int]) -> None:
         super().__init__(consensus)
         self.leader = consensus.address
@@ -69,6 +68,9 @@ class Leader(BaseRole):
         self.resignation: Resignation | None = None
         self._transfer_until = 0
         self._told_transferee = False
+        self._transfers = 0
+        self._doubts_since: int | None = None
+        self._late = 1
         self._leave_by: int | None = None
         self.level = 0
         self.own_match = consensus.log.last_index
@@ -97,6 +99,11 @@ class Leader(BaseRole):
         else:
             self._append([Entry(0, 0, LogType.NOOP, cluster=cluster)])
         self._round += 1
+
+    @property
+    def hears_leader(self) -> bool:  # type: ignore[override]
+        """Whether this leader has its lease: not while it doubts."""
+        return self._doubts_since is None
 
     # Entries ----------------------------------------------------------------------
 
@@ -188,26 +195,60 @@ class Leader(BaseRole):
         """Give up leadership that a quorum no longer confirms; keep others informed."""
         consensus = self.consensus
         self._give_up_transfer_in_time()
-        if self._must_step_down():
-            silence = consensus.now - agreed_value(self._contacts())
-            age = consensus.oldest_write_age
-            self.resignation = Resignation(silence, age, count)
-            consensus.become_follower(consensus.term, None)
-            return
+        if self._lacks_support(0):
+            self._doubt(count)
+            if self.resignation is not None:
+                consensus.become_follower(consensus.term, None)
+                return
         self._forget_the_removed()
         if any(p.heartbeat_due <= consensus.now for p in self.followers.values()):
             self._round += 1
 
-    def _must_step_down(self) -> bool:
+    def _lacks_support(self, late: int) -> bool:
+        """Tell whether *late* ticks ago no quorum, or no disk, had answered in time."""
         consensus = self.consensus
         voters = consensus.configuration.voters
         others = [address for address in voters if address != consensus.address]
         if not others or not consensus.options.check_quorum:
             return False
-        if consensus.oldest_write_age > consensus.options.election_timeout_ticks:
+        age = consensus.oldest_write_age - late
+        if age > consensus.options.election_timeout_ticks:
             return True
-        contacts = self._contacts()
-        return consensus.now - agreed_value(contacts) > consensus.options.lease_ticks
+        silence = consensus.now - late - agreed_value(self._contacts())
+        return silence > consensus.options.lease_ticks
+
+    def _doubt(self, count: int) -> None:
+        """Resign, but first try one round if it was this server that came late.
+
+        What came at once may all be answered already, in its sockets. Until a quorum
+        has answered what was sent after the stall this leader has no lease: it confirms
+        nothing, and votes as one who hears nobody, as its followers may have elected
+        another. It tries once for each stall: the time it has does not begin anew
+        before a quorum was heard.
+        Source: Raft dissertation §6.2, §6.4.
+        """
+        consensus = self.consensus
+        if self._doubts_since is None and not self._lacks_support(count - 1):
+            self._doubts_since = consensus.now
+            self._late = count
+            for progress in self.followers.values():
+                progress.heartbeat_due = consensus.now
+            return
+        since = self._doubts_since
+        limit = consensus.options.heartbeat_timeout_ticks
+        if since is None or consensus.now - since >= limit:
+            silence = consensus.now - agreed_value(self._contacts())
+            late = count if since is None else max(count, self._late)
+            age = consensus.oldest_write_age
+            self.resignation = Resignation(silence, age, late)
+
+    def _heard(self, progress: Progress, sent: int) -> None:
+        """Note an answer to what was *sent* at that tick; it may end a doubt."""
+        progress.contact = max(progress.contact, sent)
+        since = self._doubts_since
+        if since is not None and agreed_value(self._contacts()) >= since:
+            self._doubts_since = None
+            self._settle_verifications()
 
     def _contacts(self) -> list[int]:
         """Return when each voter was heard, in no order."""
@@ -285,7 +326,7 @@ class Leader(BaseRole):
     def has_news(self, peer: str | None) -> bool:
         """Tell whether there may be anything to send to *peer*, or a verification to
         go on with; to a *peer* that has all there is, it can wait."""
-        if self._verifying or self.transferee is not None:
+        if self._verifying or self.transferee is not None or not self.hears_leader:
             return True
         progress = None if peer is None else self.followers.get(peer)
         return progress is not None and (
@@ -323,7 +364,7 @@ class Leader(BaseRole):
             return
         progress.heartbeat_inflight = None
         self._heard_again(progress, answer)
-        progress.contact = max(progress.contact, request.sent)
+        self._heard(progress, request.sent)
         if answer.success:
             progress.round_answered = request.round
             self._settle_verifications()
@@ -350,7 +391,7 @@ class Leader(BaseRole):
         request: Replicate,
         answer: AppendEntriesResponse,
     ) -> None:
-        progress.contact = max(progress.contact, request.sent)
+        self._heard(progress, request.sent)
         if request.life != progress.life:
             return
         progress.inflight = max(0, progress.inflight - 1)
@@ -420,7 +461,7 @@ class Leader(BaseRole):
         request: SendSnapshot,
         answer: InstallSnapshotResponse,
     ) -> None:
-        progress.contact = max(progress.contact, request.sent)
+        self._heard(progress, request.sent)
         if request.life != progress.life or progress.mode is not Mode.SNAPSHOT:
             return
         progress.mode = Mode.PROBE
@@ -460,6 +501,7 @@ class Leader(BaseRole):
             case Heartbeat():
                 if request == progress.heartbeat_inflight:
                     progress.heartbeat_inflight = None
+                    self._hasten(progress)
                     progress.heartbeat_failures += 1
             case Replicate() if request.life == progress.life:
                 progress.restart(self._new_life(), request.prev_index + 1)
@@ -479,6 +521,17 @@ class Leader(BaseRole):
         first = request.prev_index + 1
         if entries and progress.cut_off(first, entries):
             self.consensus.cannot_deliver(peer, first)
+
+    def connection_lost(self, peer: str) -> None:
+        """Say at once that this server still leads: who lost it soon campaigns."""
+        progress = self.followers.get(peer)
+        if progress is not None and progress.heartbeat_inflight is None:
+            self._hasten(progress)
+
+    def _hasten(self, progress: Progress) -> None:
+        """Let a heartbeat go at once, but only one until the peer has answered."""
+        if not progress.heartbeat_failures:
+            progress.heartbeat_due = self.consensus.now
 
     def unsupported(self, peer: str, request: OutgoingRequest) -> None:
         """Treat a peer that does not know a request as one that did not answer."""
@@ -527,6 +580,8 @@ class Leader(BaseRole):
         consensus = self.consensus
         if not self._verifying or consensus.commit_index < self.first_index:
             return
+        if self._doubts_since is not None:
+            return
         confirmed = agreed_value(
             self._round
             if address == consensus.address
@@ -543,16 +598,47 @@ class Leader(BaseRole):
         is_voter = self.consensus.configuration.is_voter(target)
         if self.transferee is None and is_voter and target in self.followers:
             self.transferee = target
+            self._transfers += 1
             self._told_transferee = False
             self._transfer_until = (
                 self.consensus.now + self.consensus.options.election_timeout_ticks
             )
 
     def best_successor(self) -> str | None:
-        """Return the other voter that has most of the log, if there is one."""
+        """Return the voter that has most of the log of those that answer, if any do.
+
+        Of those that have the same, the one that was heard last.
+        """
         voters = self.consensus.configuration.voters
-        others = [voter for voter in voters if voter in self.followers]
-        return max(others, key=lambda voter: self.followers[voter].match, default=None)
+        others = [
+            voter
+            for voter in voters
+            if voter in self.followers and not self.silence_of(voter)
+        ]
+
+        def merit(voter: str) -> tuple[int, int]:
+            progress = self.followers[voter]
+            return progress.match, progress.contact
+
+        return max(others, key=merit, default=None)
+
+    def silence_of(self, peer: str) -> int:
+        """Return for how long *peer* was not heard; 0 within the time of a lease."""
+        progress = self.followers.get(peer)
+        silence = 0 if progress is None else self.consensus.now - progress.contact
+        return silence if silence > self.consensus.options.lease_ticks else 0
+
+    def consents(self, request: RequestPreVoteRequest) -> bool:
+        """Tell whether the transfer that *request* names still is under way here.
+
+        The number is one of this leadership, and so is the term of who asks.
+        """
+        return (
+            self._told_transferee
+            and request.candidate == self.transferee
+            and request.transfer == self._transfers
+            and request.term == self.consensus.term + 1
+        )
 
     def _tell_transferee(self) -> None:
         target = self.transferee
@@ -561,7 +647,7 @@ class Leader(BaseRole):
         progress = self.followers.get(target)
         if progress is not None and progress.match == self.consensus.log.last_index:
             self._told_transferee = True
-            self.consensus.send(target, TimeoutNowRequest())
+            self.consensus.send(target, TimeoutNowRequest(transfer=self._transfers))
 
     def _give_up_transfer_in_time(self) -> None:
         if self.transferee is not None and self.consensus.now >= self._transfer_until:

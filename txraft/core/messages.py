@@ -111,7 +111,9 @@ class RequestVoteResponse:
 class RequestPreVoteRequest:
     """Ask whether a vote would be granted in *term*, which nobody adopts.
 
-    The wire names the candidate only in its header.
+    The wire names the candidate only in its header. With a *transfer* it asks the
+    leader alone whether that transfer of its leadership, by its number, still is under
+    way; the key is one of ours.
     """
 
     term: int
@@ -119,6 +121,7 @@ class RequestPreVoteRequest:
     last_log_index: int
     last_log_term: int
     header: Header = NO_HEADER
+    transfer: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +175,14 @@ class InstallSnapshotResponse:
 
 @dataclass(frozen=True, slots=True)
 class TimeoutNowRequest:
-    """Tell the target of a leadership transfer to campaign at once."""
+    """Tell the target of a leadership transfer to campaign at once.
+
+    With a number of the *transfer*, which is a key of ours, once the leader says that
+    this transfer still is under way; Go peers write none, and skip it.
+    """
 
     header: Header = NO_HEADER
+    transfer: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

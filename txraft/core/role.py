@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txraft.core.messages import Response
+from txraft.core.messages import RequestPreVoteRequest, Response
 from txraft.core.ready import OutgoingRequest
 
 if TYPE_CHECKING:
@@ -32,6 +32,13 @@ class BaseRole:
 
     def unsupported(self, peer: str, request: OutgoingRequest) -> None:
         """Learn that *peer* does not know this kind of request."""
+
+    def consents(self, request: RequestPreVoteRequest) -> bool:
+        """Tell whether the transfer that *request* names still is under way here."""
+        return False
+
+    def connection_lost(self, peer: str) -> None:
+        """Learn that a connection from this server to *peer* is gone."""
 
     def disconnected(self, peer: str) -> None:
         """Learn that the last connection from *peer* is gone."""

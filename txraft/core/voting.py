@@ -42,9 +42,13 @@ def answer_pre_vote(
 ) -> None:
     """Answer a pre-candidate at once; nothing changes here.
 
-    A refusal names this server's term, so that a candidate behind it catches up.
+    A refusal names this server's term, so that a candidate behind it catches up. One
+    that asks about a transfer is answered by the leader that transfers, and it alone.
     """
-    granted = grants_pre_vote(consensus, request)
+    if request.transfer is None:
+        granted = grants_pre_vote(consensus, request)
+    else:
+        granted = consensus.role.consents(request)
     term = request.term if granted else consensus.term
     consensus.send(reply_to, RequestPreVoteResponse(term, granted))
 

@@ -155,7 +155,7 @@ class Outbox:
             case RequestPreVoteRequest():
                 self._request_pre_vote(peer, message)
             case TimeoutNowRequest():
-                now = TimeoutNowRequest(self.header)
+                now = TimeoutNowRequest(self.header, message.transfer)
                 self._call(
                     peer, message, answer_of(self._transport.timeout_now, peer, now)
                 )
@@ -227,6 +227,7 @@ class Outbox:
             message.last_log_index,
             message.last_log_term,
             header,
+            message.transfer,
         )
         self._call(
             peer, message, answer_of(self._transport.request_pre_vote, peer, wire)

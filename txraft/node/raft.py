@@ -41,6 +41,7 @@ from txraft.interfaces import (
     StableStore,
     Transport,
     WithClose,
+    WithLostHandler,
 )
 from txraft.node.application import answer_of
 from txraft.node.boot import Recovered, Restored, recover, restore_newest
@@ -198,7 +199,10 @@ class Raft(Status, Membership, Founding):
         if self._shutdown_error is not None:
             raise self._shutdown_error
         self._shell = shell = Shell(self._parts, recovered, self)
-        self._parts.transport.set_handler(shell)
+        transport = self._parts.transport
+        if isinstance(transport, WithLostHandler):
+            transport.set_lost_handler(shell.connection_lost)
+        transport.set_handler(shell)
         shell.schedule()
 
     def _begin_again(self, founders: Callable[[], Configuration]) -> Deferred[None]:
@@ -397,7 +401,8 @@ class Raft(Status, Membership, Founding):
     def transfer_leadership(self, target: str | None = None) -> Deferred[None]:
         """Hand leadership to the voter at *target*, by default the most complete.
 
-        No command is accepted meanwhile.
+        Only one that has answered of late is chosen; a *target* that has not is refused
+        at once. No command is accepted meanwhile.
         Returns: a Deferred that fires when this node no longer leads. It fails with
             NotLeader, TransferInProgress, TransferFailed or RaftShutdown.
         """
@@ -405,11 +410,7 @@ class Raft(Status, Membership, Founding):
             shell = self._leading()
             if self._handover is not None or shell.consensus.is_transferring:
                 raise TransferInProgress("leadership is being handed over already")
-            chosen = target or shell.consensus.best_successor()
-            if chosen is None or chosen == self._parts.address:
-                raise TransferFailed("there is no other voter to hand leadership to")
-            if not shell.consensus.configuration.is_voter(chosen):
-                raise TransferFailed(f"{chosen} is not a voter")
+            chosen = self._successor(shell, target)
         except RaftError as error:
             return fail(error)
         shell.transfer(chosen)
@@ -421,6 +422,25 @@ class Raft(Status, Membership, Founding):
             self._handover_ended,
         )
         return self._handover.done
+
+    def _successor(self, shell: Shell, target: str | None) -> str:
+        """Return whom to hand leadership to.
+
+        Raises: TransferFailed, if nobody there would take it.
+        """
+        consensus = shell.consensus
+        others = set(consensus.configuration.voters) - {self._parts.address}
+        if not others or target == self._parts.address:
+            raise TransferFailed("there is no other voter to hand leadership to")
+        chosen = target or consensus.best_successor()
+        if chosen is None:
+            raise TransferFailed("no other voter has answered of late")
+        if chosen not in others:
+            raise TransferFailed(f"{chosen} is not a voter")
+        silence = consensus.silence_of(chosen) * tick_seconds(self._parts.config)
+        if silence:
+            raise TransferFailed(f"{chosen} has not answered for {silence:.1f} s")
+        return chosen
 
     def _handover_ended(self) -> None:
         self._handover = None

@@ -31,6 +31,7 @@ from txraft.core.leader import Leader
 from txraft.core.messages import (
     AppendEntriesRequest,
     Request,
+    RequestPreVoteRequest,
     RequestVoteRequest,
     Response,
 )
@@ -93,6 +94,7 @@ class Shell:
         self._refused: list[tuple[Proposal, RaftError]] = []
         self._leader_connections: dict[object, str] = {}
         self._contradicted_by: str | None = None
+        self._ticked_at = parts.clock.seconds()
         self.heard: tuple[str | None, float] = (None, 0.0)
         self.pending = make_pending(parts)
         self.changes = Changes()
@@ -185,6 +187,7 @@ class Shell:
         """Let *count* ticks pass."""
         if self._stopped:
             return
+        self._ticked_at = self._parts.clock.seconds()
         self.outbox.tick(count)
         self.writer.tick()
         self._input(self._ticked, count)
@@ -227,7 +230,23 @@ class Shell:
         if self._wrong_life(peer, answer) is not None:
             self.lost(peer, request, False)
             return
+        if isinstance(request, RequestPreVoteRequest) and self._stalled():
+            self.lost(peer, request, False)  # it may have been true long ago
+            return
         self._digest_soon(peer, self.consensus.response, peer, request, answer)
+
+    def _stalled(self) -> bool:
+        """Tell whether this process was held up, and has not yet counted for how long.
+
+        Sockets are read before timers then: what comes out of them may be old.
+        """
+        late = self._parts.clock.seconds() - self._ticked_at
+        return late > self._parts.config.heartbeat_timeout
+
+    def connection_lost(self, target: str) -> None:
+        """Learn that a connection to *target* ended."""
+        if not self._stopped and self.consensus.is_leader:
+            self._input(self.consensus.connection_lost, target)
 
     def _wrong_life(self, peer: str | None, message: Request | Response) -> str | None:
         header, history = message.header, self.consensus.configurations

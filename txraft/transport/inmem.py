@@ -81,6 +81,7 @@ class InmemTransport(Calls):
         self._address = addr or new_inmem_addr(random or SystemRandom())
         self._timeout = timeout
         self._handler: RPCHandler | None = None
+        self._lost_handler: Callable[[str], object] | None = None
         self._routes: dict[str, InmemTransport] = {}
         self._idle: dict[str, list[Line]] = {}
         self._outbound: dict[Line, None] = {}
@@ -128,6 +129,10 @@ class InmemTransport(Calls):
     ) -> None:
         """Do nothing: here, nothing waits that a heartbeat could pass (the seed's)."""
 
+    def set_lost_handler(self, handler: Callable[[str], object]) -> None:
+        """Tell *handler* the target of each connection from here that has ended."""
+        self._lost_handler = handler
+
     def local_addr(self) -> str:
         """Return this transport's address."""
         return self._address
@@ -164,13 +169,15 @@ class InmemTransport(Calls):
 
     def line_closed(self, line: Line) -> None:
         """Forget *line*; tell the handler when it came from a peer."""
-        self._outbound.pop(line, None)
+        is_outbound = self._outbound.pop(line, line) is None
         if line in self._idle.get(line.target, ()):
             self._idle[line.target].remove(line)
         if line in self._inbound:
             del self._inbound[line]
             if self._handler is not None:
                 self._handler.connection_closed(line)
+        if is_outbound and self._lost_handler is not None and not self._closed:
+            self._lost_handler(line.target)
 
     def _call(self, target: str, request: Request) -> Deferred[Response]:
         try:

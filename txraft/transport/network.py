@@ -78,6 +78,7 @@ class NetworkTransport(Calls):
         self._links: dict[Link, Deferred[None]] = {}
         self._dials: dict[Dial, None] = {}
         self._port: IListeningPort | None = None
+        self._lost_handler: Callable[[str], object] | None = None
         self._closed: Deferred[None] | None = None
 
     @property
@@ -116,6 +117,10 @@ class NetworkTransport(Calls):
     ) -> None:
         """Deliver heartbeats to *handler* instead, as soon as they are read."""
         self._factory.heartbeat_handler = handler
+
+    def set_lost_handler(self, handler: Callable[[str], object]) -> None:
+        """Tell *handler* the target of each connection from here that has ended."""
+        self._lost_handler = handler
 
     def local_addr(self) -> str:
         """Return this node's address as peers know it."""
@@ -233,6 +238,8 @@ class NetworkTransport(Calls):
         ended = self._links.pop(link, None)
         if ended is not None:
             ended.callback(None)
+            if self._lost_handler is not None and self._closed is None:
+                self._lost_handler(link.target)
 
     def _ended(self, _: object) -> None:
         assert self._closed is not None, "it is being closed"

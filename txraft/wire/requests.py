@@ -70,7 +70,9 @@ def encode_request(request: Request) -> bytes:
         case InstallSnapshotRequest():
             return b"\x02" + pack_sorted(_install_snapshot_fields(request))
         case TimeoutNowRequest():
-            return b"\x03" + pack_sorted(header_fields(request.header))
+            return b"\x03" + pack_sorted(
+                {**header_fields(request.header), **_number_field(request)}
+            )
         case RequestPreVoteRequest():
             return b"\x04" + pack_sorted(_request_pre_vote_fields(request))
         case _:
@@ -169,7 +171,18 @@ def _request_pre_vote_fields(request: RequestPreVoteRequest) -> dict[bytes, obje
         b"LastLogIndex": request.last_log_index,
         b"LastLogTerm": request.last_log_term,
         b"Term": request.term,
+        **_number_field(request),
     }
+
+
+def _number_field(
+    request: TimeoutNowRequest | RequestPreVoteRequest,
+) -> dict[bytes, object]:
+    return {} if request.transfer is None else {b"Transfer": request.transfer}
+
+
+def _number_in(fields: Fields) -> int | None:
+    return unsigned(fields, b"Transfer") if b"Transfer" in fields else None
 
 
 def _install_snapshot_fields(request: InstallSnapshotRequest) -> dict[bytes, object]:
@@ -239,6 +252,7 @@ def _decode_request_pre_vote(fields: Fields) -> RequestPreVoteRequest:
         unsigned(fields, b"LastLogIndex"),
         unsigned(fields, b"LastLogTerm"),
         header,
+        _number_in(fields),
     )
 
 
@@ -272,7 +286,7 @@ def _decode_install_snapshot(fields: Fields) -> InstallSnapshotRequest:
 
 
 def _decode_timeout_now(fields: Fields) -> TimeoutNowRequest:
-    return TimeoutNowRequest(header_in(fields))
+    return TimeoutNowRequest(header_in(fields), _number_in(fields))
 
 
 _KINDS: dict[type[Request], int] = {
