@@ -403,6 +403,24 @@ class Doubt(SynchronousTestCase):
 
         self.assertFalse(leading.is_leader)
 
+    def test_a_second_stall_does_not_begin_the_time_anew(self) -> None:
+        """Not even when an old answer has made the silence before it short."""
+        leading = settled_leader()
+        leading.tick(2)
+        early = sent(sync(leading), Heartbeat, "b")[0]
+        for _ in range(4):
+            leading.tick()
+        leading.tick(3)
+        self.assertFalse(leading.role.hears_leader)
+        accept(leading, "b", early)
+        leading.tick(5)
+        self.assertTrue(leading.is_leader)
+
+        for _ in range(5):
+            leading.tick()
+
+        self.assertFalse(leading.is_leader)
+
     def test_each_stall_that_a_quorum_has_answered_for_may_be_followed(self) -> None:
         """The next one has its round too."""
         leading = self.stalled()

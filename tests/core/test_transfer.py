@@ -258,6 +258,16 @@ class NumberedTarget(SynchronousTestCase):
 
         self.assertEqual((target.term, target.leader), (2, "c"))
 
+    def test_a_consent_of_another_leader_does_not_count(self) -> None:
+        """The leader that was asked leads no more, and nobody knows who does."""
+        target, ready = self.told()
+        [request] = sent(ready, RequestPreVoteRequest)
+        target.disconnected("b")
+
+        target.response("b", request, RequestPreVoteResponse(2, True))
+
+        self.assertEqual(target.term, 1)
+
     def test_a_consent_is_no_pre_vote(self) -> None:
         """It comes when the target asks for those itself: one more is needed."""
         target, ready = self.told()

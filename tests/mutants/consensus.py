@@ -138,8 +138,8 @@ MUTANTS = (
     Mutant(
         name="whoever is told to campaign does, voter or not",
         at="Consensus._timeout_now",
-        old="self.may_campaign and isinstance(self.role, Follower | PreCandidate)",
-        new="isinstance(self.role, Follower | PreCandidate)",
+        old="not self.may_campaign",
+        new="False",
         caught_by="tests.core.test_snapshot.Installation.test_install_silences_the_follower_as_a_candidate",
     ),
     Mutant(
@@ -270,5 +270,12 @@ MUTANTS = (
             "term = request.term if granted else consensus.term"
         ),
         caught_by="tests.core.test_voting.PreVotes.test_request_pre_vote_changes_nothing",
+    ),
+    Mutant(
+        name="the target of a transfer campaigns without asking",
+        at="Consensus._timeout_now",
+        old="message.transfer is not None",
+        new="False",
+        caught_by="tests.core.test_transfer.NumberedTarget.test_asks_the_leader_alone_and_does_not_campaign",
     ),
 )

@@ -91,10 +91,17 @@ MUTANTS = (
     ),
     Mutant(
         name="a read does not wait until its index is applied",
-        at="Shell._verified",
-        old="token.applied",
-        new="False",
+        at="Verifications.confirmed",
+        old="self._applier.applied_index >= index",
+        new="True",
         caught_by="tests.node.test_raft_reads.Linearizable.test_cancel_at_any_moment_hurts_nobody",
+    ),
+    Mutant(
+        name="a consent that waited as long as its target was held up counts",
+        at="Shell.answered",
+        old="self._stalled()",
+        new="False",
+        caught_by="tests.node.test_raft_leadership.Transfers.test_a_consent_that_waited_while_the_target_was_held_up",
     ),
     Mutant(
         name="pending commands are not failed when leadership is lost",

@@ -61,11 +61,11 @@ class Transfers(ClusterCase):
 
     def test_a_consent_that_waited_while_the_target_was_held_up(self) -> None:
         """Sockets are read before it is known how late it is."""
-        cluster = self.cluster(3, latency=0.01)
+        cluster = self.cluster(3, latency=0.013)
         leader = cluster.leader
         term = leader.raft.term
         outcome = self.outcome(leader.raft.transfer_leadership())
-        cluster.advance(0.015)  # the target has asked
+        cluster.advance(0.03)  # the target has asked, and the leader has consented
 
         cluster.clock.advance(1.0)
         cluster.advance(1.0)

@@ -81,15 +81,16 @@ requests: st.SearchStrategy[Request] = st.one_of(
     st.builds(
         RequestVoteRequest, numbers, names, numbers, numbers, st.booleans(), headers
     ),
-    st.builds(TimeoutNowRequest, headers),
+    st.builds(TimeoutNowRequest, headers, st.none() | numbers),
     st.builds(
-        lambda term, name, index, at: RequestPreVoteRequest(
-            term, name, index, at, Header(3, "id", name)
+        lambda term, name, index, at, transfer: RequestPreVoteRequest(
+            term, name, index, at, Header(3, "id", name), transfer
         ),
         numbers,
         names,
         numbers,
         numbers,
+        st.none() | numbers,
     ),
 )
 responses: st.SearchStrategy[Response] = st.one_of(
