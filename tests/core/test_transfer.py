@@ -160,6 +160,7 @@ class Consent(SynchronousTestCase):
         leading.unreachable("b", TimeoutNowRequest(transfer=1))
         self.assertFalse(self.asked(leading, question(4, 1)))
         leading.transfer("b")
+        leading.ready()
         self.assertFalse(self.asked(leading, question(4, 1)))
 
         self.assertTrue(self.asked(leading, question(4, 2)))

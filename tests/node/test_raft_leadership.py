@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tests.node.kit import ClusterCase
-from txraft.core.messages import TimeoutNowRequest
+from txraft.core.messages import RequestPreVoteRequest, TimeoutNowRequest
 from txraft.errors import TransferFailed
 from txraft.testing import Cluster, Node
 
@@ -61,13 +61,27 @@ class Transfers(ClusterCase):
 
     def test_a_consent_that_waited_while_the_target_was_held_up(self) -> None:
         """Sockets are read before it is known how late it is."""
-        cluster = self.cluster(3, latency=0.013)
-        leader = cluster.leader
+        cluster = self.cluster(3)
+        leader, target = cluster.leader, cluster.followers[0]
         term = leader.raft.term
-        outcome = self.outcome(leader.raft.transfer_leadership())
-        cluster.advance(0.03)  # the target has asked, and the leader has consented
+        ask = target.transport.request_pre_vote
+        waiting: Deferred[Any] = Deferred()
+        answers: list[Any] = []
 
-        cluster.clock.advance(1.0)
+        def hold(to: str, request: RequestPreVoteRequest) -> Deferred[Any]:
+            if request.transfer is None:
+                return ask(to, request)
+            ask(to, request).addCallback(answers.append)
+            return waiting
+
+        self.patch(target.transport, "request_pre_vote", hold)
+        outcome = self.outcome(leader.raft.transfer_leadership(target.address))
+        cluster.advance(0.05)
+        [answer] = answers
+        self.assertTrue(answer.granted)
+
+        cluster.clock.rightNow += 1.0  # type: ignore[union-attr]
+        waiting.callback(answer)
         cluster.advance(1.0)
 
         self.assertFailedWith(outcome, TransferFailed)
