@@ -111,10 +111,17 @@ class Config:
         64 << 20, "Bytes of entries that wait for an outcome before more are refused."
     )
     max_tail_bytes: int = _option(
-        8 << 20, "Bytes of recent entries kept in memory for followers and the FSM."
+        8 << 20,
+        "Bytes of recent entries kept in memory for followers and the FSM, about. What "
+        "is synced beyond them is read back from the disk, also to be applied.",
     )
     apply_slice: float = _option(
         0.005, "Seconds the FSM applies entries before other work has its turn."
+    )
+    stuck_timeout: float = _option(
+        10.0,
+        "Seconds without an applied entry, though committed ones wait, after which the "
+        "node says that its FSM hangs. It goes on waiting.",
     )
     notify: Callable[[bool], object] | None = field(
         default=None,
@@ -158,6 +165,7 @@ def _too_short(config: Config) -> list[str]:
         "snapshot_interval": MINIMUM_TIMEOUT,
         "leader_lease_timeout": MINIMUM_TIMEOUT,
         "apply_slice": 0.0001,
+        "stuck_timeout": 0.1,
     }
     return [
         f"{name} is {getattr(config, name)} s, below the least of {floor} s"

@@ -167,6 +167,18 @@ class Doctor(SynchronousTestCase):
 
         self.only(views, Severity.WARNING, "c:1", "4910")
 
+    def test_hangs(self) -> None:
+        """A state machine that hangs is a fault, told with the entry it hangs at."""
+        a, b, c = healthy()
+        stuck = replace(c, commit_index=5000, applied_index=90, stuck_seconds=30.2)
+        views = [
+            replace(view, commit_index=5000, applied_index=5000) for view in (a, b)
+        ]
+
+        self.only(
+            [*views, stuck], Severity.FAULT, "for 30 s it has not finished entry 91"
+        )
+
     def test_stranger(self) -> None:
         """A node that answers but is no member is told how to become one."""
         stranger = replace(healthy()[1], address="d:1", url="http://d:1", members=())

@@ -382,4 +382,18 @@ MUTANTS = (
         new="False",
         caught_by="tests.node.test_outbox.Calls.test_entries_that_take_too_long_count_as_hung_up_on",
     ),
+    Mutant(
+        name="what a state machine has not applied fills the memory",
+        at="Tail.trim",
+        old="self._drop(synced)",
+        new="pass",
+        caught_by="tests.node.test_stuck.Hanging.test_a_follower_that_hangs_keeps_to_its_bound_and_catches_up",
+    ),
+    Mutant(
+        name="entries that are not synced leave the memory",
+        at="Tail.trim",
+        old="self._drop(synced)",
+        new="self._drop(self.last)",
+        caught_by="tests.node.test_tail.TailCase.test_trim_never_drops_what_the_caller_still_needs",
+    ),
 )

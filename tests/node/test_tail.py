@@ -1,4 +1,4 @@
-"""The tail: what is not synced or not applied is always in memory."""
+"""The tail: what is not synced is always in memory, and all of it has a bound."""
 
 from __future__ import annotations
 
@@ -45,26 +45,38 @@ class TailCase(SynchronousTestCase):
     def test_fit_after_trimming(self) -> None:
         """Positions count from what is still here."""
         self.tail.append(entries(15, 24))
-        self.tail.trim(24)
+        self.tail.trim(24, 24)
         first = self.tail.first
         self.assertGreater(first, 5)
         self.assertEqual(self.tail.fit(first, 24), first + 2)
         self.assertEqual(indexes(self.tail.slice(first, first)), [first])
 
     def test_trim_never_drops_what_the_caller_still_needs(self) -> None:
-        """However much there is, nothing after the index given goes."""
+        """However much there is, nothing that is not synced goes."""
         self.tail.append(entries(15, 100))
-        self.tail.trim(7)
+        self.tail.trim(7, 100)
         self.assertEqual(self.tail.first, 8)
-        self.tail.trim(4)
+        self.tail.trim(4, 100)
         self.assertEqual(self.tail.first, 8)
+
+    def test_trim_drops_what_is_not_applied_only_when_that_is_too_much(self) -> None:
+        """It would have to be read back; but memory has its bound."""
+        self.tail.append(entries(15, 16))
+        self.tail.trim(16, 8)
+        self.assertEqual(self.tail.first, 9)
+        self.tail.append(entries(17, 100))
+
+        self.tail.trim(100, 8)
+
+        held = self.tail.last - self.tail.first + 1
+        self.assertLessEqual(held * (2 * SIZE + ENTRY_OVERHEAD_BYTES), 3200)
 
     def test_trim_keeps_what_the_bound_allows(self) -> None:
         """Half of it is left for later, so that trimming is rare."""
-        self.tail.trim(14)
+        self.tail.trim(14, 14)
         self.assertEqual(self.tail.first, 5)
         self.tail.append(entries(15, 100))
-        self.tail.trim(100)
+        self.tail.trim(100, 100)
         held = self.tail.last - self.tail.first + 1
         self.assertLessEqual(held * (2 * SIZE + ENTRY_OVERHEAD_BYTES), 3200)
         self.assertGreater(held, 1)

@@ -215,7 +215,14 @@ def _followers(views: Sequence[View], leader: View) -> Iterator[Finding]:
 def _appliers(views: Sequence[View]) -> Iterator[Finding]:
     for view in views:
         waiting = view.commit_index - view.applied_index
-        if waiting > LAG_ENTRIES:
+        if view.stuck_seconds:
+            yield _fault(
+                f"the state machine of {view.address} hangs: for "
+                f"{view.stuck_seconds:.0f} s it has not finished entry "
+                f"{view.applied_index + 1}, and {waiting} committed entries wait. See "
+                "what its apply waits for; a restart applies that entry again"
+            )
+        elif waiting > LAG_ENTRIES:
             yield _warning(
                 f"{view.address} has {waiting} committed entries still to apply: it is "
                 "catching up, or its processor is too slow"

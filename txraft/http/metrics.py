@@ -122,6 +122,11 @@ def _raft(figures: Figures) -> Iterator[Metric]:
     yield _gauge("raft_applied_index", "Applied up to here.", figures.applied_index)
     yield _gauge("raft_fsm_pending", "Entries to be applied.", figures.apply_backlog)
     yield _gauge(
+        "raft_fsm_stuck",
+        "Seconds for which the state machine has hung, 0 if it does not.",
+        figures.stuck_seconds,
+    )
+    yield _gauge(
         "raft_pending_entries", "Proposals without outcome.", figures.pending_entries
     )
     yield _gauge("raft_pending_bytes", "Their bytes.", figures.pending_bytes)

@@ -72,6 +72,7 @@ class Figures:
     commit_index: int = 0
     applied_index: int = 0
     apply_backlog: int = 0
+    stuck_seconds: float = 0.0
     pending_entries: int = 0
     pending_bytes: int = 0
     waiting_writes: int = 0

@@ -71,6 +71,7 @@ from txraft.node.pending import Proposal
 from txraft.node.replies import SHUT_DOWN
 from txraft.node.snapshot_sender import SnapshotSender
 from txraft.node.snapshots import Snapshots
+from txraft.node.stuck import StuckWatch
 from txraft.node.undeliverable import UndeliverableEntries
 from txraft.node.verifications import Verification, Verifications
 from txraft.wire.entries import encode_all_new
@@ -112,6 +113,7 @@ class Shell:
             owner,
             self._decided,
         )
+        self.stuck = StuckWatch(parts.address, parts.config.stuck_timeout)
         self.verifications = Verifications(
             self.applier, parts.clock, parts.config.apply_slice
         )
@@ -187,7 +189,10 @@ class Shell:
         """Let *count* ticks pass."""
         if self._stopped:
             return
-        self._ticked_at = self._parts.clock.seconds()
+        self._ticked_at = now = self._parts.clock.seconds()
+        applier, snapshots = self.applier, self.snapshots
+        backlog = 0 if snapshots.installing else applier.backlog
+        self.stuck.look(now, applier.applied_index, backlog)
         self.outbox.tick(count)
         self.writer.tick()
         self._input(self._ticked, count)
@@ -472,7 +477,7 @@ class Shell:
             self.undeliverable.found(peer, index)
         if ready.contradiction is not None:
             self._contradicted(ready.contradiction)
-        self.tail.trim(min(self.writer.synced_index, self.applier.applied_index))
+        self.tail.trim(self.writer.synced_index, self.applier.applied_index)
         if self.consensus.cluster != self.outbox.header.cluster:
             self.outbox.header = self.replies.request_header(self.consensus.cluster)
 

@@ -98,6 +98,7 @@ class Status:
             "active_level": str(shell.levels.active),
             **_refused(shell),
             **_undeliverable(shell),
+            **_stuck(shell),
         }
 
     def figures(self) -> Figures:
@@ -116,6 +117,7 @@ class Status:
             commit_index=consensus.commit_index,
             applied_index=shell.applier.applied_index,
             apply_backlog=shell.applier.backlog,
+            stuck_seconds=shell.stuck.seconds,
             pending_entries=len(shell.pending),
             pending_bytes=shell.pending.waiting_bytes,
             waiting_writes=shell.writer.waiting,
@@ -184,3 +186,9 @@ def _undeliverable(shell: Shell) -> dict[str, str]:
     leader = shell.consensus.role
     found = shell.undeliverable.of(leader) if isinstance(leader, Leader) else []
     return {"undeliverable_entries": "; ".join(map(str, found))} if found else {}
+
+
+def _stuck(shell: Shell) -> dict[str, str]:
+    """Tell for how many seconds the state machine has hung, if it does."""
+    seconds = shell.stuck.seconds
+    return {"fsm_stuck_seconds": f"{seconds:.1f}"} if seconds else {}

@@ -1,7 +1,8 @@
 """The newest entries, in memory: for followers that keep up and for the FSM.
 
 What is older is read from the log store. Entries that are not synced are always
-here, because no store could give them back.
+here, because no store could give them back. Those that are not applied are here as long
+as there is room: a state machine that is slow, or hangs, must not fill the memory.
 """
 
 from __future__ import annotations
@@ -68,14 +69,26 @@ class Tail:
         most = bisect_right(self._ends, before + self._max_append_bytes, lo=position)
         return min(last, max(first, self.first + most - 1))
 
-    def trim(self, synced: int) -> None:
-        """Forget the oldest synced entries while there is more than is allowed."""
-        held = (self._ends[-1] if self._ends else 0) - self._trimmed_bytes
-        cost = 2 * held + ENTRY_OVERHEAD_BYTES * len(self._entries)
-        if cost <= self._max_bytes:
+    def trim(self, synced: int, applied: int) -> None:
+        """Forget the oldest synced entries while there is more than is allowed.
+
+        First those that are *applied* too, as the others would be read back.
+        """
+        if self._cost <= self._max_bytes:
             return
-        share = 1 - self._max_bytes / (2 * cost)
-        drop = min(int(len(self._entries) * share), synced - self.first + 1)
+        self._drop(min(synced, applied))
+        if self._cost > self._max_bytes:
+            self._drop(synced)
+
+    @property
+    def _cost(self) -> int:
+        held = (self._ends[-1] if self._ends else 0) - self._trimmed_bytes
+        return 2 * held + ENTRY_OVERHEAD_BYTES * len(self._entries)
+
+    def _drop(self, last: int) -> None:
+        """Forget entries up to *last*, but no more than leaves half of what may be."""
+        share = 1 - self._max_bytes / (2 * self._cost)
+        drop = min(int(len(self._entries) * share), last - self.first + 1)
         if drop > 0:
             self._trimmed_bytes = self._ends[drop - 1]
             del self._entries[:drop], self._ends[:drop]
