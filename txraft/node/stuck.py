@@ -58,7 +58,7 @@ class StuckWatch:
         self._told += 1
         self.log.warn(
             "the state machine of {node} has not finished entry {index} for "
-            "{waited:.0f} s, and {backlog} committed entries wait: what it has returned "
+            "{waited:.0f} s, and {backlog} committed ones wait: what it has returned "
             "does not fire. Until it does nothing is applied or read here",
             node=self._node,
             index=self._index + 1,
