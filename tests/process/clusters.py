@@ -14,6 +14,7 @@ from twisted.web.client import ResponseFailed, ResponseNeverReceived
 from tests.process.twistd import Twistd, TwistdTestCase, free_port
 from txraft.core.entry import LogType
 from txraft.kv.state import KeyValueFSM
+from txraft.node.levels import apply_activation
 from txraft.storage.directory import DataDirectory
 from txraft.storage.filelog import FileLog
 from txraft.storage.snapshots import FileSnapshotStore
@@ -145,6 +146,8 @@ class ClusterTestCase(TwistdTestCase):
             entry = log.get_log(index)
             if entry.type is LogType.COMMAND:
                 fsm.apply(entry)
+            elif entry.type is LogType.NOOP:
+                apply_activation(fsm, entry)
         log.close()
         directory.close()
         return fsm

@@ -100,6 +100,8 @@ class TwistdTestCase(TestCase):
     """Starts processes in a directory of its own, and ends them, come what may."""
 
     timeout = 60
+    package = CHECKOUT
+    """Where the package is that processes run."""
 
     def setUp(self) -> None:
         self.directory = Path(mkdtemp())
@@ -117,7 +119,7 @@ class TwistdTestCase(TestCase):
             protocol,
             command[0],
             command,
-            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+            env={**os.environ, "PYTHONPATH": str(self.package)},
             path=str(self.directory),
         )
         self.addCleanup(self._end, protocol)
