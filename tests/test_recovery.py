@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.node.test_levels import LeveledListFSM
 from tests.storage.disk import Disk
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
@@ -19,6 +20,7 @@ from txraft.errors import (
     RaftError,
     SnapshotFailed,
     StorageError,
+    UpgradeNeeded,
 )
 from txraft.interfaces import SnapshotSink
 from txraft.node.boot import Restored, read_hard_state, recover
@@ -32,6 +34,7 @@ from txraft.storage.snapshots import (
 )
 from txraft.testing import ListFSM
 from txraft.testing.cluster import ListSnapshot
+from txraft.wire.decisions import encode_activation
 from txraft.wire.entries import encode_new
 
 SURVIVOR = Configuration.of_voters(["c"])
@@ -263,6 +266,37 @@ class Recovery(OfflineCase):
             SURVIVOR,
         )
         self.assertEqual(self.store.last_index(), 2)
+
+
+class Levels(OfflineCase):
+    """Recovery of a state machine whose rules have changed."""
+
+    def test_activation_is_replayed(self) -> None:
+        """What comes after an activation is applied by its rules, as on a node."""
+        self.append(1, 1)
+        data = encode_activation(2)
+        for index, type, said in ((3, LogType.NOOP, data), (4, LogType.COMMAND, b"4")):
+            entry = Entry(index, 1, type, said)
+            encode_new(entry)
+            self.store.store_log(entry)
+        self.state(1)
+        fsm = LeveledListFSM(2)
+
+        recover_cluster(fsm, self.store, self.store, self.snapshots, SURVIVOR)
+
+        self.assertEqual(fsm.commands, [b"2", b"level 2", b"4"])
+
+    def test_beyond(self) -> None:
+        """A version that knows less recovers nothing, and says what it needs."""
+        self.append(1)
+        entry = Entry(2, 1, LogType.NOOP, encode_activation(2))
+        encode_new(entry)
+        self.store.store_log(entry)
+        self.state(1)
+        for fsm in (ListFSM(), LeveledListFSM(1)):
+            with self.assertRaises(UpgradeNeeded):
+                recover_cluster(fsm, self.store, self.store, self.snapshots, SURVIVOR)
+        self.assertEqual(self.snapshots.list(), [])
 
 
 class Answering(ListFSM):

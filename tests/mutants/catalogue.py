@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants import (
     application,
     consensus,
+    decisions,
     log,
     losses,
     outside,
@@ -24,6 +25,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *application.MUTANTS,
     *losses.MUTANTS,
     *outside.MUTANTS,
+    *decisions.MUTANTS,
 )
 
 _HEAD = """\

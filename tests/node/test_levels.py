@@ -8,7 +8,7 @@ from typing import BinaryIO
 from twisted.internet.defer import Deferred
 
 from tests.node.kit import ClusterCase, commands_of
-from txraft.core.entry import Entry
+from txraft.core.entry import Entry, LogType
 from txraft.errors import (
     ConfigurationRefused,
     NodeFailed,
@@ -116,6 +116,20 @@ class Activation(LevelsCase):
             self.assertEqual(commands_of(node), [b"level 1", b"x"])
         self.assertEqual(cluster.leader.raft.levels, {"a": 1, "b": 1, "c": 1})
         self.assertEqual(cluster.leader.raft.stats()["active_level"], "1")
+
+    def test_not_before_it_is_committed(self) -> None:
+        """An entry that is not committed may be lost, and its level with it."""
+        cluster = self.leveled(1, 1, 1, start=False, latency=0.01, disk_seconds=0.01)
+        cluster.start()
+        for _ in range(200):
+            cluster.advance(0.005)
+            for node in cluster.nodes.values():
+                store = node.store
+                entries = [store.get_log(i) for i in range(1, store.last_index() + 1)]
+                made = [e.index for e in entries if activated_level(e.data or b"")]
+                if node.raft.active_level:
+                    self.assertLessEqual(min(made), node.raft.commit_index)
+        self.assertEqual(self.active(cluster), [1, 1, 1])
 
     def test_lone_node(self) -> None:
         """A node alone needs nobody."""
@@ -343,6 +357,25 @@ class Newcomers(LevelsCase):
         asked.callback(0)
         cluster.advance(1.0)
 
+        self.assertFailedWith(outcome, ConfigurationRefused)
+
+    def test_activation_not_committed_yet(self) -> None:
+        """It will be committed before the addition is, so it counts already."""
+        cluster = self.leveled(1, 1, 0)
+        cluster.advance(1.0)
+        self.start_version(cluster, "d", 0)
+        leader = cluster.leader
+        others = [a for a in "abc" if a != leader.address]
+        cluster._cut = {frozenset({leader.address, each}) for each in others}
+        cluster._route()
+        shell = leader.raft._shell
+        assert shell is not None
+        shell.consensus.activate(Entry(0, 0, LogType.NOOP, encode_activation(1)), 1)
+
+        outcome = self.outcome(leader.raft.add_peer("d"))
+        cluster.advance(0.02)
+
+        self.assertEqual(leader.raft.active_level, 0)
         self.assertFailedWith(outcome, ConfigurationRefused)
 
     def test_nobody_answers(self) -> None:
