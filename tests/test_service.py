@@ -193,6 +193,7 @@ class ScriptedNode:
 
     def __init__(self) -> None:
         self.started: Deferred[None] = Deferred()
+        self.ending: Deferred[RaftError | None] = Deferred()
         self.ended: Deferred[RaftError | None] = Deferred()
         self.stopped: Deferred[None] = Deferred()
         self.leader: Deferred[str] = Deferred()
@@ -204,6 +205,9 @@ class ScriptedNode:
 
     def when_ready(self) -> Deferred[str]:
         return self.leader
+
+    def when_stopping(self) -> Deferred[RaftError | None]:
+        return self.ending
 
     def when_stopped(self) -> Deferred[RaftError | None]:
         self.calls.append("when_stopped")
@@ -378,6 +382,45 @@ class NodeServiceTests(SynchronousTestCase):
         self.successResultOf(stopping)
         self.assertEqual(len(self.criticals), 1)
         self.assertIn("did not stop in order", self.criticals[0])
+
+    def test_stop_of_its_own_is_bounded(self) -> None:
+        """A node that stops itself and does not get there ends with status 1."""
+        self.service.startService()
+        self.node.started.callback(None)
+        self.node.ending.callback(NodeFailed("no thread was started"))
+
+        self.clock.advance(STOP_TIMEOUT - 0.1)
+        self.assertEqual(self.statuses, [])
+        self.clock.advance(0.2)
+
+        self.assertEqual(self.statuses, [1])
+        [critical] = self.criticals
+        self.assertIn("did not stop in order", critical)
+        self.assertIn("no thread was started", critical)
+
+    def test_stop_of_its_own_in_time(self) -> None:
+        """A node that has stopped itself in time ends the process once."""
+        self.service.startService()
+        self.node.started.callback(None)
+        self.node.ending.callback(NodeFailed("the disk is full"))
+        self.node.ended.callback(NodeFailed("the disk is full"))
+
+        self.clock.advance(2 * STOP_TIMEOUT)
+
+        self.assertEqual(self.statuses, [1])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stop_asked_for_meanwhile(self) -> None:
+        """A stop from outside has a deadline of its own, and one is enough."""
+        self.service.startService()
+        self.node.started.callback(None)
+        self.node.ending.callback(NodeFailed("the disk is full"))
+        stopping = self.service.stopService()
+
+        self.clock.advance(STOP_TIMEOUT + 0.1)
+
+        self.successResultOf(stopping)
+        self.assertEqual((self.statuses, len(self.criticals)), ([], 1))
 
 
 class StoppedReactor:

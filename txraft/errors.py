@@ -111,6 +111,10 @@ class SnapshotFailed(RaftError):
     """A snapshot was not taken; the node goes on without it."""
 
 
+class ThreadRefused(RaftError):
+    """The machine did not give a thread that the node needs; the message names it."""
+
+
 class ContractBroken(RaftError, TypeError):
     """An object that was handed in does not keep the contract of its plug point.
 

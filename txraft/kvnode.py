@@ -77,6 +77,10 @@ class KVNode:
         """Fire when the node takes part no more: with why, if it stopped itself."""
         return succeed(None) if self.raft is None else self.raft.when_stopped()
 
+    def when_stopping(self) -> Deferred[RaftError | None]:
+        """Fire when the node begins to stop: with why, if it stops itself."""
+        return succeed(None) if self.raft is None else self.raft.when_stopping()
+
     def when_ready(self) -> Deferred[str]:
         """Fire with the leader's address once one is known; fails with RaftShutdown."""
         assert self.raft is not None, "a node that has started is asked"

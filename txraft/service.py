@@ -21,6 +21,7 @@ from twisted.application.service import IServiceCollection, MultiService, Servic
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.interfaces import (
+    IDelayedCall,
     IReactorCore,
     IReactorFromThreads,
     IReactorTime,
@@ -110,6 +111,9 @@ class Node(Protocol):
     def when_ready(self) -> Deferred[str]:
         """Fire with the leader's address, once one is known; fails with RaftError."""
 
+    def when_stopping(self) -> Deferred[RaftError | None]:
+        """Fire when the node begins to stop: with why, if it stops itself."""
+
     def when_stopped(self) -> Deferred[RaftError | None]:
         """Fire when the node has stopped: with why, if it stopped itself."""
 
@@ -173,6 +177,7 @@ class NodeService(Service):
         self._end = end
         self._entered = False
         self._refusal: str | None = None
+        self._deadline: IDelayedCall | None = None
 
     def startService(self) -> None:
         """Start the node.
@@ -192,6 +197,7 @@ class NodeService(Service):
         Returns: a Deferred that always fires.
         """
         Service.stopService(self)
+        self._forget_deadline()
         self._supervisor.tell("STOPPING=1")
         stopping = self._node.stop()
         stopping.addTimeout(STOP_TIMEOUT, self._clock)
@@ -199,6 +205,7 @@ class NodeService(Service):
         return stopping
 
     def _started(self, _: None) -> None:
+        self._node.when_stopping().addCallback(self._stopping_itself)
         self._node.when_stopped().addCallback(self._stopped)
         self._node.when_ready().addCallbacks(self._ready, _trap_raft_error)
 
@@ -220,7 +227,31 @@ class NodeService(Service):
         else:
             self._refusal = reason
 
+    def _stopping_itself(self, error: RaftError | None) -> None:
+        """Give the node a while to stop: its disk may hang, as may its threads.
+
+        Nothing serves and nothing votes meanwhile, but the process is there, and who
+        watches it takes it for a node.
+        """
+        if self.running:
+            self._deadline = self._clock.callLater(STOP_TIMEOUT, self._give_up, error)
+
+    def _forget_deadline(self) -> None:
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None and deadline.active():
+            deadline.cancel()
+
+    def _give_up(self, error: RaftError | None) -> None:
+        self._log.critical(
+            "The node did not stop in order within {seconds} s, and the process ends: "
+            "{reason}. What was acknowledged is on disk; the next start recovers it",
+            seconds=STOP_TIMEOUT,
+            reason=str(error) if error is not None else "it was shut down",
+        )
+        self._end(1)
+
     def _stopped(self, error: RaftError | None) -> None:
+        self._forget_deadline()
         if not self.running:
             return
         if error is None:

@@ -8,6 +8,7 @@ from tests.mutants import (
     decisions,
     log,
     losses,
+    operators,
     outside,
     roles,
     shell,
@@ -24,6 +25,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *shell.MUTANTS,
     *application.MUTANTS,
     *losses.MUTANTS,
+    *operators.MUTANTS,
     *outside.MUTANTS,
     *decisions.MUTANTS,
 )

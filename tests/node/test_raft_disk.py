@@ -79,6 +79,20 @@ class FailingDisk(ClusterCase):
         self.assertEqual((len(outcome), len(snapshot)), (1, 1))
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
+    def test_stopping_is_told_before_the_disk_answers(self) -> None:
+        """`when_stopping` fires at once, and again for whoever asks later."""
+        cluster, _ = self.start(1)
+        raft = cluster.leader.raft
+        stopping = self.outcome(raft.when_stopping())
+        stopped = self.outcome(raft.when_stopped())
+
+        done = self.outcome(raft.shutdown())
+
+        self.assertEqual((stopping, stopped, done), ([None], [], []))
+        self.assertEqual(self.outcome(raft.when_stopping()), [None])
+        cluster.advance(0.5)
+        self.assertEqual((stopping, stopped, len(done)), ([None], [None], 1))
+
     def test_start_on_a_damaged_disk_fails_and_changes_nothing(self) -> None:
         """`start` fails with what the store found; `shutdown` still works."""
         cluster = self.unstarted(1)

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.node.kernel import FakeAio, FDReactor
-from txraft.errors import RaftShutdown
+from txraft.errors import RaftShutdown, ThreadRefused
 from txraft.node.kernelsync import KernelSync
 from txraft.node.worker import MemoryWorker, ThreadWorker
 
@@ -56,6 +56,27 @@ class Threads(SynchronousTestCase):
         stopped = self.worker.stop()
         self.reactor.take(1)
         self.successResultOf(stopped)
+
+    def test_thread_that_is_refused(self) -> None:
+        """Work fails with a sentence, a later piece may succeed, and stopping ends."""
+
+        def refuse(self: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with_threads = threading.Thread.start
+        self.patch(threading.Thread, "start", refuse)
+        error = self.failureResultOf(self.worker.run(int), ThreadRefused)
+        self.assertIn("the thread test was not started", error.getErrorMessage())
+        idle = ThreadWorker(self.reactor, "idle")  # type: ignore[arg-type]
+        self.failureResultOf(idle.run(int), ThreadRefused)
+        self.successResultOf(idle.stop())
+
+        self.patch(threading.Thread, "start", with_threads)
+        later = self.worker.run(int)
+        self.reactor.take(1)
+
+        self.assertEqual(self.successResultOf(later), 0)
+        self.stop()
 
     def test_run_in_order_on_one_thread(self) -> None:
         """Results come back on the reactor's thread, in the order given."""

@@ -122,6 +122,7 @@ class Raft(Status, Membership, Founding):
         self._start_error: RaftShutdown | None = None
         self._handover: Handover | None = None
         self._stopping: list[Deferred[RaftError | None]] = []
+        self._leaving: list[Deferred[RaftError | None]] = []
         self._has_stopped = False
         self._next_snapshot_check = 0.0
         self._snapshot_index = 0
@@ -237,6 +238,19 @@ class Raft(Status, Membership, Founding):
             self._stopping.append(waiter)
         return waiter
 
+    def when_stopping(self) -> Deferred[RaftError | None]:
+        """Return a Deferred that fires as soon as the node begins to stop.
+
+        It fires with what `when_stopped` fires with later, or never: what was written
+        may wait for a disk that hangs. Whoever must end then counts from here.
+        """
+        waiter: Deferred[RaftError | None] = Deferred()
+        if self._shutdown_error is not None:
+            waiter.callback(self._why_stopped)
+        else:
+            self._leaving.append(waiter)
+        return waiter
+
     @property
     def _why_stopped(self) -> RaftError | None:
         error = self._shutdown_error
@@ -268,6 +282,7 @@ class Raft(Status, Membership, Founding):
             self._ticker.stop()
         shell = self._shell
         with ExitStack() as then:  # from last to first, whatever each of them raises
+            then.callback(self._tell, self._leaving)
             then.callback(self._wind_up, shell)
             then.callback(self._notices.stopped, error)
             then.callback(self._notices.changed, shell, RaftState.SHUTDOWN, None)
@@ -295,8 +310,12 @@ class Raft(Status, Membership, Founding):
 
     def _stopped(self) -> None:
         self._has_stopped = True
-        stopping, self._stopping = self._stopping, []
-        for waiter in stopping:
+        self._tell(self._stopping)
+
+    def _tell(self, waiting: list[Deferred[RaftError | None]]) -> None:
+        waiters = waiting.copy()
+        waiting.clear()
+        for waiter in waiters:
             waiter.callback(self._why_stopped)
 
     # Commands

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
-from txraft.errors import RaftShutdown
+from txraft.errors import RaftShutdown, ThreadRefused
 from txraft.interfaces import Syncable
 from txraft.node.kernelsync import KernelSync
 
@@ -73,12 +73,25 @@ class ThreadWorker:
         self._has_stopped = False
 
     def run(self, function: Callable[[], T]) -> Deferred[T]:
-        """Run *function* on the thread, which the first call starts."""
+        """Run *function* on the thread, which the first call starts.
+
+        It fails with ThreadRefused, and nothing was run, if there can be none.
+        """
         if self._stopping:
             return fail(RaftShutdown())
         if not self._started:
+            try:
+                Thread(target=self._work, name=self._name, daemon=True).start()
+            except RuntimeError as error:  # Python's for what the system refuses
+                return fail(
+                    ThreadRefused(
+                        f"the thread {self._name} was not started: {error}. Raise the "
+                        "limit of processes and threads (ulimit -u, systemd's "
+                        "TasksMax, the control group's pids.max) or free memory"
+                    )
+                )
+            # Only now: to stop a worker whose thread never began, nobody is waited for.
             self._started = True
-            Thread(target=self._work, name=self._name, daemon=True).start()
         result: Deferred[T] = Deferred()
         self._queue.put((function, result))
         return result
