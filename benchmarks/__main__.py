@@ -23,6 +23,7 @@ COMMANDS = {
     "reads": "what a linearizable read costs when many wait at once",
     "account": "where the processor time of a commit goes",
     "disk": "a synced append, with and without room allocated ahead",
+    "store": "one command over a million keys, and what they take in memory",
     "cluster": "txraft alone, with and without TLS",
     "show": "tables of a file that --json wrote",
 }

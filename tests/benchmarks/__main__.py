@@ -22,6 +22,7 @@ LONGEST = 300.0
 MOMENTS = {
     "account": "--seconds 0.5",
     "disk": "--rounds 1 --count 50",
+    "store": "--rounds 1 --keys 20000",
     "cluster": "--rounds 1 --seconds 0.5 --in-flight 1,64 --tls",
     "compare": "--rounds 1 --seconds 0.5 --in-flight 1,64"
     " --only txraft,hashicorp-64,hashicorp-inmem,etcd,pysyncobj-5ms,bare-*",
@@ -36,9 +37,9 @@ MOMENTS = {
     "reads": "--rounds 1 --waiting 1,1000",
     "heartbeats": "--snapshot-mib 2 --written-mib 2 --backlog 2000 --times 1",
 }
-TABLES_ONLY = {"account", "disk", "heartbeats"}
+TABLES_ONLY = {"account", "disk", "heartbeats", "store"}
 """What keeps no samples of runs, and is judged by its table."""
-NO_SYSTEM = {"disk", "reads"}
+NO_SYSTEM = {"disk", "reads", "store"}
 """What measures the machine alone."""
 
 
