@@ -1,10 +1,18 @@
-"""How much memory this process may use, as far as the system says."""
+"""How much memory this process may use for what it keeps, as the system says."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from resource import RLIM_INFINITY, RLIMIT_AS, RLIMIT_DATA, getrlimit
+
+NODE_BYTES = 160 << 20
+"""What a node takes beside what it keeps: code, newest entries, requests, frames."""
+
+RESERVED_BYTES = 256 << 20
+"""Address space that threads reserve and never touch."""
+
+LEAST_BYTES = 32 << 20
 
 _CGROUP_FILES = (
     "/sys/fs/cgroup/memory.max",
@@ -13,8 +21,12 @@ _CGROUP_FILES = (
 
 
 def usable_memory() -> int:
-    """Return the least of the machine's memory and this process's limits, in bytes."""
-    return min(_bounds())
+    """Return the bytes that are there for what a node keeps, at least `LEAST_BYTES`.
+
+    It is the least of the machine's memory and the limits of its control group and of
+    the process, without what a node takes besides.
+    """
+    return max(LEAST_BYTES, min(_bounds()) - NODE_BYTES)
 
 
 def _bounds() -> Iterator[int]:
@@ -22,7 +34,7 @@ def _bounds() -> Iterator[int]:
     for limit in (RLIMIT_AS, RLIMIT_DATA):
         soft, _ = getrlimit(limit)
         if soft != RLIM_INFINITY:
-            yield soft
+            yield soft - RESERVED_BYTES
     for path in _CGROUP_FILES:
         try:
             with open(path, encoding="ascii") as file:

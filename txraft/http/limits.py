@@ -22,8 +22,8 @@ def _option(default: Any, doc: str) -> Any:
 
 
 def _half_of_memory() -> int:
-    # The other half: what is overwritten while a snapshot is written, the newest
-    # entries of the log, answers and buffers.
+    # The other half: what is overwritten while a snapshot of it is being written, what
+    # an allocator cannot give back, long answers.
     return usable_memory() // 2
 
 
@@ -96,7 +96,7 @@ class HTTPLimits:
             "each of its characters and those of its value; a session 1000 and its "
             "texts. What the node needs beside is about as much again.",
             "default": "half of what the machine, its control group and `ulimit` let "
-            "the process have",
+            "the process have beyond 160 MiB; at least 16 MiB",
         },
     )
     max_sessions: int = _option(

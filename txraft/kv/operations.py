@@ -72,7 +72,7 @@ class View:
             others = (each for each in self.cleared if not each.startswith(prefix))
             self.cleared = (*others, prefix)
 
-    def write(self, operation: Operation, lock_index: int, session: str) -> Record:
+    def write(self, operation: Operation, lock_index: int, session: str) -> Row:
         """Write value and flags of *operation*; an equal record stays as it is."""
         old = self.get(operation.key)
         content = (operation.value, operation.flags, lock_index, session)
@@ -81,11 +81,13 @@ class View:
             value, flags = operation.value, operation.flags
             row = (value, flags, created, self.index, lock_index, session)
             self.changes[operation.key] = row
-            return Record(operation.key, *row)
-        return Record(operation.key, *old)
+            return row
+        return old
 
-    def under(self, prefix: str, visit: Callable[[], object]) -> Iterator[Record]:
-        """Iterate over the records under *prefix*, in the order of their keys.
+    def under(
+        self, prefix: str, visit: Callable[[], object]
+    ) -> Iterator[tuple[str, Row]]:
+        """Iterate over keys under *prefix* and their rows, in the order of the keys.
 
         *visit* is called for each key of the state that is come across, be it gone in
         this view: keys that are there and nothing else, as only they are the same on
@@ -93,7 +95,7 @@ class View:
         """
         rows, cleared = self._state.rows, self.cleared
         new = [
-            Record(key, *row)
+            (key, row)
             for key, row in self.changes.items()
             if row is not None and key.startswith(prefix)
             if key not in rows or key.startswith(cleared)
@@ -103,7 +105,9 @@ class View:
         kept = self._kept(prefix, visit)
         return merge(kept, sorted(new)) if new else kept
 
-    def _kept(self, prefix: str, visit: Callable[[], object]) -> Iterator[Record]:
+    def _kept(
+        self, prefix: str, visit: Callable[[], object]
+    ) -> Iterator[tuple[str, Row]]:
         rows, changes, cleared = self._state.rows, self.changes, self.cleared
         for key in self._keys.under(prefix):
             visit()
@@ -111,7 +115,7 @@ class View:
                 continue
             row = changes.get(key, rows[key]) if changes else rows[key]
             if row is not None:
-                yield Record(key, *row)
+                yield key, row
 
     def check_session(self, session: str) -> None:
         """Raise Invalid unless *session* exists."""
@@ -155,15 +159,15 @@ class Answer:
             if self._keys < 0:
                 self._exceed()
 
-    def add(self, records: Iterable[Record]) -> None:
-        """Answer *records*, or count them."""
-        for record in records:
+    def add(self, found: Iterable[tuple[str, Row]]) -> None:
+        """Answer records of these keys and rows, or count them."""
+        for key, row in found:
             if self._bytes is not None:
-                self._bytes -= answer_bytes(record)
+                self._bytes -= answer_bytes(key, row)
                 if self._bytes < 0:
                     self._exceed()
             if self.wanted:
-                self.records.append(record)
+                self.records.append(Record(key, *row))
             elif self.is_free:
                 return
 
@@ -179,13 +183,12 @@ class Answer:
         self.records.clear()
 
 
-def answer_bytes(record: Record) -> int:
-    """Return a bound of what *record* takes in an answer as JSON: keys may be escaped.
+def answer_bytes(key: str, row: Row) -> int:
+    """Return a bound of what a record takes in an answer as JSON: keys may be escaped.
 
     It is part of what commands of version 3 mean, and never changes.
     """
-    texts = len(record.key) + len(record.session)
-    return RECORD_BYTES + 6 * texts + (4 * len(record.value)) // 3
+    return RECORD_BYTES + 6 * (len(key) + len(row[5])) + (4 * len(row[0])) // 3
 
 
 def run(
@@ -218,7 +221,7 @@ def is_write(kind: Kind) -> bool:
 def _set(view: View, operation: Operation, answer: Answer) -> None:
     old = view.get(operation.key)
     lock_index, session = (0, "") if old is None else (old[4], old[5])
-    _tell(answer, view.write(operation, lock_index, session))
+    _tell(answer, operation, view.write(operation, lock_index, session))
 
 
 def _cas(view: View, operation: Operation, answer: Answer) -> None:
@@ -233,13 +236,13 @@ def _lock(view: View, operation: Operation, answer: Answer) -> None:
     view.check_session(session)
     old = view.get(key)
     if old is not None and old[5] == session:
-        return _tell(answer, view.write(operation, old[4], session))
+        return _tell(answer, operation, view.write(operation, old[4], session))
     if old is not None and old[5]:
         raise Conflict(f'failed to lock key "{key}", lock is already held')
     if view.is_delayed(key):
         raise Conflict(f'failed to lock key "{key}", its lock delay has not ended')
     lock_index = 1 if old is None else old[4] + 1
-    return _tell(answer, view.write(operation, lock_index, session))
+    return _tell(answer, operation, view.write(operation, lock_index, session))
 
 
 def _lock_1(view: View, operation: Operation, answer: Answer) -> None:
@@ -265,16 +268,16 @@ def _release(view: View, operation: Operation, answer: Answer) -> None:
             f'failed to unlock key "{operation.key}", lock isn\'t held, or is held '
             "by another session"
         )
-    _tell(answer, view.write(operation, old[4], ""))
+    _tell(answer, operation, view.write(operation, old[4], ""))
 
 
 def _get(view: View, operation: Operation, answer: Answer) -> None:
-    answer.add([Record(operation.key, *_existing(view, operation))])
+    answer.add([(operation.key, _existing(view, operation))])
 
 
 def _get_or_empty(view: View, operation: Operation, answer: Answer) -> None:
     row = view.get(operation.key)
-    answer.add([Record(operation.key, *(row or (b"", 0, 0, 0, 0, "")))])
+    answer.add([(operation.key, row or (b"", 0, 0, 0, 0, ""))])
 
 
 def _get_tree(view: View, operation: Operation, answer: Answer) -> None:
@@ -291,7 +294,7 @@ def _check_index(view: View, operation: Operation, answer: Answer) -> None:
             f'current modify index {row[3]} of key "{operation.key}" is not '
             f"{operation.modify_index}"
         )
-    _tell(answer, Record(operation.key, *row))
+    _tell(answer, operation, row)
 
 
 def _check_session(view: View, operation: Operation, answer: Answer) -> None:
@@ -301,7 +304,7 @@ def _check_session(view: View, operation: Operation, answer: Answer) -> None:
             f'failed session check for key "{operation.key}", current session '
             f'"{row[5]}" is not "{operation.session}"'
         )
-    _tell(answer, Record(operation.key, *row))
+    _tell(answer, operation, row)
 
 
 def _check_not_exists(view: View, operation: Operation, answer: Answer) -> None:
@@ -336,9 +339,9 @@ def _check_given(operation: Operation) -> None:
         raise Invalid("missing session")
 
 
-def _tell(answer: Answer, record: Record) -> None:
-    """Answer *record* as writes and checks do, without the value."""
-    answer.add([record._replace(value=b"")])
+def _tell(answer: Answer, operation: Operation, row: Row) -> None:
+    """Answer the record of *row* as writes and checks do, without the value."""
+    answer.add([(operation.key, (b"", *row[1:]))])
 
 
 _READS = frozenset(
