@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.kv.commands import OPERATIONS, Machine, session
-from tests.kv.test_levels import active
+from tests.kv.test_levels import SLOW, active
 from tests.kv.test_state import snapshot_of
 from txraft.errors import ApplicationError
 from txraft.http.keys import record_as_json
@@ -275,21 +275,24 @@ class OldCosts(SynchronousTestCase):
         self.assertEqual(len(machine.fsm), 0)
 
 
-def slowly(rows: dict[str, Row], machine: Machine, operations: list[Operation]) -> None:
-    """Do *operations* on a copy as releases without levels did: key by key."""
+def slowly(
+    rows: dict[str, Row], machine: Machine, operations: list[Operation]
+) -> list[Record]:
+    """Do *operations* on *rows* as releases without levels did: key by key."""
     view = View(machine.fsm._state, machine.fsm._keys, machine.index + 1)
+    records: list[Record] = []
     for operation in operations:
         if operation.kind is Kind.DELETE_TREE:
             found = [key for key, _ in view.under(operation.key, lambda: None)]
-            each = [Operation(Kind.DELETE, key) for key in found]
+            run(view, [Operation(Kind.DELETE, key) for key in found])
         else:
-            each = [operation]
-        run(view, each)
+            records += run(view, [operation]).records
     for key, row in view.changes.items():
         if row is None:
             rows.pop(key, None)
         else:
             rows[key] = row
+    return records
 
 
 def plain(kind: Kind, key: str, value: bytes = b"") -> Operation:
@@ -314,7 +317,7 @@ WRITES = st.builds(
 class Trees(SynchronousTestCase):
     """Deleting a tree is one step, and means what deleting its keys means."""
 
-    @settings(max_examples=150)
+    @settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
     @given(st.lists(st.lists(WRITES | TREES, max_size=8), max_size=5), st.booleans())
     def test_as_key_by_key(
         self, transactions: list[list[Operation]], ordered: bool
@@ -324,11 +327,11 @@ class Trees(SynchronousTestCase):
             if ordered:
                 list(machine.fsm.keys())
             expected = dict(machine.fsm._state.rows)
-            slowly(expected, machine, operations)
+            records = slowly(expected, machine, operations)
 
             outcome = machine.do(*operations)
 
-            self.assertEqual(outcome.errors, [])
+            self.assertEqual(outcome, (records, [], True))
             self.assertEqual(
                 list(machine.fsm._state.rows.items()), list(expected.items())
             )
@@ -336,7 +339,7 @@ class Trees(SynchronousTestCase):
             self.assertEqual(machine.fsm.state_bytes, state.size_of(machine.fsm._state))
             self.assertEqual(machine.fsm._held, {})
 
-    @settings(max_examples=100)
+    @settings(max_examples=100, deadline=None, suppress_health_check=SLOW)
     @given(st.lists(st.lists(OPERATIONS | TREES, max_size=5), max_size=6))
     def test_what_is_derived_stays_in_step(
         self, transactions: list[list[Operation]]

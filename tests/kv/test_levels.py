@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable
 
 import msgpack
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.kv.captured import ANSWERS, DIGEST, LOG, SNAPSHOT
@@ -25,6 +25,10 @@ from txraft.kv.commands import (
 from txraft.kv.records import Outcome
 from txraft.kv.snapshot import read_state
 from txraft.kv.state import KeyValueFSM
+
+
+SLOW = [HealthCheck.too_slow]
+"""The first example takes long to draw where it is the first of the process."""
 
 
 def answers_of(machine: Machine, commands: list[bytes]) -> str:
@@ -83,7 +87,7 @@ class OldLogs(SynchronousTestCase):
 
         self.assertEqual(snapshot_of(untold.fsm), SNAPSHOT)
 
-    @settings(max_examples=60)
+    @settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
     @given(WORKLOADS)
     def test_any_log(self, commands: list[bytes]) -> None:
         """As above, for any log of commands that older releases know."""

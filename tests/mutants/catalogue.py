@@ -6,6 +6,7 @@ from tests.mutants import (
     application,
     consensus,
     decisions,
+    keyvalue,
     log,
     losses,
     operators,
@@ -28,6 +29,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *operators.MUTANTS,
     *outside.MUTANTS,
     *decisions.MUTANTS,
+    *keyvalue.MUTANTS,
 )
 
 _HEAD = """\
