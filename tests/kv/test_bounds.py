@@ -386,6 +386,23 @@ class Trees(SynchronousTestCase):
             )
             self.assertEqual(len(machine.fsm.watches), 5)
 
+    def test_what_is_written_after_it_is_read(self) -> None:
+        """Whether or not the key was there before the tree was deleted."""
+        machine = Machine(*puts(3))
+
+        outcome = machine.do(
+            Operation(Kind.DELETE_TREE, "k"),
+            Operation(Kind.SET, "k/1"),
+            Operation(Kind.SET, "k/9"),
+            Operation(Kind.DELETE, "k/9"),
+            Operation(Kind.SET, "k/0a"),
+            Operation(Kind.GET_TREE, "k/"),
+        )
+
+        read = [record.key for record in outcome.records[-2:]]
+        self.assertEqual(read, ["k/0a", "k/1"])
+        self.assertEqual(list(machine.fsm.keys()), ["k/0a", "k/1"])
+
     def test_nothing_to_delete_changes_nothing(self) -> None:
         machine = Machine(encode_put("k", b""))
         machine.fsm.watches.add(Topic(Scope.PREFIX), self.fail)

@@ -26,7 +26,6 @@ from txraft.kv.records import Outcome
 from txraft.kv.snapshot import read_state
 from txraft.kv.state import KeyValueFSM
 
-
 SLOW = [HealthCheck.too_slow]
 """The first example takes long to draw where it is the first of the process."""
 

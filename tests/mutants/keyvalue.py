@@ -58,7 +58,7 @@ MUTANTS = (
         at="View.under",
         old="key not in rows or key.startswith(cleared)",
         new="key not in rows",
-        caught_by="tests.kv.test_bounds.Trees.test_as_key_by_key",
+        caught_by="tests.kv.test_bounds.Trees.test_what_is_written_after_it_is_read",
     ),
     Mutant(
         name="nobody is woken by the deletion of a tree",
