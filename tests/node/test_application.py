@@ -411,6 +411,24 @@ class Stores(BaseExceptionCase):
         self.assertFalse(shell._turning)
         self.assertGoesOn(cluster)
 
+    def test_turn_that_runs_out_of_memory(self) -> None:
+        """It is called by its name, and no invariant's fault."""
+
+        def propose(*arguments: object) -> None:
+            raise MemoryError
+
+        cluster = self.fragile()
+        stopped = self.outcome(cluster.leader.raft.when_stopped())
+        shell = cluster.leader.raft._shell
+        assert shell is not None
+        self.patch(shell.consensus, "propose", propose)
+        self.outcome(cluster.leader.raft.apply(b"one"))
+
+        cluster.advance(1.0)
+
+        self.assertIn("out of memory", str(stopped))
+        self.flushLoggedErrors(MemoryError)
+
     def test_transport_that_raises_at_the_end(self) -> None:
         """All are told all the same, and the node has stopped."""
         cluster = self.fragile()

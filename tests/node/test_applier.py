@@ -175,6 +175,20 @@ class Order(ApplierCase):
             self.assertEqual(reason, FSM_FAILED.format(where=where))
             failure.trap(ZeroDivisionError)
 
+    def test_out_of_memory_is_named(self) -> None:
+        """It is this node's own trouble, and no sign that replicas differ."""
+        for make in (ScriptedFSM, BatchFSM):
+            self.build(make())
+            self.fsm.answers = {2: raising(MemoryError)}
+
+            self.applier.advance(4)
+            self.clock.advance(1)
+
+            [(reason, failure)] = self.failed
+            self.assertIn("out of memory while applying", reason)
+            self.assertNotIn("differ", reason)
+            failure.trap(MemoryError)
+
     def test_what_is_no_exception_is_the_end_too(self) -> None:
         """SystemExit and its like leave half a command done, as any other."""
         for error in (SystemExit, KeyboardInterrupt, GeneratorExit):

@@ -59,6 +59,28 @@ class Applying(ClusterCase):
         )
         self.assertSameState(cluster, commands)
 
+    def test_is_awaited_while_the_entry_is_applied(self) -> None:
+        """Where nobody waits, a state machine need not make an answer."""
+        cluster = self.cluster(3)
+        found: dict[str, list[bool]] = {}
+        for name, node in cluster.nodes.items():
+            apply = node.fsm.apply
+
+            def asking(log: Entry, name=name, node=node, apply=apply) -> object:  # type: ignore[no-untyped-def]
+                found.setdefault(name, []).append(node.raft.is_awaited(log.index))
+                return apply(log)
+
+            self.patch(node.fsm, "apply", asking)
+        leader = cluster.leader
+
+        index = cluster.apply(b"one").index
+
+        cluster.advance(0.5)
+        self.assertEqual(
+            found, {name: [node is leader] for name, node in cluster.nodes.items()}
+        )
+        self.assertFalse(leader.raft.is_awaited(index))
+
     def test_apply_from_inside_a_callback(self) -> None:
         """Consensus is never entered twice: the call only queues."""
         cluster = self.cluster(3)

@@ -34,6 +34,10 @@ FIRST_BATCH_ENTRIES = 16
 FSM_FAILED = (
     "the state machine failed at {where}, so this replica may differ from its peers"
 )
+OUT_OF_MEMORY = (
+    "out of memory while applying {where}: give this node more and start it again, it "
+    "then goes on from what is on its disk"
+)
 HALF_APPLIED = "entries were applied only in part"
 LOG_UNREADABLE = "committed entries cannot be read back from the log"
 
@@ -361,7 +365,9 @@ class Applier:
 
     def _fail_at(self, entries: Sequence[Entry], failure: Failure) -> None:
         """Stop, as the state machine has failed at one of *entries*."""
-        self._fail(FSM_FAILED.format(where=_named(entries)), failure)
+        # Lack of memory is this node's own, and says nothing about the replica.
+        reason = OUT_OF_MEMORY if failure.check(MemoryError) else FSM_FAILED
+        self._fail(reason.format(where=_named(entries)), failure)
 
     def _fail(self, reason: str, failure: Failure) -> None:
         self._stopped = True

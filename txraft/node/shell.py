@@ -352,12 +352,7 @@ class Shell:
 
     def _broken(self) -> None:
         failure = Failure()
-        reason = (
-            "an invariant of consensus broke"
-            if failure.check(Exception)
-            else "a turn was interrupted"
-        )
-        self._owner.stop_because(reason, failure)
+        self._owner.stop_because(_why_broken(failure), failure)
 
     def _digest(self) -> None:
         inputs, self._inputs = self._inputs, []
@@ -619,3 +614,12 @@ class Shell:
         return self._parts.workers.reader.run(
             lambda: up_to(most, read_range(store, first, last, most))
         )
+
+
+def _why_broken(failure: Failure) -> str:
+    """Name what *failure* of a turn is."""
+    if failure.check(MemoryError):
+        return "out of memory: give this node more and start it again"
+    if failure.check(Exception):
+        return "an invariant of consensus broke"
+    return "a turn was interrupted"
