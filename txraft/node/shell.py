@@ -352,7 +352,8 @@ class Shell:
 
     def _broken(self) -> None:
         failure = Failure()
-        self._owner.stop_because(_why_broken(failure), failure)
+        reason = _why_broken(failure)
+        self._owner.stop_because(reason, failure)
 
     def _digest(self) -> None:
         inputs, self._inputs = self._inputs, []
