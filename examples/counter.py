@@ -33,6 +33,8 @@ ADDRESS = "127.0.0.1:8400"
 class Counter:
     """The state machine: every member applies the same commands in the same order."""
 
+    application_name = "counter"
+
     def __init__(self) -> None:
         self.value = 0
 

@@ -60,6 +60,7 @@ from txraft.errors import (
     TransportShutdown,
     UnknownPeer,
     UpgradeNeeded,
+    WrongApplication,
     WrongCluster,
     WrongDirectory,
     WrongNode,
@@ -68,12 +69,14 @@ from txraft.interfaces import (
     FSM,
     AppendPipeline,
     BatchingFSM,
+    DiscerningFSM,
     FSMSnapshot,
     IncomingRPC,
     LeveledFSM,
     LimitedTransport,
     LogStore,
     LoopbackTransport,
+    NamedFSM,
     PatientSource,
     PeerStore,
     RangeLogStore,
@@ -109,6 +112,7 @@ from txraft.peers import (
     exclude_peer,
     peer_contained,
 )
+from txraft.recovery import import_snapshot, recover_cluster
 from txraft.storage.cache import LogCache
 from txraft.storage.directory import DataDirectory
 from txraft.storage.filelog import FileLog
@@ -148,6 +152,7 @@ __all__ = [
     "DirectoryLocked",
     "DiscardSnapshotSink",
     "DiscardSnapshotStore",
+    "DiscerningFSM",
     "EnqueueTimeout",
     "EntryTooLarge",
     "FSMSnapshot",
@@ -176,6 +181,7 @@ __all__ = [
     "LogStore",
     "LogType",
     "LoopbackTransport",
+    "NamedFSM",
     "NetworkTransport",
     "NodeFailed",
     "NodeIsLeader",
@@ -231,6 +237,7 @@ __all__ = [
     "WithClose",
     "WithPeers",
     "Workers",
+    "WrongApplication",
     "WrongCluster",
     "WrongDirectory",
     "WrongNode",
@@ -239,9 +246,11 @@ __all__ = [
     "default_config",
     "encode_peer",
     "exclude_peer",
+    "import_snapshot",
     "new_inmem_addr",
     "new_tcp_transport",
     "peer_contained",
+    "recover_cluster",
     "use_monotonic_time",
     "validate_config",
 ]

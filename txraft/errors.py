@@ -178,6 +178,10 @@ class WrongCluster(StorageError):
     """A snapshot of another cluster than the one that term and vote are of."""
 
 
+class WrongApplication(StorageError):
+    """The data directory is of another application than the state machine."""
+
+
 class DirectoryLocked(StorageError):
     """Another process uses the data directory."""
 

@@ -83,6 +83,39 @@ class BatchingFSM(Protocol):
 
 
 @runtime_checkable
+class NamedFSM(Protocol):
+    """An FSM that names the application it is of.
+
+    The name is noted with a node's data, at its first start. A node or a recovery with
+    the FSM of another application, or of none, refuses these data from then on.
+    """
+
+    @property
+    def application_name(self) -> str:
+        """The name, such as "example.org/counter"; it never changes."""
+
+
+@runtime_checkable
+class DiscerningFSM(Protocol):
+    """An FSM that tells its own data from those of other applications.
+
+    It is asked about data that name no application: before a `NamedFSM` takes them.
+    """
+
+    def is_own_command(self, data: bytes) -> bool:
+        """Tell whether *data* may be a command of this application, of any version.
+
+        Thread: any.
+        """
+
+    def is_own_snapshot(self, head: bytes) -> bool:
+        """Tell whether a snapshot that begins with *head* may be of this application.
+
+        *head* is the first 64 bytes of it, or all. Thread: any.
+        """
+
+
+@runtime_checkable
 class LeveledFSM(Protocol):
     """An FSM whose rules may change while its cluster is upgraded, server by server.
 

@@ -28,6 +28,7 @@ from txraft.node.application import awaited, capture, is_unfinished, release
 from txraft.node.boot import read_hard_state, read_range, restore_newest
 from txraft.node.captures import discards, write_snapshot
 from txraft.node.levels import apply_activation
+from txraft.node.ownership import application_of, check_application, noted_as
 from txraft.node.synced import SYNCED_LOG
 from txraft.node.writer import stored_state
 from txraft.storage.snapshots import SnapshotReader
@@ -53,11 +54,13 @@ def recover_cluster(
     Run it with the same *configuration* on the data of every server in it, or on one
     server alone and have that one add others with empty data. Everything in the log
     counts as committed. That may be more than was, and less if another server had
-    more: take the one with the longest log of the newest term. *fsm* is used up; the
-    node starts with a new one. Servers that are left out are refused from then on.
+    more: take the one with the longest log of the newest term. *fsm*, of the same
+    application as the node's, is used up; the node starts with a new one. Servers that
+    are left out are refused from then on.
 
     Returns: the snapshot that now holds everything; the log is empty.
-    Raises: StorageError when there is nothing to recover; ConfigurationRefused;
+    Raises: StorageError when there is nothing to recover; WrongApplication, when that
+        is of another one than *fsm*; ConfigurationRefused;
         SnapshotFailed, when *snapshots* does not list what it was given; whatever
         *fsm* raises. The data are as they were then.
     Durable: all of it, when this returns. After a crash, call it again.
@@ -65,6 +68,7 @@ def recover_cluster(
     configuration.check()
     if discards(snapshots):
         raise StorageError("a recovery needs a store that keeps its snapshot")
+    check_application(fsm, log_store, stable_store, snapshots)
     meta = restore_newest(snapshots, fsm).snapshot
     last, term = (meta.index, meta.term) if meta else (0, 0)
     end = log_store.last_index()
@@ -82,6 +86,7 @@ def recover_cluster(
     mark = SnapshotMark(last, term, configuration, CONFIGURATION_INDEX)
     recovered = _persist(fsm, snapshots, mark, cluster or b"")
     values = stored_state(HardState(newest, vote, cluster))
+    values |= noted_as(application_of(fsm))
     # Whatever the log has lost, it counts as it is from now on.
     stable_store.set_many({**values, RECOVERED_FROM: before or b"", SYNCED_LOG: b""})
     if end:

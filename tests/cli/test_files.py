@@ -28,6 +28,7 @@ from txraft.node.incarnations import (
     read_incarnations,
     read_pardoned,
 )
+from txraft.node.ownership import APPLICATION
 from txraft.node.writer import stored_state
 from txraft.storage.directory import DataDirectory
 from txraft.storage.snapshots import SnapshotReader
@@ -238,6 +239,63 @@ class Recover(DirectoryCase):
 
         self.assertEqual(result.exit_code, 2)
         self.assertEqual(self.content(), before)
+
+
+class OfAnotherApplication(DirectoryCase):
+    """The data of an embedded application, with or without a name."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        directory = DataDirectory(self.path, NODE)
+        stores = open_stores(self.kind, directory, NODE)
+        entry = Entry(5, 2, LogType.COMMAND, b"1")
+        encode_new(entry, VERSION)
+        stores.log.store_logs([entry])
+        stores.close()
+        directory.close()
+
+    def name(self, application: bytes) -> None:
+        """Note the name of an application."""
+        directory = DataDirectory(self.path, NODE)
+        stores = open_stores(self.kind, directory, NODE)
+        stores.stable.set_many({APPLICATION: application})
+        stores.close()
+        directory.close()
+
+    def refusal(self) -> str:
+        """Try to recover it; return what is said, once nothing has changed."""
+        before = self.content()
+        for more in ((), ("--yes",)):
+            result = self.txraft("recover", self.path, "-m", NODE, *more)
+            self.assertEqual(result.exit_code, 5, result.output)
+            self.assertEqual(result.stdout, "")
+        self.assertEqual(self.content(), before)
+        return " ".join(result.stderr.split())
+
+    def test_recover_without_a_name(self) -> None:
+        """An entry tells; who can recover the data is said."""
+        refusal = self.refusal()
+
+        self.assertIn("entry 5 (term 2, 1 bytes) is none of it", refusal)
+        self.assertIn("call txraft.recover_cluster", refusal)
+
+    def test_recover_with_a_name(self) -> None:
+        """The name tells, whatever the entries look like."""
+        self.name(b"counter")
+
+        self.assertIn("the application 'counter', not of 'txraft-kv'", self.refusal())
+
+    def test_log(self) -> None:
+        """The commands of another application are not interpreted; it is named."""
+        self.name(b"counter")
+
+        dump = self.txraft("log", "dump", self.path).stdout
+        verify = self.txraft("log", "verify", self.path)
+
+        self.assertEqual(dump.count("bytes of another application"), 3)
+        self.assertNotIn("Put", dump)
+        self.assertEqual(verify.exit_code, 0, verify.output)
+        self.assertIn("counter", verify.stdout)
 
 
 class Incarnations(DirectoryCase):

@@ -16,7 +16,9 @@ from txraft.cli.running import offline
 from txraft.core.entry import Entry, LogType
 from txraft.errors import ApplicationError, DataCorrupted, RaftError
 from txraft.kv.commands import decode
+from txraft.kv.state import KeyValueFSM
 from txraft.node.boot import read_hard_state
+from txraft.node.ownership import noted_application
 from txraft.wire.decisions import activated_level, voided_incarnation
 
 READ_BYTES = 1 << 20
@@ -56,24 +58,28 @@ def verify(output: Output, data_dir: Path) -> int:
 def dump(output: Output, data_dir: Path, first: int | None, last: int | None) -> None:
     """Write the entries of the log in DATA_DIR, one a line."""
     with opened(data_dir) as stores:
+        is_ours = noted_application(stores.stable) in ("", KeyValueFSM.application_name)
         low, high = stores.log.first_index(), stores.log.last_index()
         begin, end = max(first or low, low), min(last or high, high)
         for entry in _entries(stores, begin, end) if low else ():
             if output.as_json:
-                output.document(as_json(entry))
+                output.document(as_json(entry, is_ours))
             else:
-                output.line(as_line(entry))
+                output.line(as_line(entry, is_ours))
 
 
-def as_line(entry: Entry) -> str:
-    """Write *entry* for people: index, term, type and what it says."""
-    said = _meaning(entry)
+def as_line(entry: Entry, is_ours: bool = True) -> str:
+    """Write *entry* for people: index, term, type and what it says.
+
+    What a command says is known where *is_ours*, the application is `twistd raft`.
+    """
+    said = _meaning(entry, is_ours)
     if len(said) > SHOWN_CHARACTERS:
         said = said[: SHOWN_CHARACTERS - 3] + "..."
     return f"{entry.index:>10} {entry.term:>6}  {entry.type.name.lower():<13} {said}"
 
 
-def as_json(entry: Entry) -> dict[str, object]:
+def as_json(entry: Entry, is_ours: bool = True) -> dict[str, object]:
     """Write *entry* for machines, its data in base64."""
     shaped: dict[str, object] = {
         "index": entry.index,
@@ -84,21 +90,24 @@ def as_json(entry: Entry) -> dict[str, object]:
     if entry.configuration is not None:
         shaped["members"] = list(entry.configuration.addresses)
     if entry.type is LogType.COMMAND or entry.data:
-        shaped["meaning"] = _meaning(entry)
+        shaped["meaning"] = _meaning(entry, is_ours)
     return shaped
 
 
-def _meaning(entry: Entry) -> str:
+def _meaning(entry: Entry, is_ours: bool) -> str:
     if entry.configuration is not None:
         return ", ".join(entry.configuration.addresses)
     if entry.type is LogType.NOOP:
         return _decision(entry.data or b"")
     if entry.type is not LogType.COMMAND:
         return ""
+    foreign = f"{len(entry.data or b'')} bytes of another application"
+    if not is_ours:
+        return foreign
     try:
         return str(decode(entry.data))
     except ApplicationError:
-        return f"{len(entry.data or b'')} bytes of another application"
+        return foreign
     except RaftError as error:
         return str(error)
 
@@ -135,11 +144,13 @@ def _verified(output: Output, stores: Opened) -> int:
         except RaftError as error:
             problems.append(str(error))
     state = read_hard_state(stores.stable)
+    application = noted_application(stores.stable)
     if output.as_json:
         output.json(
             {
                 "sound": not problems,
                 "node": stores.name,
+                "application": application or None,
                 "first": first,
                 "last": last,
                 "entries": count,
@@ -152,6 +163,7 @@ def _verified(output: Output, stores: Opened) -> int:
         )
     rows = [
         ("node", stores.name),
+        *((("application", application),) if application else ()),
         ("term", f"{state.term}, voted for {state.voted_for or 'nobody'}"),
         ("log", f"entries {first} to {last}" if first else "empty"),
         *(("snapshot", f"{meta.id}, {meta.size} bytes") for meta in found),

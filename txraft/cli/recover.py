@@ -12,8 +12,10 @@ from txraft.cli.offline import Opened, opened
 from txraft.cli.output import Output
 from txraft.cli.running import offline
 from txraft.core.configuration import Configuration, Server, Suffrage
+from txraft.errors import WrongApplication
 from txraft.kv.state import KeyValueFSM
 from txraft.node.boot import read_hard_state, scan
+from txraft.node.ownership import check_application
 from txraft.recovery import recover_cluster
 from txraft.storage.directory import DataDirectory
 from txraft.storage.snapshots import FileSnapshotStore
@@ -46,6 +48,9 @@ def recover(output: Output, data_dir: Path, members: Sequence[str], yes: bool) -
     committed may become so. If the lost members come back, they must not be started.
 
     Without --yes it shows what is there and what would be done, and changes nothing.
+    It is for the data of `twistd raft`; an application with a state machine of its own
+    calls txraft.recover_cluster.
+
     Copy the data directory first. Of several survivors choose the one whose last
     entry has the highest term, then the highest index: recover it alone, start it, and
     add the others with empty directories (`txraft peer add`).
@@ -54,6 +59,7 @@ def recover(output: Output, data_dir: Path, members: Sequence[str], yes: bool) -
     configuration.check()
     with opened(data_dir) as stores:
         name, kind = stores.name, stores.kind
+        _refuse_embedded(stores)
         _show(output, stores, configuration)
     if name not in {id for s in configuration.servers for id in (s.id, s.address)}:
         raise click.UsageError(
@@ -78,6 +84,18 @@ def recover(output: Output, data_dir: Path, members: Sequence[str], yes: bool) -
     finally:
         directory.close()
     output.line(f"Done: snapshot {meta.id} holds everything. Start the node.")
+
+
+def _refuse_embedded(stores: Opened) -> None:
+    """Refuse the data of another application, and say who can recover them."""
+    try:
+        check_application(KeyValueFSM(), stores.log, stores.stable, stores.snapshots)
+    except WrongApplication as error:
+        raise WrongApplication(
+            f"{error}. To recover these, call txraft.recover_cluster with the state "
+            "machine that they are of: see the manual, Operations, `Recovering an "
+            "embedded application`"
+        ) from error
 
 
 def _server(text: str) -> Server:

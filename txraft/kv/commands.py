@@ -282,6 +282,23 @@ def encode(command: Command) -> bytes:
     assert_never(command)
 
 
+def is_command(data: bytes) -> bool:
+    """Tell whether *data* begin like a command, as no other application's would.
+
+    One of a version to come does, too, and one whose arguments are refused.
+    """
+    try:
+        fields = msgpack.unpackb(data)
+    except (ValueError, TypeError, RecursionError):
+        return False
+    if type(fields) is not list or len(fields) < 2:
+        return False
+    version, verb = fields[:2]
+    if type(version) is not int or type(verb) is not int:
+        return False
+    return version > VERSION or verb in _VERSIONS.get(version, ())
+
+
 def decode(data: bytes | None, level: int = LEVEL) -> Command:
     """Decode one command, strictly, where *level* of the state machine is active.
 

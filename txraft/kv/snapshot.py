@@ -46,8 +46,18 @@ MAX_RECORD_BYTES = 256 << 20
 _READ_BYTES = 1 << 16
 _MAX_FIELDS = 1 << 16
 _HEADER, _KEY, _URL, _END, _SESSION, _DELAY, _CLIENT, _STAGED = range(8)
+_LISTS = frozenset(bytes([0x90 + fields]) for fields in range(16))
+_MARK: bytes = msgpack.packb(_HEADER) + msgpack.packb(FORMAT)
 _HEADER_FIELDS = {1: 4, 2: 5, 3: 6}
 _KEY_FIELDS = {1: 7, 2: 8, 3: 8}
+
+
+def is_snapshot(head: bytes) -> bool:
+    """Tell whether a snapshot that begins with *head* is of this state, of any version.
+
+    Not whether it is whole: `read_state` does.
+    """
+    return head[:1] in _LISTS and head[1:].startswith(_MARK)
 
 
 class KeyValueSnapshot:

@@ -42,6 +42,7 @@ from txraft.kv.commands import (
     Transact,
     decode,
     encode,
+    is_command,
 )
 from txraft.kv.keyindex import KeyIndex
 from txraft.kv.once import DIGEST_BYTES
@@ -57,9 +58,11 @@ from txraft.kv.records import (
     State,
 )
 from txraft.kv.snapshot import (
+    FORMAT,
     KeyValueSnapshot,
     StateReader,
     digest_parts,
+    is_snapshot,
     read_state,
 )
 from txraft.kv.watches import Scope, Topic, Watches
@@ -90,10 +93,12 @@ class KeyValueFSM:
     `is_awaited` tells whether somebody here waits for the answer to the entry at an
     index: where nobody does, as on followers and after a start, no answer is made.
 
-    It is a `LeveledFSM`: what came with `level` 1 is done only after `activate`.
+    It is a `LeveledFSM`: what came with `level` 1 is done only after `activate`. It is
+    a `NamedFSM` too, and knows its own data.
     """
 
     level = LEVEL
+    application_name = FORMAT
 
     def __init__(self) -> None:
         self.on_advertise: Callable[[], object] = _nothing
@@ -102,6 +107,14 @@ class KeyValueFSM:
         self.is_awaited: Callable[[int], bool] = _always
         self.watches = Watches()
         self._become(State({}, {}, 0))
+
+    def is_own_command(self, data: bytes) -> bool:
+        """Tell whether *data* may be a command of this application."""
+        return is_command(data)
+
+    def is_own_snapshot(self, head: bytes) -> bool:
+        """Tell whether a snapshot that begins with *head* may be one of this."""
+        return is_snapshot(head)
 
     # Reads
 

@@ -26,6 +26,7 @@ from txraft.interfaces import (
 )
 from txraft.node.application import restore
 from txraft.node.incarnations import read_incarnations, read_pardoned
+from txraft.node.ownership import PlacedLogStore, noted_application, noted_as
 from txraft.node.synced import (
     CURRENT_TERM,
     NOTHING,
@@ -53,15 +54,6 @@ class IndexedLogStore(Protocol):
 
     def special_entries(self) -> list[Entry]:
         """Return the entries that assert a membership or name a cluster."""
-
-
-@runtime_checkable
-class PlacedLogStore(Protocol):
-    """A log store that tells where its newest entries are, for messages."""
-
-    @property
-    def place(self) -> str:
-        """The path of a file or directory."""
 
 
 @runtime_checkable
@@ -165,12 +157,14 @@ def recover(
     read_founders: Callable[[], Configuration],
     protocol_version: int,
     encode: Callable[[Entry], None],
+    application: str = "",
 ) -> Recovered:
     """Make the state that consensus starts with; found a cluster if there is none.
 
     *read_founders* returns the membership to begin with, empty for a server that
     waits to be added; it is asked only while nothing on disk knows any. *encode*
-    fills in the bytes of a new entry.
+    fills in the bytes of a new entry. The data are noted as those of *application*,
+    "" for one without a name; whether they are was checked before.
     Raises: DataCorrupted, WrongCluster
     Thread: writer.
     """
@@ -200,6 +194,8 @@ def recover(
                 "member from the cluster, take its data directory away and add it "
                 "again with join: true"
             )
+    if application and noted_application(stable_store) != application:
+        stable_store.set_many(noted_as(application))
     problem = _outrun(log_store, mark)
     warnings = []
     if problem is not None:

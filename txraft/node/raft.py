@@ -51,6 +51,7 @@ from txraft.node.handover import Handover
 from txraft.node.membership import Membership
 from txraft.node.notices import Notices
 from txraft.node.observers import Edges, Observation, Observer, is_state
+from txraft.node.ownership import application_of, check_application
 from txraft.node.parts import Parts
 from txraft.node.pending import ApplyResult
 from txraft.node.shell import Shell
@@ -136,16 +137,22 @@ class Raft(Status, Membership, Founding):
         store; with no peers there it waits until a leader adds it.
 
         Returns: a Deferred that fires when the node takes part. It fails with
-            DataCorrupted, ConfigurationRefused or whatever the stores raise, and
-            nothing has changed; or with RaftShutdown. `shutdown` then frees the rest.
-            Cancelling it only stops the wait.
+            DataCorrupted, WrongApplication, ConfigurationRefused or whatever the
+            stores raise, and nothing has changed; or with RaftShutdown. `shutdown`
+            then frees the rest. Cancelling it only stops the wait.
         """
         assert not self._started, "a node starts once"
         self._started = True
         workers, parts = self._parts.workers, self._parts
-        restored = workers.snapshot.run(
-            lambda: restore_newest(parts.snapshots, parts.fsm)
-        )
+
+        def restore() -> Restored:
+            # Before anything is restored or written: of foreign data nothing is used.
+            check_application(
+                parts.fsm, parts.log_store, parts.stable_store, parts.snapshots
+            )
+            return restore_newest(parts.snapshots, parts.fsm)
+
+        restored = workers.snapshot.run(restore)
         recovered = restored.addCallback(self._recover).addCallback(self._take_part)
         return waiter_for(recovered.addErrback(self._not_started))
 
@@ -174,6 +181,7 @@ class Raft(Status, Membership, Founding):
                 founders,
                 version,
                 lambda entry: encode_new(entry, version),
+                application_of(parts.fsm),
             )
         )
 
