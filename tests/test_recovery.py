@@ -21,9 +21,11 @@ from txraft.errors import (
     SnapshotFailed,
     StorageError,
     UpgradeNeeded,
+    WrongApplication,
 )
 from txraft.interfaces import SnapshotSink
 from txraft.node.boot import Restored, read_hard_state, recover
+from txraft.node.ownership import APPLICATION, noted_application
 from txraft.node.writer import stored_state
 from txraft.recovery import import_snapshot, recover_cluster
 from txraft.storage.memory import InmemStore
@@ -107,6 +109,28 @@ class Recovery(OfflineCase):
         self.assertEqual(meta.configuration, SURVIVOR)
         self.assertEqual(self.restored(), [b"2", b"3"])
         self.assertEqual(self.store.last_index(), 0)
+
+    def test_another_application(self) -> None:
+        """Its log is not given to the state machine, and stays as it is."""
+        self.append(1, 1)
+        self.state(1)
+        self.store.set(APPLICATION, b"another")
+
+        self.assertRaises(WrongApplication, self.recover)
+
+        self.assertEqual(self.snapshots.list(), [])
+        self.assertEqual(self.store.last_index(), 2)
+
+    def test_application_is_noted(self) -> None:
+        """What was recovered is of the application that did it from then on."""
+        self.append(1, 1)
+        self.state(1)
+        fsm = ListFSM()
+        fsm.application_name = "lists"  # type: ignore[attr-defined]
+
+        self.recover(fsm)
+
+        self.assertEqual(noted_application(self.store), "lists")
 
     def test_term_and_vote_are_kept_and_the_cluster_is_another(self) -> None:
         """No second vote in a term; servers left behind are foreign from now on."""

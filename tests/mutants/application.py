@@ -55,6 +55,38 @@ MUTANTS = (
         caught_by="tests.node.test_applier.Order.test_coroutine_is_awaited",
     ),
     Mutant(
+        name="a foreign snapshot is restored before the application is looked at",
+        at="Raft.start",
+        old="check_application(...)\nreturn restore_newest(parts.snapshots, parts.fsm)",
+        new="""restored = restore_newest(parts.snapshots, parts.fsm)
+check_application(
+    parts.fsm, parts.log_store, parts.stable_store, parts.snapshots
+)
+return restored""",
+        caught_by="tests.node.test_ownership.Start.test_another_application",
+    ),
+    Mutant(
+        name="another application's log is recovered",
+        at="recover_cluster",
+        old="check_application(fsm, log_store, stable_store, snapshots)",
+        new="pass",
+        caught_by="tests.test_recovery.Recovery.test_another_application",
+    ),
+    Mutant(
+        name="the application of a data directory is not noted",
+        at="txraft/node/boot.py:recover",
+        old="application and noted_application(stable_store) != application",
+        new="False",
+        caught_by="tests.node.test_ownership.Start.test_name_is_noted",
+    ),
+    Mutant(
+        name="only the beginning of a log tells whose it is",
+        at="_foreign",
+        old="(*oldest, *newest)",
+        new="oldest",
+        caught_by="tests.node.test_ownership.Check.test_commands_of_another",
+    ),
+    Mutant(
         name="recovery cuts the log without a snapshot",
         at="recover_cluster",
         old="discards(snapshots)",

@@ -138,10 +138,14 @@ class Start(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.made: type[ListFSM] = OneFSM
-        self.cluster = Cluster(1, make_fsm=lambda: self.made())
+        self.cluster = Cluster(1, make_fsm=self.make_fsm)
         self.cluster.start()
         self.addCleanup(self.cluster.shutdown)
         self.cluster.apply(b"x")
+
+    def make_fsm(self) -> ListFSM:
+        """Make the state machine of a node."""
+        return self.made()
 
     def test_name_is_noted(self) -> None:
         """From the first start on, and the same application goes on."""
@@ -171,7 +175,7 @@ class Start(SynchronousTestCase):
     def test_name_is_given_to_older_data(self) -> None:
         """Data without a name get that of the first who has one."""
         self.made = ListFSM
-        cluster = Cluster(1, make_fsm=lambda: self.made())
+        cluster = Cluster(1, make_fsm=self.make_fsm)
         cluster.start()
         self.addCleanup(cluster.shutdown)
         self.assertEqual(noted_application(cluster.nodes["a"].store), "")

@@ -54,6 +54,7 @@ from txraft import (
     Transport,
     Workers,
 )
+from txraft.storage.snapshots import SnapshotReader
 
 
 def use(*values: object) -> None:
@@ -133,6 +134,24 @@ class LeveledCounter(Counter):
 
 leveled: LeveledFSM = LeveledCounter()
 
+
+class NamedCounter(Counter):
+    """A counter that takes no data but its own."""
+
+    application_name = "counter"
+
+    def is_own_command(self, data: bytes) -> bool:
+        """Tell whether it is a number."""
+        return data.isdigit()
+
+    def is_own_snapshot(self, head: bytes) -> bool:
+        """Tell whether it begins like one."""
+        return head[:1].isdigit()
+
+
+named: txraft.NamedFSM = NamedCounter()
+discerning: txraft.DiscerningFSM = NamedCounter()
+
 # Stores --------------------------------------------------------------------------
 
 
@@ -202,6 +221,17 @@ def in_memory() -> tuple[LogStore, StableStore, SnapshotStore]:
         opened: tuple[SnapshotMeta, BinaryIO] = kept.open(meta.id)
         assert opened[0].size + opened[0].index + opened[0].term
     return cache, Stable(), kept if metas else discarding
+
+
+def offline(source: SnapshotReader, members: Configuration) -> None:
+    """Do what operators do to a stopped node."""
+    log, stable, snapshots = in_memory()
+    recovered: SnapshotMeta
+    try:
+        recovered = txraft.recover_cluster(Counter(), log, stable, snapshots, members)
+    except txraft.WrongApplication:
+        recovered = txraft.import_snapshot(source, log, stable, snapshots, members)
+    use(recovered)
 
 
 def peer_stores(path: Path) -> PeerStore:
