@@ -74,7 +74,7 @@ return restored""",
     ),
     Mutant(
         name="the application of a data directory is not noted",
-        at="txraft/node/boot.py:recover",
+        at="node/boot:recover",
         old="application and noted_application(stable_store) != application",
         new="False",
         caught_by="tests.node.test_ownership.Start.test_name_is_noted",
