@@ -279,6 +279,27 @@ class StableStore(Protocol):
         """Store several keys in one atomic write. Durable: when this returns."""
 
 
+@runtime_checkable
+class HintingStableStore(Protocol):
+    """A stable store that also keeps one value which may be lost.
+
+    It is for what is good to know after a crash, and not worth a sync.
+    """
+
+    def hint(self, value: bytes) -> None:
+        """Keep *value* in place of the one before, without a sync; never raise OSError.
+
+        Thread: reactor, while the writer thread does nothing; so it must take no more
+            than a fraction of a millisecond.
+        """
+
+    def hinted(self) -> bytes:
+        """Return a value that was given once, the latest if no power failed, or b"".
+
+        Thread: writer.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class SnapshotMeta:
     """What a snapshot covers: the log up to (*index*, *term*), and the membership.

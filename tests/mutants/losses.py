@@ -77,7 +77,7 @@ MUTANTS = (
     ),
     Mutant(
         name="a note counts beside a later term",
-        at="read_noted_end",
+        at="read_note",
         old="current_term != store.get_uint64(CURRENT_TERM)",
         new="False",
         caught_by="tests.node.test_synced.Notes.test_note_beside_another_term_does_not_count",
@@ -165,5 +165,33 @@ MUTANTS = (
         old="fs.is_directory(directory / name)",
         new="False",
         caught_by="tests.storage.test_snapshots.Strays.test_stray_in_a_snapshot",
+    ),
+    Mutant(
+        name="a hint counts beside any note",
+        at="_read_hint",
+        old="beside == number",
+        new="True",
+        caught_by="tests.node.test_synced.Hints.test_hint_of_an_earlier_note",
+    ),
+    Mutant(
+        name="a truncation leaves the hint",
+        at="SyncedNote.lower",
+        old="self._claimed.index > end.index",
+        new="self._noted.index > end.index",
+        caught_by="tests.node.test_synced.Hints.test_truncation_does_away_with_the_hint",
+    ),
+    Mutant(
+        name="a hint is taken for a note",
+        at="SyncedNote.__init__",
+        old="self._noted = noted.end",
+        new="self._noted = noted.reaches",
+        caught_by="tests.node.test_synced.Hints.test_hint_that_was_found_is_noted",
+    ),
+    Mutant(
+        name="the reactor gives hints on a slow disk",
+        at="Writer._hint",
+        old="self._took <= QUICK_SECONDS",
+        new="True",
+        caught_by="tests.node.test_synced.Hints.test_slow_disk_gets_no_hints",
     ),
 )

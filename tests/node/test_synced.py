@@ -11,16 +11,26 @@ from tests.node.kit import ClusterCase
 from tests.node.test_boot import BootCase, snapshot
 from tests.node.test_writer import WriterCase, entries
 from tests.node.test_writer_steps import TwoStepStore
+from txraft.core.configuration import Configuration
 from txraft.core.ready import HardState, ResetLog
 from txraft.errors import DataCorrupted
+from txraft.node.boot import Restored, recover
 from txraft.node.synced import (
     NOTHING,
     LogEnd,
+    Noted,
     SyncedNote,
-    noted_end,
-    read_noted_end,
+    encoded_note,
+    read_note,
 )
-from txraft.node.writer import BUSY_SECONDS, REST_SECONDS, Writer, stored_state
+from txraft.node.writer import (
+    BUSY_SECONDS,
+    HINT_SECONDS,
+    QUICK_SECONDS,
+    REST_SECONDS,
+    Writer,
+    stored_state,
+)
 from txraft.storage.memory import InmemStore
 
 
@@ -31,35 +41,35 @@ class Notes(SynchronousTestCase):
 
     def test_note_is_read_back(self) -> None:
         """Index and term, as they were noted."""
-        self.assertEqual(read_noted_end(self.store), NOTHING)
+        self.assertEqual(read_note(self.store).end, NOTHING)
 
-        self.store.set_many(noted_end(LogEnd(7, 3), 4))
+        self.store.set_many(encoded_note(LogEnd(7, 3), 4, 1))
 
-        self.assertEqual(read_noted_end(self.store), LogEnd(7, 3))
+        self.assertEqual(read_note(self.store).end, LogEnd(7, 3))
 
     def test_note_beside_another_term_does_not_count(self) -> None:
         """A version without notes has changed the term, and perhaps the log."""
-        self.store.set_many(noted_end(LogEnd(7, 3), 4))
+        self.store.set_many(encoded_note(LogEnd(7, 3), 4, 1))
 
         self.store.set_uint64(b"CurrentTerm", 5)
 
-        self.assertEqual(read_noted_end(self.store), NOTHING)
+        self.assertEqual(read_note(self.store).end, NOTHING)
 
     def test_note_of_another_length_does_not_count(self) -> None:
         """Nothing is known from what cannot be read."""
         self.store.set(b"SyncedLog", b"x" * 23)
 
-        self.assertEqual(read_noted_end(self.store), NOTHING)
+        self.assertEqual(read_note(self.store).end, NOTHING)
 
     def test_lower_writes_only_what_is_noted_too_high(self) -> None:
         """A note that is low enough costs no write."""
-        note = SyncedNote(self.store, LogEnd(9, 3), LogEnd(5, 2), 4)
+        note = SyncedNote(self.store, LogEnd(9, 3), Noted(LogEnd(5, 2), number=1), 4)
         note.lower(LogEnd(6, 2))
-        self.assertEqual(read_noted_end(self.store), NOTHING)
+        self.assertEqual(read_note(self.store).end, NOTHING)
 
         note.lower(LogEnd(4, 2))
 
-        self.assertEqual(read_noted_end(self.store), LogEnd(4, 2))
+        self.assertEqual(read_note(self.store).end, LogEnd(4, 2))
 
 
 class NotedStore(TwoStepStore):
@@ -67,7 +77,7 @@ class NotedStore(TwoStepStore):
 
     def set_many(self, values: Mapping[bytes, bytes]) -> None:
         super().set_many(values)
-        end = read_noted_end(self)
+        end = read_note(self).end
         self.events[-1] = f"set {end.index} of term {end.term}"
 
 
@@ -214,6 +224,146 @@ class Noting(NoteCase):
         self.assertEqual(self.failures, [])
 
 
+class HintingStore(NotedStore):
+    """Keeps hints, and tells of them in its events."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = b""
+
+    def hint(self, value: bytes) -> None:
+        self.value = value
+        self.events.append(f"hint {read_note(self).hint.index}")
+
+    def hinted(self) -> bytes:
+        return self.value
+
+
+class Hints(NoteCase):
+    """What is known without a sync: it counts beside the note it was given after."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.store = HintingStore()
+        self.writer = Writer(
+            self.worker,
+            self.store,
+            self.store,
+            self.store.synced,
+            self.failures.append,
+            NOTHING,
+            self.clock.seconds,
+        )
+        self.has_noted(2)
+
+    def perform(self, after: float = 0.0) -> list[str]:
+        """Let the worker do one thing after another; return what the store saw."""
+        while self.worker.perform():
+            pass
+        events, self.store.events = self.store.events, []
+        return [e for e in events if e.split()[0] in ("set", "sync", "delete", "hint")]
+
+    def append(self, first: int, last: int, after: float = HINT_SECONDS) -> list[str]:
+        """Append entries some time after what was before."""
+        self.clock.advance(after)
+        self.write(entries(first, last))
+        return self.perform()
+
+    def reaches(self) -> LogEnd:
+        return read_note(self.store).reaches
+
+    def test_hint_follows_the_sync(self) -> None:
+        """Never what is only written."""
+        self.clock.advance(HINT_SECONDS)
+        self.write(entries(3, 4))
+        self.assertEqual(self.reaches(), LogEnd(2, 1))
+
+        self.assertEqual(self.perform(), ["sync", "hint 4"])
+
+        self.assertEqual(self.reaches(), LogEnd(4, 1))
+        self.assertEqual(read_note(self.store).end, LogEnd(2, 1))
+
+    def test_hints_are_few(self) -> None:
+        """A hundred a second at most; the last one follows at a tick."""
+        self.assertEqual(self.append(3, 3), ["sync", "hint 3"])
+        self.assertEqual(self.append(4, 4, 0.001), ["sync"])
+        self.assertEqual(self.append(5, 5, 0.001), ["sync"])
+
+        self.writer.tick()
+        self.assertEqual(self.perform(), ["hint 5"])
+
+        self.writer.tick()
+        self.assertEqual(self.perform(), [])
+
+    def test_slow_disk_gets_no_hints(self) -> None:
+        """The reactor would wait for it."""
+        self.clock.advance(HINT_SECONDS)
+        self.write(entries(3, 3))
+        self.clock.advance(QUICK_SECONDS * 2)
+
+        self.assertEqual(self.perform(), ["sync"])
+        self.writer.tick()
+        self.assertEqual(self.perform(), [])
+
+    def test_truncation_does_away_with_the_hint(self) -> None:
+        """In one durable write, though the note itself is low enough."""
+        self.append(3, 6)
+
+        self.write(entries(5, 5, term=2), truncate_from=5)
+
+        self.assertEqual(self.perform(), ["set 4 of term 1", "delete 5-6"])
+        self.assertEqual(self.reaches(), LogEnd(4, 1))
+
+    def test_hint_of_an_earlier_note(self) -> None:
+        """It is void, even if the note is later as it was then."""
+        self.append(3, 6)
+        old = self.store.value
+        self.write(entries(3, 3, term=2), truncate_from=3)
+        self.perform()
+        self.store.value = old
+
+        self.assertEqual(self.reaches(), LogEnd(2, 1))
+
+    def test_hint_of_a_log_that_was_cut(self) -> None:
+        """The log is refused, as with a note."""
+        self.append(3, 6)
+        self.store.delete_range(5, 6)
+
+        def start() -> None:
+            recover(
+                self.store,
+                self.store,
+                Restored(),
+                lambda: Configuration.of_voters("a"),
+                1,
+                lambda made: None,
+            )
+
+        error = self.assertRaises(DataCorrupted, start)
+
+        self.assertIn("ends at index 4, but it was synced up to index 6", str(error))
+
+    def test_hint_that_was_found_is_noted(self) -> None:
+        """It was not durable; what is known of the log is, after a rest."""
+        self.append(3, 6)
+        noted = read_note(self.store)
+        again = SyncedNote(self.store, LogEnd(6, 1), noted, 1)
+        self.assertTrue(again.is_behind)
+
+        again.lower(LogEnd(5, 1))
+
+        self.assertEqual(self.reaches(), LogEnd(5, 1))
+
+    def test_no_hint_before_the_first_note(self) -> None:
+        """There is nothing that it could count beside."""
+        self.store = HintingStore()
+        note = SyncedNote(self.store, LogEnd(6, 1), Noted(), 1)
+
+        note.hint()
+
+        self.assertEqual(self.store.events, [])
+
+
 class Lowering(NoteCase):
     """The note is lowered, durably, before the log is."""
 
@@ -288,7 +438,7 @@ class Cut(BootCase):
 
     def note(self, index: int, term: int) -> None:
         self.store.set_many(stored_state(HardState(3)))
-        self.store.set_many(noted_end(LogEnd(index, term), 3))
+        self.store.set_many(encoded_note(LogEnd(index, term), 3, 1))
 
     def refusal(self, *arguments: object) -> str:
         before = self.store.first_index(), self.store.last_index()
@@ -343,7 +493,7 @@ class Cut(BootCase):
 
             recovered = self.recover()
 
-            self.assertEqual(recovered.noted, LogEnd(3, 2))
+            self.assertEqual(recovered.noted.end, LogEnd(3, 2))
             self.assertEqual(recovered.warnings, [])
 
     def test_snapshot_at_the_note_stands_for_it(self) -> None:
@@ -372,14 +522,14 @@ class Cut(BootCase):
         deleting = self.store.delete_range
 
         def delete_range(first: int, last: int) -> None:
-            cut.append(read_noted_end(self.store))
+            cut.append(read_note(self.store).end)
             deleting(first, last)
 
         self.store.delete_range = delete_range  # type: ignore[method-assign]
 
         recovered = self.recover(snapshot(2, 2))
 
-        self.assertEqual((cut, recovered.noted), ([LogEnd(2, 2)], LogEnd(2, 2)))
+        self.assertEqual((cut, recovered.noted.end), ([LogEnd(2, 2)], LogEnd(2, 2)))
 
 
 class Nodes(ClusterCase):
@@ -393,7 +543,7 @@ class Nodes(ClusterCase):
         cluster.result(cluster.leader.raft.shutdown())
         del cluster.nodes["a"]
         last = store.last_index()
-        self.assertEqual(read_noted_end(store).index, last)
+        self.assertEqual(read_note(store).reaches.index, last)
         store.delete_range(last, last)
 
         node = cluster.start_node("a")
@@ -413,7 +563,7 @@ class Nodes(ClusterCase):
         cluster.result(cluster.leader.raft.snapshot())
         cluster.advance(0.01)
 
-        self.assertEqual(read_noted_end(store).index, cluster.leader.raft.last_index)
+        self.assertEqual(read_note(store).reaches.index, cluster.leader.raft.last_index)
 
     def test_rest_is_noted(self) -> None:
         """A node that has nothing to write has noted all it wrote."""
@@ -424,4 +574,4 @@ class Nodes(ClusterCase):
 
         for address in "abc":
             store = cluster._disks[address].store
-            self.assertEqual(read_noted_end(store).index, store.last_index())
+            self.assertEqual(read_note(store).reaches.index, store.last_index())

@@ -9,14 +9,15 @@ from random import Random
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.crash_images import Everything
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.core.ready import HardState, Ready, ResetLog
 from txraft.errors import DataCorrupted
 from txraft.node.boot import Recovered, Restored, recover
-from txraft.node.synced import LogEnd, read_noted_end
+from txraft.node.synced import LogEnd, read_note
 from txraft.node.worker import MemoryWorker
-from txraft.node.writer import Writer
+from txraft.node.writer import HINT_SECONDS, Writer
 from txraft.storage.filelog import FileLog
 from txraft.storage.identity import identity_of
 from txraft.storage.snapshots import FileSnapshotStore
@@ -111,6 +112,7 @@ class Story:
     # Steps ----------------------------------------------------------------------
 
     def append(self) -> None:
+        self.clock.advance(self.random.choice((0.001, HINT_SECONDS)))
         self.write(append=self.entries(self.last + 1))
 
     def vote(self) -> None:
@@ -173,8 +175,9 @@ class Story:
     def cut(self) -> None:
         """Look whether a log that ends below its note would be refused."""
         self.settle()
-        image = Disk(self.here.disk.after_power_failure(Survival()), Random(1))
-        noted = read_noted_end(image.stable).index
+        survival = self.random.choice((Survival(), Everything()))
+        image = Disk(self.here.disk.after_power_failure(survival), Random(1))
+        noted = read_note(image.stable).reaches.index
         if self.covered < noted:
             low = max(image.log.first_index(), 1)
             image.log.delete_range(self.random.randint(low, noted), self.last)
@@ -202,7 +205,7 @@ class Story:
         """Start from what a power failure ahead of *operation* may leave."""
         if operation in READS:
             return
-        for survival in (Survival(), Chance(self.random)):
+        for survival in (Survival(), Everything(), Chance(self.random)):
             self.images += 1
             image = self.here.disk.after_power_failure(survival)
             Disk(image, Random(0)).recover()

@@ -190,3 +190,55 @@ class Files(SynchronousTestCase):
 
         store.set(b"l", b"w")
         self.assertEqual(self.open().get(b"k"), b"v")
+
+
+class Hints(SynchronousTestCase):
+    """The value that may be lost, in a file of its own."""
+
+    def setUp(self) -> None:
+        self.disk = Disk()
+        self.store = FileStableStore(PATH, "n1", self.disk)
+
+    def test_hint_is_kept_without_a_sync(self) -> None:
+        """A process that is killed leaves it; a power failure may not."""
+        self.assertEqual(self.store.hinted(), b"")
+        self.store.hint(b"first")
+        self.store.hint(b"other")
+
+        self.assertNotIn("sync", " ".join(self.disk.operations))
+        self.assertEqual(self.disk.open_files, 0)
+        again = FileStableStore(PATH, "n1", self.disk)
+        self.assertEqual(again.hinted(), b"other")
+        for unsynced in UNSYNCED:
+            left = FileStableStore(PATH, "n1", self.disk.after_power_cut(unsynced))
+            self.assertIn(left.hinted(), (b"", b"first", b"other"))
+
+    def test_hint_that_is_damaged(self) -> None:
+        """It is none."""
+        self.store.hint(b"value")
+        for at in range(13):
+            data = self.disk.content(Path("/state.hint")).data
+            data[at] ^= 1
+            self.assertEqual(self.store.hinted(), b"")
+            data[at] ^= 1
+        self.assertEqual(self.store.hinted(), b"value")
+
+    def test_hint_that_cannot_be_written(self) -> None:
+        """Nothing relies on it: term and vote can be stored all the same."""
+        for operation in ("create", "write_at"):
+            self.setUp()
+            self.disk.failures[operation] = errno.ENOSPC
+
+            self.store.hint(b"value")
+
+            self.assertEqual(self.store.hinted(), b"")
+            self.store.set(b"k", b"v")
+
+    def test_no_hint_after_a_failed_write(self) -> None:
+        """What it would count beside is not known."""
+        self.disk.failures["sync"] = errno.EIO
+        self.assertRaises(OSError, self.store.set, b"k", b"v")
+
+        self.store.hint(b"value")
+
+        self.assertEqual(self.store.hinted(), b"")

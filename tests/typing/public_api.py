@@ -200,7 +200,10 @@ def in_files(path: Path, name: str) -> tuple[LogStore, StableStore, SnapshotStor
         use(source.read(), staged.set_aside())
     sink.cancel()
     snapshots.reap()
-    return log, txraft.FileStableStore(directory.state, name), snapshots
+    stable = txraft.FileStableStore(directory.state, name)
+    hinting: txraft.HintingStableStore = stable
+    hinting.hint(hinting.hinted())
+    return log, stable, snapshots
 
 
 def in_memory() -> tuple[LogStore, StableStore, SnapshotStore]:

@@ -29,10 +29,11 @@ from txraft.node.incarnations import read_incarnations, read_pardoned
 from txraft.node.ownership import PlacedLogStore, noted_application, noted_as
 from txraft.node.synced import (
     CURRENT_TERM,
-    NOTHING,
+    UNNOTED,
     LogEnd,
-    noted_end,
-    read_noted_end,
+    Noted,
+    encoded_note,
+    read_note,
 )
 from txraft.node.writer import (
     CLUSTER,
@@ -92,7 +93,7 @@ class Recovered:
     snapshot: SnapshotMark
     cluster_proposals: dict[int, bytes]
     warnings: list[str]
-    noted: LogEnd = NOTHING
+    noted: Noted = UNNOTED
     incarnation: bytes | None = None
     known_incarnations: Mapping[str, bytes] = field(default_factory=dict)
     pardoned: int = 0
@@ -170,10 +171,10 @@ def recover(
     """
     snapshot = restored.snapshot
     mark = _mark_of(snapshot)
-    noted = read_noted_end(stable_store)
+    noted = read_note(stable_store)
     _refuse_loss(log_store, mark, restored.lost)
     state = _in_one_cluster(read_hard_state(stable_store), snapshot)
-    _refuse_cut(log_store, mark, noted)
+    _refuse_cut(log_store, mark, noted.reaches)
     is_empty = not log_store.last_index() and snapshot is None
     if not is_empty and state.term == 0:
         raise DataCorrupted(
@@ -199,12 +200,13 @@ def recover(
     problem = _outrun(log_store, mark)
     warnings = []
     if problem is not None:
-        if noted.index > mark.index:
+        if noted.reaches.index > mark.index:
             # As before any reset: a crash between the two must leave no log that ends
             # below its note.
-            noted = LogEnd(mark.index, mark.term)
-            stable_store.set_many(noted_end(noted, state.term))
-        warnings = [_drop(log_store, mark, noted, problem)]
+            noted = Noted(LogEnd(mark.index, mark.term), number=noted.number + 1)
+            note = encoded_note(noted.end, state.term, noted.number)
+            stable_store.set_many(note)
+        warnings = [_drop(log_store, mark, noted.reaches, problem)]
     recovered = replace(
         _recovered(log_store, state, mark, read_founders, warnings), noted=noted
     )

@@ -10,7 +10,9 @@ make it a bound that a healthy log never falls below, wherever a crash comes:
 
 It costs no sync of its own on the way of a commit: it goes along with every write of
 term and vote, and is written by itself only when the disk rests, at times when it
-never does, with a snapshot, and at a clean stop.
+never does, with a snapshot, and at a clean stop. In between, a `HintingStableStore` is
+given a hint that is not synced. It counts only beside the very note it was given after,
+so whatever lowers the note does away with all hints, in the same write.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from txraft.interfaces import StableStore
+from txraft.interfaces import HintingStableStore, StableStore
 
 SYNCED_LOG = b"SyncedLog"
 CURRENT_TERM = b"CurrentTerm"
 
-_LAYOUT = struct.Struct(">QQQ")
+_LAYOUT = struct.Struct(">QQQQ")
+_HINT = struct.Struct(">QQQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,48 +45,93 @@ NOTHING = LogEnd()
 """The end of an empty log, and what is noted before anything is."""
 
 
-def noted_end(end: LogEnd, current_term: int) -> dict[bytes, bytes]:
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What was found: the *end* that is noted, a *hint* of a later one, and the
+    *number* of the note. Each note has a higher number than the one before it."""
+
+    end: LogEnd = NOTHING
+    hint: LogEnd = NOTHING
+    number: int = 0
+
+    @property
+    def reaches(self) -> LogEnd:
+        """The end that the log is known to have had."""
+        return self.hint if self.hint.index > self.end.index else self.end
+
+
+UNNOTED = Noted()
+"""What is found before anything was noted."""
+
+
+def encoded_note(end: LogEnd, current_term: int, number: int) -> dict[bytes, bytes]:
     """Encode *end* under its key, with the *current_term* that is stored beside it."""
-    return {SYNCED_LOG: _LAYOUT.pack(end.index, end.term, current_term)}
+    return {SYNCED_LOG: _LAYOUT.pack(end.index, end.term, current_term, number)}
 
 
-def read_noted_end(store: StableStore) -> LogEnd:
-    """Return what is noted, an index of 0 for nothing. Thread: writer.
+def read_note(store: StableStore) -> Noted:
+    """Return what is noted. Thread: writer.
 
     A note beside another term than its own does not count: a version that knows of
     no notes has run since, and may have truncated the log.
     """
     stored = store.get(SYNCED_LOG)
     if len(stored) != _LAYOUT.size:
-        return NOTHING
-    index, term, current_term = _LAYOUT.unpack(stored)
+        return UNNOTED
+    index, term, current_term, number = _LAYOUT.unpack(stored)
     if current_term != store.get_uint64(CURRENT_TERM):
+        return Noted(number=number)
+    return Noted(LogEnd(index, term), _read_hint(store, number), number)
+
+
+def _read_hint(store: StableStore, number: int) -> LogEnd:
+    hint = store.hinted() if isinstance(store, HintingStableStore) else b""
+    if len(hint) != _HINT.size:
         return NOTHING
-    return LogEnd(index, term)
+    index, term, beside = _HINT.unpack(hint)
+    return LogEnd(index, term) if beside == number else NOTHING
 
 
 class SyncedNote:
-    """Keeps the note of *store*, in which *noted* is noted at the start.
+    """Keeps the note of *store*, in which *noted* was found at the start.
 
     `end` is what may be noted; whoever writes the log sets it, once that is synced.
     *current_term* is the one in *store*.
     Thread: writer, or the reactor while the writer does nothing.
     """
 
-    __slots__ = ("_current_term", "_noted", "_store", "end")
+    __slots__ = (
+        "_claimed",
+        "_current_term",
+        "_hints",
+        "_noted",
+        "_number",
+        "_store",
+        "end",
+    )
 
     def __init__(
-        self, store: StableStore, end: LogEnd, noted: LogEnd, current_term: int
+        self, store: StableStore, end: LogEnd, noted: Noted, current_term: int
     ) -> None:
         self._store = store
+        self._hints = store if isinstance(store, HintingStableStore) else None
         self.end = end
-        self._noted = noted
+        self._noted = noted.end
+        self._claimed = noted.reaches
+        self._number = noted.number
         self._current_term = current_term
 
     @property
     def is_behind(self) -> bool:
         """Whether there is something new to note."""
         return self.end != self._noted
+
+    def hint(self) -> None:
+        """Give a hint of the end of the log, if it is later than what is known."""
+        end = self.end
+        if self._hints is not None and self._number and end.index > self._claimed.index:
+            self._hints.hint(_HINT.pack(end.index, end.term, self._number))
+            self._claimed = end
 
     def write(self) -> None:
         """Note the end of the log, if that is new. Durable: when this returns."""
@@ -95,9 +143,11 @@ class SyncedNote:
 
         Durable: all of it, when this returns.
         """
-        end = self.end
-        self._store.set_many({**values, **noted_end(end, self._current_term)})
-        self._noted = end
+        end, number = self.end, self._number + 1
+        note = encoded_note(end, self._current_term, number)
+        self._store.set_many({**values, **note})
+        self._noted = self._claimed = end
+        self._number = number
 
     def save_state(self, values: Mapping[bytes, bytes], current_term: int) -> None:
         """Store *values*, in which *current_term* is, and the note along with them.
@@ -110,8 +160,9 @@ class SyncedNote:
     def lower(self, end: LogEnd) -> None:
         """Learn that the log is to end at *end* from now on.
 
-        Durable: a note that speaks of no entry behind it, when this returns.
+        Durable: that no note and no hint speaks of an entry behind it, when this
+            returns.
         """
         self.end = end
-        if self._noted.index > end.index:
+        if self._claimed.index > end.index:
             self.save({})

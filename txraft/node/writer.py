@@ -24,7 +24,7 @@ from txraft.core.ready import HardState, Ready
 from txraft.errors import RaftShutdown
 from txraft.interfaces import LogStore, StableStore, TwoStepLogStore
 from txraft.node.meters import Timer
-from txraft.node.synced import CURRENT_TERM, NOTHING, LogEnd, SyncedNote
+from txraft.node.synced import CURRENT_TERM, UNNOTED, LogEnd, Noted, SyncedNote
 from txraft.node.worker import Worker
 
 LAST_VOTE_TERM = b"LastVoteTerm"
@@ -36,6 +36,9 @@ QUICK_SECONDS = 0.005
 
 REST_SECONDS = 1.0
 """After this long without a write, what is synced is noted."""
+
+HINT_SECONDS = 0.01
+"""At most so often a hint of it is given. It takes 20 microseconds, and no sync."""
 
 BUSY_SECONDS = 10.0
 """So often it is noted where there is no such rest. That takes a few syncs, for which
@@ -79,7 +82,7 @@ class Writer:
         failed: Callable[[Failure], None],
         end: LogEnd,
         seconds: Callable[[], float] = perf_counter,
-        noted: LogEnd = NOTHING,
+        noted: Noted = UNNOTED,
         current_term: int = 0,
     ) -> None:
         self._worker = worker
@@ -88,7 +91,7 @@ class Writer:
         self._two_step = log_store if isinstance(log_store, TwoStepLogStore) else None
         self._seconds = seconds
         self._took = 0.0
-        self._ended = self._noted_at = seconds()
+        self._ended = self._noted_at = self._hinted_at = seconds()
         self._synced = synced
         self._failed = failed
         self._operations: list[Operation] = []
@@ -143,6 +146,8 @@ class Writer:
         if not self._note.is_behind or self._broken is not None:
             return
         now = self._seconds()
+        if self.rests:
+            self._hint(now)
         rests = self.rests and now - self._ended >= REST_SECONDS
         if rests or now - self._noted_at >= BUSY_SECONDS:
             self._noted_at = now
@@ -266,6 +271,10 @@ class Writer:
         self.rests = True
         self.synced_number = number
         self.synced_index = self._coming_index
+        if self._ended - self._hinted_at >= HINT_SECONDS:
+            self._hint(
+                self._ended
+            )  # ahead of the next write: the note is free only now
         if self._operations:
             self._start()
         self._synced(number)
@@ -273,6 +282,11 @@ class Writer:
             self._waiting.popleft()[1].callback(None)
         if self._flushing:
             self._tell_flushed()
+
+    def _hint(self, now: float) -> None:
+        if self._took <= QUICK_SECONDS:  # else it could wait for the disk
+            self._hinted_at = now
+            self._note.hint()
 
     def _broke(self, failure: Failure) -> None:
         self.rests = True

@@ -22,11 +22,20 @@ LOG_NAME = "log"
 LMDB_NAME = "lmdb"
 SNAPSHOTS_NAME = "snapshots"
 STATE_NAME = "state"
+HINT_NAME = "state.hint"
 PEERS_NAME = "peers.json"
 
 _MAX_PID_BYTES = 20
 _OURS = frozenset(
-    {LOG_NAME, LMDB_NAME, SNAPSHOTS_NAME, STATE_NAME, PEERS_NAME, LOCK_NAME}
+    {
+        LOG_NAME,
+        LMDB_NAME,
+        SNAPSHOTS_NAME,
+        STATE_NAME,
+        HINT_NAME,
+        PEERS_NAME,
+        LOCK_NAME,
+    }
 )
 
 

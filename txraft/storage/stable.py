@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from fastcrc.crc64 import xz
@@ -32,6 +33,8 @@ from txraft.storage.preamble import (
 MAGIC = b"txraft-S"
 VERSION = 1
 MAX_STATE_BYTES = 1 << 20
+MAX_HINT_BYTES = 512
+HINT_SUFFIX = ".hint"
 
 _COUNT = struct.Struct(">I")
 _CHECK = struct.Struct(">Q")
@@ -39,7 +42,7 @@ _UINT64 = struct.Struct(">Q")
 
 
 class FileStableStore:
-    """A `StableStore` in the file *path*.
+    """A `StableStore` in the file *path*, and a `HintingStableStore`.
 
     *exists* is whether the file does; without it the map is empty. A failed write is
     final: every later one raises the same error.
@@ -101,6 +104,39 @@ class FileStableStore:
             raise
         self._values = changed
         self.exists = True
+
+    def hint(self, value: bytes) -> None:
+        """Keep *value* in a file beside the other, without a sync.
+
+        It lies within one sector, and has a checksum. What cannot be written is not
+        known later; nothing relies on it.
+        """
+        path, data = _hints(self._path), value + _CHECK.pack(xz(value))
+        if self._failure is not None:
+            return
+        with suppress(OSError):
+            try:
+                file = self._fs.open(path, writable=True)
+            except FileNotFoundError:
+                file = self._fs.create(path)
+            try:
+                file.write_at(data, 0)
+            finally:
+                file.close()
+
+    def hinted(self) -> bytes:
+        """Return a value that `hint` was given, b"" if none is there."""
+        path = _hints(self._path)
+        try:
+            data = read_whole(self._fs, path, MAX_HINT_BYTES)
+        except FileNotFoundError:
+            return b""
+        value, check = data[: -_CHECK.size], data[-_CHECK.size :]
+        return value if check == _CHECK.pack(xz(value)) else b""
+
+
+def _hints(path: Path) -> Path:
+    return path.with_name(path.name + HINT_SUFFIX)
 
 
 def from_uint64(value: int) -> bytes:
