@@ -212,6 +212,41 @@ class Many(HTTPCase):
         for each in waiting:
             self.assertEqual(self.successResultOf(each).status, 404)
 
+    def test_wake_is_one_step_however_many_wait(self) -> None:
+        """While commands are applied nothing is done for each of those who wait."""
+        before = len(self.n1.fsm.watches)
+
+        for _ in range(50):
+            self.ask(self.n1, "GET", "/v1/kv/?keys&index=9")
+
+        self.assertEqual(len(self.n1.fsm.watches), before + 1)
+
+    def test_woken_and_gone(self) -> None:
+        """Whoever goes away between the change and its turn is passed over."""
+        for _ in range(3):
+            self.ask(self.n1, "GET", "/v1/kv/k?index=9").addErrback(lambda _: None)
+        self.n1.index = 20
+        self.n1.commit(encode_put("k", b"v"))
+
+        _disconnect_clients(self.network.agents["n1:8500"])
+        self.advance(0)
+
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(len(self.n1.fsm.watches), 1)  # the sessions'
+
+    def test_change_while_those_before_are_looked_at(self) -> None:
+        """One that waits on, as it was not its change, is woken by the next."""
+        late = self.ask(self.n1, "GET", "/v1/kv/?keys&index=21")
+        self.n1.index = 20
+        for _ in range(2):
+            self.n1.commit(encode_put("k", b"%d" % self.n1.index))
+            if self.n1.index == 21:
+                self.advance(0)
+                self.assertNoResult(late)
+        self.advance(0)
+
+        self.assertEqual(self.successResultOf(late).header("X-Consul-Index"), "22")
+
     def test_all_are_woken(self) -> None:
         """However many they are, in slices of a few at a time."""
         self.patch(waits, "RESUMED_TOGETHER", 7)

@@ -238,6 +238,8 @@ class OldCosts(SynchronousTestCase):
 
     def counting(self, machine: Machine) -> Counting:
         index = Counting(machine.fsm._state.rows, 0)
+        for _ in index.fill():
+            pass
         machine.fsm._keys = index
         return index
 

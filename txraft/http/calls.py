@@ -34,7 +34,8 @@ class Call:
     *submitted* is true from the moment the request may have reached a log until it
     is known that it has not: it decides between the outcomes `not-applied` and
     `unknown`. *answered* is true once nobody waits for an answer any more. *waited* is
-    true of a blocking query whose wait is over. *once* holds the client and the
+    true of a blocking query whose wait is over, and *known_index* is the index that it
+    named. *once* holds the client and the
     sequence number under which a write is to be done once. *route* is the part of the
     path that the table of what is served holds, *begun* when it came to be served.
     A request that may take long has its body in the file *upload*, and *resend* makes
@@ -48,6 +49,7 @@ class Call:
         "deadline",
         "forwarded",
         "key",
+        "known_index",
         "method",
         "once",
         "parameters",
@@ -80,6 +82,7 @@ class Call:
         self.route = self.path
         self.begun = 0.0
         self.waited = False
+        self.known_index = 0
         self.deadline = 0.0
 
     def flag(self, name: str) -> bool:

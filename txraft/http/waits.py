@@ -9,7 +9,7 @@ Source: Consul's HTTP API, "Blocking Queries".
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -27,7 +27,11 @@ RESUMED_TOGETHER = 128
 
 
 class Waits:
-    """The calls that wait, and those that a change has woken just now."""
+    """The calls that wait, and those that a change has woken just now.
+
+    All that wait for one topic are one group, which a change wakes in one step however
+    many they are. They are resumed a few in each turn.
+    """
 
     def __init__(
         self, fsm: KeyValueFSM, clock: IReactorTime, limits: HTTPLimits
@@ -36,8 +40,11 @@ class Waits:
         self._clock = clock
         self._limits = limits
         self._waiting: dict[Call, _Wait] = {}
-        self._woken: deque[_Wait] = deque()
+        self._groups: dict[Topic, _Group] = {}
+        self._woken: deque[_Group] = deque()
         self._timer: IDelayedCall | None = None
+        self._known_at: tuple[int, int, Topic] | None = None
+        self._known = 0
         fsm.on_restore = self._restored
 
     def __len__(self) -> int:
@@ -57,23 +64,31 @@ class Waits:
         if not index:
             return False
         call.waited = True
+        call.known_index = index
         if self._fsm.changed_at(topic) > index:
             return False
         if len(self._waiting) >= self._limits.max_waiting:
             raise not_applied("Too many queries wait at this node.")
         timer = self._clock.callLater(seconds, self._end, call)
-        wait = _Wait(call, topic, index, resume, timer, self._wake)
-        self._waiting[call] = wait
-        self._fsm.watches.add(topic, wait.wake)
+        wait = self._waiting[call] = _Wait(call, topic, index, resume, timer)
+        # Nothing may lie between the look at the index and this: a change that fell
+        # in between would wake nobody.
+        self._join(wait)
         return True
 
     def discard(self, call: Call) -> None:
         """Let *call* wait no longer, nor be resumed; idempotent."""
         wait = self._waiting.pop(call, None)
-        if wait is not None:
-            self._fsm.watches.discard(wait.topic, wait.wake)
-            if wait.timer.active():
-                wait.timer.cancel()
+        if wait is None:
+            return
+        if wait.timer.active():
+            wait.timer.cancel()
+        group, wait.group = wait.group, None
+        if group is not None:
+            del group.waits[call]
+            if not group.waits and self._groups.get(group.topic) is group:
+                del self._groups[group.topic]
+                self._fsm.watches.discard(group.topic, group.wake)
 
     def close(self) -> None:
         """Resume everything that waits, now."""
@@ -82,6 +97,7 @@ class Waits:
         self._woken.clear()
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def _seconds(self, call: Call) -> float:
         text = call.parameters.get("wait")
@@ -92,25 +108,48 @@ class Waits:
             return self._limits.default_wait
         return min(seconds, self._limits.max_wait)
 
-    def _wake(self, wait: _Wait) -> None:
-        """Look at *wait* soon: commands are being applied right now."""
-        self._woken.append(wait)
+    def _join(self, wait: _Wait) -> None:
+        """Let *wait* be one of those that the next change of its topic wakes."""
+        group = self._groups.get(wait.topic)
+        if group is None:
+            group = self._groups[wait.topic] = _Group(wait.topic, self._wake)
+            self._fsm.watches.add(wait.topic, group.wake)
+        group.waits[wait.call] = wait
+        wait.group = group
+
+    def _wake(self, group: _Group) -> None:
+        """Look at *group* soon: commands are being applied right now."""
+        del self._groups[group.topic]
+        self._woken.append(group)
         if self._timer is None:
             self._timer = self._clock.callLater(0, self._resume)
 
     def _resume(self) -> None:
         self._timer = None
-        for _ in range(min(len(self._woken), RESUMED_TOGETHER)):
-            wait = self._woken.popleft()
-            if wait.call not in self._waiting:
-                continue
-            # A node that lags meets the change that its client has seen elsewhere.
-            if self._fsm.changed_at(wait.topic) > wait.index:
-                self._end(wait.call)
-            else:
-                self._fsm.watches.add(wait.topic, wait.wake)
-        if self._woken and self._timer is None:
-            self._timer = self._clock.callLater(0, self._resume)
+        for _ in range(RESUMED_TOGETHER):
+            while self._woken and not self._woken[0].waits:
+                self._woken.popleft()
+            if not self._woken:
+                return
+            self._look_at(self._woken[0].take())
+        self._timer = self._clock.callLater(0, self._resume)
+
+    def _look_at(self, wait: _Wait) -> None:
+        """Resume *wait*, if that was its change.
+
+        A node that lags meets the change that its client has seen elsewhere.
+        """
+        if self._changed_at(wait.topic) > wait.index:
+            self._end(wait.call)
+        else:
+            self._join(wait)
+
+    def _changed_at(self, topic: Topic) -> int:
+        """Return the index of the last change of *topic*, asked for once a change."""
+        now = self._fsm.index, self._fsm.session_index, topic
+        if self._known_at != now:
+            self._known_at, self._known = now, self._fsm.changed_at(topic)
+        return self._known
 
     def _end(self, call: Call) -> None:
         resume = self._waiting[call].resume
@@ -125,10 +164,35 @@ class Waits:
             everything_changed()
 
 
+class _Group:
+    """The calls that wait for the same change."""
+
+    __slots__ = ("_in_order", "_woken", "topic", "waits")
+
+    def __init__(self, topic: Topic, woken: Callable[[_Group], object]) -> None:
+        self.topic = topic
+        self.waits: dict[Call, _Wait] = {}
+        self._in_order: Iterator[_Wait] | None = None
+        self._woken = woken
+
+    def wake(self) -> None:
+        self._woken(self)
+
+    def take(self) -> _Wait:
+        """Take out one of them, the first that came; nobody joins any more."""
+        if self._in_order is None:
+            # A look at a dict whose first items have gone passes where they were.
+            self._in_order = iter(list(self.waits.values()))
+        wait = next(each for each in self._in_order if each.group is self)
+        del self.waits[wait.call]
+        wait.group = None
+        return wait
+
+
 class _Wait:
     """One call that waits for a change of *topic* after *index*."""
 
-    __slots__ = ("_wake", "call", "index", "resume", "timer", "topic")
+    __slots__ = ("call", "group", "index", "resume", "timer", "topic")
 
     def __init__(
         self,
@@ -137,14 +201,10 @@ class _Wait:
         index: int,
         resume: Callable[[], object],
         timer: IDelayedCall,
-        wake: Callable[[_Wait], object],
     ) -> None:
         self.call = call
         self.topic = topic
         self.index = index
         self.resume = resume
         self.timer = timer
-        self._wake = wake
-
-    def wake(self) -> None:
-        self._wake(self)
+        self.group: _Group | None = None

@@ -44,7 +44,7 @@ from txraft.kv.commands import (
     encode,
     is_command,
 )
-from txraft.kv.keyindex import KeyIndex
+from txraft.kv.keyindex import KeyIndex, Moment
 from txraft.kv.once import DIGEST_BYTES
 from txraft.kv.operations import Answer, View, run
 from txraft.kv.records import (
@@ -170,8 +170,11 @@ class KeyValueFSM:
         if topic.scope is Scope.KEY:
             row = keys.rows.get(topic.text)
             return keys.removed_at(topic.text) if row is None else row[3]
-        modified = (keys.rows[key][3] for key in keys.under(topic.text))
-        return max(keys.removed_under(topic.text), max(modified, default=0))
+        return keys.changed_under(topic.text)
+
+    def moment(self, prefix: str = "") -> Moment:
+        """Show what is under *prefix* as it is now, until that is closed."""
+        return self._keys.moment(prefix, self._state.index)
 
     def read(
         self, operations: Sequence[Operation], max_answer_bytes: int | None = None
@@ -272,9 +275,13 @@ class KeyValueFSM:
         self._become(read_state(source))
         self.on_restore()
 
-    def _become(self, state: State) -> None:
+    def _become(self, state: State, keys: KeyIndex | None = None) -> None:
+        """Let *state* be the state, and *keys* its index if that is filled already."""
+        if keys is None:
+            keys = KeyIndex(state.rows, state.index)
+            deque(keys.fill(), maxlen=0)
         self._held = _locks(state.rows)
-        self._keys = KeyIndex(state.rows, state.index)
+        self._keys = keys
         self._bytes = size_of(state)
         self._state = state
         self._backup = BackupReader()
@@ -290,7 +297,6 @@ class KeyValueFSM:
         old: Row | None = rows.get(key)
         if old is None:
             rows[key] = (command.value, command.flags, index, index, 0, "")
-            self._keys.added(key)
             self._bytes += KEY_BYTES + len(key) + len(command.value)
         elif old[0] == command.value and old[1] == command.flags:
             return True
@@ -298,6 +304,7 @@ class KeyValueFSM:
             value, flags = command.value, command.flags
             rows[key] = (value, flags, old[2], index, old[4], old[5])
             self._bytes += len(value) - len(old[0])
+        self._keys.changed(key, old, index)
         self._state.index = index
         self.watches.key_changed(key)
         return True
@@ -473,18 +480,21 @@ class KeyValueFSM:
             for id, session in backup.sessions.items()
         }
         delays = {key: d._replace(begun=index) for key, d in backup.delays.items()}
-        self._become(
-            State(
-                rows,
-                now.urls,
-                index,
-                index,
-                sessions,
-                delays,
-                now.results,
-                level=now.level,
-            )
+        keys = KeyIndex(rows, index)
+        for _ in keys.fill():
+            yield True
+        self._keys.end_moments()
+        state = State(
+            rows,
+            now.urls,
+            index,
+            index,
+            sessions,
+            delays,
+            now.results,
+            level=now.level,
         )
+        self._become(state, keys)
         self.watches.everything_changed()
         while now.rows:  # nobody sees them any more, and to free them takes long, too
             yield True
@@ -504,15 +514,15 @@ class KeyValueFSM:
             if old[5]:
                 self._let_go(old[5], key)
         if row is None:
+            assert old is not None, "what is not there is not changed to nothing"
             del rows[key]
-            self._keys.removed(key, index)
+            self._keys.removed(key, old, index)
         else:
             rows[key] = row
             self._bytes += KEY_BYTES + len(key) + len(row[0])
             if row[5]:
                 self._held.setdefault(row[5], set()).add(key)
-            if old is None:
-                self._keys.added(key)
+            self._keys.changed(key, old, index)
         self._state.index = index
         self.watches.key_changed(key)
 

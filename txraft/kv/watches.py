@@ -1,4 +1,4 @@
-"""Who waits for a change of what: woken by the change itself, never by a clock."""
+"""Calls that wait for a change are made by the change itself, never by a clock."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Watches:
     """Calls to make upon the next change of a topic, each of them once.
 
     A call happens in the middle of applying commands: it may note something down and
-    must do no more. A change that nobody waits for costs two tests.
+    must do no more. A change that nobody waits for costs two tests; one that others
+    wait for, a look for each length of a prefix that is waited for.
     """
 
     def __init__(self) -> None:
@@ -44,6 +45,7 @@ class Watches:
         self._prefixes: _Waiting = {}
         self._sessions: _Waiting = {}
         self._lengths: Counter[int] = Counter()
+        self._ascending: tuple[int, ...] = ()
         self._scopes = {
             Scope.KEY: self._keys,
             Scope.PREFIX: self._prefixes,
@@ -61,7 +63,10 @@ class Watches:
         """Call *wake* upon the next change of *topic*."""
         scope = self._scopes[topic.scope]
         if topic.scope is Scope.PREFIX and topic.text not in scope:
-            self._lengths[len(topic.text)] += 1
+            length = len(topic.text)
+            self._lengths[length] += 1
+            if self._lengths[length] == 1:
+                self._ascending = tuple(sorted(self._lengths))
         scope.setdefault(topic.text, {})[wake] = None
 
     def discard(self, topic: Topic, wake: Wake) -> None:
@@ -77,8 +82,10 @@ class Watches:
         if self._keys and key in self._keys:
             self._wake(Topic(Scope.KEY, key))
         if self._prefixes:
-            for length in list(self._lengths):
-                if length <= len(key) and key[:length] in self._prefixes:
+            for length in self._ascending:
+                if length > len(key):
+                    break
+                if key[:length] in self._prefixes:
                     self._wake(Topic(Scope.PREFIX, key[:length]))
 
     def keys_removed(self, prefix: str, keys: Sequence[str]) -> None:
@@ -125,4 +132,5 @@ class Watches:
             self._lengths[length] -= 1
             if not self._lengths[length]:
                 del self._lengths[length]
+                self._ascending = tuple(sorted(self._lengths))
         return self._scopes[topic.scope].pop(topic.text)
