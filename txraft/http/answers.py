@@ -8,8 +8,12 @@ Every failure answer is one plain sentence. One of 500 and above says in the hea
 from __future__ import annotations
 
 import json
+from collections import deque
+from collections.abc import Sequence
 
+from twisted.internet.interfaces import IPushProducer
 from twisted.web.http import Request
+from zope.interface import implementer
 
 from txraft.errors import (
     ApplicationError,
@@ -26,8 +30,15 @@ NOT_APPLIED = (OUTCOME, b"not-applied")
 UNKNOWN = (OUTCOME, b"unknown")
 APPLIED = (OUTCOME, b"applied")
 NOSNIFF = (b"X-Content-Type-Options", b"nosniff")
+RETRY_AFTER = (b"Retry-After", b"1")
 JSON = (b"Content-Type", b"application/json")
 TEXT = (b"Content-Type", b"text/plain; charset=utf-8")
+
+PIECE_BYTES = 1 << 16
+"""Bytes of a long body that are handed to the connection at once."""
+
+LONG_BYTES = 2 * PIECE_BYTES
+"""A longer body is a long one."""
 
 Header = tuple[bytes, bytes]
 
@@ -53,12 +64,82 @@ class Answer:
         for name, value in self.headers:
             set_header(name, [value])
         set_header(NOSNIFF[0], [NOSNIFF[1]])
-        set_header(b"Content-Length", [b"%d" % len(self.body)])
-        request.write(self.body)
-        request.finish()
+        pieces = self._body()
+        set_header(b"Content-Length", [b"%d" % sum(map(len, pieces))])
+        if len(pieces) > 1:
+            Sender(request, pieces).start()
+        else:
+            request.write(pieces[0])
+            request.finish()
 
     def discard(self) -> None:
         """Do what is left to do when nobody waits for this answer any more."""
+
+    def _body(self) -> Sequence[bytes]:
+        """Return the body, in pieces if it is long."""
+        return [self.body] if len(self.body) <= LONG_BYTES else _cut(self.body)
+
+
+class LongAnswer(Answer):
+    """A response whose body comes in *pieces*, so that nothing has to join them."""
+
+    __slots__ = ("_pieces",)
+
+    def __init__(self, status: int, pieces: Sequence[bytes], *headers: Header) -> None:
+        is_long = sum(map(len, pieces)) > LONG_BYTES
+        Answer.__init__(self, status, b"" if is_long else b"".join(pieces), *headers)
+        self._pieces = pieces if is_long else ()
+
+    def _body(self) -> Sequence[bytes]:
+        return self._pieces or Answer._body(self)
+
+
+@implementer(IPushProducer)
+class Sender:
+    """Hands the *pieces* of a body to the connection of *request*, as it takes them.
+
+    To hand over all of them at once would take long: over TLS each is encrypted then.
+    """
+
+    def __init__(self, request: Request, pieces: Sequence[bytes]) -> None:
+        self._request: Request | None = request
+        self._pieces = deque(pieces)
+        self._paused = False
+        self.left = sum(map(len, pieces))
+
+    def start(self) -> None:
+        """Begin."""
+        assert self._request is not None, "nothing was sent yet"
+        self._request.registerProducer(self, True)
+        self.resumeProducing()
+
+    def pauseProducing(self) -> None:
+        """Hand over no more for a while."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """Go on until the connection has enough."""
+        self._paused = False
+        while self._request is not None and not self._paused:
+            if not self._pieces:
+                request, self._request = self._request, None
+                request.unregisterProducer()
+                request.finish()
+                return
+            piece = self._pieces.popleft()
+            self.left -= len(piece)
+            self._request.write(piece)
+
+    def stopProducing(self) -> None:
+        """Drop the rest: the client is gone."""
+        self._request = None
+        self._pieces.clear()
+        self.left = 0
+
+
+def _cut(body: bytes) -> list[bytes]:
+    starts = range(0, len(body), PIECE_BYTES)
+    return [body[start : start + PIECE_BYTES] for start in starts]
 
 
 TRUE = Answer(200, b"true", JSON)

@@ -16,6 +16,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from txraft.http.answers import (
     NOT_APPLIED,
+    RETRY_AFTER,
     TEXT,
     UNKNOWN,
     Answer,
@@ -33,7 +34,6 @@ from txraft.http.metrics import Metrics
 from txraft.http.routes import KEYS, Endpoint, Routes
 from txraft.http.waits import Waits
 
-RETRY_AFTER = (b"Retry-After", b"1")
 _ALWAYS = frozenset({"dc", "pretty", "token"})
 
 

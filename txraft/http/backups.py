@@ -26,7 +26,7 @@ from txraft.errors import (
     UpgradeNeeded,
 )
 from txraft.exchange import FileBody
-from txraft.http.answers import Answer, Refusal, not_applied, refusal_of
+from txraft.http.answers import RETRY_AFTER, Answer, Refusal, not_applied, refusal_of
 from txraft.http.calls import Call
 from txraft.http.leader import Leadership
 from txraft.http.limits import HTTPLimits
@@ -41,7 +41,6 @@ from txraft.kv.state import KeyValueFSM, size_of
 from txraft.node.state import RaftState
 from txraft.node.worker import Worker
 
-RETRY_AFTER = (b"Retry-After", b"1")
 _GZIP = (b"Content-Type", b"application/x-gzip")
 
 

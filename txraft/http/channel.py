@@ -24,8 +24,7 @@ from twisted.web.http import (
 from twisted.web.iweb import INonQueuedRequestFactory
 from zope.interface import provider
 
-from txraft.http.answers import NOSNIFF, Refusal, not_applied
-from txraft.http.api import RETRY_AFTER
+from txraft.http.answers import NOSNIFF, RETRY_AFTER, Refusal, Sender, not_applied
 from txraft.http.routes import BACKUP
 from txraft.http.spool import Spool
 from txraft.transport.lobby import Guest, host_of
@@ -229,6 +228,13 @@ class KVChannel(HTTPChannel):
         HTTPChannel.write(self, data)
         if self._waitingForTransport and not self.is_cut_off:
             self.site.unread.add(self, len(data))
+
+    def pauseProducing(self) -> None:
+        """Wait for the client to read; count what the rest of its answer holds."""
+        HTTPChannel.pauseProducing(self)
+        producer = self._requestProducer
+        if isinstance(producer, Sender) and not self.is_cut_off:
+            self.site.unread.add(self, producer.left)
 
     def resumeProducing(self) -> None:
         """Go on, as the client has read what waited."""

@@ -5,14 +5,30 @@ Source: Consul's HTTP API, "KV Store Endpoints".
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
+from binascii import b2a_base64
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
 
-from txraft.http.answers import FALSE, TRUE, Answer, Refusal, json_answer
+from txraft.http.answers import (
+    FALSE,
+    JSON,
+    RETRY_AFTER,
+    TRUE,
+    Answer,
+    LongAnswer,
+    Refusal,
+    json_answer,
+    not_applied,
+)
 from txraft.http.calls import Call
 from txraft.http.limits import HTTPLimits
+from txraft.http.lists import json_list
 from txraft.http.reads import BLOCKING, Reads
+from txraft.http.slices import Slices, Steps
 from txraft.http.writes import Writes
 from txraft.kv.commands import (
     Kind,
@@ -21,7 +37,8 @@ from txraft.kv.commands import (
     encode_put,
     encode_transact,
 )
-from txraft.kv.records import Outcome, Record
+from txraft.kv.keyindex import Moment, MomentOver
+from txraft.kv.records import Outcome, Record, Row
 from txraft.kv.state import KeyValueFSM
 from txraft.kv.watches import Scope, Topic
 
@@ -30,17 +47,30 @@ PUT_PARAMETERS = frozenset({"flags", "cas", "acquire", "release"})
 DELETE_PARAMETERS = frozenset({"recurse", "cas"})
 _RAW = (b"Content-Type", b"text/plain")
 _SANDBOX = (b"Content-Security-Policy", b"sandbox")
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+STEP_KEYS = 128
+"""Keys of a list that are looked at in one step: less than a millisecond."""
+
+ATTEMPTS = 3
+"""How often a list is begun of which too much changes meanwhile."""
 
 
 class Keys:
     """Reads and writes of keys, of one or of all under a prefix."""
 
     def __init__(
-        self, fsm: KeyValueFSM, reads: Reads, writes: Writes, limits: HTTPLimits
+        self,
+        fsm: KeyValueFSM,
+        reads: Reads,
+        writes: Writes,
+        slices: Slices,
+        limits: HTTPLimits,
     ) -> None:
         self._fsm = fsm
         self._reads = reads
         self._writes = writes
+        self._slices = slices
         self._limits = limits
 
     def topic(self, call: Call) -> Topic:
@@ -114,37 +144,91 @@ class Keys:
             return Answer(200, record.value, _RAW, _SANDBOX, *meta)
         return json_answer([record_as_json(record)], *meta)
 
-    def _tree(self, call: Call) -> Answer:
-        shapes: list[dict[str, object]] = []
-        room = self._limits.max_answer_bytes
-        for record in self._fsm.records(call.key):
-            room -= 4 * len(record.value) // 3 + len(record.key) + 160
-            if room < 0:
-                raise too_much(self._limits)
-            shapes.append(record_as_json(record))
-        return self._many(call, shapes)
+    def _tree(self, call: Call) -> Deferred[Answer]:
+        return self._many(call, _records, "")
 
-    def _names(self, call: Call) -> Answer:
-        separator = call.parameters.get("separator", "")
-        names: dict[str, None] = {}
-        room = self._limits.max_answer_bytes
-        for key in self._fsm.keys(call.key):
-            name = _up_to(key, separator, len(call.key))
-            if name not in names:
-                names[name] = None
-                room -= len(name) + 3
-                if room < 0:
-                    raise too_much(self._limits)
-        return self._many(call, list(names))
+    def _names(self, call: Call) -> Deferred[Answer]:
+        return self._many(call, _names, call.parameters.get("separator", ""))
 
-    def _many(self, call: Call, found: list[dict[str, object]] | list[str]) -> Answer:
-        if not found:
-            return self._absent()
-        index = self._fsm.changed_at(Topic(Scope.PREFIX, call.key))
-        return json_answer(found, *self._reads.meta(index))
+    def _many(self, call: Call, texts: _Texts, separator: str) -> Deferred[Answer]:
+        """Answer with *texts* of what is under the key of *call*."""
+        prefix = call.key
+        listed = self._slices.run(
+            (texts, prefix, separator),
+            lambda: self._list(prefix, texts, separator),
+            lambda: not call.answered,
+        )
+        return listed.addCallback(self._listed, call)
 
-    def _absent(self) -> Answer:
-        return Answer(404, b"", *self._reads.meta(self._fsm.index))
+    def _list(self, prefix: str, texts: _Texts, separator: str) -> Steps[_Listing]:
+        """List what is under *prefix* as it is at one moment, in steps."""
+        for _ in range(ATTEMPTS):
+            moment = self._fsm.moment(prefix)
+            now = self._fsm.index
+            index = self._fsm.changed_at(Topic(Scope.PREFIX, prefix))
+            try:
+                body = yield from json_list(
+                    texts(moment, prefix, separator), self._limits
+                )
+            except MomentOver:
+                continue
+            finally:
+                moment.close()
+            return _Listing(body, index, now)
+        raise not_applied(
+            "Keys change faster than they can be listed: ask for a longer prefix.",
+            RETRY_AFTER,
+        )
+
+    def _listed(self, listing: _Listing, call: Call) -> Answer:
+        if not listing.pieces:
+            return self._absent(listing.now)
+        # The last change may be known of less exactly than where the client was told
+        # its index; it must not see that go back. What it knows is true here as well,
+        # as far as this node has come.
+        index = max(listing.changed_at, min(call.known_index, listing.now))
+        return LongAnswer(200, listing.pieces, JSON, *self._reads.meta(index))
+
+    def _absent(self, index: int | None = None) -> Answer:
+        now = self._fsm.index if index is None else index
+        return Answer(404, b"", *self._reads.meta(now))
+
+
+class _Listing(NamedTuple):
+    """The body of an answer, the last change under its prefix, and that of all."""
+
+    pieces: list[bytes]
+    changed_at: int
+    now: int
+
+
+_Texts = Callable[[Moment, str, str], Iterator[bytes]]
+
+
+def _records(moment: Moment, _prefix: str, _separator: str) -> Iterator[bytes]:
+    """Encode what *moment* shows; the empty text stands between pieces of it."""
+    while (piece := moment.read(STEP_KEYS)) is not None:
+        for key, row in piece:
+            yield record_as_bytes(key, row)
+        yield b""
+
+
+def _names(moment: Moment, prefix: str, separator: str) -> Iterator[bytes]:
+    """Encode the names that *moment* shows, each up to a separator and once."""
+    start, last = len(prefix), None
+    while (piece := moment.read(STEP_KEYS)) is not None:
+        for key, _ in piece:
+            if last is not None and key.startswith(last):
+                continue
+            end = key.find(separator, start) if separator else -1
+            if end < 0:
+                yield _text(key)
+            else:
+                last = key[: end + len(separator)]
+                yield _text(last)
+        if last is not None and piece and piece[-1][0].startswith(last):
+            moment.skip(last)
+        yield b""
 
 
 def record_as_json(record: Record) -> dict[str, object]:
@@ -162,13 +246,21 @@ def record_as_json(record: Record) -> dict[str, object]:
     return shape
 
 
-def too_much(limits: HTTPLimits) -> Refusal:
-    """Make the refusal of a read whose answer would be too long."""
-    return Refusal(
-        413,
-        f"The answer is longer than {limits.max_answer_bytes} bytes: ask for a longer "
-        "prefix.",
+def record_as_bytes(key: str, row: Row) -> bytes:
+    """Encode a record as compact JSON, as `record_as_json` shapes it."""
+    value, flags, created, modified, lock_index, session = row
+    return b'{"LockIndex":%d,"Key":%b,"Flags":%d,"Value":%b%b,%b}' % (
+        lock_index,
+        _text(key),
+        flags,
+        b'"%b"' % b2a_base64(value, newline=False) if value else b"null",
+        b',"Session":%b' % _text(session) if session else b"",
+        b'"CreateIndex":%d,"ModifyIndex":%d' % (created, modified),
     )
+
+
+def _text(text: str) -> bytes:
+    return _encode(text).encode()
 
 
 def _conditional_put(call: Call, flags: int) -> Operation | None:
@@ -193,12 +285,6 @@ def _conditional_put(call: Call, flags: int) -> Operation | None:
 def _check_named(call: Call) -> None:
     if not call.key:
         raise Refusal(400, "Missing key name")
-
-
-def _up_to(key: str, separator: str, start: int) -> str:
-    """Cut *key* behind the first *separator* that comes after *start*."""
-    found = key.find(separator, start) if separator else -1
-    return key if found < 0 else key[: found + len(separator)]
 
 
 def _true(_done: bool) -> Answer:

@@ -26,7 +26,7 @@ class Reads:
         self._clock = clock
 
     def run(
-        self, call: Call, read: Callable[[Call], Answer]
+        self, call: Call, read: Callable[[Call], Answer | Deferred[Answer]]
     ) -> Answer | Deferred[Answer]:
         """Answer with what *read* makes of the state that *call* is to see.
 
@@ -41,7 +41,8 @@ class Reads:
             return read(call)
 
         def linearizable(call: Call) -> Deferred[Answer]:
-            return self._raft.linearizable().addCallback(lambda _index: read(call))
+            confirmed = self._raft.linearizable()
+            return confirmed.addCallback(lambda _index: read(call))
 
         return self._leadership.run(call, linearizable)
 

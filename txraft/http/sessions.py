@@ -6,16 +6,27 @@ Source: Consul's HTTP API, "Sessions".
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred
 
-from txraft.http.answers import TRUE, Answer, Refusal, json_answer
+from txraft.http.answers import (
+    JSON,
+    TRUE,
+    Answer,
+    LongAnswer,
+    Refusal,
+    json_answer,
+)
 from txraft.http.bodies import Fields, parse_json
 from txraft.http.calls import Call
 from txraft.http.expiry import Expiry
 from txraft.http.leader import Leadership
+from txraft.http.limits import HTTPLimits
+from txraft.http.lists import json_list
 from txraft.http.reads import Reads
+from txraft.http.slices import Slices, Steps
 from txraft.http.writes import Writes
 from txraft.kv.commands import (
     MAX_LOCK_DELAY_MS,
@@ -31,6 +42,12 @@ from txraft.kv.watches import SESSIONS, Topic
 MIN_TTL_SECONDS = 10
 DEFAULT_LOCK_DELAY_SECONDS = 15
 _BEHAVIORS = {"": False, "release": False, "delete": True}
+_Listing = tuple[list[bytes], int]
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+STEP_SESSIONS = 64
+"""Sessions of a list that are looked at in one step: less than a millisecond."""
+
 _CHECKS = frozenset({"serfHealth"})
 
 
@@ -42,6 +59,8 @@ class Sessions:
         fsm: KeyValueFSM,
         reads: Reads,
         writes: Writes,
+        slices: Slices,
+        limits: HTTPLimits,
         leadership: Leadership,
         expiry: Expiry,
         node: str,
@@ -49,6 +68,8 @@ class Sessions:
         self._fsm = fsm
         self._reads = reads
         self._writes = writes
+        self._slices = slices
+        self._limits = limits
         self._leadership = leadership
         self._expiry = expiry
         self._node = node
@@ -86,15 +107,15 @@ class Sessions:
 
     def info(self, call: Call) -> Answer | Deferred[Answer]:
         """Tell of one session: a list of it, or an empty one."""
-        return self._reads.run(call, lambda _: self._listed(id=_id(call)))
+        return self._reads.run(call, lambda _: self._one(_id(call)))
 
     def node(self, call: Call) -> Answer | Deferred[Answer]:
         """List the sessions of a node."""
-        return self._reads.run(call, lambda _: self._listed(node=call.key))
+        return self._reads.run(call, lambda _: self._many(call, call.key))
 
     def list(self, call: Call) -> Answer | Deferred[Answer]:
         """List all sessions."""
-        return self._reads.run(call, lambda _: self._listed())
+        return self._reads.run(call, lambda _: self._many(call, None))
 
     def _renew(self, call: Call) -> Deferred[Answer]:
         renewed = self._expiry.renew(call.key)
@@ -105,14 +126,35 @@ class Sessions:
             raise Refusal(404, f"Session id '{id}' not found")
         return json_answer([_as_json(id, self._fsm.sessions[id])])
 
-    def _listed(self, id: str | None = None, node: str | None = None) -> Answer:
-        sessions = self._fsm.sessions
-        if id is not None:
-            found = [id] if id in sessions else []
-        else:
-            found = [i for i, s in sessions.items() if node in (None, s.node)]
+    def _one(self, id: str) -> Answer:
+        session = self._fsm.sessions.get(id)
         meta = self._reads.meta(self._fsm.session_index)
-        return json_answer([_as_json(each, sessions[each]) for each in found], *meta)
+        return json_answer([] if session is None else [_as_json(id, session)], *meta)
+
+    def _many(self, call: Call, node: str | None) -> Deferred[Answer]:
+        """List the sessions of *node*, or all."""
+        listed = self._slices.run(
+            ("sessions", node), lambda: self._list(node), lambda: not call.answered
+        )
+        return listed.addCallback(self._listed)
+
+    def _list(self, node: str | None) -> Steps[_Listing]:
+        index = self._fsm.session_index
+        sessions = list(self._fsm.sessions.items())  # references only, `MAX_SESSIONS`
+        return (yield from json_list(_texts(sessions, node), self._limits)), index
+
+    def _listed(self, listing: _Listing) -> Answer:
+        pieces, index = listing
+        return LongAnswer(200, pieces or [b"[]"], JSON, *self._reads.meta(index))
+
+
+def _texts(sessions: list[tuple[str, Session]], node: str | None) -> Iterator[bytes]:
+    """Encode the sessions of *node*, or all; the empty text ends a step."""
+    for count, (id, session) in enumerate(sessions, 1):
+        if node is None or session.node == node:
+            yield _encode(_as_json(id, session)).encode()
+        if not count % STEP_SESSIONS:
+            yield b""
 
 
 def _parse(body: bytes, node: str) -> CreateSession:

@@ -21,8 +21,8 @@ from twisted.web.server import Site
 
 from txraft.http.advertise import Advertiser
 from txraft.http.agent import Agent
-from txraft.http.answers import not_applied
-from txraft.http.api import API, RETRY_AFTER
+from txraft.http.answers import RETRY_AFTER, not_applied
+from txraft.http.api import API
 from txraft.http.auth import Access
 from txraft.http.backups import Backups
 from txraft.http.channel import KVChannel, KVRequest
@@ -40,6 +40,7 @@ from txraft.http.quotas import Quotas
 from txraft.http.reads import Reads
 from txraft.http.routes import Endpoint, Routes, routes
 from txraft.http.sessions import Sessions
+from txraft.http.slices import Slices
 from txraft.http.spool import Spool
 from txraft.http.transactions import Transactions
 from txraft.http.unread import Unread
@@ -79,10 +80,11 @@ def make_api(
     quotas = Quotas(fsm, limits)
     writes = Writes(raft, fsm, leadership, quotas, limits)
     expiry = Expiry(raft, fsm, clock)
+    slices = Slices(clock)
     table = routes(
-        Keys(fsm, reads, writes, limits),
+        Keys(fsm, reads, writes, slices, limits),
         Transactions(fsm, reads, writes, limits),
-        Sessions(fsm, reads, writes, leadership, expiry, address),
+        Sessions(fsm, reads, writes, slices, limits, leadership, expiry, address),
         Cluster(raft, fsm, leadership),
         Agent(raft, fsm, reads, address, meta),
         Backups(raft, fsm, reads, leadership, quotas, worker, clock, limits),

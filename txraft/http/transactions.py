@@ -16,6 +16,7 @@ from txraft.http.bodies import Fields, parse_json
 from txraft.http.calls import Call
 from txraft.http.keys import record_as_json
 from txraft.http.limits import HTTPLimits
+from txraft.http.lists import too_much
 from txraft.http.reads import Reads
 from txraft.http.writes import Writes
 from txraft.kv.commands import (

@@ -1,0 +1,46 @@
+"""Lists as bodies of answers: made in steps, and bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from txraft.http.answers import PIECE_BYTES, Refusal
+from txraft.http.limits import HTTPLimits
+from txraft.http.slices import Steps
+
+
+def json_list(texts: Iterator[bytes], limits: HTTPLimits) -> Steps[list[bytes]]:
+    """Join *texts*, each of which is JSON, to a list in pieces; none to no piece.
+
+    An empty text ends a step, and so does each piece.
+    Raises: Refusal
+    """
+    pieces: list[bytes] = []
+    held: list[bytes] = []
+    size, room = 0, limits.max_answer_bytes
+    for text in texts:
+        if text:
+            held.append(text)
+            size += len(text) + 1
+            room -= len(text) + 1
+            if room < 0:
+                raise too_much(limits)
+        if size > PIECE_BYTES or not text:
+            if size > PIECE_BYTES:
+                pieces.append((b"," if pieces else b"[") + b",".join(held))
+                held, size = [], 0
+            yield
+    if held:
+        pieces.append((b"," if pieces else b"[") + b",".join(held))
+    if pieces:
+        pieces.append(b"]")
+    return pieces
+
+
+def too_much(limits: HTTPLimits) -> Refusal:
+    """Make the refusal of a read whose answer would be too long."""
+    return Refusal(
+        413,
+        f"The answer is longer than {limits.max_answer_bytes} bytes: ask for a longer "
+        "prefix.",
+    )
