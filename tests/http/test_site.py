@@ -42,8 +42,11 @@ class Transport(StringTransportWithDisconnection):
 class SiteCase(SynchronousTestCase):
     """A leader's server without sockets."""
 
+    limits = LIMITS
+    make_clock = Clock
+
     def setUp(self) -> None:
-        self.clock, self.worker = Clock(), MemoryWorker()
+        self.clock, self.worker = self.make_clock(), MemoryWorker()
         self.node = ScriptedNode("n1:8300")
         self.node.lead()
         self.site: KVSite = make_site(
@@ -51,7 +54,7 @@ class SiteCase(SynchronousTestCase):
             self.node.fsm,
             HTTPClient(Network()),
             self.clock,
-            LIMITS,
+            self.limits,
             address="n1:8300",
             url="http://n1:8500",
             worker=self.worker,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Hashable
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -26,11 +27,14 @@ T = TypeVar("T")
 Steps = Generator[None, None, T]
 
 SLICE_SECONDS = 0.005
-SLICE_STEPS = 32
+SLICE_STEPS = 16
 """The most steps in one turn, for clocks that do not see how long a step takes."""
 
 FIRST_STEPS = 8
 """Steps of a newcomer: enough for most."""
+
+TOLD_TOGETHER = 32
+"""Of those who share a work, how many are told its result in one turn."""
 
 
 class Slices:
@@ -41,12 +45,13 @@ class Slices:
         self._new: deque[_Job[Any]] = deque()
         self._long: deque[_Job[Any]] = deque()
         self._shared: dict[Hashable, _Job[Any]] = {}
+        self._told: deque[Callable[[], object]] = deque()
         self._timer: IDelayedCall | None = None
         self._used = 0.0
 
     def __len__(self) -> int:
         """Return how much work is not through."""
-        return len(self._new) + len(self._long)
+        return len(self._new) + len(self._long) + len(self._told)
 
     def run(
         self,
@@ -93,11 +98,16 @@ class Slices:
         self._timer = None
         self._used = 0.0
         until = self._clock.seconds() + SLICE_SECONDS
+        for _ in range(min(TOLD_TOGETHER, len(self._told))):
+            self._told.popleft()()
         steps = SLICE_STEPS
         while self._new and steps > 0 and self._clock.seconds() < until:
             self._first_slice(until)
             steps -= FIRST_STEPS
         if self._long:
+            job = self._long[0]
+            if self._shared.get(job.key) is job:
+                del self._shared[job.key]
             # At least one step, or newcomers could keep it from its end.
             self._slice(self._long, max(steps, 1), until)
         if len(self):
@@ -110,11 +120,18 @@ class Slices:
         """
         job = self._new[0]
         del self._shared[job.key]
-        if not self._slice(self._new, FIRST_STEPS, until):
-            self._new.popleft()
-            if self._long:
-                job.close()
+        if self._slice(self._new, FIRST_STEPS, until):
+            return
+        self._new.popleft()
+        if not self._long:
             self._long.append(job)
+            return
+        job.close()
+        other = self._shared.setdefault(job.key, job)
+        if other is job:
+            self._long.append(job)
+        else:
+            other.waiters += job.waiters
 
     def _slice(self, jobs: deque[_Job[Any]], steps: int, until: float) -> bool:
         """Work on the first of *jobs*; take it out and return True if it is through."""
@@ -122,6 +139,9 @@ class Slices:
         for _ in range(steps):
             if job.take_step():
                 jobs.popleft()
+                first, *others = job.waiters
+                self._told.extend(partial(job.tell, waiter) for waiter in others)
+                job.tell(first)
                 return True
             if self._clock.seconds() >= until:
                 break
@@ -144,22 +164,24 @@ class _Job(Generic[T]):
         self.waiters: list[_Waiter[T]] = []
         self._make = make
         self._steps: Steps[T] | None = None
+        self._result: T | Failure | None = None
 
     def take_step(self) -> bool:
         """Take a step; return whether there is nothing left to do."""
         if not any(waiter.is_wanted() for waiter in self.waiters):
             self.close()
-            self._fire(Failure(not_applied("Nobody waits for this answer any more.")))
+            refusal = not_applied("Nobody waits for this answer any more.")
+            self._result = Failure(refusal)
             return True
         if self._steps is None:
             self._steps = self._make()
         try:
             next(self._steps)
         except StopIteration as end:
-            self._fire(end.value)
+            self._result = end.value
             return True
         except Exception:
-            self._fire(Failure())
+            self._result = Failure()
             return True
         return False
 
@@ -169,6 +191,7 @@ class _Job(Generic[T]):
         if steps is not None:
             steps.close()
 
-    def _fire(self, result: T | Failure) -> None:
-        for waiter in self.waiters:
-            waiter.fired.callback(result)
+    def tell(self, waiter: _Waiter[T]) -> None:
+        """Tell *waiter* the result."""
+        assert self._result is not None, "it is told when there is one"
+        waiter.fired.callback(self._result)

@@ -23,7 +23,7 @@ from txraft.http.limits import HTTPLimits
 from txraft.kv.state import KeyValueFSM
 from txraft.kv.watches import Topic
 
-RESUMED_TOGETHER = 128
+RESUMED_TOGETHER = 32
 
 
 class Waits:
