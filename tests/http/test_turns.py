@@ -94,7 +94,7 @@ class Turns(SiteCase):
         """Each of them has its own topic, or all the same."""
         index = self.node.fsm.index
         transports = []
-        for number in range(1000):
+        for number in range(300):
             prefix = "k/new"[: number % 5 + 1] if number % 2 else "k/new"
             channel, transport = self.connect()
             channel.dataReceived(get(f"kv/{prefix}?keys&separator=/&index={index}"))

@@ -11,7 +11,6 @@ from twisted.internet.task import Clock
 
 import txraft
 
-
 _HERE = str(Path(txraft.__file__).parent)
 
 
@@ -35,7 +34,7 @@ def take_turn(clock: Clock) -> bool:
 
 
 def steps_of(work: Callable[[], object]) -> int:
-    """Count what *work* calls: functions of the package, and Python's own from there."""
+    """Count the functions of the package that *work* calls, and what those call."""
     count = 0
 
     def called(frame: FrameType, event: str, _arg: object) -> None:
