@@ -6,8 +6,21 @@ import json
 
 from twisted.internet.defer import Deferred
 
-from tests.http.network import HTTPCase, ScriptedNode
-from txraft.errors import LeadershipLost
+from tests.http.network import HTTPCase, ScriptedNode, backup_of
+from tests.http.turns import most_steps, steps_of
+from txraft.errors import LeadershipLost, QueueFull
+from txraft.http import expiry
+from txraft.kv.commands import (
+    CreateSession,
+    Kind,
+    Operation,
+    encode_create_session,
+    encode_destroy_sessions,
+    encode_transact,
+)
+
+MOST_STEPS = 15_000
+"""Of one turn, of the functions of the package."""
 
 
 class SessionCase(HTTPCase):
@@ -243,6 +256,121 @@ class Expiry(SessionCase):
         self.advance(*[0.5] * 30)
 
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class Many(SessionCase):
+    """Thousands that are due together end within the second that is promised."""
+
+    def create_many(self, count: int, ttl_ms: int = 10_000) -> None:
+        for number in range(count):
+            made = CreateSession(f"s{number}", "", "", 0, False, ttl_ms)
+            self.n1.commit(encode_create_session(made))
+
+    def lock_many(self, count: int, **fields: object) -> str:
+        id = self.create(**fields)
+        for number in range(count):
+            lock = Operation(Kind.LOCK, f"k/{number}", session=id)
+            self.n1.commit(encode_transact([lock]))
+        return id
+
+    def wait(self, seconds: float) -> int:
+        """Let time pass, turn by turn; return the steps of the longest turn."""
+        most = 0
+        for _ in range(round(seconds / 0.1)):
+            self.clock.rightNow += 0.1
+            most = max(most, most_steps(self.clock, lambda: None))
+        return most
+
+    def test_sessions(self) -> None:
+        self.create_many(5000)
+
+        self.assertLess(self.wait(11), MOST_STEPS)
+
+        self.assertEqual(dict(self.n1.fsm.sessions), {})
+
+    def test_sessions_of_a_new_leader(self) -> None:
+        self.create_many(5000)
+        self.n1.follow("n2:8300")
+        self.advance(*[0.5] * 30)
+        self.assertEqual(steps_of(self.n1.lead) // 1000, 0)
+
+        self.assertLess(self.wait(9.9), MOST_STEPS)
+        self.assertEqual(len(self.n1.fsm.sessions), 5000)
+        self.assertLess(self.wait(1.1), MOST_STEPS)
+
+        self.assertEqual(dict(self.n1.fsm.sessions), {})
+
+    def test_sessions_that_hold_locks(self) -> None:
+        """One entry ends few sessions if they hold much: it is applied in one step."""
+        self.create_many(20)
+        for number in range(3000):
+            lock = Operation(Kind.LOCK, f"{number}", session=f"s{number % 20}")
+            self.n1.commit(encode_transact([lock]))
+
+        self.assertLess(self.wait(11), MOST_STEPS)
+
+        self.assertEqual(dict(self.n1.fsm.sessions), {})
+
+    def test_lock_delays(self) -> None:
+        id = self.lock_many(5000, LockDelay="1s")
+        self.reply(self.n1, "PUT", f"/v1/session/destroy/{id}", b"")
+        self.assertEqual(len(self.n1.fsm.delays), 5000)
+
+        self.assertLess(self.wait(0.9), MOST_STEPS)
+        self.assertEqual(len(self.n1.fsm.delays), 5000)
+        self.assertLess(self.wait(1.1), MOST_STEPS)
+
+        self.assertEqual(dict(self.n1.fsm.delays), {})
+        self.advance(10)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_lock_delays_of_which_some_fail_to_end(self) -> None:
+        id = self.lock_many(3000, LockDelay="1s")
+        self.reply(self.n1, "PUT", f"/v1/session/destroy/{id}", b"")
+        self.n1.script = [QueueFull("full"), QueueFull("full")]
+
+        self.wait(2.5)
+
+        self.assertEqual(self.n1.script, [])
+
+        self.assertEqual(dict(self.n1.fsm.delays), {})
+
+    def test_commands_on_their_way_are_bounded(self) -> None:
+        """Those for which there is no room follow as soon as there is."""
+        self.patch(expiry, "TURN_ITEMS", 10)
+        self.create_many(1000)
+        held: list[Deferred[object]] = [Deferred() for _ in range(100)]
+        self.n1.script = list(held)
+        self.wait(11)
+        self.assertEqual(len(self.n1.script), 100 - expiry.MAX_PROPOSED)
+
+        for each in held:
+            each.callback(None)
+            most_steps(self.clock, lambda: None)
+
+        self.assertEqual(dict(self.n1.fsm.sessions), {})
+
+    def test_ended_sessions_are_forgotten(self) -> None:
+        """Those that end by themselves, long before their TTL, leave nothing behind."""
+        self.create_many(1)
+        agenda = self.network.agents["n1:8500"]._rootResource._expiry._agenda
+        for number in range(5000):
+            made = CreateSession(f"t{number}", "", "", 0, False, 86_400_000)
+            self.n1.commit(encode_create_session(made))
+            self.n1.commit(encode_destroy_sessions([f"t{number}"]))
+
+        self.assertLess(len(agenda), 1200)
+        self.assertLess(len(agenda._heap), 2500)
+
+    def test_backup_replaces_what_can_end(self) -> None:
+        backup = backup_of(self.n1.fsm)
+        self.create_many(3)
+        self.work(self.ask(self.n1, "PUT", "/v1/snapshot", backup))
+        self.create_many(2)
+
+        self.advance(*[0.5] * 22)
+
+        self.assertEqual(dict(self.n1.fsm.sessions), {})
 
 
 class LockDelays(SessionCase):

@@ -4,9 +4,17 @@ It proposes that they end, and they do when that is committed: all replicas agre
 leader that was deposed decides nothing. Everything errs on the late side. A new leader
 lets every TTL and delay begin anew; a leader that was stopped for a while, and may
 have renewals unread in its sockets, grants that while to everybody.
+
+However many end at once, a turn of the reactor looks at a few of them, and then the
+others have theirs. What is due is proposed without waiting for what was due before, so
+that thousands end within the second.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush
+from itertools import count, islice
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -16,6 +24,7 @@ from twisted.python.failure import Failure
 from txraft.errors import RaftError
 from txraft.http.node import Node
 from txraft.kv.commands import MAX_BATCH, encode_destroy_sessions, encode_end_delays
+from txraft.kv.delays import Begun
 from txraft.kv.state import KeyValueFSM
 from txraft.kv.watches import SESSIONS
 from txraft.node.observers import Observation, Observer
@@ -24,6 +33,75 @@ from txraft.node.state import RaftState
 INTERVAL = 0.5
 STALL = 1.0
 ENQUEUE_TIMEOUT = 5.0
+
+TURN_ITEMS = 500
+"""What is looked at in one turn, or ends with one command: a millisecond or two.
+
+A session counts one for each lock that it holds, too.
+"""
+
+MAX_PROPOSED = 32
+"""Commands that may be on their way at a time."""
+
+_SLACK = 1024
+
+Item = str | Begun
+"""A session by its id, or lock delays that began together."""
+
+
+class Agenda:
+    """Items, each with the time when it is due; the earliest comes first.
+
+    To move an item to a later time costs next to nothing: that is found out when it
+    would be its turn.
+    """
+
+    def __init__(self) -> None:
+        self._due: dict[Item, float] = {}
+        self._heap: list[tuple[float, int, Item]] = []
+        self._count = count()
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def __contains__(self, item: Item) -> bool:
+        return item in self._due
+
+    def put(self, item: Item, due: float) -> None:
+        """Let *item* be due at *due*, which is not before it was due until now."""
+        if item not in self._due:
+            self._push(item, due)
+        self._due[item] = due
+
+    def keep_only(self, is_there: Callable[[Item], bool]) -> None:
+        """Forget all items but those that are there."""
+        self._due = {i: due for i, due in self._due.items() if is_there(i)}
+        self._heap = [(due, next(self._count), i) for i, due in self._due.items()]
+        heapify(self._heap)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._due.clear()
+        self._heap.clear()
+
+    def is_due(self, now: float) -> bool:
+        """Tell whether `take` has something to look at."""
+        return bool(self._heap) and self._heap[0][0] <= now
+
+    def take(self, now: float) -> Item | None:
+        """Take out what is due at *now*, if it still is; needs `is_due`."""
+        _, _, item = heappop(self._heap)
+        due = self._due.get(item)
+        if due is None:
+            return None
+        if due > now:
+            self._push(item, due)
+            return None
+        del self._due[item]
+        return item
+
+    def _push(self, item: Item, due: float) -> None:
+        heappush(self._heap, (due, next(self._count), item))
 
 
 class Expiry:
@@ -38,24 +116,28 @@ class Expiry:
         self._raft = raft
         self._fsm = fsm
         self._clock = clock
-        self._deadlines: dict[str, float] = {}
-        self._delays: dict[tuple[str, int], float] = {}
+        self._agenda = Agenda()
         self._ending: set[str] = set()
+        self._proposed = 0
+        self._noting: Iterator[Item] | None = None
+        self._reached: dict[Begun, int] = {}
         self._timer: IDelayedCall | None = None
-        self._last = 0.0
-        self._watching = False
+        self._expected = 0.0
+        self._stalled = 0.0
+        self._known = fsm.sessions
         self._closed = False
         self._observer = Observer(self._observed)
         raft.register_observer(self._observer)
-        self._look_later()
+        fsm.on_begun = self._begun
+        fsm.watches.add(SESSIONS, self._changed)
+        self._begin_all_anew()
 
     def close(self) -> None:
         """Decide nothing any more; idempotent."""
         self._closed = True
         self._raft.deregister_observer(self._observer)
         self._fsm.watches.discard(SESSIONS, self._changed)
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        self._forget()
 
     def renew(self, id: str) -> Deferred[bool]:
         """Let the TTL of the session *id* begin anew; leader only.
@@ -74,83 +156,179 @@ class Expiry:
 
     def _begin_anew(self, id: str) -> bool:
         session = self._fsm.sessions.get(id)
-        if session is not None and session.ttl_ms:
-            self._deadlines[id] = self._clock.seconds() + session.ttl_ms / 1000
-        return session is not None
+        if session is None:
+            return False
+        if session.ttl_ms and id not in self._ending:
+            self._put(id, session.ttl_ms)
+        return True
 
-    # When to look
+    # What can end
 
     def _observed(self, observation: Observation) -> None:
         if isinstance(observation.data, RaftState):
-            self._deadlines.clear()
-            self._delays.clear()
-            self._look_later()
+            self._begin_all_anew()
 
     def _changed(self) -> None:
-        self._watching = False
-        self._look_later()
+        """See whether a backup has replaced all sessions; called in mid-apply."""
+        if not self._closed:
+            self._fsm.watches.add(SESSIONS, self._changed)
+        if self._fsm.sessions is not self._known:
+            self._begin_all_anew()
 
-    def _look_later(self) -> None:
-        """Look in a while, or when a session changes if nothing can end."""
+    def _begun(self, item: Item) -> None:
+        """Learn of a session or of lock delays just made; called in mid-apply."""
+        if self._raft.state is RaftState.LEADER:
+            self._note(item)
+
+    def _note(self, item: Item) -> None:
+        if isinstance(item, str):
+            self._begin_anew(item)
+        else:
+            self._put(item, item.milliseconds)
+
+    def _put(self, item: Item, milliseconds: int) -> None:
         if self._closed:
             return
-        if not self._watching:
-            self._watching = True
-            self._fsm.watches.add(SESSIONS, self._changed)
-        idle = not self._fsm.sessions and not self._fsm.delays
-        if not idle and self._timer is None and self._raft.state is RaftState.LEADER:
-            self._last = self._clock.seconds()
-            self._timer = self._clock.callLater(INTERVAL, self._look)
+        self._agenda.put(item, self._now() + milliseconds / 1000)
+        self._look_later(INTERVAL)
+        there = len(self._fsm.sessions) + len(self._fsm.delays)
+        if len(self._agenda) > 2 * there + _SLACK:
+            # Most have ended by themselves, long before they were due.
+            self._agenda.keep_only(self._is_there)
+
+    def _is_there(self, item: Item) -> bool:
+        if isinstance(item, str):
+            return item in self._fsm.sessions
+        return item in self._fsm.delays_begun
+
+    def _begin_all_anew(self) -> None:
+        """Let all that there is begin now, if this node leads."""
+        self._forget()
+        self._known = self._fsm.sessions
+        if not self._closed and self._raft.state is RaftState.LEADER:
+            items: list[Item] = [*self._known, *self._fsm.delays_begun]
+            if items:
+                self._noting = iter(items)
+                self._look_later(INTERVAL)
+
+    def _forget(self) -> None:
+        """Let nothing end, and look no more."""
+        self._agenda.clear()
+        self._reached.clear()
+        self._noting = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # When to look
+
+    def _now(self) -> float:
+        """Tell the time on a clock that has stood still whenever this node has."""
+        return self._clock.seconds() - self._stalled
+
+    def _look_later(self, seconds: float) -> None:
+        """Look in *seconds*, or before if that is planned already."""
+        when = self._clock.seconds() + seconds
+        if self._timer is not None:
+            if self._expected <= when:
+                return
+            self._timer.cancel()
+        self._expected = when
+        self._timer = self._clock.callLater(seconds, self._look)
 
     def _look(self) -> None:
+        """Do the work of one turn; come back at once if there is more."""
         self._timer = None
-        now = self._clock.seconds()
-        if self._raft.state is not RaftState.LEADER:
-            return
-        self._forgive(now - self._last - INTERVAL)
-        self._follow_sessions(now)
-        self._follow_delays(now)
-        if self._deadlines or self._delays:
-            self._look_later()
+        late = self._clock.seconds() - self._expected
+        if late > STALL:
+            self._stalled += late
+        if self._note_some() or self._end_due():
+            self._look_later(0)
+        elif self._agenda or self._proposed:
+            self._look_later(INTERVAL)
 
-    def _forgive(self, stalled: float) -> None:
-        if stalled > STALL:
-            self._deadlines = {i: d + stalled for i, d in self._deadlines.items()}
-            self._delays = {k: d + stalled for k, d in self._delays.items()}
+    def _note_some(self) -> bool:
+        """Note some of what there was when all began anew; tell whether more are left.
+
+        What has come meanwhile has told of itself.
+        """
+        if self._noting is None:
+            return False
+        some = list(islice(self._noting, TURN_ITEMS))
+        for item in some:
+            if self._is_there(item):
+                self._note(item)
+        if len(some) < TURN_ITEMS:
+            self._noting = None
+        return self._noting is not None
 
     # What ends
 
-    def _follow_sessions(self, now: float) -> None:
-        """Note new sessions, forget those that are gone, end those that are due."""
-        known, self._deadlines = self._deadlines, {}
-        for id, session in self._fsm.sessions.items():
-            if session.ttl_ms:
-                self._deadlines[id] = known.get(id, now + session.ttl_ms / 1000)
-        due = [
-            id
-            for id, deadline in self._deadlines.items()
-            if deadline <= now and id not in self._ending
-        ]
-        if due:
-            batch = due[:MAX_BATCH]
-            self._ending.update(batch)
-            ended = self._raft.apply(encode_destroy_sessions(batch), ENQUEUE_TIMEOUT)
-            ended.addErrback(self._not_ended)
-            ended.addCallback(lambda _: self._ending.difference_update(batch))
+    def _end_due(self) -> bool:
+        """Propose the end of some that are due; tell whether there is more to do now.
 
-    def _follow_delays(self, now: float) -> None:
-        known, self._delays = self._delays, {}
-        for key, delay in self._fsm.delays.items():
-            each = (key, delay.begun)
-            self._delays[each] = known.get(each, now + delay.milliseconds / 1000)
-        due = [each for each, deadline in self._delays.items() if deadline <= now]
-        if due:
-            ended = self._raft.apply(
-                encode_end_delays(due[:MAX_BATCH]), ENQUEUE_TIMEOUT
-            )
-            ended.addErrback(self._not_ended)
+        All that is taken is proposed in the same turn: a renewal that came in between
+        would be told that it was in time.
+        """
+        now = self._now()
+        sessions: list[str] = []
+        left = TURN_ITEMS
+        while left > 0 and self._agenda.is_due(now) and self._proposed < MAX_PROPOSED:
+            item = self._agenda.take(now)
+            left -= 1
+            if isinstance(item, str):
+                if item in self._fsm.sessions:
+                    sessions.append(item)
+                    left -= self._fsm.locks_held(item)
+            elif item is not None:
+                self._end_delays(item)
+                left = 0
+        if sessions:
+            self._ending.update(sessions)
+            ended = self._propose(encode_destroy_sessions(sessions))
+            ended.addCallback(lambda _: self._sessions_ended(sessions))
+        return self._agenda.is_due(now) and self._proposed < MAX_PROPOSED
+
+    def _propose(self, command: bytes) -> Deferred[object]:
+        """Propose *command*; fires when that is settled, however it went."""
+        self._proposed += 1
+        applied = self._raft.apply(command, ENQUEUE_TIMEOUT)
+        settled: Deferred[object] = applied.addErrback(self._not_ended)
+        return settled.addCallback(self._settled)
 
     def _not_ended(self, failure: Failure) -> None:
-        """Leave it to the next look, or to the next leader."""
+        """Leave it to a later look, or to the next leader."""
         failure.trap(RaftError)
         self.log.debug("not ended yet: {error}", error=failure.value)
+
+    def _settled(self, _result: object) -> None:
+        self._proposed -= 1
+        if self._timer is not None and self._agenda.is_due(self._now()):
+            self._look_later(0)
+
+    def _sessions_ended(self, ids: list[str]) -> None:
+        self._ending.difference_update(ids)
+        for id in ids:
+            if id in self._fsm.sessions:
+                self._try_again(id)
+
+    def _end_delays(self, begun: Begun) -> None:
+        """Propose the end of some of the lock delays *begun* together."""
+        start = self._reached.get(begun, 0)
+        due, following = self._fsm.delays_begun.some(begun, start, MAX_BATCH)
+        if following is not None:
+            self._reached[begun] = following
+            self._agenda.put(begun, self._now())
+        else:
+            self._reached.pop(begun, None)
+        if due:
+            ended = self._propose(encode_end_delays(due))
+            ended.addCallback(lambda _: self._delays_ended(begun))
+
+    def _delays_ended(self, begun: Begun) -> None:
+        if begun in self._fsm.delays_begun and begun not in self._agenda:
+            self._try_again(begun)
+
+    def _try_again(self, item: Item) -> None:
+        if self._raft.state is RaftState.LEADER:
+            self._put(item, int(INTERVAL * 1000))

@@ -44,6 +44,7 @@ from txraft.kv.commands import (
     encode,
     is_command,
 )
+from txraft.kv.delays import Begun, DelaysBegun
 from txraft.kv.keyindex import KeyIndex, Moment
 from txraft.kv.once import DIGEST_BYTES
 from txraft.kv.operations import Answer, View, run
@@ -87,9 +88,11 @@ class KeyValueFSM:
     Reads are for the reactor thread and see the state after the last command
     applied. `on_advertise` is called after each command that tells an HTTP address; a
     restore is not announced there. `on_restore` is called after a snapshot has
-    replaced the state, in the thread that did it. `watches` tells of changes. `later`,
-    if it is set, calls a function in another turn of the reactor: a large backup then
-    takes its place in many of them, and everything else goes on meanwhile.
+    replaced the state, in the thread that did it. `on_begun` is called with the id of
+    each new session and with lock delays that have begun; as a call of the watches it
+    comes in the middle of applying, and may note something down. `watches` tells of
+    changes. `later`, if it is set, calls a function in another turn of the reactor: a
+    large backup then takes its place in many of them, and everything else goes on.
     `is_awaited` tells whether somebody here waits for the answer to the entry at an
     index: where nobody does, as on followers and after a start, no answer is made.
 
@@ -103,6 +106,7 @@ class KeyValueFSM:
     def __init__(self) -> None:
         self.on_advertise: Callable[[], object] = _nothing
         self.on_restore: Callable[[], object] = _nothing
+        self.on_begun: Callable[[str | Begun], object] = _nothing_of
         self.later: Later | None = None
         self.is_awaited: Callable[[int], bool] = _always
         self.watches = Watches()
@@ -159,6 +163,15 @@ class KeyValueFSM:
     def delays(self) -> Mapping[str, Delay]:
         """The keys that cannot be locked yet, and why."""
         return self._state.delays
+
+    @property
+    def delays_begun(self) -> DelaysBegun:
+        """The lock delays by when they began."""
+        return self._delays_begun
+
+    def locks_held(self, session: str) -> int:
+        """Count the keys that *session* holds."""
+        return len(self._held.get(session, ()))
 
     def changed_at(self, topic: Topic) -> int:
         """Return the index of the last change of *topic*, or a later one."""
@@ -281,6 +294,7 @@ class KeyValueFSM:
             keys = KeyIndex(state.rows, state.index)
             deque(keys.fill(), maxlen=0)
         self._held = _locks(state.rows)
+        self._delays_begun = DelaysBegun(state.delays)
         self._keys = keys
         self._bytes = size_of(state)
         self._state = state
@@ -359,6 +373,7 @@ class KeyValueFSM:
         )
         self._bytes += _session_size(state.sessions[command.id])
         self._sessions_changed(index)
+        self.on_begun(command.id)
         return command.id
 
     def _destroy_sessions(self, index: int, command: DestroySessions) -> bool:
@@ -379,7 +394,16 @@ class KeyValueFSM:
             released = (value, flags, created, index, lock_index, "")
             self._set(key, None if session.deletes else released, index)
             if session.lock_delay_ms:
-                self._state.delays[key] = Delay(index, session.lock_delay_ms)
+                self._begin_delay(key, Delay(index, session.lock_delay_ms))
+
+    def _begin_delay(self, key: str, delay: Delay) -> None:
+        delays, begun = self._state.delays, self._delays_begun
+        old = delays.get(key)
+        delays[key] = delay
+        if old is not None:
+            begun.removed(old)
+        if begun.added(key, delay):
+            self.on_begun(Begun(*delay))
 
     def _end_delays(self, _index: int, command: EndDelays) -> bool:
         delays = self._state.delays
@@ -387,6 +411,7 @@ class KeyValueFSM:
             delay = delays.get(key)
             if delay is not None and delay.begun == begun:
                 del delays[key]
+                self._delays_begun.removed(delay)
         return True
 
     def _once(self, index: int, command: Once) -> object:
@@ -626,6 +651,10 @@ def _digest(command: Command) -> bytes:
     if isinstance(command, CreateSession):
         command = replace(command, id="", node="")
     return hashlib.blake2b(encode(command), digest_size=DIGEST_BYTES).digest()
+
+
+def _nothing_of(_item: object) -> None:
+    """Do nothing."""
 
 
 def _locks(rows: Mapping[str, Row]) -> dict[str, set[str]]:
