@@ -46,6 +46,7 @@ class Defaults(SettingsTestCase):
                     tokens=None,
                     open_probes=True,
                     insecure=False,
+                    allowed_origins=(),
                 ),
                 raft=Config(max_append_entries=1024),
                 limits=Limits(),

@@ -20,6 +20,7 @@ from txraft.addresses import is_loopback, parse_listen
 from txraft.core.configuration import Server
 from txraft.errors import ConfigError, RaftError
 from txraft.exchange import connection_pool, pooled_client
+from txraft.http.origins import Origins
 from txraft.http.site import make_site
 from txraft.keyring import Keyring
 from txraft.kv.state import KeyValueFSM
@@ -183,6 +184,7 @@ class KVNode:
             url=http.advertise,
             worker=worker,
             access=keyring.access,
+            origins=Origins(http.allowed_origins),
             meta={"insecure_peers": "true"} if self._settings.insecure_peers else {},
             refusals=Refusals(
                 self._reactor, self._settings.limits.connections, "HTTP connection"

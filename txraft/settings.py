@@ -45,6 +45,7 @@ from txraft.document import (
 from txraft.errors import ConfigError
 from txraft.flags import override
 from txraft.http.limits import HTTPLimits
+from txraft.http.origins import parse_origin
 from txraft.members import (
     Own,
     address,
@@ -110,6 +111,11 @@ class HTTPSettings:
         "false",
         "Whether HTTP may listen beyond loopback without TLS and authentication: "
         "whoever reaches the port then reads and writes everything.",
+    )
+    allowed_origins: tuple[str, ...] = _setting(
+        "none",
+        "Origins, such as ``https://kv.example.com``, of pages that may send requests "
+        "although a browser says that they come from elsewhere.",
     )
 
 
@@ -236,6 +242,7 @@ def effective(settings: Settings) -> str:
 def _http_document(http: HTTPSettings) -> dict[str, object]:
     document = {f.name: getattr(http, f.name) for f in fields(http)}
     document["tls"] = as_document(http.tls)
+    document["allowed_origins"] = list(http.allowed_origins) or None
     return {name: value for name, value in document.items() if value is not None}
 
 
@@ -350,6 +357,9 @@ def _http(http: Section, base: str) -> HTTPSettings | None:
         tokens=tokens,
         open_probes=http.read("open_probes", True, boolean),
         insecure=insecure,
+        allowed_origins=tuple(
+            origin for origin, _ in http.read_all("allowed_origins", _origin)
+        ),
     )
 
 
@@ -463,6 +473,10 @@ def _url(value: Scalar, scheme: str) -> str:
     if not plain or is_wildcard(host):
         raise ValueError(f"a URL of this node, such as {scheme}://127.0.0.1:8500")
     return url.rstrip("/")
+
+
+def _origin(value: Scalar) -> str:
+    return parse_origin(text(value))
 
 
 def _directory(value: Scalar, base: str) -> str:

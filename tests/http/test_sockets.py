@@ -100,7 +100,8 @@ class Loopback(TestCase):
     async def test_refusal_reaches_a_client_that_is_still_sending(self) -> None:
         """Closing at once would reset the connection before the answer is read."""
         body = bytes(8 << 20)
-        head = b"PUT /v1/kv/k HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body)
+        head = b"PUT /v1/kv/k HTTP/1.1\r\nHost: n1\r\n"
+        head += b"Content-Length: %d\r\n\r\n" % len(body)
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.leader_port)
 
         collector = await connectProtocol(endpoint, Collector(head + body))

@@ -135,6 +135,19 @@ class Waits(HTTPCase):
 
         self.assertEqual(self.successResultOf(waiting).header("X-Consul-Index"), "4")
 
+    def test_index_of_a_prefix_never_goes_back(self) -> None:
+        """A node that knows less exactly than the last one does not show it.
+
+        What the client knows is true here, too, as far as this node has come.
+        """
+        for number in range(3):
+            self.put("other", b"%d" % number)
+        for known, told in ((3, "3"), (5, "5"), (9, "5")):
+            waiting = self.wait(f"/v1/kv/k?keys&index={known}&wait=1s")
+            self.advance(1)
+            reply = self.successResultOf(waiting)
+            self.assertEqual(reply.header("X-Consul-Index"), told)
+
     def test_restored_snapshot_wakes(self) -> None:
         self.put("k", b"new", self.n2)
         waiting = self.wait("/v1/kv/k?index=2", self.n2)

@@ -209,6 +209,15 @@ class Changes(SynchronousTestCase):
 
         self.assertEqual(told, [3001, 3002, 3000, 3002])
 
+    def test_record_that_was_written_over(self) -> None:
+        """Its leaf, which nobody reads for that, gets to know."""
+        model = Model(self)
+        for number in range(5000):
+            model.put(f"k/{number:04d}")
+        model.put("k/2500")
+
+        self.assertEqual(model.index.changed_under("k/"), 5001)
+
     def test_filled_index_knows_of_no_earlier_deletion(self) -> None:
         """After a restart, what a client missed may have been deleted before it."""
         index = filled({"a/1": row(3), "b/1": row(4)}, floor=9)

@@ -11,6 +11,7 @@ from tests.mutants import (
     losses,
     operators,
     outside,
+    reads,
     roles,
     shell,
     storage,
@@ -30,6 +31,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *outside.MUTANTS,
     *decisions.MUTANTS,
     *keyvalue.MUTANTS,
+    *reads.MUTANTS,
 )
 
 _HEAD = """\

@@ -183,9 +183,9 @@ MUTANTS = (
     Mutant(
         name="a restored state is merged into the old one",
         at="KeyValueFSM._become",
-        old="self._keys = KeyIndex(state.rows, state.index)",
+        old="self._held = _locks(state.rows)",
         new=(
-            "self._keys = KeyIndex(state.rows, state.index)\n"
+            "self._held = _locks(state.rows)\n"
             'state.rows = {**getattr(self, "_state", state).rows, **state.rows}'
         ),
         caught_by="tests.kv.test_state.Snapshots.test_restore_replaces_and_never_merges",

@@ -20,6 +20,7 @@ from txraft.http.answers import (
     TEXT,
     UNKNOWN,
     Answer,
+    Header,
     Refusal,
     not_applied,
     unknown,
@@ -31,6 +32,7 @@ from txraft.http.expiry import Expiry
 from txraft.http.leader import Leadership
 from txraft.http.limits import HTTPLimits
 from txraft.http.metrics import Metrics
+from txraft.http.origins import Origins, check_host
 from txraft.http.routes import KEYS, Endpoint, Routes
 from txraft.http.waits import Waits
 
@@ -53,9 +55,11 @@ class API(Resource):
         clock: IReactorTime,
         limits: HTTPLimits,
         access: Access | None = None,
+        origins: Origins | None = None,
     ) -> None:
         Resource.__init__(self)
         self._access = access or Everybody()
+        self._origins = origins or Origins()
         self.routes = table
         self._leadership = leadership
         self._waits = waits
@@ -75,6 +79,10 @@ class API(Resource):
         except Refusal as refusal:
             refusal.answer.write(request)
             return NOT_DONE_YET
+        except Exception:
+            self.log.failure("a request was not understood")
+            _failed(NOT_APPLIED).write(request)
+            return NOT_DONE_YET
         request.notifyFinish().addErrback(self._disconnected, call)
         if not parked:
             self._begin(call, endpoint)
@@ -82,7 +90,7 @@ class API(Resource):
 
     def admit(self, request: Request) -> None:
         """Look at the head of a request whose body is still to come. Raises: Refusal"""
-        check_access(self._access, Call(request))
+        self._check_client(Call(request))
 
     def close(self) -> None:
         """Let requests at work end, and nothing wait for a leader any longer."""
@@ -95,7 +103,7 @@ class API(Resource):
 
     def _accept(self, request: Request) -> tuple[Call, Endpoint]:
         call = Call(request)
-        call.role = check_access(self._access, call)
+        self._check_client(call)
         if self._in_flight >= self._limits.max_requests_in_flight:
             raise not_applied("The node is busy: try again in a second.", RETRY_AFTER)
         endpoint, rest = self._find(call)
@@ -109,6 +117,12 @@ class API(Resource):
         elif call.method == b"PUT" and request.content is not None:
             call.body = request.content.read()
         return call, endpoint
+
+    def _check_client(self, call: Call) -> None:
+        """Let *call* pass if whoever sends it may. Raises: Refusal"""
+        check_host(call.request)
+        self._origins.check(call.request)
+        call.role = check_access(self._access, call)
 
     def _find(self, call: Call) -> tuple[Endpoint, bytes | None]:
         """Find what serves *call*, and what its path names beyond that."""
@@ -153,10 +167,7 @@ class API(Resource):
         if isinstance(error, Refusal):
             return error.answer
         self.log.failure("a request failed", failure)
-        outcome = UNKNOWN if call.submitted else NOT_APPLIED
-        return Answer(
-            500, b"The node failed to serve this; see its log.\n", TEXT, outcome
-        )
+        return _failed(UNKNOWN if call.submitted else NOT_APPLIED)
 
     def _done(self, answer: Answer, call: Call) -> None:
         self._in_flight -= 1
@@ -192,6 +203,11 @@ class API(Resource):
     def _discard(self, call: Call) -> None:
         self._deadlines.discard(call)
         self._patient.discard(call)
+
+
+def _failed(outcome: Header) -> Answer:
+    """Make the answer to what met a fault of this program."""
+    return Answer(500, b"The node failed to serve this; see its log.\n", TEXT, outcome)
 
 
 def _check_parameters(call: Call, endpoint: Endpoint) -> None:

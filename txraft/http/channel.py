@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 _OF_STRANGERS = frozenset({BAD_REQUEST, FORBIDDEN})
 """What a request may be answered before anything is known of who has sent it."""
 
+_LONGEST = b"9" * 18
+"""A length that stands for all longer ones; Python reads no thousands of digits."""
+
+_CODINGS = (b"chunked", b"identity")
 _REFUSED = "it may not send such a request", "refused"
 
 
@@ -63,7 +67,7 @@ class KVRequest(Request):
         self.content = self._body
         if length == 0:
             return
-        self.method, self.uri = self.channel.head
+        self.method, self.uri, self.clientproto = self.channel.head
         try:
             self._site.api.admit(self)
             if self.channel.is_for(BACKUP):
@@ -109,6 +113,17 @@ class KVRequest(Request):
             channel.let_in()
         elif self.code == FORBIDDEN:
             channel.complain(*_REFUSED)
+
+    def forget(self) -> bool:
+        """Drop what has come of a request that does not come whole.
+
+        Returns: whether it was answered already.
+        """
+        was_answered, self._refused = self._refused, True
+        self._drop_body()
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
+        return was_answered
 
     def finish(self) -> None:
         """Forget the body with the answer."""
@@ -169,6 +184,7 @@ class KVChannel(HTTPChannel):
     _hurry: IDelayedCall | None = None
     _guest: Guest | None = None
     is_cut_off = False
+    is_refused = False
 
     def connectionMade(self) -> None:
         """Take the connection, or answer 503 when there are too many."""
@@ -199,10 +215,61 @@ class KVChannel(HTTPChannel):
         HTTPChannel.connectionLost(self, reason)
 
     def dataReceived(self, data: bytes) -> None:
-        """Read on, for a while from the first byte of a request."""
+        """Read on, for a while from the first byte of a request.
+
+        Whatever the parser cannot bear ends here, as an answer and a line in the log.
+        """
+        if self.is_refused:
+            return
         if self._hurry is None and not self.requests:
             self.grant(self.site.limits.read_timeout)
-        HTTPChannel.dataReceived(self, data)
+        try:
+            HTTPChannel.dataReceived(self, data)
+        except Exception:
+            self._respondToBadRequestAndDisconnect()
+
+    def headerReceived(self, line: bytes) -> bool:
+        """Keep a header, or refuse the request for it.
+
+        A length is judged here as well, as the parser cannot read one of thousands of
+        digits, and says nothing of a coding that it does not know.
+        """
+        name, _, value = line.partition(b":")
+        value = value.strip(b" \t")
+        lowered = name.lower()
+        if lowered == b"content-length" and value.isdigit():
+            value = value.lstrip(b"0") or b"0"
+            if len(value) > len(_LONGEST):
+                value = _LONGEST  # refused as well, and no less politely
+            line = name + b": " + value
+        elif lowered == b"transfer-encoding" and value.lower() not in _CODINGS:
+            self._refuse(501, "The only transfer coding that is known is chunked.")
+            return False
+        kept: bool = HTTPChannel.headerReceived(self, line)
+        return kept
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """Say what the parser found, which calls this, and close."""
+        limits = self.site.limits
+        if self._receivedHeaderSize > self.totalHeadersSize:
+            text = f"The headers are longer than {limits.max_headers_bytes} bytes."
+            self._refuse(431, text)
+        elif self._receivedHeaderCount > self.maxHeaders:
+            self._refuse(431, f"There are more than {limits.max_headers} headers.")
+        else:
+            self._refuse(400, "The request is not written as HTTP requires.")
+
+    def _refuse(self, status: int, sentence: str) -> None:
+        """Answer what cannot be read on, once, and close."""
+        if self.is_refused:
+            return
+        self.is_refused = True
+        self.request_arrived()
+        was_answered = [request.forget() for request in self.requests]
+        if not any(was_answered):
+            self.complain(sentence[0].lower() + sentence[1:].rstrip("."))
+            self.write_refusal(Refusal(status, sentence))
+        self.close()
 
     def let_in(self) -> None:
         """Count this connection as one of a client."""
@@ -279,9 +346,9 @@ class KVChannel(HTTPChannel):
         self.transport.abortConnection()  # type: ignore[attr-defined]
 
     @property
-    def head(self) -> tuple[bytes, bytes]:
-        """Method and URI of the request whose headers have come."""
-        return self._command, self._path
+    def head(self) -> tuple[bytes, bytes, bytes]:
+        """Method, URI and protocol of the request whose headers have come."""
+        return self._command, self._path, self._version
 
     def is_for(self, path: bytes) -> bool:
         """Tell whether the request whose headers have come is for *path*."""
@@ -291,11 +358,9 @@ class KVChannel(HTTPChannel):
         """Say that the URL or a header is too long, and close."""
         limit = self.site.limits.max_line_bytes
         if self.requests:
-            refusal = Refusal(431, f"A header is longer than {limit} bytes.")
+            self._refuse(431, f"A header is longer than {limit} bytes.")
         else:
-            refusal = Refusal(414, f"The request line is longer than {limit} bytes.")
-        self.write_refusal(refusal)
-        self.close()
+            self._refuse(414, f"The request line is longer than {limit} bytes.")
 
     def write_refusal(self, refusal: Refusal) -> None:
         """Write *refusal* as the last response of this connection."""

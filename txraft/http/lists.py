@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 from txraft.http.answers import PIECE_BYTES, Refusal
@@ -9,21 +10,23 @@ from txraft.http.limits import HTTPLimits
 from txraft.http.slices import Steps
 
 
-def json_list(texts: Iterator[bytes], limits: HTTPLimits) -> Steps[list[bytes]]:
+def json_list(
+    texts: Iterator[bytes], limits: HTTPLimits | None = None
+) -> Steps[list[bytes]]:
     """Join *texts*, each of which is JSON, to a list in pieces; none to no piece.
 
-    An empty text ends a step, and so does each piece.
+    An empty text ends a step, and so does each piece. The list is bounded by *limits*.
     Raises: Refusal
     """
     pieces: list[bytes] = []
     held: list[bytes] = []
-    size, room = 0, limits.max_answer_bytes
+    size, room = 0, sys.maxsize if limits is None else limits.max_answer_bytes
     for text in texts:
         if text:
             held.append(text)
             size += len(text) + 1
             room -= len(text) + 1
-            if room < 0:
+            if limits is not None and room < 0:
                 raise too_much(limits)
         if size > PIECE_BYTES or not text:
             if size > PIECE_BYTES:

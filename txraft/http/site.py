@@ -36,6 +36,7 @@ from txraft.http.metrics import PARAMETERS as METRICS_PARAMETERS
 from txraft.http.metrics import PATH as METRICS
 from txraft.http.metrics import Metrics, Served
 from txraft.http.node import Node
+from txraft.http.origins import Origins
 from txraft.http.quotas import Quotas
 from txraft.http.reads import Reads
 from txraft.http.routes import Endpoint, Routes, routes
@@ -66,13 +67,14 @@ def make_api(
     more: Routes | None = None,
     access: Access | None = None,
     meta: Mapping[str, str] | None = None,
+    origins: Origins | None = None,
 ) -> API:
     """Make the resource that serves the node at the peer *address*.
 
     What takes long is done on *worker*, the one of snapshots. *more* is served beside
     what is served anyway; *access* decides for whom, and without it everybody is
-    served. *meta* is what the node tells of itself beside. *client* forwards to the
-    leader, on a pool of `txraft.exchange.connection_pool`.
+    served; *origins* tells whose pages are. *meta* is what the node tells of itself.
+    *client* forwards to the leader, on a pool of `txraft.exchange.connection_pool`.
     """
     forwarder = Forwarder(client, clock, limits, address)
     leadership = Leadership(raft, fsm, forwarder, clock, limits)
@@ -83,7 +85,7 @@ def make_api(
     slices = Slices(clock)
     table = routes(
         Keys(fsm, reads, writes, slices, limits),
-        Transactions(fsm, reads, writes, limits),
+        Transactions(fsm, reads, writes, slices, limits),
         Sessions(fsm, reads, writes, slices, limits, leadership, expiry, address),
         Cluster(raft, fsm, leadership),
         Agent(raft, fsm, reads, address, meta),
@@ -93,7 +95,9 @@ def make_api(
     table |= more or {}
     metrics = Metrics(raft, fsm, quotas, Served())
     table[METRICS] = {b"GET": Endpoint(metrics.get, METRICS_PARAMETERS)}
-    return API(table, leadership, waits, expiry, metrics, clock, limits, access)
+    return API(
+        table, leadership, waits, expiry, metrics, clock, limits, access, origins
+    )
 
 
 def make_site(
@@ -110,6 +114,7 @@ def make_site(
     access: Access | None = None,
     meta: Mapping[str, str] | None = None,
     refusals: Refusals | None = None,
+    origins: Origins | None = None,
 ) -> KVSite:
     """Make the server of one node.
 
@@ -119,7 +124,7 @@ def make_site(
     From `startFactory` on the node sees to it that they know that.
     """
     api = make_api(
-        raft, fsm, client, clock, limits, address, worker, more, access, meta
+        raft, fsm, client, clock, limits, address, worker, more, access, meta, origins
     )
     forwarder = Forwarder(client, clock, limits, address)
     advertiser = Advertiser(raft, fsm, forwarder, clock, address, url)

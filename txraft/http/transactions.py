@@ -8,16 +8,26 @@ from __future__ import annotations
 import binascii
 import json
 from base64 import b64decode
+from collections.abc import Iterator
 
 from twisted.internet.defer import Deferred
 
-from txraft.http.answers import APPLIED, JSON, Answer, Header, Refusal, refusal_of
+from txraft.http.answers import (
+    APPLIED,
+    JSON,
+    Answer,
+    Header,
+    LongAnswer,
+    Refusal,
+    refusal_of,
+)
 from txraft.http.bodies import Fields, parse_json
 from txraft.http.calls import Call
-from txraft.http.keys import record_as_json
+from txraft.http.keys import STEP_KEYS, record_as_bytes
 from txraft.http.limits import HTTPLimits
-from txraft.http.lists import too_much
+from txraft.http.lists import json_list
 from txraft.http.reads import Reads
+from txraft.http.slices import Slices, Steps
 from txraft.http.writes import Writes
 from txraft.kv.commands import (
     LEVEL,
@@ -28,7 +38,7 @@ from txraft.kv.commands import (
     most_operations,
 )
 from txraft.kv.operations import TransactionTooLarge, is_write
-from txraft.kv.records import Outcome
+from txraft.kv.records import Outcome, Record
 from txraft.kv.state import KeyValueFSM
 
 VERBS = {
@@ -53,11 +63,17 @@ class Transactions:
     """Several operations on keys, all of which are done or none."""
 
     def __init__(
-        self, fsm: KeyValueFSM, reads: Reads, writes: Writes, limits: HTTPLimits
+        self,
+        fsm: KeyValueFSM,
+        reads: Reads,
+        writes: Writes,
+        slices: Slices,
+        limits: HTTPLimits,
     ) -> None:
         self._fsm = fsm
         self._reads = reads
         self._writes = writes
+        self._slices = slices
         self._limits = limits
 
     def put(self, call: Call) -> Answer | Deferred[Answer]:
@@ -65,14 +81,14 @@ class Transactions:
         operations = _parse(call.body, self._limits)
         if not any(is_write(operation.kind) for operation in operations):
             call.writes = False
-            return self._reads.run(call, lambda _: self._read(operations))
+            return self._reads.run(call, lambda call: self._read(call, operations))
         if call.once and any(operation.kind in VALUES for operation in operations):
             raise Refusal(400, "A transaction that is done once cannot return values.")
         return self._writes.run(
             call,
             lambda level: self._encode(operations, level),
             Outcome,
-            _shape,
+            lambda outcome: self._tell(call, outcome),
             lambda quotas: quotas.of_operations(operations),
         )
 
@@ -89,30 +105,49 @@ class Transactions:
                 raise refusal_of(error) from error
         return encode_transact(operations, level)
 
-    def _read(self, operations: list[Operation]) -> Answer:
+    def _read(self, call: Call, operations: list[Operation]) -> Deferred[Answer]:
         try:
             outcome = self._fsm.read(operations, self._limits.max_answer_bytes)
         except TransactionTooLarge as error:
             raise refusal_of(error) from error
-        return _shape(outcome, *self._reads.meta(self._fsm.index))
+        return self._tell(call, outcome, *self._reads.meta(self._fsm.index))
 
-
-def _shape(outcome: Outcome, *headers: Header) -> Answer:
-    """Tell *outcome*. What was done is never refused: its bounds were judged before."""
-    if not outcome.told and not outcome.errors:
-        raise Refusal(
-            500,
-            "The transaction was applied, but its answer is too long to be told: read "
-            "with GET and ?recurse.",
-            APPLIED,
+    def _tell(self, call: Call, outcome: Outcome, *headers: Header) -> Deferred[Answer]:
+        """Tell *outcome*. What was done is never refused: its bounds were judged."""
+        if not outcome.told and not outcome.errors:
+            raise Refusal(
+                500,
+                "The transaction was applied, but its answer is too long to be told: "
+                "read with GET and ?recurse.",
+                APPLIED,
+            )
+        status = 409 if outcome.errors else 200
+        # No two transactions are the same work: each has its own outcome.
+        shaped = self._slices.run(
+            object(), lambda: _shape(outcome), lambda: not call.answered
         )
-    results = [{"KV": record_as_json(record)} for record in outcome.records]
+        return shaped.addCallback(
+            lambda pieces: LongAnswer(status, pieces, JSON, *headers)
+        )
+
+
+def _shape(outcome: Outcome) -> Steps[list[bytes]]:
+    """Shape *outcome* as Consul does, in pieces of a body."""
+    results = yield from json_list(_texts(outcome.records))
     errors = [
         {"OpIndex": error.position, "What": error.sentence} for error in outcome.errors
     ]
-    shape = {"Results": results or None, "Errors": errors or None}
-    text = json.dumps(shape, ensure_ascii=False, separators=(",", ":"))
-    return Answer(409 if errors else 200, text.encode(), JSON, *headers)
+    text = json.dumps(errors or None, ensure_ascii=False, separators=(",", ":"))
+    end = b',"Errors":%b}' % text.encode()
+    return [b'{"Results":', *(results or [b"null"]), end]
+
+
+def _texts(records: list[Record]) -> Iterator[bytes]:
+    """Encode *records*; the empty text ends a step."""
+    for count, record in enumerate(records, 1):
+        yield b'{"KV":%b}' % record_as_bytes(record.key, record[1:])
+        if not count % STEP_KEYS:
+            yield b""
 
 
 def _parse(body: bytes, limits: HTTPLimits) -> list[Operation]:

@@ -47,7 +47,7 @@ class Writes:
         call: Call,
         encode: Encode,
         kind: type[T],
-        answer: Callable[[T], Answer],
+        answer: Callable[[T], Answer | Deferred[Answer]],
         growth: Callable[[Quotas], Growth] | None = None,
     ) -> Deferred[Answer]:
         """Commit what *encode* makes, on the leader.
@@ -57,7 +57,7 @@ class Writes:
         *growth* the quotas are judged there; without it the command always passes.
         """
 
-        def told(result: ApplyResult) -> Answer:
+        def told(result: ApplyResult) -> Answer | Deferred[Answer]:
             if not isinstance(result.response, kind):
                 raise Refusal(
                     409, "The client has used this sequence for another write."
