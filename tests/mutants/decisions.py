@@ -13,6 +13,13 @@ MUTANTS = (
         caught_by="tests.core.test_levels.Due.test_level_due_counts_nonvoters",
     ),
     Mutant(
+        name="who was not heard is taken to understand a level",
+        at="Leader.common_level",
+        old="announced = self.followers[address].level",
+        new="announced = self.followers[address].level or 9",
+        caught_by="tests.simulation.test_levels.Storms.test_upgrades",
+    ),
+    Mutant(
         name="a server that was added again counts with what it announced before",
         at="Progress.announces",
         old="request.life < self.born or request.sent < self.contact",

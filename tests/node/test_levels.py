@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from twisted.internet.defer import Deferred
@@ -18,6 +19,7 @@ from txraft.errors import (
 from txraft.interfaces import SnapshotSink
 from txraft.node.replies import Replies
 from txraft.testing import Cluster, ListFSM, Node
+from txraft.testing.cluster import ListSnapshot
 from txraft.wire.decisions import activated_level, encode_activation
 
 
@@ -38,28 +40,29 @@ class LeveledListFSM(ListFSM):
         self.active_level = level
         self.commands.append(b"level %d" % level)
 
-    def snapshot(self) -> LeveledListSnapshot:  # type: ignore[override]
-        return LeveledListSnapshot(self.active_level, list(self.commands))
+    def snapshot(self) -> ListSnapshot:
+        if not self.active_level:
+            return super().snapshot()  # as the version before can read it
+        return LeveledListSnapshot(list(self.commands), level=self.active_level)
 
     def restore(self, source: BinaryIO) -> None:
-        active, commands = json.load(source)
+        state = json.load(source)
+        active, commands = state if state and type(state[0]) is int else (0, state)
         if active > self.level:
             raise UpgradeNeeded(active, self.level)
         self.active_level = active
         self.commands = [bytes.fromhex(text) for text in commands]
 
 
-class LeveledListSnapshot:
-    """The captured state of a `LeveledListFSM`."""
+@dataclass
+class LeveledListSnapshot(ListSnapshot):
+    """The captured state of a `LeveledListFSM` at a level above 0."""
 
-    def __init__(self, active: int, commands: list[bytes]) -> None:
-        self.state = [active, [command.hex() for command in commands]]
+    level: int = 0
 
     def persist(self, sink: SnapshotSink) -> None:
-        sink.write(json.dumps(self.state).encode())
-
-    def release(self) -> None:
-        pass
+        commands = [command.hex() for command in self.commands]
+        sink.write(json.dumps([self.level, commands]).encode())
 
 
 class LevelsCase(ClusterCase):

@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from txraft.config import Config
 from txraft.core.entry import Entry
 from txraft.errors import RaftError
-from txraft.interfaces import FSM, BatchingFSM, FSMSnapshot
+from txraft.interfaces import FSM, BatchingFSM, FSMSnapshot, LeveledFSM
 from txraft.node.pending import ApplyResult
 from txraft.testing.clock import HeapClock
 from txraft.testing.cluster import FAST, STEP, Cluster, Node
@@ -114,6 +114,34 @@ class WatchedBatches(Watched):
         assert isinstance(self.fsm, BatchingFSM), "only such are wrapped like this"
         answers = self.fsm.apply_batch(logs)
         return self._look(answers, logs[len(answers) - 1].index)
+
+
+class WatchedLevels(Watched):
+    """The same for a state machine whose rules change by levels."""
+
+    @property
+    def level(self) -> int:
+        """The highest level that it understands."""
+        return self._leveled.level
+
+    @property
+    def active_level(self) -> int:
+        """The level that is active in its state."""
+        return self._leveled.active_level
+
+    def activate(self, level: int) -> None:
+        """Let it go by the rules of *level*."""
+        result: object = self._leveled.activate(level)  # type: ignore[func-returns-value]
+        return result  # type: ignore[return-value]
+
+    @property
+    def _leveled(self) -> LeveledFSM:
+        assert isinstance(self.fsm, LeveledFSM), "only such are wrapped like this"
+        return self.fsm
+
+
+class WatchedLevelsAndBatches(WatchedLevels, WatchedBatches):
+    """The same for one that does both."""
 
 
 class ClusterClock(HeapClock):
@@ -210,7 +238,13 @@ class SimulatedCluster(Cluster):
 
     def _make_watched(self) -> FSM:
         address, fsm = self._starting, self._make_users_fsm()
-        kind = WatchedBatches if isinstance(fsm, BatchingFSM) else Watched
+        kinds = {
+            (False, False): Watched,
+            (False, True): WatchedBatches,
+            (True, False): WatchedLevels,
+            (True, True): WatchedLevelsAndBatches,
+        }
+        kind = kinds[isinstance(fsm, LeveledFSM), isinstance(fsm, BatchingFSM)]
         return kind(
             fsm, self._digest, lambda index, state: self._seen(address, index, state)
         )
