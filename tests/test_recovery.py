@@ -26,6 +26,7 @@ from txraft.errors import (
 from txraft.interfaces import SnapshotSink
 from txraft.node.boot import Restored, read_hard_state, recover
 from txraft.node.ownership import APPLICATION, noted_application
+from txraft.node.synced import LogEnd, Noted, encoded_note, read_note
 from txraft.node.writer import stored_state
 from txraft.recovery import import_snapshot, recover_cluster
 from txraft.storage.memory import InmemStore
@@ -97,6 +98,16 @@ class Recovery(OfflineCase):
         return recover_cluster(
             fsm or ListFSM(), self.store, self.store, self.snapshots, SURVIVOR
         )
+
+    def test_log_that_was_cut(self) -> None:
+        """It counts as it is: the node starts, and no hint from before fits again."""
+        self.append(1, 1, 2)
+        self.state(2)
+        self.store.set_many(encoded_note(LogEnd(9, 2), 2, 7))
+
+        self.recover()
+
+        self.assertEqual(read_note(self.store), Noted(number=8))
 
     def test_log_only(self) -> None:
         """All of the log is applied, committed or not; the membership is the given."""

@@ -29,7 +29,7 @@ from txraft.node.boot import read_hard_state, read_range, restore_newest
 from txraft.node.captures import discards, write_snapshot
 from txraft.node.levels import apply_activation
 from txraft.node.ownership import application_of, check_application, noted_as
-from txraft.node.synced import SYNCED_LOG
+from txraft.node.synced import forgotten
 from txraft.node.writer import stored_state
 from txraft.storage.snapshots import SnapshotReader
 from txraft.wire.entries import CLUSTER_BYTES
@@ -88,7 +88,8 @@ def recover_cluster(
     values = stored_state(HardState(newest, vote, cluster))
     values |= noted_as(application_of(fsm))
     # Whatever the log has lost, it counts as it is from now on.
-    stable_store.set_many({**values, RECOVERED_FROM: before or b"", SYNCED_LOG: b""})
+    values |= forgotten(stable_store, newest)
+    stable_store.set_many({**values, RECOVERED_FROM: before or b""})
     if end:
         log_store.delete_range(log_store.first_index(), end)
     return recovered

@@ -223,6 +223,16 @@ class Hints(SynchronousTestCase):
             data[at] ^= 1
         self.assertEqual(self.store.hinted(), b"value")
 
+    def test_hint_of_another_directory(self) -> None:
+        """A state file that was begun anew has none."""
+        self.store.set(b"Incarnation", b"A" * 16)
+        self.store.hint(b"value")
+        self.assertEqual(self.store.hinted(), b"value")
+
+        self.store.set(b"Incarnation", b"B" * 16)
+
+        self.assertEqual(self.store.hinted(), b"")
+
     def test_hint_that_cannot_be_written(self) -> None:
         """Nothing relies on it: term and vote can be stored all the same."""
         for operation in ("create", "write_at"):

@@ -12,11 +12,10 @@ from txraft.errors import DirectoryLocked, StorageError
 from txraft.storage.directory import LMDB_NAME, LOCK_NAME, LOG_NAME, STATE_NAME
 from txraft.storage.filelog import FileLog
 from txraft.storage.filesystem import FileSystem, OsFileSystem
-from txraft.storage.identity import IDENTITY
 from txraft.storage.owner import owner_of
 from txraft.storage.readonly import ReadOnlyFileSystem
 from txraft.storage.snapshots import SnapshotReader
-from txraft.storage.stable import FileStableStore
+from txraft.storage.stable import IDENTITY, FileStableStore
 
 if TYPE_CHECKING:
     from txraft.storage.lmdbstore import LMDBStore

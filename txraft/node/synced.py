@@ -69,6 +69,14 @@ def encoded_note(end: LogEnd, current_term: int, number: int) -> dict[bytes, byt
     return {SYNCED_LOG: _LAYOUT.pack(end.index, end.term, current_term, number)}
 
 
+def forgotten(store: StableStore, current_term: int) -> dict[bytes, bytes]:
+    """Encode that nothing is known of the log, whatever is noted in *store* now.
+
+    It goes on counting: a hint from before must not fit a note to come.
+    """
+    return encoded_note(NOTHING, current_term, read_note(store).number + 1)
+
+
 def read_note(store: StableStore) -> Noted:
     """Return what is noted. Thread: writer.
 

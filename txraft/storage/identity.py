@@ -22,9 +22,7 @@ from txraft.storage.segment import (
     segment_name,
     segments_in,
 )
-from txraft.storage.stable import FileStableStore
-
-IDENTITY = b"Incarnation"
+from txraft.storage.stable import IDENTITY, FileStableStore
 
 
 def identity_of(

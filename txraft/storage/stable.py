@@ -36,6 +36,9 @@ MAX_STATE_BYTES = 1 << 20
 MAX_HINT_BYTES = 512
 HINT_SUFFIX = ".hint"
 
+IDENTITY = b"Incarnation"
+"""The key of the identity of the data directory, see `identity`."""
+
 _COUNT = struct.Struct(">I")
 _CHECK = struct.Struct(">Q")
 _UINT64 = struct.Struct(">Q")
@@ -111,7 +114,7 @@ class FileStableStore:
         It lies within one sector, and has a checksum. What cannot be written is not
         known later; nothing relies on it.
         """
-        path, data = _hints(self._path), value + _CHECK.pack(xz(value))
+        path, data = _hints(self._path), value + self._check_of(value)
         if self._failure is not None:
             return
         with suppress(OSError):
@@ -132,7 +135,11 @@ class FileStableStore:
         except FileNotFoundError:
             return b""
         value, check = data[: -_CHECK.size], data[-_CHECK.size :]
-        return value if check == _CHECK.pack(xz(value)) else b""
+        return value if check == self._check_of(value) else b""
+
+    def _check_of(self, hint: bytes) -> bytes:
+        """Seal *hint*, so that one of an earlier data directory is none of this one."""
+        return _CHECK.pack(xz(hint, xz(self.get(IDENTITY))))
 
 
 def _hints(path: Path) -> Path:
