@@ -33,7 +33,7 @@ STATE_SESSIONS = 65536
 MAX_SECONDS = 366 * 86400.0
 """No duration is longer than a year: what shall never happen has another switch."""
 
-SECONDS = ("_timeout", "_wait", "_interval", "_slice")
+SECONDS = ("_timeout", "_wait", "_interval", "_slice", "_ttl_min")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +227,7 @@ BOUNDS: Mapping[str, tuple[float, float | None, str]] = {
         None,
         "a member has one for heartbeats, entries, a snapshot and votes each",
     ),
+    "session_ttl_min": (0.001, 86400, "a session has a TTL of at most 24 hours"),
     "max_sessions": (1, STATE_SESSIONS, "the state machine holds no more"),
     "max_outbound_connections": (
         4,

@@ -107,7 +107,13 @@ class Sessions(LockCase):
         self.assertEqual(session.id, "mine")
         self.assertEqual(
             json.loads(self.a.bodies[0]),
-            {"Name": "me", "TTL": "15s", "Behavior": "release", "LockDelay": "1s"},
+            {
+                "Name": "me",
+                "TTL": "15s",
+                "Behavior": "release",
+                "LockDelay": "1s",
+                "TTLMultiplier": 1,
+            },
         )
 
     def test_renewed_three_times_a_ttl(self) -> None:

@@ -42,7 +42,7 @@ class Locks(SessionsCase):
 
     def test_holder_that_is_silent_loses_the_lock(self) -> None:
         """After its TTL, on all replicas, and the other gets it."""
-        silent = self.create("a", TTL="10s", LockDelay="0s")
+        silent = self.create("a", TTL="10s", TTLMultiplier=1, LockDelay="0s")
         other = self.create("b", LockDelay="0s")
         self.assertTrue(self.acquire("a", silent))
 
@@ -55,7 +55,7 @@ class Locks(SessionsCase):
 
     def test_deposed_leader_cannot_end_a_session(self) -> None:
         """It was cut off, its clock says that the TTL is over, and nobody asks it."""
-        holder = self.create("a", TTL="10s", LockDelay="0s")
+        holder = self.create("a", TTL="10s", TTLMultiplier=1, LockDelay="0s")
         self.assertTrue(self.acquire("a", holder))
         old = self.cluster.leader.address
         rest = [name for name in "abc" if name != old]
@@ -77,7 +77,7 @@ class Locks(SessionsCase):
         self.assert_equal_states()
 
     def test_new_leader_ends_what_the_old_one_has_not(self) -> None:
-        holder = self.create("a", TTL="10s", LockDelay="0s")
+        holder = self.create("a", TTL="10s", TTLMultiplier=1, LockDelay="0s")
         self.crash(self.cluster.leader.address)
         self.cluster.wait_for_leader()
 
@@ -129,7 +129,10 @@ class Replicas(SessionsCase):
             self.assert_equal_states()
 
     def run_workload(self, random: Random) -> None:
-        ids = [self.create("a", LockDelay="1s", TTL="10s") for _ in range(3)]
+        ids = [
+            self.create("a", LockDelay="1s", TTL="10s", TTLMultiplier=1)
+            for _ in range(3)
+        ]
         ids.append(self.create("b", Behavior="delete", LockDelay="0s"))
         index = str(random.randrange(60))
         saved = self.reply("a", "GET", "/v1/snapshot").body

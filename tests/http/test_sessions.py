@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from uuid import UUID
 
 from twisted.internet.defer import Deferred
 
@@ -10,6 +11,7 @@ from tests.http.network import HTTPCase, ScriptedNode, backup_of
 from tests.http.turns import most_steps, steps_of
 from txraft.errors import LeadershipLost, QueueFull
 from txraft.http import expiry
+from txraft.http.limits import HTTPLimits
 from txraft.kv.commands import (
     CreateSession,
     Kind,
@@ -18,6 +20,7 @@ from txraft.kv.commands import (
     encode_destroy_sessions,
     encode_transact,
 )
+from txraft.kv.records import exact_id
 
 MOST_STEPS = 15_000
 """Of one turn, of the functions of the package."""
@@ -121,6 +124,8 @@ class Shapes(SessionCase):
             {"TTL": "86401s"},
             {"TTL": "soon"},
             {"TTL": []},
+            {"TTL": "10s", "TTLMultiplier": 3},
+            {"TTL": "10s", "TTLMultiplier": True},
             {"LockDelay": "61s"},
             {"LockDelay": -1},
             {"LockDelay": "1e9s"},
@@ -140,9 +145,38 @@ class Shapes(SessionCase):
 
 
 class Expiry(SessionCase):
-    """The leader ends what was not renewed for a TTL: never early, hardly late."""
+    """The leader ends what was not renewed: never early, and hardly late."""
 
-    def test_session_ends_after_its_ttl(self) -> None:
+    def create(self, node: ScriptedNode | None = None, **fields: object) -> str:
+        """Make a session that ends after one TTL, unless *fields* say otherwise."""
+        return super().create(node, **{"TTLMultiplier": 1, **fields})
+
+    def test_session_ends_at_twice_its_ttl(self) -> None:
+        """Holders of locks rely on it.  Source: Consul's `SessionTTLMultiplier`."""
+        id = SessionCase.create(self, TTL="10s")
+
+        self.advance(*[0.5] * 30)
+        self.assertEqual(self.renew(id), 200)
+        self.advance(*[0.5] * 39)
+        self.assertIn(id, self.n1.fsm.sessions)
+        self.advance(*[0.5] * 3)
+
+        self.assertNotIn(id, self.n1.fsm.sessions)
+
+    def test_new_leader_ends_each_at_its_time(self) -> None:
+        """What was asked for is in the state, and every leader finds it there."""
+        twice, once = self.create(TTL="10s", TTLMultiplier=2), self.create(TTL="10s")
+        self.n1.follow("n2:8300")
+        self.n1.lead()
+
+        self.advance(*[0.5] * 22)
+        self.assertEqual(list(self.n1.fsm.sessions), [twice])
+        self.advance(*[0.5] * 20)
+
+        self.assertEqual(list(self.n1.fsm.sessions), [])
+        self.assertNotEqual(once, twice)
+
+    def test_session_ends_after_its_ttl_where_that_was_asked_for(self) -> None:
         id = self.create(TTL="10s", LockDelay="0s")
         self.acquire("k", id)
 
@@ -263,7 +297,7 @@ class Many(SessionCase):
 
     def create_many(self, count: int, ttl_ms: int = 10_000) -> None:
         for number in range(count):
-            made = CreateSession(f"s{number}", "", "", 0, False, ttl_ms)
+            made = CreateSession(_exact(number), "", "", 0, False, ttl_ms)
             self.n1.commit(encode_create_session(made))
 
     def lock_many(self, count: int, **fields: object) -> str:
@@ -304,7 +338,7 @@ class Many(SessionCase):
         """One entry ends few sessions if they hold much: it is applied in one step."""
         self.create_many(20)
         for number in range(3000):
-            lock = Operation(Kind.LOCK, f"{number}", session=f"s{number % 20}")
+            lock = Operation(Kind.LOCK, f"{number}", session=_exact(number % 20))
             self.n1.commit(encode_transact([lock]))
 
         self.assertLess(self.wait(11), MOST_STEPS)
@@ -371,6 +405,32 @@ class Many(SessionCase):
         self.advance(*[0.5] * 22)
 
         self.assertEqual(dict(self.n1.fsm.sessions), {})
+
+
+class ShorterTTL(SessionCase):
+    """The shortest TTL is a setting, which clients ask for."""
+
+    limits = HTTPLimits(session_ttl_min=1.5)
+
+    def test_session_ttl_min(self) -> None:
+        self.create(TTL="1500ms")
+        short = self.reply(self.n1, "PUT", "/v1/session/create", b'{"TTL": "1s"}')
+
+        self.assertEqual(
+            short.body,
+            b"Invalid Session TTL '1000000000', must be between [1.5s=24h0m0s]\n",
+        )
+
+    def test_self(self) -> None:
+        """`SessionTTLMin` is nanoseconds.  Source: Consul."""
+        told = json.loads(self.reply(self.n1, "GET", "/v1/agent/self").body)
+
+        self.assertEqual(told["Config"]["SessionTTLMin"], 1_500_000_000)
+
+
+def _exact(number: int) -> str:
+    """Make an id that says that the session ends after its TTL."""
+    return exact_id(str(UUID(int=number)))
 
 
 class LockDelays(SessionCase):

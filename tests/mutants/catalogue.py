@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutants import (
     application,
+    clients,
     consensus,
     decisions,
     keyvalue,
@@ -32,6 +33,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *decisions.MUTANTS,
     *keyvalue.MUTANTS,
     *reads.MUTANTS,
+    *clients.MUTANTS,
 )
 
 _HEAD = """\

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from txraft.http.answers import TRUE, Answer, Refusal, json_answer
 from txraft.http.bodies import Fields, parse_json
 from txraft.http.calls import DATACENTER, Call
+from txraft.http.limits import HTTPLimits
 from txraft.http.node import Node
 from txraft.http.reads import MODES, Reads
 from txraft.kv.state import KeyValueFSM
@@ -32,6 +33,7 @@ class Agent:
         raft: Node,
         fsm: KeyValueFSM,
         reads: Reads,
+        limits: HTTPLimits,
         address: str,
         meta: Mapping[str, str] | None = None,
     ) -> None:
@@ -39,6 +41,7 @@ class Agent:
         self._raft = raft
         self._fsm = fsm
         self._reads = reads
+        self._limits = limits
         self._address = address
 
     def topic(self, call: Call) -> Topic:
@@ -57,6 +60,7 @@ class Agent:
                     "NodeID": self._address,
                     "Server": True,
                     "Version": _VERSION,
+                    "SessionTTLMin": round(self._limits.session_ttl_min * 1e9),
                 },
                 "Stats": {
                     "consul": {

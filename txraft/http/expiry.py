@@ -1,9 +1,10 @@
 """The end of sessions and of lock delays, which the leader decides by its clock.
 
 It proposes that they end, and they do when that is committed: all replicas agree, and a
-leader that was deposed decides nothing. Everything errs on the late side. A new leader
-lets every TTL and delay begin anew; a leader that was stopped for a while, and may
-have renewals unread in its sockets, grants that while to everybody.
+leader that was deposed decides nothing. Everything errs on the late side. A session
+ends at twice its TTL, as holders of locks in Consul rely on, unless it was made to end
+at one. A new leader lets every TTL and delay begin anew; a leader that was stopped for
+a while, and may have renewals unread in its sockets, grants that while to everybody.
 
 However many end at once, a turn of the reactor looks at a few of them, and then the
 others have theirs. What is due is proposed without waiting for what was due before, so
@@ -25,6 +26,7 @@ from txraft.errors import RaftError
 from txraft.http.node import Node
 from txraft.kv.commands import MAX_BATCH, encode_destroy_sessions, encode_end_delays
 from txraft.kv.delays import Begun
+from txraft.kv.records import lifetime_ms
 from txraft.kv.state import KeyValueFSM
 from txraft.kv.watches import SESSIONS
 from txraft.node.observers import Observation, Observer
@@ -159,7 +161,7 @@ class Expiry:
         if session is None:
             return False
         if session.ttl_ms and id not in self._ending:
-            self._put(id, session.ttl_ms)
+            self._put(id, lifetime_ms(id, session))
         return True
 
     # What can end

@@ -103,6 +103,9 @@ class HTTPLimits:
         MAX_SESSIONS,
         "Sessions before the creation of one is refused with 507. At most 65536.",
     )
+    session_ttl_min: float = _option(
+        10.0, "Seconds of the shortest TTL that a session may have, at most 24 h."
+    )
     max_backup_bytes: int = _option(
         32 << 20, "Bytes of a backup to restore, compressed."
     )

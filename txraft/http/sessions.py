@@ -35,11 +35,10 @@ from txraft.kv.commands import (
     encode_create_session,
     encode_destroy_sessions,
 )
-from txraft.kv.records import Session
+from txraft.kv.records import Session, exact_id
 from txraft.kv.state import KeyValueFSM
 from txraft.kv.watches import SESSIONS, Topic
 
-MIN_TTL_SECONDS = 10
 DEFAULT_LOCK_DELAY_SECONDS = 15
 _BEHAVIORS = {"": False, "release": False, "delete": True}
 _Listing = tuple[list[bytes], int]
@@ -80,12 +79,12 @@ class Sessions:
 
     def create(self, call: Call) -> Deferred[Answer]:
         """Make a session; answers its id."""
-        wanted = _parse(call.body, self._node)
+        wanted, exact = _parse(call.body, self._node, self._limits.session_ttl_min)
         if not call.forwarded:
             call.body = _with_node(call.body, wanted.node)
         return self._writes.run(
             call,
-            lambda level: encode_create_session(_named(wanted)),
+            lambda level: encode_create_session(_named(wanted, exact)),
             str,
             _created,
             lambda quotas: quotas.of_session(wanted.name, wanted.node),
@@ -157,7 +156,8 @@ def _texts(sessions: list[tuple[str, Session]], node: str | None) -> Iterator[by
             yield b""
 
 
-def _parse(body: bytes, node: str) -> CreateSession:
+def _parse(body: bytes, node: str, ttl_min: float) -> tuple[CreateSession, bool]:
+    """Read what session is wanted, and whether it ends after one TTL."""
     fields = Fields(parse_json(body), "the session")
     behavior = fields.text("Behavior")
     if behavior not in _BEHAVIORS:
@@ -171,27 +171,38 @@ def _parse(body: bytes, node: str) -> CreateSession:
         delay = DEFAULT_LOCK_DELAY_SECONDS
     if delay * 1000 > MAX_LOCK_DELAY_MS:
         raise Refusal(400, f"LockDelay is at most {MAX_LOCK_DELAY_MS // 1000}s.")
-    return CreateSession(
+    wanted = CreateSession(
         "",
         fields.text("Name"),
         fields.text("Node") or node,
         int(delay * 1000),
         _BEHAVIORS[behavior],
-        _ttl_ms(fields),
+        _ttl_ms(fields, ttl_min),
     )
+    return wanted, _multiplier(fields) == 1
 
 
-def _ttl_ms(fields: Fields) -> int:
+def _ttl_ms(fields: Fields, least: float) -> int:
     ttl = fields.seconds("TTL")
     if not ttl:
         return 0
-    if not MIN_TTL_SECONDS <= ttl <= MAX_TTL_MS / 1000:
+    if not least <= ttl <= MAX_TTL_MS / 1000:
         raise Refusal(
             400,
-            f"Invalid Session TTL: it must be between {MIN_TTL_SECONDS}s and "
-            f"{MAX_TTL_MS // 1000}s",
+            f"Invalid Session TTL '{ttl * 1e9:.0f}', must be between "
+            f"[{least:g}s={MAX_TTL_MS // 3_600_000}h0m0s]",
         )
     return int(ttl * 1000)
+
+
+def _multiplier(fields: Fields) -> int:
+    """Return after how many TTLs the session ends. Consul has only the default."""
+    multiplier = fields.get("TTLMultiplier")
+    if multiplier is None:
+        return 2
+    if type(multiplier) is not int or multiplier not in (1, 2):
+        raise Refusal(400, "TTLMultiplier of the session is 1 or 2.")
+    return multiplier
 
 
 def _with_node(body: bytes, node: str) -> bytes:
@@ -202,9 +213,10 @@ def _with_node(body: bytes, node: str) -> bytes:
     return json.dumps({**kept, "Node": node}).encode()
 
 
-def _named(wanted: CreateSession) -> CreateSession:
+def _named(wanted: CreateSession, exact: bool) -> CreateSession:
+    id = str(uuid4())
     return CreateSession(
-        str(uuid4()),
+        exact_id(id) if exact else id,
         wanted.name,
         wanted.node,
         wanted.lock_delay_ms,

@@ -88,7 +88,7 @@ def make_api(
         Transactions(fsm, reads, writes, slices, limits),
         Sessions(fsm, reads, writes, slices, limits, leadership, expiry, address),
         Cluster(raft, fsm, leadership),
-        Agent(raft, fsm, reads, address, meta),
+        Agent(raft, fsm, reads, limits, address, meta),
         Backups(raft, fsm, reads, leadership, quotas, worker, clock, limits),
     )
     waits = Waits(fsm, clock, limits)

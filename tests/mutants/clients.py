@@ -1,0 +1,30 @@
+"""Planted bugs in what clients that were made for Consul rely on."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+MUTANTS = (
+    Mutant(
+        name="every session ends after one TTL",
+        at="lifetime_ms",
+        old="session.ttl_ms if is_exact else 2 * session.ttl_ms",
+        new="session.ttl_ms",
+        caught_by="tests.http.test_sessions.Expiry.test_session_ends_at_twice_its_ttl",
+    ),
+    Mutant(
+        name="a renewal lasts for one TTL",
+        at="Expiry._begin_anew",
+        old="lifetime_ms(id, session)",
+        new="session.ttl_ms",
+        caught_by="tests.http.test_sessions.Expiry.test_session_ends_at_twice_its_ttl",
+    ),
+    Mutant(
+        name="a session cannot be made to end after one TTL",
+        at="exact_id",
+        old='f"{uuid[:_VERSION_AT]}{EXACT_VERSION}{uuid[_VERSION_AT + 1:]}"',
+        new="uuid",
+        caught_by="tests.http.test_sessions.Expiry"
+        ".test_new_leader_ends_each_at_its_time",
+    ),
+)
