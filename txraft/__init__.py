@@ -40,6 +40,7 @@ from txraft.errors import (
     LogNotFound,
     NodeFailed,
     NodeIsLeader,
+    NodeRemoved,
     NotAdvertisable,
     NothingNewToSnapshot,
     NotLeader,
@@ -64,6 +65,7 @@ from txraft.errors import (
     WrongCluster,
     WrongDirectory,
     WrongNode,
+    WrongThread,
 )
 from txraft.interfaces import (
     FSM,
@@ -187,6 +189,7 @@ __all__ = [
     "NetworkTransport",
     "NodeFailed",
     "NodeIsLeader",
+    "NodeRemoved",
     "NotAdvertisable",
     "NotLeader",
     "NothingNewToSnapshot",
@@ -243,6 +246,7 @@ __all__ = [
     "WrongCluster",
     "WrongDirectory",
     "WrongNode",
+    "WrongThread",
     "add_unique_peer",
     "decode_peer",
     "default_config",

@@ -115,6 +115,16 @@ class ThreadRefused(RaftError):
     """The machine did not give a thread that the node needs; the message names it."""
 
 
+class WrongThread(RaftError, RuntimeError):
+    """A method was called on another thread than the reactor's; nothing was done."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__(
+            f"{method} was called on another thread than the reactor's: use "
+            "reactor.callFromThread, or blockingCallFromThread to wait for the outcome"
+        )
+
+
 class ContractBroken(RaftError, TypeError):
     """An object that was handed in does not keep the contract of its plug point.
 
@@ -144,6 +154,13 @@ class UpgradeNeeded(RaftError):
         )
         self.used = used
         self.known = known
+
+
+class NodeRemoved(RaftShutdown):
+    """The node stopped because it was removed from its cluster, which is committed."""
+
+    def __init__(self) -> None:
+        super().__init__("this node was removed from the cluster")
 
 
 class LogNotFound(RaftError):

@@ -24,7 +24,7 @@ from txraft.interfaces import (
     SnapshotStore,
     StableStore,
 )
-from txraft.node.application import awaited, capture, is_unfinished, release
+from txraft.node.application import awaited, capture, done, is_unfinished, release
 from txraft.node.boot import read_hard_state, read_range, restore_newest
 from txraft.node.captures import discards, write_snapshot
 from txraft.node.levels import apply_activation
@@ -89,9 +89,9 @@ def recover_cluster(
     values |= noted_as(application_of(fsm))
     # Whatever the log has lost, it counts as it is from now on.
     values |= forgotten(stable_store, newest)
-    stable_store.set_many({**values, RECOVERED_FROM: before or b""})
+    done(stable_store.set_many, {**values, RECOVERED_FROM: before or b""})
     if end:
-        log_store.delete_range(log_store.first_index(), end)
+        done(log_store.delete_range, log_store.first_index(), end)
     return recovered
 
 
@@ -123,7 +123,7 @@ def import_snapshot(
             "directory only"
         )
     meta = _newest_whole(source)
-    stable_store.set_many(stored_state(HardState(max(meta.term, state.term))))
+    done(stable_store.set_many, stored_state(HardState(max(meta.term, state.term))))
     sink = snapshots.create(meta.index, meta.term, configuration, CONFIGURATION_INDEX)
     _, file = source.open(meta.id)
     try:

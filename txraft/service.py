@@ -40,7 +40,7 @@ from twisted.python.failure import Failure
 from twisted.scripts._twistd_unix import UnixApplicationRunner
 
 from txraft.clock import use_monotonic_time
-from txraft.errors import ConfigError, RaftError
+from txraft.errors import ConfigError, NodeRemoved, RaftError
 from txraft.garbage import ShortPauses
 from txraft.settings import Settings, effective, load_settings
 from txraft.supervisor import Supervisor
@@ -254,11 +254,12 @@ class NodeService(Service):
         self._forget_deadline()
         if not self.running:
             return
-        if error is None:
+        is_gone = error is None or isinstance(error, NodeRemoved)
+        if is_gone:
             self._log.info("The node has left the cluster and shut down")
         else:
             self._log.critical("The node stopped itself: {reason}", reason=str(error))
-        self._end(0 if error is None else 1)
+        self._end(0 if is_gone else 1)
 
     def _not_stopped(self, failure: Failure) -> None:
         self._log.critical(

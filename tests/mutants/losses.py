@@ -8,8 +8,8 @@ MUTANTS = (
     Mutant(
         name="the log is truncated before its note is lowered",
         at="Writer._truncate_from",
-        old="self._note.lower(self._end_before(index)); self._log_store.delete_range(index, last)",
-        new="self._log_store.delete_range(index, last); self._note.lower(self._end_before(index))",
+        old="self._note.lower(self._end_before(index)); done(self._log_store.delete_range, index, last)",
+        new="done(self._log_store.delete_range, index, last); self._note.lower(self._end_before(index))",
         caught_by="tests.node.test_synced_crashes.Crashes.test_no_crash_makes_a_start_refuse",
     ),
     Mutant(
@@ -43,8 +43,8 @@ MUTANTS = (
     Mutant(
         name="entries are noted before they are synced",
         at="Writer._store",
-        old="self._log_store.store_logs(entries)",
-        new="newest = entries[-1]; self._note.end = LogEnd(newest.index, newest.term); self._note.write(); self._log_store.store_logs(entries)",
+        old="done(self._log_store.store_logs, entries)",
+        new="newest = entries[-1]; self._note.end = LogEnd(newest.index, newest.term); self._note.write(); done(self._log_store.store_logs, entries)",
         caught_by="tests.node.test_synced_crashes.Crashes.test_no_crash_makes_a_start_refuse",
     ),
     Mutant(

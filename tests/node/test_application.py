@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from threading import Thread
 from typing import Any, BinaryIO
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -18,6 +19,7 @@ from txraft.errors import (
     RaftShutdown,
     ShutdownWhileCommitting,
     SnapshotFailed,
+    WrongThread,
 )
 from txraft.node.application import (
     FINISHED,
@@ -27,9 +29,13 @@ from txraft.node.application import (
     refuse_unfinished,
 )
 from txraft.node.observers import Observer
+from txraft.node.raft import Raft
 from txraft.node.state import RaftState
+from txraft.storage.memory import InmemSnapshotStore, InmemStore
+from txraft.storage.peers import StaticPeers
 from txraft.testing import Cluster, ListFSM
-from txraft.testing.cluster import FAST, ListSnapshot
+from txraft.testing.cluster import FAST, ListSnapshot, _Disk
+from txraft.transport.inmem import InmemTransport
 
 
 class Boom(BaseException):
@@ -445,6 +451,137 @@ class Stores(BaseExceptionCase):
         self.assertFailedWith(proposed, RaftShutdown)
         self.assertSucceeded(stopped)
         del cluster.nodes[node.address]
+
+
+class PlugPoints(ClusterCase):
+    """What the constructor of `Raft` refuses."""
+
+    def parts(self) -> dict[str, Any]:
+        """Return what a node is made of."""
+        parts = self.cluster(1).leader.raft._parts
+        return {
+            "config": parts.config,
+            "fsm": ListFSM(),
+            "log_store": InmemStore(),
+            "stable_store": InmemStore(),
+            "snapshots": InmemSnapshotStore(),
+            "peer_store": StaticPeers(),
+            "local_addr": "a",
+            "transport": InmemTransport(parts.clock, "a"),
+            "clock": parts.clock,
+            "workers": parts.workers,
+        }
+
+    def test_object_that_lacks_a_method(self) -> None:
+        """It is named, and so are the method and the plug point."""
+        parts = self.parts()
+        Raft(**parts)
+        for part, plug_point, method in (
+            ("fsm", "FSM", "restore"),
+            ("log_store", "LogStore", "delete_range"),
+            ("stable_store", "StableStore", "set_many"),
+            ("snapshots", "SnapshotStore", "list"),
+            ("peer_store", "PeerStore", "set_peers"),
+            ("transport", "Transport", "timeout_now"),
+        ):
+            kind = type(parts[part])
+            lacking = type("Lacking", (kind,), {method: None})
+            broken = lacking.__new__(lacking)
+
+            error = self.assertRaises(
+                TypeError, lambda p, b: Raft(**{**parts, p: b}), part, broken
+            )
+
+            self.assertEqual(
+                str(error), f"Lacking lacks the method `{method}` of {plug_point}"
+            )
+        self.assertRaises(TypeError, lambda: Raft(**{**parts, "fsm": ListFSM}))
+
+    def test_coroutine_function(self) -> None:
+        """It is refused where nothing awaits it, on a thread above all."""
+
+        async def later(*arguments: object) -> None:
+            raise AssertionError("it never runs")
+
+        parts = self.parts()
+        for part, method in (
+            ("fsm", "snapshot"),
+            ("fsm", "restore"),
+            ("log_store", "store_logs"),
+            ("stable_store", "set_many"),
+            ("snapshots", "list"),
+            ("peer_store", "set_peers"),
+            ("transport", "local_addr"),
+        ):
+            kind = type(parts[part])
+            asynchronous = type("Later", (kind,), {method: later})
+            broken = asynchronous.__new__(asynchronous)
+
+            error = self.assertRaises(
+                ContractBroken, lambda p, b: Raft(**{**parts, p: b}), part, broken
+            )
+
+            self.assertIn(f"Later.{method} is a coroutine function", str(error))
+        for part, method in (("fsm", "apply"), ("transport", "request_vote")):
+            asynchronous = type("Later", (type(parts[part]),), {method: later})
+            Raft(**{**parts, part: asynchronous.__new__(asynchronous)})
+
+    def test_store_that_defers(self) -> None:
+        """What it has not done when it returns does not count as durable."""
+
+        class Deferring(InmemStore):
+            def store_logs(self, entries: Any) -> Any:
+                return Deferred()
+
+        cluster = self.unstarted(1)
+        cluster._disks["a"] = _Disk(store=Deferring())
+        node = cluster.start_node("a", ["a"])
+        started = self.outcome(node.started)
+        cluster.advance(0.5)
+
+        error = self.assertFailedWith(started, ContractBroken)
+        self.assertIn("Deferring.store_logs returned a Deferred", str(error))
+
+
+class Threads(ClusterCase):
+    def test_methods_from_another_thread(self) -> None:
+        """They are refused with the way out, and nothing is done."""
+        cluster = self.cluster(1)
+        raft = cluster.leader.raft
+        observer = Observer(None)
+        errors: list[BaseException] = []
+
+        def call_all() -> None:
+            for call in (
+                lambda: raft.apply(b"x"),
+                raft.barrier,
+                raft.verify_leader,
+                raft.linearizable,
+                raft.transfer_leadership,
+                raft.snapshot,
+                raft.when_leader,
+                raft.when_stopped,
+                raft.shutdown,
+                lambda: raft.register_observer(observer),
+                lambda: raft.deregister_observer(observer),
+                lambda: raft.leader_ch(boom),
+                lambda: raft.add_peer("b"),
+                lambda: raft.remove_server("a"),
+                lambda: raft.set_peers(["a"]),
+            ):
+                try:
+                    call()
+                except BaseException as error:
+                    errors.append(error)
+
+        thread = Thread(target=call_all)
+        thread.start()
+        thread.join()
+
+        self.assertEqual([type(error) for error in errors], [WrongThread] * 15)
+        self.assertIsInstance(errors[0], RuntimeError)
+        self.assertIn("reactor.callFromThread", str(errors[0]))
+        self.assertEqual(cluster.apply(b"x").response, 1)
 
 
 class Errors(SynchronousTestCase):

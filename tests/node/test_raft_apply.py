@@ -210,6 +210,32 @@ class Deadlines(ClusterCase):
         self.assertSucceeded(in_time)
         self.assertSameState(cluster, [b"in time"])
 
+    def test_timeout_of_zero_is_none(self) -> None:
+        """As in Go; the time that passes before the turn does not matter."""
+        cluster = self.cluster(3)
+        raft = cluster.leader.raft
+
+        outcomes = [
+            self.outcome(wait)
+            for timeout in (None, 0, 0.0)
+            for wait in (raft.apply(b"x", timeout), raft.barrier(timeout))
+        ]
+        cluster.clock.advance(0.005)
+        cluster.advance(0.1)
+
+        for outcome in outcomes:
+            self.assertSucceeded(outcome)
+
+    def test_timeout_that_is_none_of_seconds(self) -> None:
+        """It is refused at once, and nothing is proposed."""
+        cluster = self.cluster(1)
+        raft = cluster.leader.raft
+        for timeout in (-1, -0.001, float("nan")):
+            self.assertRaises(ValueError, raft.apply, b"x", timeout)
+            self.assertRaises(ValueError, raft.barrier, timeout)
+        self.assertRaises(TypeError, raft.apply, b"x", "1")
+        self.assertEqual(len(raft._shell.pending), 0)  # type: ignore[union-attr]
+
     def test_cancel_before_append_withdraws(self) -> None:
         """The command never enters a log."""
         cluster = self.cluster(3)

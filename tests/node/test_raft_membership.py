@@ -10,6 +10,7 @@ from txraft.core.entry import LogType
 from txraft.errors import (
     KnownPeer,
     LeadershipLost,
+    NodeRemoved,
     NotLeader,
     QueueFull,
     RaftShutdown,
@@ -159,12 +160,30 @@ class Removing(ClusterCase):
         cluster.result(cluster.leader.raft.remove_peer(removed.address))
         cluster.advance(1)
 
-        self.assertEqual(stopped, [None])
+        self.assertEqual([type(why) for why in stopped], [NodeRemoved])
         self.assertEqual(removed.raft.state, RaftState.SHUTDOWN)
         del cluster.nodes[removed.address]
         for node in cluster.nodes.values():
             self.assertEqual(len(node.raft.peers()), 2)
         cluster.apply(b"two are enough")
+
+    def test_nothing_is_kept_for_who_was_removed(self) -> None:
+        """No pipeline, and no memory of what it has refused."""
+        cluster = self.cluster(3)
+        shell = cluster.leader.raft._shell
+        assert shell is not None
+        removed, other = cluster.followers
+        cluster.apply(b"one")
+        shell.outbox._refusals[removed.address] = "no"
+        self.assertEqual(len(shell.outbox._pipelines), 2)
+
+        cluster.result(cluster.leader.raft.remove_peer(removed.address))
+        cluster.advance(1)
+
+        self.assertEqual(list(shell.outbox._pipelines), [other.address])
+        self.assertEqual(shell.outbox._refusals, {})
+        del cluster.nodes[removed.address]
+        cluster.apply(b"two")
 
     def test_remove_leader(self) -> None:
         """R12: another takes over; the old one shuts down."""
@@ -175,7 +194,7 @@ class Removing(ClusterCase):
         cluster.advance(1)
 
         self.assertEqual(old.raft.state, RaftState.SHUTDOWN)
-        error = self.assertFailedWith(self.outcome(old.raft.apply(b"x")), RaftShutdown)
+        error = self.assertFailedWith(self.outcome(old.raft.apply(b"x")), NodeRemoved)
         self.assertIn("removed", str(error))
         del cluster.nodes[old.address]
         new = cluster.wait_for_leader()

@@ -11,6 +11,7 @@ from tests.node.kit import ClusterCase, commands_of
 from txraft.core.entry import Entry
 from txraft.errors import NothingNewToSnapshot
 from txraft.interfaces import FSMSnapshot, SnapshotSink
+from txraft.node.changes import MAX_WAITING
 from txraft.node.waiting import waiter_for
 from txraft.storage.snapshots import DiscardSnapshotStore
 from txraft.testing import ListFSM
@@ -93,6 +94,37 @@ class GivingUp(ClusterCase):
 
         for node in cluster.nodes.values():
             self.assertEqual(node.raft.peers(), ["a", "b", "c"])
+
+    def test_waits_without_end(self) -> None:
+        """Those that were given up are not kept while a leader is not found."""
+        cluster = self.cluster(3)
+        raft = cluster.leader.raft
+        cluster.isolate(cluster.leader.address)
+        cluster.advance(2)
+        for _ in range(10):
+            self.cancelled(raft.when_leader())
+            self.cancelled(raft.when_stopped())
+        kept = self.outcome(raft.when_leader()), self.outcome(raft.when_stopped())
+
+        self.assertEqual(len(raft._notices._waiting), 1)
+        self.assertEqual(len(raft._stopping), 1)
+        cluster.heal()
+        cluster.wait_for_leader()
+        self.assertSucceeded(kept[0])
+
+    def test_membership_changes(self) -> None:
+        """Those that were given up keep no place in the queue."""
+        cluster = self.cluster(3)
+        raft = cluster.leader.raft
+        first = self.outcome(raft.add_peer("d"))
+        for number in range(2 * MAX_WAITING):
+            self.cancelled(raft.add_peer(f"more-{number}"))
+
+        last = self.outcome(raft.remove_peer("d"))
+        cluster.advance(1)
+
+        self.assertSucceeded(first)
+        self.assertSucceeded(last)
 
     def test_waiter_for(self) -> None:
         """It gets the result or the failure; cancelled, the work does not notice."""

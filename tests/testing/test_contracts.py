@@ -131,3 +131,45 @@ class Broken(SynchronousTestCase):
             "test_persist_writes_pieces_and_leaves_the_sink_open",
             self.failures(Closing),
         )
+
+    def test_asynchronous_snapshot(self) -> None:
+        """A `persist` or a `restore` that is a coroutine is found."""
+
+        class LatePersist(ListFSM):
+            def snapshot(self) -> ListSnapshot:
+                return LateSnapshot(list(self.commands))
+
+        class LateSnapshot(ListSnapshot):
+            async def persist(self, sink: SnapshotSink) -> None:  # type: ignore[override]
+                super().persist(sink)
+
+        class LateRestore(ListFSM):
+            async def restore(self, source: BinaryIO) -> None:  # type: ignore[override]
+                super().restore(source)
+
+        for machine in (LatePersist, LateRestore):
+            self.assertIn("test_nothing_is_left_to_await", self.failures(machine))
+        self.flushWarnings()
+
+    def test_silent_persist(self) -> None:
+        """One that writes nothing for an empty state is found."""
+
+        class Silent(ListFSM):
+            def snapshot(self) -> ListSnapshot:
+                return SilentSnapshot(list(self.commands))
+
+        class SilentSnapshot(ListSnapshot):
+            def persist(self, sink: SnapshotSink) -> None:
+                if self.commands:
+                    super().persist(sink)
+
+        self.assertIn("test_persist_writes_something", self.failures(Silent))
+
+    def test_asynchronous_apply(self) -> None:
+        """A coroutine is as good as what it returns."""
+
+        class Late(ListFSM):
+            async def apply(self, log: Entry) -> object:
+                return super().apply(log)
+
+        self.assertEqual(self.failures(Late), set())

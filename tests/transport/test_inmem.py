@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from random import Random
 
 from twisted.internet.task import Clock
@@ -56,6 +57,20 @@ class Routes(SynchronousTestCase):
         entries.clear()
         self.clock.advance(0)
         self.assertEqual(len(self.peer.rpcs[0].command.entries), 2)
+
+    def test_each_node_has_its_own_entries(self) -> None:
+        """What a state machine does to an entry, it does to its own alone."""
+        pipeline = self.successResultOf(self.here.append_entries_pipeline("b:1"))
+        for send in (partial(self.here.append_entries, "b:1"), pipeline.append_entries):
+            request = append(1, entries=2)
+            send(request)
+            self.clock.advance(0)
+
+            received = self.peer.rpcs[-1].command.entries
+            self.assertEqual(list(received), list(request.entries))
+            for ours, theirs in zip(request.entries, received, strict=True):
+                self.assertIsNot(ours, theirs)
+                self.assertEqual(ours.encoded, theirs.encoded)
 
 
 class InmemAddresses(SynchronousTestCase):

@@ -461,6 +461,8 @@ def lists(peers: list[str]) -> bool:
 ERRORS: tuple[type[RaftError], ...] = (
     txraft.CallTimedOut,
     txraft.ContractBroken,
+    txraft.WrongThread,
+    txraft.NodeRemoved,
     txraft.ConnectionClosedByPeer,
     txraft.ConnectionFailed,
     txraft.DataCorrupted,

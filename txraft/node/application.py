@@ -13,15 +13,16 @@ of it (docs/embedding.rst, "What is called, and where"):
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from inspect import isasyncgen, iscoroutine, isgenerator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from inspect import isasyncgen, iscoroutine, iscoroutinefunction, isgenerator
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, BinaryIO
 
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from txraft.errors import ContractBroken
+from txraft.errors import ContractBroken, RaftError
 from txraft.interfaces import FSM, FSMSnapshot, SnapshotSink
 
 log = Logger()
@@ -132,6 +133,31 @@ def refuse_unfinished(result: object, what: str, why: str) -> None:
         raise ContractBroken(f"{what} returned {_kind(result)}: {why}")
 
 
+def check_methods(
+    thing: object, plug_point: type, asynchronous: Collection[str] = ()
+) -> None:
+    """Refuse *thing* if it is no *plug_point*, or if it answers too late for one.
+
+    Only *asynchronous* methods may be coroutine functions.
+
+    Raises: ContractBroken, which names the method.
+    """
+    name, wanted = _name(thing), plug_point.__name__
+    if isinstance(thing, type):
+        raise ContractBroken(f"{thing.__name__} is a class: hand in an object of it")
+    for method, declared in vars(plug_point).items():
+        if method.startswith("_") or not callable(declared):
+            continue
+        found = getattr(thing, method, None)
+        if not callable(found):
+            raise ContractBroken(f"{name} lacks the method `{method}` of {wanted}")
+        if method not in asynchronous and iscoroutinefunction(found):
+            raise ContractBroken(
+                f"{name}.{method} is a coroutine function, but {wanted}.{method} must "
+                "have done its work when it returns"
+            )
+
+
 def answer_of(call: Callable[..., object], *arguments: object) -> Deferred[Any]:
     """Make a *call* of a transport, and return a Deferred of its answer.
 
@@ -142,12 +168,23 @@ def answer_of(call: Callable[..., object], *arguments: object) -> Deferred[Any]:
         result = call(*arguments)
         if isinstance(result, Deferred):
             return result
-        what = f"{_name(getattr(call, '__self__', call))}.{call.__name__}"
+        what = _named_call(call)
         if is_unfinished(result):
             return awaited(result, what)
         raise ContractBroken(f"{what} returned {_kind(result)}, not a Deferred")
     except BaseException:
         return fail()
+
+
+def done(call: Callable[..., object], *arguments: object) -> None:
+    """Make a *call* of a store, which has done its work when it returns.
+
+    Raises: ContractBroken, when it would go on after that; whatever the store raises.
+    Thread: that of the store.
+    """
+    result = call(*arguments)
+    if result is not None:
+        refuse_unfinished(result, _named_call(call), ON_A_THREAD)
 
 
 def capture(fsm: FSM) -> FSMSnapshot:
@@ -204,6 +241,14 @@ def restore(fsm: FSM, source: BinaryIO) -> None:
     refuse_unfinished(result, f"{_name(fsm)}.restore", ON_A_THREAD)
 
 
+def told(failure: Failure) -> str:
+    """Say what failed; by its name too, where its words alone may be a mere number."""
+    value, text = failure.value, failure.getErrorMessage()
+    if isinstance(value, (RaftError, OSError)):
+        return text
+    return f"{_name(value)}: {text}" if text else _name(value)
+
+
 def _close_all(results: Iterable[object]) -> None:
     for result in results:
         _close(result)
@@ -213,6 +258,11 @@ def _close(result: object) -> None:
     """End what will never be run, so that Python does not warn of it."""
     if iscoroutine(result) or isgenerator(result):
         result.close()
+
+
+def _named_call(call: Callable[..., object]) -> str:
+    owner, name = getattr(call, "__self__", None), getattr(call, "__name__", "")
+    return f"{_name(owner)}.{name}" if owner is not None else name or _name(call)
 
 
 def _name(thing: object) -> str:

@@ -24,7 +24,7 @@ from txraft.interfaces import (
     SnapshotStore,
     StableStore,
 )
-from txraft.node.application import restore
+from txraft.node.application import done, restore
 from txraft.node.incarnations import read_incarnations, read_pardoned
 from txraft.node.ownership import PlacedLogStore, noted_application, noted_as
 from txraft.node.synced import (
@@ -205,7 +205,7 @@ def recover(
             # below its note.
             noted = Noted(LogEnd(mark.index, mark.term), number=noted.number + 1)
             note = encoded_note(noted.end, state.term, noted.number)
-            stable_store.set_many(note)
+            done(stable_store.set_many, note)
         warnings = [_drop(log_store, mark, noted.reaches, problem)]
     recovered = replace(
         _recovered(log_store, state, mark, read_founders, warnings), noted=noted
@@ -314,12 +314,12 @@ def _found(
     term would be refused.
     """
     founding = HardState(FOUNDING_TERM)
-    stable_store.set_many(stored_state(founding))
+    done(stable_store.set_many, stored_state(founding))
     if protocol_version:
         kind = LogType.ADD_PEER if protocol_version == 1 else LogType.CONFIGURATION
         entry = Entry(1, FOUNDING_TERM, kind, configuration=founders)
         encode(entry)
-        log_store.store_logs([entry])
+        done(log_store.store_logs, [entry])
     return founding
 
 
@@ -347,7 +347,7 @@ def _outrun(log_store: LogStore, mark: SnapshotMark) -> str | None:
 def _drop(log_store: LogStore, mark: SnapshotMark, noted: LogEnd, problem: str) -> str:
     """Drop the log; return a warning that says so."""
     first, last = log_store.first_index(), log_store.last_index()
-    log_store.delete_range(first, last)
+    done(log_store.delete_range, first, last)
     warning = (
         f"the log {first} to {last} {problem} the snapshot at {mark.index}: dropped"
     )

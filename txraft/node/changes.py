@@ -40,6 +40,10 @@ class Changes:
     def add(self, change: Change) -> None:
         """Queue *change*. Raises: QueueFull"""
         if len(self.waiting) >= MAX_WAITING:
+            # Those that nobody waits for any more must not keep others out.
+            left = (c for c in self.waiting if not c.proposal.withdrawn)
+            self.waiting = deque(left)
+        if len(self.waiting) >= MAX_WAITING:
             raise QueueFull(f"{len(self.waiting)} membership changes wait already")
         self.waiting.append(change)
 

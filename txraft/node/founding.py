@@ -16,6 +16,7 @@ from txraft.core.configuration import Configuration, Server
 from txraft.core.consensus import Consensus
 from txraft.errors import ConfigurationRefused, NodeIsLeader, RaftError, RaftShutdown
 from txraft.interfaces import ServerPeerStore
+from txraft.node.application import done
 from txraft.node.membership import founders
 from txraft.node.state import RaftState
 from txraft.node.waiting import waiter_for
@@ -39,6 +40,9 @@ class Founding:
     def _running(self) -> Shell:
         raise NotImplementedError
 
+    def _check_thread(self, method: str) -> None:
+        raise NotImplementedError
+
     def _begin_again(self, founders: Callable[[], Configuration]) -> Deferred[None]:
         raise NotImplementedError
 
@@ -59,6 +63,7 @@ class Founding:
             RaftShutdown. Cancelling it only stops the wait.
         Source: hashicorp/raft `SetPeers`, which replaces any membership.
         """
+        self._check_thread("set_peers")
         try:
             shell = self._running()
             if self.state is RaftState.LEADER:
@@ -100,7 +105,7 @@ class Founding:
 
     def _keep(self, peers: Sequence[str]) -> Deferred[None]:
         store = self._parts.peer_store
-        return self._parts.workers.reader.run(lambda: store.set_peers(peers))
+        return self._parts.workers.reader.run(lambda: done(store.set_peers, peers))
 
     def _founded(self, result: Failure | None) -> Failure | None:
         self._founding = False

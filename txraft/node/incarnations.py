@@ -39,6 +39,7 @@ from txraft.core.messages import (
 from txraft.core.ready import Ready
 from txraft.errors import StorageError
 from txraft.interfaces import StableStore
+from txraft.node.application import done
 from txraft.wire.decisions import (
     MAX_INCARNATION_BYTES,
     encode_void,
@@ -261,7 +262,7 @@ def read_incarnations(
     own = store.get(INCARNATION)
     if not own:
         own = new(INCARNATION_BYTES)
-        store.set_many({INCARNATION: own})
+        done(store.set_many, {INCARNATION: own})
     return own, decode_known(store.get(KNOWN_INCARNATIONS))
 
 
@@ -272,7 +273,10 @@ def pardon_all(store: StableStore, last_index: int) -> None:
     Raises: StorageError
     Durable: when this returns.
     """
-    store.set_many({KNOWN_INCARNATIONS: b"", PARDONED: last_index.to_bytes(8, "big")})
+    done(
+        store.set_many,
+        {KNOWN_INCARNATIONS: b"", PARDONED: last_index.to_bytes(8, "big")},
+    )
 
 
 def encode_known(known: Mapping[str, bytes]) -> bytes:

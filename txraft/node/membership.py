@@ -45,6 +45,9 @@ class Membership:
     def _leading(self) -> Shell:
         raise NotImplementedError
 
+    def _check_thread(self, method: str) -> None:
+        raise NotImplementedError
+
     def add_peer(self, address: str) -> Deferred[int]:
         """Make the server at *address* a voter. It starts with `join`, or empty.
 
@@ -155,6 +158,7 @@ class Membership:
     def _change(
         self, make: Callable[[Configuration], Entry], newcomer: str | None = None
     ) -> Deferred[int]:
+        self._check_thread("add_voter, or a change like it,")
         proposal = Proposal(Entry(0, 0, LogType.CONFIGURATION), None)
         try:
             self._leading().change(Change(make, proposal, newcomer))

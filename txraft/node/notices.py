@@ -12,9 +12,9 @@ from txraft.core.configuration import Configuration, ConfigurationHistory
 from txraft.core.consensus import Consensus
 from txraft.core.follower import Follower
 from txraft.core.leader import Leader, Resignation
-from txraft.errors import RaftShutdown
+from txraft.errors import NodeRemoved, RaftShutdown
 from txraft.interfaces import ServerPeerStore, WithMembers
-from txraft.node.application import refuse_unfinished
+from txraft.node.application import done, refuse_unfinished
 from txraft.node.membership import FIRST_VERSION_WITH_IDS
 from txraft.node.observers import LeaderObservation, Observation, Observers
 from txraft.node.state import RaftState
@@ -48,19 +48,21 @@ class Notices:
         self.state = RaftState.FOLLOWER
         self.leader: str | None = None
         self.last_contact: float | None = None
-        self._waiting: list[Deferred[str]] = []
+        self._waiting: dict[Deferred[str], None] = {}
 
     def when_leader(self) -> Deferred[str]:
         """Return a Deferred of the leader's address, as soon as one is known."""
         if self.leader is not None:
             return succeed(self.leader)
-        waiter: Deferred[str] = Deferred()
-        self._waiting.append(waiter)
+        waiter: Deferred[str]
+        # One that is cancelled, or timed out, leaves nothing behind.
+        waiter = Deferred(lambda _: self._waiting.pop(waiter, None))
+        self._waiting[waiter] = None
         return waiter
 
     def stopped(self, error: RaftShutdown) -> None:
         """Fail what waits for a leader."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, {}
         for waiter in waiting:
             waiter.errback(error)
 
@@ -133,7 +135,7 @@ class Notices:
             self.leader = leader
             self.observers.tell(Observation(self._raft, LeaderObservation(leader)))
         if leader is not None and self._waiting:
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting = self._waiting, {}
             for waiter in waiting:
                 waiter.callback(leader)
 
@@ -177,9 +179,9 @@ class Notices:
 
         def write() -> None:
             if version >= FIRST_VERSION_WITH_IDS and isinstance(store, ServerPeerStore):
-                store.set_servers(configuration.servers)
+                done(store.set_servers, configuration.servers)
             else:
-                store.set_peers(addresses)
+                done(store.set_peers, addresses)
 
         # A list that outlives the log it was read from would found another cluster.
         written = shell.writer.when_synced().addCallback(
@@ -206,7 +208,7 @@ class Notices:
         config = self._parts.config
         waited = now - self._removed_at >= config.heartbeat_timeout
         if config.shutdown_on_remove and waited:
-            self._raft.stop(RaftShutdown("this node was removed from the cluster"))
+            self._raft.stop(NodeRemoved())
 
 
 def _was_listed(history: ConfigurationHistory, address: str) -> bool:

@@ -7,7 +7,7 @@ as unsupported. Nothing here decides anything about consensus.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, assert_never
 
@@ -177,6 +177,13 @@ class Outbox:
             call.deferred.cancel()
             if isinstance(call.request, Heartbeat):
                 self._drop_pipeline(call.peer)
+
+    def forget_all_but(self, peers: Container[str]) -> None:
+        """Keep nothing for those that are not among *peers*: they were removed."""
+        for peer in [peer for peer in self._pipelines if peer not in peers]:
+            self._drop_pipeline(peer)
+        for peer in [peer for peer in self._refusals if peer not in peers]:
+            del self._refusals[peer]
 
     def stop(self) -> None:
         """Close every pipeline and report nothing more."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from random import Random
+from threading import get_ident
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -23,6 +24,7 @@ from txraft.core.messages import RequestVoteRequest
 from txraft.errors import (
     EntryTooLarge,
     NodeFailed,
+    NodeRemoved,
     NothingNewToSnapshot,
     NotLeader,
     RaftError,
@@ -30,9 +32,11 @@ from txraft.errors import (
     ShutdownWhileCommitting,
     TransferFailed,
     TransferInProgress,
+    WrongThread,
 )
 from txraft.interfaces import (
     FSM,
+    LeveledFSM,
     LimitedTransport,
     LogStore,
     PeerStore,
@@ -43,7 +47,7 @@ from txraft.interfaces import (
     WithClose,
     WithLostHandler,
 )
-from txraft.node.application import answer_of
+from txraft.node.application import answer_of, check_methods, told
 from txraft.node.boot import Recovered, Restored, recover, restore_newest
 from txraft.node.captures import discards
 from txraft.node.founding import Founding, stored_founders
@@ -63,6 +67,21 @@ from txraft.node.waiting import waiter_for
 from txraft.node.worker import Workers
 from txraft.wire.entries import encode_new
 
+Waiters = dict[Deferred[RaftError | None], None]
+"""Those who wait for the end, in the order in which they came."""
+
+ANSWERED_LATER = frozenset(
+    {
+        "append_entries",
+        "append_entries_pipeline",
+        "install_snapshot",
+        "request_pre_vote",
+        "request_vote",
+        "timeout_now",
+    }
+)
+"""Methods of a transport that may be coroutines, as a Deferred is what they return."""
+
 
 class Raft(Status, Membership, Founding):
     """One node: a member of a cluster that keeps *fsm* equal on all of them.
@@ -75,6 +94,11 @@ class Raft(Status, Membership, Founding):
     Every Deferred that a method returns fires: with a result, with the error that
     its docstring names, or with RaftShutdown when the node has stopped before.
 
+    It lives on one thread, the reactor's: the one that calls `start`. All methods are
+    called there, others raise WrongThread; reading a property is allowed anywhere.
+
+    Raises: ConfigError; ContractBroken, a TypeError, for an object that lacks a method
+        of its plug point.
     Source: hashicorp/raft `NewRaft`.
     """
 
@@ -100,6 +124,14 @@ class Raft(Status, Membership, Founding):
             validate_config(config, transport.limits)
         else:
             validate_config(config)
+        check_methods(fsm, FSM, {"apply"})
+        if isinstance(fsm, LeveledFSM):
+            check_methods(fsm, LeveledFSM)
+        check_methods(log_store, LogStore)
+        check_methods(stable_store, StableStore)
+        check_methods(snapshots, SnapshotStore)
+        check_methods(peer_store, PeerStore)
+        check_methods(transport, Transport, ANSWERED_LATER)
         address = local_addr or transport.local_addr()
         self._parts = Parts(
             config,
@@ -119,11 +151,12 @@ class Raft(Status, Membership, Founding):
         self._ticker: LoopingCall | None = None
         self._notices = Notices(self, self._parts)
         self._started = False
+        self._thread = get_ident()
         self._shutdown_error: RaftShutdown | None = None
         self._start_error: RaftShutdown | None = None
         self._handover: Handover | None = None
-        self._stopping: list[Deferred[RaftError | None]] = []
-        self._leaving: list[Deferred[RaftError | None]] = []
+        self._stopping: Waiters = {}
+        self._leaving: Waiters = {}
         self._has_stopped = False
         self._next_snapshot_check = 0.0
         self._snapshot_index = 0
@@ -143,6 +176,7 @@ class Raft(Status, Membership, Founding):
         """
         assert not self._started, "a node starts once"
         self._started = True
+        self._thread = get_ident()
         workers, parts = self._parts.workers, self._parts
 
         def restore() -> Restored:
@@ -158,7 +192,7 @@ class Raft(Status, Membership, Founding):
 
     def _not_started(self, failure: Failure) -> Failure:
         """Let nobody wait in vain, now or later."""
-        self._start_error = RaftShutdown(f"it did not start: {_told(failure)}")
+        self._start_error = RaftShutdown(f"it did not start: {told(failure)}")
         self._notices.stopped(self._start_error)
         return failure
 
@@ -187,6 +221,7 @@ class Raft(Status, Membership, Founding):
 
     def _take_part(self, recovered: Recovered) -> None:
         parts = self._parts
+        self._thread = get_ident()  # wherever `start` was called, this is the reactor
         self._enter(recovered)
         for warning in recovered.warnings:
             self.log.warn("{node}: {found}", node=parts.address, found=warning)
@@ -228,6 +263,7 @@ class Raft(Status, Membership, Founding):
             is being written is abandoned at its next piece; one that the FSM is
             restoring is waited for. If the last write fails, `when_stopped` says so.
         """
+        self._check_thread("shutdown")
         stopped: Deferred[None] = Deferred()
         self.when_stopped().addCallback(lambda _: stopped.callback(None))
         self.stop(RaftShutdown())
@@ -236,15 +272,14 @@ class Raft(Status, Membership, Founding):
     def when_stopped(self) -> Deferred[RaftError | None]:
         """Return a Deferred that fires when the node has stopped.
 
-        It fires with None after `shutdown`, and with a NodeFailed that says why
-        when the node stopped by itself: a failed write, a failed FSM.
+        It fires with None after `shutdown`, with a NodeFailed that says why when the
+        node stopped by itself, as after a failed write or a failed FSM, and with a
+        NodeRemoved when it did so because it is a member no more.
         """
-        waiter: Deferred[RaftError | None] = Deferred()
+        self._check_thread("when_stopped")
         if self._has_stopped:
-            waiter.callback(self._why_stopped)
-        else:
-            self._stopping.append(waiter)
-        return waiter
+            return succeed(self._why_stopped)
+        return _waiter_in(self._stopping)
 
     def when_stopping(self) -> Deferred[RaftError | None]:
         """Return a Deferred that fires as soon as the node begins to stop.
@@ -252,17 +287,15 @@ class Raft(Status, Membership, Founding):
         It fires with what `when_stopped` fires with later, or never: what was written
         may wait for a disk that hangs. Whoever must end then counts from here.
         """
-        waiter: Deferred[RaftError | None] = Deferred()
+        self._check_thread("when_stopping")
         if self._shutdown_error is not None:
-            waiter.callback(self._why_stopped)
-        else:
-            self._leaving.append(waiter)
-        return waiter
+            return succeed(self._why_stopped)
+        return _waiter_in(self._leaving)
 
     @property
     def _why_stopped(self) -> RaftError | None:
         error = self._shutdown_error
-        return error if isinstance(error, NodeFailed) else None
+        return error if isinstance(error, (NodeFailed, NodeRemoved)) else None
 
     def stop_because(self, reason: str, failure: Failure) -> None:
         """Stop this node: it cannot go on without a risk to what is committed.
@@ -278,7 +311,7 @@ class Raft(Status, Membership, Founding):
         )
         if not isinstance(failure.value, Exception):
             self._parts.clock.callLater(0, failure.raiseException)
-        self.stop(NodeFailed(f"{reason}: {_told(failure)}"))
+        self.stop(NodeFailed(f"{reason}: {told(failure)}"))
 
     def stop(self, error: RaftShutdown) -> None:
         """Stop for the reason that *error* names; `shutdown` is for users."""
@@ -320,8 +353,8 @@ class Raft(Status, Membership, Founding):
         self._has_stopped = True
         self._tell(self._stopping)
 
-    def _tell(self, waiting: list[Deferred[RaftError | None]]) -> None:
-        waiters = waiting.copy()
+    def _tell(self, waiting: Waiters) -> None:
+        waiters = list(waiting)
         waiting.clear()
         for waiter in waiters:
             waiter.callback(self._why_stopped)
@@ -332,16 +365,20 @@ class Raft(Status, Membership, Founding):
         """Replicate the command *data* and apply it to the FSM of every member.
 
         *timeout*, in seconds, bounds the wait to be appended, not to be committed;
-        for that, use `addTimeout`. Cancelling before the command is appended
-        withdraws it; later it only detaches the waiter, and the command may commit.
+        for that, use `addTimeout`. 0 is no bound, like None, and as in Go. Cancelling
+        before the command is appended withdraws it; later it only detaches the waiter,
+        and the command may commit.
 
         Returns: a Deferred of an ApplyResult, once the command is committed and
             applied here. It fails, never appended, with NotLeader, EnqueueTimeout,
             QueueFull, EntryTooLarge, TransferInProgress or RaftShutdown; with
             LeadershipLost when it may still commit; and with the ApplicationError
             that the FSM refused it with.
-        Raises: TypeError, if *data* is not bytes.
+        Raises: TypeError, if *data* is not bytes or *timeout* is no number; ValueError,
+            if it is negative or NaN.
         """
+        if get_ident() != self._thread:
+            raise WrongThread("apply")
         if not isinstance(data, bytes):
             raise TypeError(f"a command is bytes, not {type(data).__name__}")
         if len(data) > self._parts.config.max_entry_bytes:
@@ -362,6 +399,7 @@ class Raft(Status, Membership, Founding):
 
         Returns: a Deferred of its index; it fails as `apply` does.
         """
+        self._check_thread("barrier")
         return self._propose(LogType.BARRIER, None, timeout).addCallback(
             lambda result: result.index
         )
@@ -369,16 +407,21 @@ class Raft(Status, Membership, Founding):
     def _propose(
         self, kind: LogType, data: bytes | None, timeout: float | None
     ) -> Deferred[ApplyResult]:
+        deadline = None
+        if timeout is not None and (timeout := checked_timeout(timeout)):
+            deadline = self._parts.clock.seconds() + timeout
         try:
             shell = self._leading()
-            deadline = None
-            if timeout is not None:
-                deadline = self._parts.clock.seconds() + timeout
             proposal = shell.pending.queue(Entry(0, 0, kind, data), deadline)
         except RaftError as error:
             return fail(error)
         shell.schedule()
         return proposal.deferred
+
+    def _check_thread(self, method: str) -> None:
+        """Refuse what may disturb a turn on another thread. Raises: WrongThread"""
+        if get_ident() != self._thread:
+            raise WrongThread(method)
 
     def _running(self) -> Shell:
         error = self._shutdown_error or self._start_error
@@ -401,6 +444,7 @@ class Raft(Status, Membership, Founding):
 
         Returns: a Deferred that fires when it has; it fails with NotLeader.
         """
+        self._check_thread("verify_leader")
         return self._verify(applied=False).addCallback(lambda _: None)
 
     def linearizable(self) -> Deferred[int]:
@@ -410,6 +454,7 @@ class Raft(Status, Membership, Founding):
             with NotLeader.
         Source: Raft dissertation §6.4.
         """
+        self._check_thread("linearizable")
         return self._verify(applied=True)
 
     def _verify(self, applied: bool) -> Deferred[int]:
@@ -433,6 +478,7 @@ class Raft(Status, Membership, Founding):
         Returns: a Deferred that fires when this node no longer leads. It fails with
             NotLeader, TransferInProgress, TransferFailed or RaftShutdown.
         """
+        self._check_thread("transfer_leadership")
         try:
             shell = self._leading()
             if self._handover is not None or shell.consensus.is_transferring:
@@ -481,6 +527,7 @@ class Raft(Status, Membership, Founding):
             NothingNewToSnapshot, SnapshotFailed or RaftShutdown. Cancelling it only
             stops the wait.
         """
+        self._check_thread("snapshot")
         try:
             shell = self._running()
         except RaftError as error:
@@ -516,11 +563,13 @@ class Raft(Status, Membership, Founding):
         Returns: a Deferred of its address, as soon as one is known. It fails with
             RaftShutdown.
         """
+        self._check_thread("when_leader")
         error = self._shutdown_error or self._start_error
         return self._notices.when_leader() if error is None else fail(error)
 
     def register_observer(self, observer: Observer) -> None:
         """Tell *observer* of changes of role and leader from now on."""
+        self._check_thread("register_observer")
         self._notices.observers.register(observer)
 
     def leader_ch(self, callback: Callable[[bool], object]) -> Callable[[], None]:
@@ -533,6 +582,7 @@ class Raft(Status, Membership, Founding):
         Returns: a function that ends it.
         Source: hashicorp/raft `LeaderCh`, which loses what nobody waits for.
         """
+        self._check_thread("leader_ch")
         edges = Edges(callback)
         observer = Observer(edges, is_state, blocking=True)
         self.register_observer(observer)
@@ -541,6 +591,7 @@ class Raft(Status, Membership, Founding):
 
     def deregister_observer(self, observer: Observer) -> None:
         """Tell *observer* no more; idempotent."""
+        self._check_thread("deregister_observer")
         self._notices.observers.deregister(observer)
 
     # What a turn brought about
@@ -561,9 +612,21 @@ class Raft(Status, Membership, Founding):
         self._notices.turned(self._shell)
 
 
-def _told(failure: Failure) -> str:
-    """Say what failed; by its name too, where its words alone may be a mere number."""
-    value, text = failure.value, failure.getErrorMessage()
-    if isinstance(value, (RaftError, OSError)):
-        return text
-    return f"{type(value).__name__}: {text}" if text else type(value).__name__
+def _waiter_in(waiting: Waiters) -> Deferred[RaftError | None]:
+    """Add a Deferred to *waiting*; one that is cancelled, or timed out, leaves it."""
+    waiter: Deferred[RaftError | None]
+    waiter = Deferred(lambda _: waiting.pop(waiter, None))
+    waiting[waiter] = None
+    return waiter
+
+
+def checked_timeout(timeout: float) -> float:
+    """Return *timeout*, in seconds; 0 is none.
+
+    Raises: TypeError, ValueError
+    """
+    if not isinstance(timeout, (int, float)):
+        raise TypeError(f"a timeout is a number of seconds, not {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"a timeout is 0, which is none, or more; not {timeout!r}")
+    return timeout

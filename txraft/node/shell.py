@@ -18,7 +18,7 @@ same turn.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -194,6 +194,7 @@ class Shell:
         backlog = 0 if snapshots.installing else applier.backlog
         self.stuck.look(now, applier.applied_index, backlog)
         self.outbox.tick(count)
+        self.outbox.forget_all_but(self._peers)
         self.writer.tick()
         self._input(self._ticked, count)
 
@@ -201,6 +202,14 @@ class Shell:
         self.consensus.tick(count)
         self.levels.propose(self.consensus, self.applier.applied_index)
         self.incarnations.propose(self.consensus)
+
+    @property
+    def _peers(self) -> Container[str]:
+        """Whom requests go to: a leader tells removed servers too, until they know."""
+        role = self.consensus.role
+        if isinstance(role, Leader):
+            return role.followers
+        return self.consensus.configuration.addresses
 
     def rpc_received(self, rpc: IncomingRPC) -> None:
         """Take a request from a peer."""

@@ -25,7 +25,7 @@ from txraft.interfaces import (
     SnapshotMeta,
     SnapshotStore,
 )
-from txraft.node.application import capture, release
+from txraft.node.application import capture, release, told
 from txraft.node.applier import Applier
 from txraft.node.captures import write_snapshot
 from txraft.node.meters import Timer
@@ -175,7 +175,7 @@ class Snapshots:
                 self.log.failure("a snapshot was not taken", failure=failure)
         else:
             self._host.stop_because("a snapshot was not taken", failure)
-        reason = f"failed to persist snapshot: {failure.getErrorMessage()}"
+        reason = f"failed to persist snapshot: {told(failure)}"
         return Failure(SnapshotFailed(reason))
 
     def _let_go(self, captured: FSMSnapshot) -> None:

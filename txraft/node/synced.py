@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from txraft.interfaces import HintingStableStore, StableStore
+from txraft.node.application import done
 
 SYNCED_LOG = b"SyncedLog"
 CURRENT_TERM = b"CurrentTerm"
@@ -153,7 +154,7 @@ class SyncedNote:
         """
         end, number = self.end, self._number + 1
         note = encoded_note(end, self._current_term, number)
-        self._store.set_many({**values, **note})
+        done(self._store.set_many, {**values, **note})
         self._noted = self._claimed = end
         self._number = number
 

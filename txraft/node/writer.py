@@ -23,6 +23,7 @@ from txraft.core.entry import Entry
 from txraft.core.ready import HardState, Ready
 from txraft.errors import RaftShutdown
 from txraft.interfaces import LogStore, StableStore, TwoStepLogStore
+from txraft.node.application import done
 from txraft.node.meters import Timer
 from txraft.node.synced import CURRENT_TERM, UNNOTED, LogEnd, Noted, SyncedNote
 from txraft.node.worker import Worker
@@ -300,7 +301,7 @@ class Writer:
 
     def _store(self, entries: list[Entry]) -> None:
         began = perf_counter()
-        self._log_store.store_logs(entries)
+        done(self._log_store.store_logs, entries)
         self._has_stored(entries, began)
 
     def _has_stored(self, entries: list[Entry], began: float) -> None:
@@ -322,13 +323,13 @@ class Writer:
             self._note.lower(LogEnd(index))
         end = min(index, last) if keep_suffix else last
         if first and first <= end:
-            self._log_store.delete_range(first, end)
+            done(self._log_store.delete_range, first, end)
 
     def _truncate_from(self, index: int) -> None:
         last = self._log_store.last_index()
         if index <= last:
             self._note.lower(self._end_before(index))  # first, as in `_reset_log`
-            self._log_store.delete_range(index, last)
+            done(self._log_store.delete_range, index, last)
 
     def _end_before(self, index: int) -> LogEnd:
         """Return where a log ends that is truncated from *index* on."""
@@ -341,8 +342,10 @@ class Writer:
     def _delete_up_to(self, index: int) -> None:
         first = self._log_store.first_index()
         if first and first <= index:
-            self._log_store.delete_range(
-                first, min(index, self._log_store.last_index())
+            done(
+                self._log_store.delete_range,
+                first,
+                min(index, self._log_store.last_index()),
             )
 
 

@@ -16,9 +16,8 @@ import hashlib
 import io
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -26,6 +25,14 @@ from txraft.config import Config
 from txraft.core.entry import Entry
 from txraft.errors import RaftError
 from txraft.interfaces import FSM, BatchingFSM, FSMSnapshot, LeveledFSM
+from txraft.node.application import (
+    awaited,
+    capture,
+    is_unfinished,
+    persist,
+    release,
+    restore,
+)
 from txraft.node.pending import ApplyResult
 from txraft.testing.clock import HeapClock
 from txraft.testing.cluster import FAST, STEP, Cluster, Node
@@ -50,12 +57,12 @@ def snapshot_digest(fsm: FSM) -> bytes:
 
     States that are equal must be written in equal bytes.
     """
-    snapshot = fsm.snapshot()
+    snapshot = capture(fsm)
     sink = _HashingSink()
     try:
-        snapshot.persist(sink)
+        persist(snapshot, sink)
     finally:
-        snapshot.release()
+        release(snapshot)
     return sink.hash.digest()
 
 
@@ -89,8 +96,8 @@ class Watched:
     def apply(self, log: Entry) -> object:
         """Apply a command, and look at the state that it leaves."""
         result = self.fsm.apply(log)
-        if isinstance(result, Deferred):
-            return result.addCallback(self._look, log.index)
+        if is_unfinished(result):
+            return awaited(result, "apply").addCallback(self._look, log.index)
         return self._look(result, log.index)
 
     def snapshot(self) -> FSMSnapshot:
@@ -99,7 +106,7 @@ class Watched:
 
     def restore(self, source: BinaryIO) -> None:
         """Replace the state."""
-        self.fsm.restore(io.BytesIO(source.read()))
+        restore(self.fsm, io.BytesIO(source.read()))
 
     def _look(self, result: T, index: int) -> T:
         self._seen(index, self._digest(self.fsm))
@@ -112,7 +119,12 @@ class WatchedBatches(Watched):
     def apply_batch(self, logs: Sequence[Entry]) -> Sequence[object]:
         """Apply commands, and look at the state that the last one leaves."""
         assert isinstance(self.fsm, BatchingFSM), "only such are wrapped like this"
-        answers = self.fsm.apply_batch(logs)
+        answers: Any = self.fsm.apply_batch(logs)
+        if is_unfinished(answers):
+            last = logs[-1].index
+            return awaited(answers, "apply_batch").addCallback(  # type: ignore[return-value]
+                self._look, last
+            )
         return self._look(answers, logs[len(answers) - 1].index)
 
 

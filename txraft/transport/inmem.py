@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from txraft.core.entry import Entry
 from txraft.core.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
@@ -235,7 +236,25 @@ class InmemPipeline:
 
 
 def _copied(request: AppendEntriesRequest) -> AppendEntriesRequest:
-    return replace(request, entries=tuple(request.entries))
+    """Copy *request* with its entries: no node gets an object that another one has.
+
+    A state machine that changes an entry would change it everywhere otherwise, which no
+    network does.
+    """
+    return replace(request, entries=tuple(map(_copied_entry, request.entries)))
+
+
+def _copied_entry(entry: Entry) -> Entry:
+    return Entry(
+        entry.index,
+        entry.term,
+        entry.type,
+        entry.data,
+        entry.extensions,
+        entry.configuration,
+        entry.cluster,
+        entry.encoded,
+    )
 
 
 def _closing(answer: Response | Failure, line: Line) -> Response | Failure:

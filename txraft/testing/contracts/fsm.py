@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.errors import ApplicationError
 from txraft.interfaces import FSM, BatchingFSM
+from txraft.node.application import awaited, is_unfinished, refuse_unfinished
 from txraft.storage.memory import InmemSnapshotStore
 from txraft.testing.contracts.case import Contract
 
@@ -105,13 +106,48 @@ class FSMContract(Contract):
         self.assertLessEqual(sink.largest, MAX_PIECE_BYTES)
         self.assertFalse(sink.ended)
 
+    def test_persist_writes_something(self) -> None:
+        """Also an empty state: a sink that was never written to is no snapshot."""
+        captured, sink = self.make_fsm().snapshot(), _Sink()
+
+        captured.persist(sink)
+        captured.release()
+
+        self.assertTrue(sink.written, 'an empty state is written as b""')
+
+    def test_nothing_is_left_to_await(self) -> None:
+        """All is done when `snapshot`, `persist`, `release` and `restore` return.
+
+        Only `apply` and `apply_batch` may give a Deferred, or be coroutines.
+        """
+        fsm: Any = self.make_fsm()
+        self.apply(fsm, self.commands)
+        store = InmemSnapshotStore()
+        sink = store.create(1, 1, Configuration(), 0)
+
+        captured = fsm.snapshot()
+        refuse_unfinished(captured, "snapshot", "it must have captured all")
+        for what, result in (
+            ("persist", captured.persist(sink)),
+            ("release", captured.release()),
+        ):
+            refuse_unfinished(result, what, "it must be done when it returns")
+        sink.close()
+        _, source = store.open(sink.id)
+        with source:
+            restored: Any = self.make_fsm()
+            refuse_unfinished(
+                restored.restore(source), "restore", "it must be done when it returns"
+            )
+
     def test_batch_is_one_command_after_the_other(self) -> None:
         """`apply_batch`, if there is one, answers and ends as `apply` does."""
         one, other = self.make_fsm(), self.make_fsm()
         if not isinstance(one, BatchingFSM):
             return
 
-        answers = one.apply_batch(entries_of(self.commands))
+        given: object = one.apply_batch(entries_of(self.commands))
+        answers: Any = self._wait_for(given) if is_unfinished(given) else given
         single = self.apply(other, self.commands)
 
         self.assertEqual([_comparable(answer) for answer in answers], single)
@@ -128,12 +164,13 @@ class FSMContract(Contract):
             answer = fsm.apply(entry)
         except ApplicationError as error:
             return _comparable(error)
-        if isinstance(answer, Deferred):
-            outcome: list[object] = []
-            answer.addBoth(outcome.append)
-            self.assertTrue(outcome, "the answer of a contract's command is due now")
-            answer = outcome[0]
-        return _comparable(answer)
+        return _comparable(self._wait_for(answer) if is_unfinished(answer) else answer)
+
+    def _wait_for(self, answer: object) -> object:
+        outcome: list[object] = []
+        awaited(answer, "apply").addBoth(outcome.append)
+        self.assertTrue(outcome, "the answer of a contract's command is due now")
+        return outcome[0]
 
     def snapshot_of(self, fsm: FSM) -> bytes:
         """Take a whole snapshot through a store, and read it back."""
@@ -170,6 +207,7 @@ class _Sink:
     def __init__(self) -> None:
         self.data = bytearray()
         self.largest = 0
+        self.written = False
         self.ended = False
 
     @property
@@ -178,6 +216,7 @@ class _Sink:
 
     def write(self, data: bytes) -> int:
         self.data += data
+        self.written = True
         self.largest = max(self.largest, len(data))
         return len(data)
 

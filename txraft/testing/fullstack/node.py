@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from txraft.config import Config
 from txraft.core.consensus import Consensus
-from txraft.errors import RaftError, StorageError
+from txraft.errors import NodeRemoved, RaftError, StorageError
 from txraft.node.raft import Raft
 from txraft.node.worker import Workers
 from txraft.storage.directory import DataDirectory
@@ -270,7 +270,7 @@ class Machine:
     def _stopped(self, error: RaftError | None, life: Life) -> None:
         """Let a node that stopped by itself crash, once what it does is done."""
         simulation = self.simulation
-        if error is None or life.is_over:
+        if error is None or isinstance(error, NodeRemoved) or life.is_over:
             return
         if not self.broken or "invariant" in str(error):
             simulation.found(f"{self.address} stopped: {error}")
