@@ -29,6 +29,7 @@ from txraft import (
     Config,
     Configuration,
     Log,
+    LogType,
     Raft,
     RaftError,
     SnapshotSink,
@@ -49,6 +50,7 @@ from txraft.transport.identity import PeerNames
 from txraft.transport.network import NetworkTransport
 from txraft.transport.tcp import TCPStreamLayer
 from txraft.transport.tls import PeerTLS, TLSStreamLayer
+from txraft.wire.decisions import encode_void
 
 HEAD = struct.Struct(">QQI")
 PIECE_BYTES = 1 << 20
@@ -212,6 +214,12 @@ class Commands:
     async def barrier(self) -> None:
         """Commit a barrier."""
         await self._raft.barrier(CALL_TIMEOUT)
+
+    async def decide(self, address: str) -> dict[str, Any]:
+        """Commit that an incarnation of a member is void, one that it never had."""
+        data = encode_void(address, b"none of the kind")
+        result = await self._raft._propose(LogType.NOOP, data, CALL_TIMEOUT)
+        return {"index": result.index}
 
     async def verify(self) -> None:
         """Confirm leadership."""

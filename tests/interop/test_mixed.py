@@ -57,6 +57,34 @@ class Replication(InteropTestCase):
         self.check(["python", "go", "go"], 3)
 
 
+class Decisions(InteropTestCase):
+    """What our leader decides for its cluster, as the data of a no-op."""
+
+    def check(self, protocol: int) -> None:
+        """It changes nothing there, and a Go leader passes it on as it got it."""
+        ours, other, _ = self.form(["python", "go", "go"], protocol)
+        self.make_lead(ours)
+        ours.ask("decide", address=other.address)
+        self.load(ours, "afterwards", 100)
+        self.make_lead(other)
+        joiner = self.make("python", protocol)
+        joiner.start()
+        other.ask("add", **joiner.names)
+        self.load(other, "under go", 100)
+        self.check_counted()
+        segments = sorted((joiner.directory / "log").iterdir())
+        log = b"".join(segment.read_bytes() for segment in segments)
+        self.assertIn(b"txraft-void:", log)
+
+    def test_version_1(self) -> None:
+        """At protocol version 1."""
+        self.check(1)
+
+    def test_version_3(self) -> None:
+        """At protocol version 3."""
+        self.check(3)
+
+
 class Versions(InteropTestCase):
     """Servers of different protocol versions, where ids are addresses."""
 
