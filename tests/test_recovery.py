@@ -26,6 +26,7 @@ from txraft.errors import (
 from txraft.interfaces import SnapshotSink
 from txraft.node.boot import Restored, read_hard_state, recover
 from txraft.node.ownership import APPLICATION, noted_application
+from txraft.node.skipping import SkippedEntry, digest_of, noted_skips, read_skips
 from txraft.node.synced import LogEnd, Noted, encoded_note, read_note
 from txraft.node.writer import stored_state
 from txraft.recovery import import_snapshot, recover_cluster
@@ -131,6 +132,18 @@ class Recovery(OfflineCase):
 
         self.assertEqual(self.snapshots.list(), [])
         self.assertEqual(self.store.last_index(), 2)
+
+    def test_entry_that_is_skipped(self) -> None:
+        """What the node skips a recovery skips, too."""
+        self.append(1, 1, 1)
+        self.state(1)
+        poison = self.store.get_log(2)
+        self.store.set_many(noted_skips([SkippedEntry(2, 1, digest_of(poison))]))
+
+        self.recover()
+
+        self.assertEqual(self.restored(), [b"3"])
+        self.assertEqual(len(read_skips(self.store)), 1)
 
     def test_application_is_noted(self) -> None:
         """What was recovered is of the application that did it from then on."""

@@ -52,6 +52,7 @@ from txraft.errors import (
     RaftShutdown,
     RemoteError,
     ShutdownWhileCommitting,
+    SkipRefused,
     SnapshotFailed,
     StorageError,
     ThreadRefused,
@@ -106,6 +107,7 @@ from txraft.node.observers import (
 )
 from txraft.node.pending import ApplyResult
 from txraft.node.raft import Raft
+from txraft.node.skipping import SkippedEntry, skip_entry
 from txraft.node.state import RaftState
 from txraft.node.worker import Workers
 from txraft.peers import (
@@ -214,6 +216,8 @@ __all__ = [
     "RequestVoteResponse",
     "Server",
     "ShutdownWhileCommitting",
+    "SkipRefused",
+    "SkippedEntry",
     "SnapshotBody",
     "SnapshotFailed",
     "SnapshotMeta",
@@ -257,6 +261,7 @@ __all__ = [
     "new_tcp_transport",
     "peer_contained",
     "recover_cluster",
+    "skip_entry",
     "use_monotonic_time",
     "validate_config",
 ]

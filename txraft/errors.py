@@ -92,6 +92,10 @@ class ConfigurationRefused(RaftError):
     """A membership change is not a legal single step from the one in force."""
 
 
+class SkipRefused(RaftError):
+    """An entry is not to be skipped: the message says why, and what to do."""
+
+
 class TransferInProgress(RaftError):
     """Leadership is being handed over: nothing is accepted until that ends."""
 

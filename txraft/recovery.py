@@ -29,6 +29,7 @@ from txraft.node.boot import read_hard_state, read_range, restore_newest
 from txraft.node.captures import discards, write_snapshot
 from txraft.node.levels import apply_activation
 from txraft.node.ownership import application_of, check_application, noted_as
+from txraft.node.skipping import Skips, read_skips
 from txraft.node.synced import forgotten
 from txraft.node.writer import stored_state
 from txraft.storage.snapshots import SnapshotReader
@@ -75,7 +76,8 @@ def recover_cluster(
     if not end and meta is None:
         raise StorageError("there is neither a log nor a snapshot to recover from")
     if end > last:
-        last, term = _replay(fsm, log_store, last + 1, end)
+        skips = Skips(type(fsm).__name__, read_skips(stable_store))
+        last, term = _replay(fsm, log_store, last + 1, end, skips)
     state = read_hard_state(stable_store)
     newest = max(state.term, term)
     vote = state.voted_for if newest == state.term else None
@@ -171,11 +173,16 @@ def _newest_whole(source: SnapshotReader) -> SnapshotMeta:
     raise StorageError("; ".join(["there is no snapshot to import", *problems]))
 
 
-def _replay(fsm: FSM, log_store: LogStore, first: int, last: int) -> tuple[int, int]:
-    """Apply the log to *fsm*; return the index and the term of its last entry."""
+def _replay(
+    fsm: FSM, log_store: LogStore, first: int, last: int, skips: Skips
+) -> tuple[int, int]:
+    """Apply the log to *fsm*, but for what *skips* names.
+
+    Returns: the index and the term of its last entry.
+    """
     term = 0
     while first <= last:
-        for entry in read_range(log_store, first, last, READ_BYTES):
+        for entry in skips.around(read_range(log_store, first, last, READ_BYTES)):
             if entry.type is LogType.COMMAND:
                 _apply(fsm, entry)
             elif entry.type is LogType.NOOP:

@@ -77,6 +77,18 @@ class Doctor(SynchronousTestCase):
 
         self.only(views, Severity.WARNING, "level 1", "as b:1 does not understand it")
 
+    def test_entry_that_one_has_not_skipped(self) -> None:
+        """Who has applied it differs; who has it to come is to skip it, too."""
+        a, b, c = healthy()
+        entry = f"80:4:{'d' * 16}"
+        a, b = (replace(view, skipped=(entry,)) for view in (a, b))
+        self.assertEqual(diagnose([a, b, replace(c, skipped=(entry,))]), [])
+
+        words = ("c:1 has applied entry 80, which a:1, b:1 has skipped", "add it again")
+        self.only([a, b, c], Severity.FAULT, *words)
+        words = ("c:1 will stop at entry 80", "--index 80 --term 4 --digest dddd")
+        self.only([a, b, replace(c, applied_index=79)], Severity.WARNING, *words)
+
     def test_peers_without_tls(self) -> None:
         """What was permitted is told of as long as it is so."""
         one, *others = healthy()

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.cli.commands import CommandCase
 from txraft.cli.app import main
 from txraft.cli.log import as_line
+from txraft.cli.offline import opened
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.core.ready import HardState
@@ -29,6 +30,7 @@ from txraft.node.incarnations import (
     read_pardoned,
 )
 from txraft.node.ownership import APPLICATION
+from txraft.node.skipping import digest_of, noted_failure, read_skips
 from txraft.node.writer import stored_state
 from txraft.storage.directory import DataDirectory
 from txraft.storage.snapshots import SnapshotReader
@@ -146,6 +148,73 @@ class Log(DirectoryCase):
 
         self.assertEqual(result.exit_code, 5)
         self.assertIn("no data directory", result.stderr)
+
+
+class Skip(DirectoryCase):
+    """`txraft log skip`, of a node that has stopped at entry 4."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        directory = DataDirectory(self.path, NODE)
+        stores = open_stores(self.kind, directory, NODE)
+        poison = stores.log.get_log(4)
+        stores.stable.set_many(noted_failure([poison]))
+        stores.close()
+        directory.close()
+        self.digest = digest_of(poison).hex()
+
+    def skip_it(self, *more: object, index: int = 4) -> Result:
+        """Name the entry at *index* by the digest of the poison."""
+        named = ("--index", index, "--term", 2, "--digest", self.digest[:16])
+        return self.txraft("log", "skip", self.path, *named, *more)
+
+    def test_dump_has_what_names_it(self) -> None:
+        """Lines have as much of the digest as is needed, JSON has all of it."""
+        lines = self.txraft("log", "dump", self.path).stdout.splitlines()
+        named = json.loads(
+            self.txraft("log", "dump", self.path, "--json", "--first", 4).stdout
+        )
+
+        self.assertEqual(lines[3].split()[:4], ["4", "2", "command", self.digest[:16]])
+        self.assertEqual(named["digest"], self.digest)
+
+    def test_dry_run(self) -> None:
+        """Without --yes it shows the entry, and changes nothing."""
+        before = self.content()
+
+        result = self.skip_it()
+
+        self.assertEqual(result.exit_code, 0, result.output)
+        self.assertIn("Put(key='b'", result.stdout)
+        self.assertIn("Nothing was changed", result.stdout)
+        self.assertEqual(self.content(), before)
+
+    def test_skip(self) -> None:
+        """With --yes it is on record, and the same again is, too."""
+        for _ in range(2):
+            result = self.skip_it("--yes")
+
+            self.assertEqual(result.exit_code, 0, result.output)
+            self.assertIn(f"{NODE} skips 4:2:{self.digest[:16]}", result.stdout)
+        with opened(self.path) as stores:
+            skipped = read_skips(stores.stable)
+        self.assertEqual([(each.index, each.term) for each in skipped], [(4, 2)])
+
+    def test_refused(self) -> None:
+        """Another entry than the one at which the node has stopped is not skipped."""
+        before = self.content()
+
+        result = self.skip_it("--yes", index=3)
+
+        self.assertEqual(result.exit_code, 5)
+        self.assertIn("the digest of entry 3 is", result.stderr)
+        self.assertEqual(self.content(), before)
+
+
+class SkipInLMDB(Skip):
+    """The same on a store in LMDB."""
+
+    kind = "lmdb"
 
 
 class LogInLMDB(Log):

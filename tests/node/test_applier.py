@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -171,7 +172,7 @@ class Order(ApplierCase):
 
             self.assertEqual(self.fsm.applied, [1, 2])
             [(reason, failure)] = self.failed
-            where = "entry 2 (term 1, COMMAND, 0 bytes)"
+            where = f"entry 2 (term 1, COMMAND, 0 bytes, digest {sha256().hexdigest()})"
             self.assertEqual(reason, FSM_FAILED.format(where=where))
             failure.trap(ZeroDivisionError)
 

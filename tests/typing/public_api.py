@@ -234,7 +234,12 @@ def offline(source: SnapshotReader, members: Configuration) -> None:
         recovered = txraft.recover_cluster(Counter(), log, stable, snapshots, members)
     except txraft.WrongApplication:
         recovered = txraft.import_snapshot(source, log, stable, snapshots, members)
-    use(recovered)
+    skipped: txraft.SkippedEntry | None = None
+    try:
+        skipped = txraft.skip_entry(log, stable, snapshots, 7, 1, "5743abddddfa08c1")
+    except txraft.SkipRefused as error:
+        use(str(error))
+    use(recovered, skipped)
 
 
 def peer_stores(path: Path) -> PeerStore:

@@ -44,6 +44,7 @@ def diagnose(views: Sequence[View]) -> list[Finding]:
     found += _appliers(answering)
     found += _strangers(answering)
     found += _versions(answering)
+    found += _skips(answering)
     return sorted(found, key=lambda each: each.severity is not Severity.FAULT)
 
 
@@ -88,6 +89,29 @@ def _versions(views: Sequence[View]) -> Iterator[Finding]:
             f"level {newest} of the state machine is not active, as {', '.join(older)} "
             "does not understand it: upgrade every member"
         )
+
+
+def _skips(views: Sequence[View]) -> Iterator[Finding]:
+    """Compare what the members have skipped: it must be the same on all of them."""
+    for entry in dict.fromkeys(each for view in views for each in view.skipped):
+        skipping = ", ".join(view.address for view in views if entry in view.skipped)
+        index, term, digest = entry.split(":")
+        for view in views:
+            if entry in view.skipped:
+                continue
+            if view.applied_index < int(index):
+                yield _warning(
+                    f"{view.address} will stop at entry {index}, which {skipping} "
+                    "skips: then do there `txraft log skip DATA_DIR --index "
+                    f"{index} --term {term} --digest {digest}`"
+                )
+            else:
+                yield _fault(
+                    f"{view.address} has applied entry {index}, which {skipping} has "
+                    "skipped: their states differ. Remove that member from the "
+                    "cluster, empty its data directory and add it again; if it leads, "
+                    "hand leadership over first"
+                )
 
 
 def _silent(views: Sequence[View]) -> Iterator[Finding]:

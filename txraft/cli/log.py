@@ -19,6 +19,10 @@ from txraft.kv.commands import decode
 from txraft.kv.state import KeyValueFSM
 from txraft.node.boot import read_hard_state
 from txraft.node.ownership import noted_application
+from txraft.node.skipping import MIN_DIGITS, check_skip, digest_of, skip_entry
+from txraft.storage.directory import DataDirectory
+from txraft.storage.snapshots import SnapshotReader
+from txraft.stores import open_stores
 from txraft.wire.decisions import activated_level, voided_incarnation
 
 READ_BYTES = 1 << 20
@@ -28,7 +32,7 @@ DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 
 @click.group("log")
 def log() -> None:
-    """Look at a stopped node's log. Nothing is changed."""
+    """Look at a stopped node's log, or have one entry skipped."""
 
 
 @log.command("verify")
@@ -58,7 +62,7 @@ def verify(output: Output, data_dir: Path) -> int:
 def dump(output: Output, data_dir: Path, first: int | None, last: int | None) -> None:
     """Write the entries of the log in DATA_DIR, one a line."""
     with opened(data_dir) as stores:
-        is_ours = noted_application(stores.stable) in ("", KeyValueFSM.application_name)
+        is_ours = _is_ours(stores)
         low, high = stores.log.first_index(), stores.log.last_index()
         begin, end = max(first or low, low), min(last or high, high)
         for entry in _entries(stores, begin, end) if low else ():
@@ -68,15 +72,72 @@ def dump(output: Output, data_dir: Path, first: int | None, last: int | None) ->
                 output.line(as_line(entry, is_ours))
 
 
+@log.command("skip")
+@click.argument("data_dir", type=DIRECTORY)
+@click.option("--index", type=click.IntRange(min=1), required=True, help="Its index.")
+@click.option("--term", type=click.IntRange(min=1), required=True, help="Its term.")
+@click.option(
+    "--digest",
+    required=True,
+    help="SHA-256 of its data, or the first 16 digits of that, which `log dump` shows.",
+)
+@click.option("--yes", is_flag=True, help="Do it. Without this nothing is changed.")
+@offline
+def skip(
+    output: Output, data_dir: Path, index: int, term: int, digest: str, yes: bool
+) -> None:
+    """Have the stopped node in DATA_DIR skip one command, for ever.
+
+    This is for a command at which every member stops, and stops again when it is
+    started. Do it on each member that has stopped there, and start them; the message
+    with which they stopped names index, term and digest. It is not for a command that
+    others have applied: their states would differ from then on.
+
+    Refused unless it is the entry at which this node has stopped, and thus committed,
+    and if a snapshot covers it. The node takes a snapshot at once when it is started,
+    and cuts the log behind it.
+    """
+    named = (index, term, digest)
+    with opened(data_dir) as stores:
+        name, kind = stores.name, stores.kind
+        found = check_skip(stores.log, stores.stable, stores.snapshots, *named)
+        line = as_line(stores.log.get_log(index), _is_ours(stores))
+    if output.as_json:
+        output.json({"node": name, "skipped": str(found), "done": yes})
+    output.line(line)
+    if not yes:
+        output.line("Nothing was changed. Repeat with --yes to have it skipped.")
+        return
+    directory = DataDirectory(data_dir, name)
+    try:
+        held = open_stores(kind, directory, name)
+        try:
+            skip_entry(held.log, held.stable, SnapshotReader(data_dir), *named)
+        finally:
+            held.close()
+    finally:
+        directory.close()
+    output.line(
+        f"Done: {name} skips {found}. Do the same on every member that has stopped "
+        "there, then start them; `txraft doctor` compares them."
+    )
+
+
 def as_line(entry: Entry, is_ours: bool = True) -> str:
-    """Write *entry* for people: index, term, type and what it says.
+    """Write *entry* for people: index, term, type, digest and what it says.
 
     What a command says is known where *is_ours*, the application is `twistd raft`.
     """
     said = _meaning(entry, is_ours)
     if len(said) > SHOWN_CHARACTERS:
         said = said[: SHOWN_CHARACTERS - 3] + "..."
-    return f"{entry.index:>10} {entry.term:>6}  {entry.type.name.lower():<13} {said}"
+    digest = ""
+    if entry.type is LogType.COMMAND:
+        digest = digest_of(entry).hex()[:MIN_DIGITS]
+    kind = entry.type.name.lower()
+    return (
+        f"{entry.index:>10} {entry.term:>6}  {kind:<13} {digest:<{MIN_DIGITS}} {said}"
+    )
 
 
 def as_json(entry: Entry, is_ours: bool = True) -> dict[str, object]:
@@ -87,11 +148,18 @@ def as_json(entry: Entry, is_ours: bool = True) -> dict[str, object]:
         "type": entry.type.name.lower(),
         "data": None if entry.data is None else b64encode(entry.data).decode("ascii"),
     }
+    if entry.type is LogType.COMMAND:
+        shaped["digest"] = digest_of(entry).hex()
     if entry.configuration is not None:
         shaped["members"] = list(entry.configuration.addresses)
     if entry.type is LogType.COMMAND or entry.data:
         shaped["meaning"] = _meaning(entry, is_ours)
     return shaped
+
+
+def _is_ours(stores: Opened) -> bool:
+    """Tell whether the log may be of `twistd raft`."""
+    return noted_application(stores.stable) in ("", KeyValueFSM.application_name)
 
 
 def _meaning(entry: Entry, is_ours: bool) -> str:

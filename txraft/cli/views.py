@@ -31,7 +31,8 @@ class View:
     *level* is the highest level of the state machine that it understands,
     *active_level* the one that is active, and *outdated_peers* are members that
     understand less than that, as the leader has heard.
-    *stuck_seconds* is for how long its state machine hangs.
+    *stuck_seconds* is for how long its state machine hangs. *skipped* are the entries
+    that it skips, as INDEX:TERM:DIGEST.
     """
 
     url: str
@@ -54,6 +55,7 @@ class View:
     active_level: int = 0
     outdated_peers: tuple[str, ...] = ()
     stuck_seconds: float = 0.0
+    skipped: tuple[str, ...] = ()
 
     @property
     def answers(self) -> bool:
@@ -136,6 +138,7 @@ def parse_view(url: str, told: Any, nodes: Any) -> View:
             int(stats.get("active_level", 0)),
             _names(stats.get("outdated_peers", "")),
             float(stats.get("fsm_stuck_seconds", 0)),
+            skipped=_names(stats.get("skipped_entries", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MalformedAnswer(f"{url} does not tell what a node tells") from error

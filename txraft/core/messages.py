@@ -138,6 +138,8 @@ class InstallSnapshotRequest:
     """Announce a snapshot of *size* bytes that follow it on the connection.
 
     *snapshot_version* 0 carries the membership in *peers*, 1 in *configuration*.
+    *skipped* tells which entries were skipped on the way to this state, in bytes that
+    mean nothing here; b"" for none, nearly always. Go peers skip that key.
     """
 
     term: int
@@ -150,6 +152,7 @@ class InstallSnapshotRequest:
     peers: tuple[str, ...] = ()
     snapshot_version: int = 1
     header: Header = NO_HEADER
+    skipped: bytes = b""
 
     @property
     def fault(self) -> str | None:

@@ -24,6 +24,7 @@ from txraft.node.application import (
     is_unfinished,
     last_awaited,
 )
+from txraft.node.skipping import Skips, digest_of
 
 LARGEST_SLICE_ENTRIES = 256
 """Entries fetched at once, and the most that a batch of an FSM holds."""
@@ -32,7 +33,8 @@ FIRST_BATCH_ENTRIES = 16
 """What the first batch of an FSM holds, before it is known how long one takes."""
 
 FSM_FAILED = (
-    "the state machine failed at {where}, so this replica may differ from its peers"
+    "the state machine failed at {where}, so this replica may differ from its peers; "
+    "if all members stop there, see `txraft log skip`"
 )
 OUT_OF_MEMORY = (
     "out of memory while applying {where}: give this node more and start it again, it "
@@ -54,7 +56,9 @@ class Applier:
     leader, between two commands; if it raises, this replica stops. A slice ends after
     *slice_seconds*: between two commands, or between two batches of an FSM that takes
     batches. A batch holds what was done in a part of that time before: nothing can come
-    in between while it is applied.
+    in between while it is applied; up to *singly_up_to* it holds one command. What
+    *skips* names is not applied. *failed_at* is told at which committed entries the
+    state machine has failed, before *failed* is.
     """
 
     def __init__(
@@ -67,6 +71,9 @@ class Applier:
         failed: Callable[[str, Failure], None],
         applied_index: int,
         decided: Callable[[Entry], None] = lambda entry: None,
+        skips: Skips | None = None,
+        singly_up_to: int = 0,
+        failed_at: Callable[[Sequence[Entry]], None] = lambda entries: None,
     ) -> None:
         self._fsm = fsm
         self._clock = clock
@@ -75,6 +82,9 @@ class Applier:
         self._settled = settled
         self._failed = failed
         self._decided = decided
+        self._skips = skips
+        self._singly_up_to = singly_up_to
+        self._failed_at = failed_at
         self._target = applied_index
         self._until = 0.0
         self._busy = False
@@ -178,6 +188,8 @@ class Applier:
     def _apply(self, entries: Sequence[Entry]) -> bool:
         """Apply *entries*; tell whether to go on at once."""
         self._applying = True
+        if self._skips:  # hardly ever: once a slice, for speed
+            entries = self._skips.around(entries)
         try:
             go_on = self._apply_runs(entries)
         except BaseException:
@@ -195,7 +207,10 @@ class Applier:
         while position < len(entries):
             entry = entries[position]
             if entry.type is LogType.COMMAND:
-                end = _end_of_commands(entries, position, self._batch_entries)
+                most = self._batch_entries
+                if entry.index <= self._singly_up_to:
+                    most = 1
+                end = _end_of_commands(entries, position, most)
                 if self._batching_fsm is None:
                     go_on = self._apply_each(entries, position, end)
                 else:
@@ -365,6 +380,7 @@ class Applier:
 
     def _fail_at(self, entries: Sequence[Entry], failure: Failure) -> None:
         """Stop, as the state machine has failed at one of *entries*."""
+        self._failed_at(entries)
         # Lack of memory is this node's own, and says nothing about the replica.
         reason = OUT_OF_MEMORY if failure.check(MemoryError) else FSM_FAILED
         self._fail(reason.format(where=_named(entries)), failure)
@@ -380,7 +396,8 @@ def _named(entries: Sequence[Entry]) -> str:
     size = sum(len(entry.data or b"") for entry in entries)
     if first is last:
         return (
-            f"entry {first.index} (term {first.term}, {first.type.name}, {size} bytes)"
+            f"entry {first.index} (term {first.term}, {first.type.name}, {size} bytes, "
+            f"digest {digest_of(first).hex()})"
         )
     return (
         f"one of the entries {first.index} to {last.index} (terms {first.term} to "

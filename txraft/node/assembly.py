@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from twisted.python.failure import Failure
@@ -16,6 +16,7 @@ from txraft.node.levels import Levels
 from txraft.node.parts import Owner, Parts
 from txraft.node.pending import Pending
 from txraft.node.replies import Replies
+from txraft.node.skipping import Skips
 from txraft.node.synced import LogEnd
 from txraft.node.tail import Tail
 from txraft.node.timing import core_options
@@ -81,6 +82,8 @@ def make_applier(
     settled: Settled,
     owner: Owner,
     decided: Callable[[Entry], None],
+    skips: Skips,
+    failed_at: Callable[[Sequence[Entry]], None],
 ) -> Applier:
     """Make what feeds the state machine, which is as the snapshot has left it."""
     return Applier(
@@ -92,6 +95,9 @@ def make_applier(
         owner.stop_because,
         recovered.snapshot.index,
         decided,
+        skips,
+        recovered.failed.last,
+        failed_at,
     )
 
 

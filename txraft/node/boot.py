@@ -27,6 +27,13 @@ from txraft.interfaces import (
 from txraft.node.application import done, restore
 from txraft.node.incarnations import read_incarnations, read_pardoned
 from txraft.node.ownership import PlacedLogStore, noted_application, noted_as
+from txraft.node.skipping import (
+    NEVER_FAILED,
+    FailedRun,
+    SkippedEntry,
+    read_failure,
+    read_skips,
+)
 from txraft.node.synced import (
     CURRENT_TERM,
     UNNOTED,
@@ -97,6 +104,8 @@ class Recovered:
     incarnation: bytes | None = None
     known_incarnations: Mapping[str, bytes] = field(default_factory=dict)
     pardoned: int = 0
+    skipped: Sequence[SkippedEntry] = ()
+    failed: FailedRun = NEVER_FAILED
 
 
 def read_hard_state(store: StableStore) -> HardState:
@@ -208,7 +217,10 @@ def recover(
             done(stable_store.set_many, note)
         warnings = [_drop(log_store, mark, noted.reaches, problem)]
     recovered = replace(
-        _recovered(log_store, state, mark, read_founders, warnings), noted=noted
+        _recovered(log_store, state, mark, read_founders, warnings),
+        noted=noted,
+        skipped=read_skips(stable_store),
+        failed=read_failure(stable_store),
     )
     if not protocol_version:
         return recovered

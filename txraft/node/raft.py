@@ -160,6 +160,7 @@ class Raft(Status, Membership, Founding):
         self._has_stopped = False
         self._next_snapshot_check = 0.0
         self._snapshot_index = 0
+        self._hurries = True
 
     # Life
 
@@ -548,11 +549,17 @@ class Raft(Status, Membership, Founding):
         self._next_snapshot_check = self._parts.clock.seconds() + wait
 
     def _snapshot_if_due(self, shell: Shell) -> None:
-        if self._parts.clock.seconds() < self._next_snapshot_check:
+        covered, applied = shell.consensus.snapshot.index, shell.applier.applied_index
+        # A cluster that has skipped an entry is to be rid of it at once.
+        wanted = bool(shell.skips) and shell.skips.uncovered(covered, applied)
+        hurries = wanted and self._hurries and not shell.snapshots.busy
+        if not hurries and self._parts.clock.seconds() < self._next_snapshot_check:
             return
         self._schedule_snapshot_check()
-        grown = shell.applier.applied_index - shell.consensus.snapshot.index
-        if grown >= self._parts.config.snapshot_threshold and not shell.snapshots.busy:
+        self._hurries = self._hurries and not hurries
+        if applied - covered >= self._parts.config.snapshot_threshold:
+            wanted = True
+        if wanted and not shell.snapshots.busy:
             self.snapshot().addErrback(lambda f: f.trap(RaftError))
 
     # Observers

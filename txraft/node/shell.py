@@ -69,6 +69,7 @@ from txraft.node.outbox import Outbox
 from txraft.node.parts import Owner, Parts
 from txraft.node.pending import Proposal
 from txraft.node.replies import SHUT_DOWN
+from txraft.node.skipping import Skips, noted_failure
 from txraft.node.snapshot_sender import SnapshotSender
 from txraft.node.snapshots import Snapshots
 from txraft.node.stuck import StuckWatch
@@ -105,6 +106,7 @@ class Shell:
         self.consensus = make_consensus(parts, recovered, self.tail, announced)
         self.consensus.activated(self.levels.active)
         self.writer = make_writer(parts, recovered, self._synced, self._write_failed)
+        self.skips = Skips(parts.address, recovered.skipped)
         self.applier = make_applier(
             parts,
             recovered,
@@ -112,6 +114,8 @@ class Shell:
             self.pending.applied,
             owner,
             self._decided,
+            self.skips,
+            lambda entries: self.writer.save(noted_failure(entries)),
         )
         self.stuck = StuckWatch(parts.address, parts.config.stuck_timeout)
         self.verifications = Verifications(
@@ -128,6 +132,7 @@ class Shell:
             parts.transport,
             self,
             lambda: self.outbox.header,
+            self.skips.encoded_up_to,
         )
         self.outbox = Outbox(
             parts.address,
@@ -433,6 +438,9 @@ class Shell:
                 proposal.entry = change.make(members)
                 if change.newcomer and members.server(change.newcomer) is None:
                     self.levels.check_newcomer(change.newcomer, change.level, used)
+                    self.skips.check_newcomer(
+                        change.newcomer, self.consensus.log.base_index
+                    )
                 self.consensus.change_configuration(proposal.entry)
             except RaftError as error:
                 self._refused.append((proposal, error))
@@ -576,6 +584,8 @@ class Shell:
         keep = self._parts.config.trailing_logs
         index = min(mark.index, consensus.log.last_index - keep)
         index = consensus.may_compact_to(index)
+        # What nobody can apply is sent to nobody: who needs it gets the snapshot.
+        index = max(index, self.skips.newest_up_to(mark.index))
         if index > consensus.log.base_index:
             consensus.compacted(index)
             self.writer.delete_up_to(index)
@@ -590,6 +600,9 @@ class Shell:
             self.consensus.activated(self.levels.active)
             self.applier.resume(mark.index)
             self.incarnations.forget_all()
+            inherited = self.skips.inherit(install.request.skipped, mark.index)
+            if inherited:
+                self.writer.save(inherited)
             overtaken = self.pending.take_appended(mark.index)
             leader = self.consensus.leader
             self._refused += [(p, LeadershipLost(leader)) for p in overtaken]

@@ -56,7 +56,8 @@ class SnapshotSender:
     """Sends the newest snapshot of *store*, read by *worker*, and reports its fate.
 
     *address* is this server's, *protocol_version* decides the form that is sent.
-    *header* tells what a request begins with.
+    *header* tells what a request begins with, *skipped* which entries up to an index
+    were skipped.
     """
 
     log = Logger()
@@ -70,6 +71,7 @@ class SnapshotSender:
         transport: Transport,
         host: Host,
         header: Callable[[], Header],
+        skipped: Callable[[int], bytes] = lambda index: b"",
     ) -> None:
         self._address = address
         self._version = protocol_version
@@ -78,6 +80,7 @@ class SnapshotSender:
         self._transport = transport
         self._host = host
         self._header = header
+        self._skipped = skipped
         self._stopped = False
 
     def stop(self) -> None:
@@ -149,6 +152,7 @@ class SnapshotSender:
             peers=meta.configuration.voters,
             snapshot_version=1 if self._version else 0,
             header=self._header(),
+            skipped=self._skipped(meta.index),
         )
 
     def _not_sent(self, failure: Failure, peer: str, request: SendSnapshot) -> None:

@@ -99,6 +99,7 @@ class Status:
             **_refused(shell),
             **_undeliverable(shell),
             **_stuck(shell),
+            **_skipped(shell),
         }
 
     def figures(self) -> Figures:
@@ -192,3 +193,9 @@ def _stuck(shell: Shell) -> dict[str, str]:
     """Tell for how many seconds the state machine has hung, if it does."""
     seconds = shell.stuck.seconds
     return {"fsm_stuck_seconds": f"{seconds:.1f}"} if seconds else {}
+
+
+def _skipped(shell: Shell) -> dict[str, str]:
+    """Name the entries that are skipped here, if there are any: INDEX:TERM:DIGEST."""
+    skipped = shell.skips.skipped
+    return {"skipped_entries": ", ".join(map(str, skipped))} if skipped else {}

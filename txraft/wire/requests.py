@@ -199,6 +199,8 @@ def _install_snapshot_fields(request: InstallSnapshotRequest) -> dict[bytes, obj
         fields[b"Configuration"] = encode_configuration(request.configuration)
         fields[b"ConfigurationIndex"] = request.configuration_index
         fields[b"SnapshotVersion"] = request.snapshot_version
+    if request.skipped:
+        fields[b"Skipped"] = request.skipped
     return fields
 
 
@@ -282,6 +284,7 @@ def _decode_install_snapshot(fields: Fields) -> InstallSnapshotRequest:
         peers,
         version,
         header_in(fields),
+        raw(fields, b"Skipped") or b"",
     )
 
 
