@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wire.captures import KINDS, load, messages, read_request, read_response
@@ -112,7 +114,19 @@ class CapturedRequests(SynchronousTestCase):
         self.assertEqual(shapes, {True, False})
 
 
-class UnknownSnapshots(SynchronousTestCase):
+class InstallSnapshots(SynchronousTestCase):
+    def test_what_a_snapshot_has_skipped_is_a_key_of_ours(self) -> None:
+        """It is read as it was written, and there only if there is any."""
+        members = Configuration.of_voters(["a:1"])
+        for skipped in (b"x", b""):
+            request = InstallSnapshotRequest(3, "a:1", 9, 2, 0, members, 1, ("a:1",))
+            request = replace(request, skipped=skipped)
+
+            encoded = encode_request(request)
+
+            self.assertEqual(read_request(encoded), request)
+            self.assertEqual(b"Skipped" in encoded, bool(skipped))
+
     def test_membership_of_an_unknown_version_is_not_looked_at(self) -> None:
         """So that it can be refused with the text that Go peers use."""
         fields = {b"SnapshotVersion": 2, b"Configuration": b"?", b"Size": 3}
