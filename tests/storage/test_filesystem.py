@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -160,24 +162,33 @@ class OnTheOperatingSystem(FileSystemContract, SynchronousTestCase):
 
     def test_lock_of_another_process(self) -> None:
         """The lock holds between processes, and ends with the one that has it."""
-        read_end, write_end = os.pipe()
-        release_read, release_write = os.pipe()
-        child = os.fork()
-        if child == 0:
-            try:
-                lock = self.fs.lock(self.path / "l")
-                os.write(write_end, b"x")
-                os.read(release_read, 1)
-                lock.close()
-            finally:
-                os._exit(0)
-        os.read(read_end, 1)
+        holder = python(
+            "import sys\n"
+            "lock = OsFileSystem().lock(Path(sys.argv[1]))\n"
+            "print('held', flush=True)\n"
+            "sys.stdin.read()\n",
+            self.path / "l",
+        )
+        self.addCleanup(holder.wait)
+        self.addCleanup(holder.kill)
+        assert holder.stdout is not None
+        self.assertEqual(holder.stdout.readline(), b"held\n")
 
         self.assertRaises(BlockingIOError, self.fs.lock, self.path / "l")
 
-        os.write(release_write, b"x")
-        os.waitpid(child, 0)
+        holder.communicate()
         self.fs.lock(self.path / "l").close()
+
+
+def python(code: str, path: Path) -> subprocess.Popen[bytes]:
+    """Run *code* in a process of its own: a fork of one with threads may hang."""
+    imports = "from pathlib import Path\nfrom txraft.storage.filesystem import *\n"
+    return subprocess.Popen(
+        [sys.executable, "-c", imports + code, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
 
 
 class ShortWrites(SynchronousTestCase):
@@ -207,31 +218,21 @@ class ShortWrites(SynchronousTestCase):
     def test_file_size_limit(self) -> None:
         """Where the operating system takes less than all, the error is seen."""
         path = Path(self.mktemp())
-        number = 0
-        child = os.fork()
-        if child == 0:
-            try:
-                number = _write_beyond_limit(path)
-            finally:
-                os._exit(number)
-        _, status = os.waitpid(child, 0)
+        limited = python(
+            "import resource, signal, sys\n"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+            "file = OsFileSystem().create(Path(sys.argv[1]))\n"
+            "try:\n"
+            "    file.write_at(bytes(5000), 0)\n"
+            "except OSError as error:\n"
+            "    sys.exit(error.errno)\n",
+            path,
+        )
+        limited.communicate()
 
-        self.assertEqual(os.waitstatus_to_exitcode(status), errno.EFBIG)
+        self.assertEqual(limited.returncode, errno.EFBIG)
         self.assertEqual(path.stat().st_size, 4096)
-
-
-def _write_beyond_limit(path: Path) -> int:
-    import resource
-    import signal
-
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-    file = OsFileSystem().create(path)
-    try:
-        file.write_at(bytes(5000), 0)
-    except OSError as error:
-        return error.errno or 0
-    return 0
 
 
 class _Raced(OsFileSystem):
