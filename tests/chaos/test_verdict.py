@@ -129,7 +129,7 @@ def do_what_was_refused(
     if method != "PUT" or "cas" in path:
         return None
     Store.__call__(store, method, path, body)
-    return Answer(503, outcome="not-applied")
+    return Answer(500, outcome="not-applied")
 
 
 def refuse_what_was_done(
@@ -242,7 +242,7 @@ class Verdict(SynchronousTestCase):
                 if chance < 0.1:
                     return Answer(0)
                 answer = store(method, path, body, headers)
-                return answer if chance < 0.9 else Answer(504, outcome="unknown")
+                return answer if chance < 0.9 else Answer(500, outcome="unknown")
 
             judgement = judge(told(unreliable, seed))
 
@@ -257,7 +257,7 @@ class Verdict(SynchronousTestCase):
             body: str | None = None,
             headers: dict[str, str] | None = None,
         ) -> Answer:
-            return Answer(404 if method == "GET" else 503, outcome="not-applied")
+            return Answer(404 if method == "GET" else 500, outcome="not-applied")
 
         history = History()
 

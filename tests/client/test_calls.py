@@ -8,8 +8,8 @@ from tests.client.cluster import ClientCase, answer, record, silence
 from txraft.client import ClientLimits, OutcomeUnknown, Refused, Unavailable
 from txraft.client.nodes import Nodes
 
-NOT_APPLIED = answer(503, b"No leader.\n", X_Txraft_Outcome="not-applied")
-UNKNOWN = answer(504, b"The outcome is unknown.\n", X_Txraft_Outcome="unknown")
+NOT_APPLIED = answer(500, b"No leader.\n", X_Txraft_Outcome="not-applied")
+UNKNOWN = answer(500, b"The outcome is unknown.\n", X_Txraft_Outcome="unknown")
 TRUE = answer(200, b"true")
 FULL = answer(507, b"max_state_keys is 3", X_Txraft_Outcome="not-applied")
 FOUND = answer(200, [record("k", b"v")], X_Consul_Index="7")
@@ -32,6 +32,17 @@ class Attempts(ClientCase):
         self.b.script = [TRUE]
 
         self.assertIs(self.done(self.client.put("k", b"v")), True)
+
+    def test_refusal_stands(self) -> None:
+        """`refused` is the node's word that a second attempt would end in the same."""
+        self.a.script = [
+            answer(500, b'invalid session "s"\n', X_Txraft_Outcome="refused")
+        ]
+
+        error = self.failed(self.client.put("k", b"", acquire="s"), Refused)
+
+        self.assertEqual((error.status, error.sentence), (500, 'invalid session "s"'))
+        self.assertEqual(self.b.asked, [])
 
     def test_write_without_an_answer_is_never_sent_twice(self) -> None:
         """Nobody knows if it was applied: the caller is told, and decides."""

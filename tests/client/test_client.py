@@ -155,7 +155,7 @@ class Writes(ClientCase):
     def test_txn_that_may_be_repeated(self) -> None:
         """It goes to the next node when nobody knows what became of the first."""
         for node in (self.a, self.b):
-            node.script = [answer(504, b"unknown", X_Txraft_Outcome="unknown")]
+            node.script = [answer(500, b"unknown", X_Txraft_Outcome="unknown")]
         self.c.script = [answer(200, {"Results": None, "Errors": None})]
 
         self.done(self.client.txn(Operation.set("a", b""), repeatable=True))

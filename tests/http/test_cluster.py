@@ -74,8 +74,8 @@ class Membership(HTTPCase):
             self.advance(10)
             late = self.successResultOf(pending)
 
-            self.assertEqual((lost.status, lost.outcome), (504, "unknown"))
-            self.assertEqual((late.status, late.outcome), (504, "unknown"))
+            self.assertEqual((lost.status, lost.outcome), (500, "unknown"))
+            self.assertEqual((late.status, late.outcome), (500, "unknown"))
             self.n1.members.add("n3:8300")
 
     def test_address_is_checked(self) -> None:

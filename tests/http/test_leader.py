@@ -115,7 +115,7 @@ class Forwarding(HTTPCase):
 
         reply = self.reply(self.n2, *PUT, headers={"X-Txraft-Forwarded": "n1:8300"})
 
-        self.assertEqual((reply.status, reply.outcome), (503, "not-applied"))
+        self.assertEqual((reply.status, reply.outcome), (500, "not-applied"))
         self.assertEqual(self.network.requests, [])
 
     def test_circle_ends(self) -> None:
@@ -128,7 +128,7 @@ class Forwarding(HTTPCase):
         self.advance(*[0.25] * 20)
 
         reply = self.successResultOf(asked)
-        self.assertEqual((reply.status, reply.outcome), (503, "not-applied"))
+        self.assertEqual((reply.status, reply.outcome), (500, "not-applied"))
         self.assertLessEqual(len(self.network.requests), 21)
         self.assertEqual(
             {
@@ -147,7 +147,7 @@ class Forwarding(HTTPCase):
         asked = self.ask(n3, "GET", "/v1/kv/k?raw")
         self.advance(*[0.25] * 20)
 
-        self.assertEqual(self.successResultOf(asked).status, 503)
+        self.assertEqual(self.successResultOf(asked).status, 500)
 
 
 class Redirects(HTTPCase):
@@ -183,7 +183,7 @@ class WithoutLeader(HTTPCase):
             self.advance(0.2)
 
             reply = self.successResultOf(asked)
-            self.assertEqual((reply.status, reply.outcome), (503, "not-applied"))
+            self.assertEqual((reply.status, reply.outcome), (500, "not-applied"))
             self.assertIn(b"no leader is known", reply.body)
 
     def test_elected_here_meanwhile(self) -> None:
@@ -227,7 +227,7 @@ class WithoutLeader(HTTPCase):
         self.advance(*[0.25] * 20)
 
         reply = self.successResultOf(asked)
-        self.assertEqual((reply.status, reply.outcome), (503, "not-applied"))
+        self.assertEqual((reply.status, reply.outcome), (500, "not-applied"))
         self.assertIn(b"n3:8300 has not told its HTTP address", reply.body)
 
     def test_shutdown_ends_the_wait(self) -> None:
@@ -237,7 +237,7 @@ class WithoutLeader(HTTPCase):
         self.network.agents["n3:8500"]._rootResource.close()
         self.network.flush()
 
-        self.assertEqual(self.successResultOf(asked).status, 503)
+        self.assertEqual(self.successResultOf(asked).status, 500)
         self.assertEqual(n3.observers, [])
 
 
@@ -258,7 +258,7 @@ class LongDecisions(HTTPCase):
         self.advance(4)
 
         reply = self.successResultOf(self.asked)
-        self.assertEqual((reply.status, reply.outcome), (503, "not-applied"))
+        self.assertEqual((reply.status, reply.outcome), (500, "not-applied"))
 
     def test_refused_also_by_the_next_is_not_applied(self) -> None:
         self.n1.commit(encode_advertise("n2:8300", "http://n2:8500"))
@@ -269,7 +269,7 @@ class LongDecisions(HTTPCase):
         self.advance(4)
 
         reply = self.successResultOf(self.asked)
-        self.assertEqual((reply.status, reply.outcome), (503, "not-applied"))
+        self.assertEqual((reply.status, reply.outcome), (500, "not-applied"))
 
     def test_not_applied_is_a_promise(self) -> None:
         """A leader that comes after the answer does not get the write any more."""
@@ -292,7 +292,7 @@ class LostConnections(HTTPCase):
         self.advance(*[0.25] * 20)
 
         reply = self.successResultOf(asked)
-        self.assertEqual((reply.status, reply.outcome), (503, "not-applied"))
+        self.assertEqual((reply.status, reply.outcome), (500, "not-applied"))
 
     def test_refused_then_another_leads(self) -> None:
         """A leader that was killed costs its clients an election, not an error."""
@@ -310,7 +310,7 @@ class LostConnections(HTTPCase):
 
         reply = self.reply(self.n2, *PUT)
 
-        self.assertEqual((reply.status, reply.outcome), (504, "unknown"))
+        self.assertEqual((reply.status, reply.outcome), (500, "unknown"))
         self.assertEqual(len(self.n1.applied), 1)
 
     def test_answer_to_a_read_lost_is_asked_again(self) -> None:
@@ -344,7 +344,7 @@ class LostConnections(HTTPCase):
             asked = self.ask(self.n2, *PUT)
             self.advance(*[0.25] * 20)
             reply = self.successResultOf(asked)
-            self.assertEqual((reply.status, reply.outcome), (503, "not-applied"))
+            self.assertEqual((reply.status, reply.outcome), (500, "not-applied"))
 
     def test_uncertain_failures(self) -> None:
         """Some bytes may have arrived, and that is enough."""
@@ -357,14 +357,14 @@ class LostConnections(HTTPCase):
         ):
             self.fail_with(error)
             reply = self.reply(self.n2, *PUT)
-            self.assertEqual((reply.status, reply.outcome), (504, "unknown"))
+            self.assertEqual((reply.status, reply.outcome), (500, "unknown"))
 
     def test_unforeseen_failure_is_unknown(self) -> None:
         self.fail_with(ZeroDivisionError("secret"))
 
         reply = self.reply(self.n2, *PUT)
 
-        self.assertEqual((reply.status, reply.outcome), (504, "unknown"))
+        self.assertEqual((reply.status, reply.outcome), (500, "unknown"))
         self.assertNotIn(b"secret", reply.body)
 
     def test_silent_leader_is_unknown_at_the_deadline(self) -> None:
@@ -377,7 +377,7 @@ class LostConnections(HTTPCase):
         self.advance(0.2)
 
         reply = self.successResultOf(asked)
-        self.assertEqual((reply.status, reply.outcome), (504, "unknown"))
+        self.assertEqual((reply.status, reply.outcome), (500, "unknown"))
 
 
 class Outcomes(HTTPCase):
@@ -392,7 +392,7 @@ class Outcomes(HTTPCase):
         ):
             self.n1.script = [error]
             reply = self.reply(self.n1, *PUT)
-            self.assertEqual((reply.status, reply.outcome), (503, "not-applied"))
+            self.assertEqual((reply.status, reply.outcome), (500, "not-applied"))
             self.assertIn(str(error).encode(), reply.body)
         self.assertEqual(self.n1.applied, [])
 
@@ -400,7 +400,7 @@ class Outcomes(HTTPCase):
         for error in (LeadershipLost("n2:8300"), ShutdownWhileCommitting()):
             self.n1.script = [error]
             reply = self.reply(self.n1, *PUT)
-            self.assertEqual((reply.status, reply.outcome), (504, "unknown"))
+            self.assertEqual((reply.status, reply.outcome), (500, "unknown"))
 
     def test_unknown_through_a_follower(self) -> None:
         """The hop changes nothing, and nobody tries a second time."""
@@ -408,7 +408,7 @@ class Outcomes(HTTPCase):
 
         reply = self.reply(self.n2, *PUT)
 
-        self.assertEqual((reply.status, reply.outcome), (504, "unknown"))
+        self.assertEqual((reply.status, reply.outcome), (500, "unknown"))
         self.assertEqual(len(self.network.requests), 1)
 
     def test_known_and_refused(self) -> None:
@@ -449,7 +449,7 @@ class Outcomes(HTTPCase):
         self.advance(0.2)
 
         reply = self.successResultOf(asked)
-        self.assertEqual((reply.status, reply.outcome), (504, "unknown"))
+        self.assertEqual((reply.status, reply.outcome), (500, "unknown"))
         committing.callback(None)
         self.assertEqual(len(self.n1.applied), 1)
 
@@ -460,7 +460,7 @@ class Outcomes(HTTPCase):
         self.advance(10)
 
         reply = self.successResultOf(asked)
-        self.assertEqual((reply.status, reply.outcome), (503, "not-applied"))
+        self.assertEqual((reply.status, reply.outcome), (500, "not-applied"))
 
     def test_late_failure_after_the_deadline_is_silent(self) -> None:
         committing: Deferred[object] = Deferred()

@@ -18,7 +18,7 @@ class WithTLS(HTTPCase):
 
         self.assertEqual(self.n1.applied, [])
         reply = self.successResultOf(asked)
-        self.assertEqual((reply.status, reply.outcome), (503, "not-applied"))
+        self.assertEqual((reply.status, reply.outcome), (500, "not-applied"))
         self.assertIn(b"n1:8300 is known without TLS only", reply.body)
 
     def test_leader_tells_an_address_with_tls_meanwhile(self) -> None:

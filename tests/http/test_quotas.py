@@ -115,7 +115,7 @@ class Quotas(HTTPCase):
     def test_what_failed_is_not_under_way_any_more(self) -> None:
         for _ in range(9):
             self.n1.script.append(LeadershipLost())
-            self.assertEqual(self.put("/v1/kv/a").status, 504)
+            self.assertEqual(self.put("/v1/kv/a").status, 500)
 
         self.assertEqual(self.put("/v1/kv/a").status, 200)
 

@@ -120,8 +120,6 @@ class Shapes(SessionCase):
 
     def test_malformed(self) -> None:
         for fields in (
-            {"TTL": "9s"},
-            {"TTL": "86401s"},
             {"TTL": "soon"},
             {"TTL": []},
             {"TTL": "10s", "TTLMultiplier": 3},
@@ -129,8 +127,6 @@ class Shapes(SessionCase):
             {"LockDelay": "61s"},
             {"LockDelay": -1},
             {"LockDelay": "1e9s"},
-            {"Behavior": "keep"},
-            {"Checks": ["mine"]},
             {"NodeChecks": "serfHealth"},
             {"Name": "\ud800"},
             {"Name": "n" * 1025},
@@ -142,6 +138,40 @@ class Shapes(SessionCase):
             reply = self.reply(self.n1, "PUT", "/v1/session/create", body)
             self.assertEqual((fields, reply.status), (fields, 400))
         self.assertEqual(dict(self.n1.fsm.sessions), {})
+
+    def test_refused(self) -> None:
+        """With 500 and these words, which Patroni looks for.  Source: Consul."""
+        for fields, words in (
+            ({"TTL": "9s"}, "Invalid Session TTL '9000000000', must be between "),
+            ({"TTL": "86401s"}, "Invalid Session TTL '86401000000000'"),
+            ({"Behavior": "keep"}, "Invalid Behavior setting 'keep'"),
+            ({"Checks": ["mine"]}, "Checks: there is no check"),
+        ):
+            for node in (self.n1, self.n2):
+                body = json.dumps(fields).encode()
+                reply = self.reply(node, "PUT", "/v1/session/create", body)
+                self.assertEqual((reply.status, reply.outcome), (500, "refused"))
+                self.assertEqual(reply.body.decode()[: len(words)], words)
+        self.assertEqual(dict(self.n1.fsm.sessions), {})
+
+    def test_lock_of_a_session_that_is_gone(self) -> None:
+        """Its holder learns it by 500 and the words, on any node, and at once."""
+        for node in (self.n1, self.n2):
+            reply = self.reply(node, "PUT", "/v1/kv/k?acquire=gone", b"")
+            self.assertEqual((reply.status, reply.outcome), (500, "refused"))
+            self.assertEqual(reply.body, b'invalid session "gone"\n')
+
+    def test_release_by_a_session_that_is_gone(self) -> None:
+        self.acquire("k", self.create())
+
+        for level in (0, 1):
+            self.n1.fsm.activate(level)
+            gone, none = (
+                self.reply(self.n1, "PUT", f"/v1/kv/k?release={session}", b"")
+                for session in ("gone", "")
+            )
+            self.assertEqual((gone.status, gone.body), (200, b"false"))
+            self.assertEqual((none.status, none.body), (500, b"missing session\n"))
 
 
 class Expiry(SessionCase):

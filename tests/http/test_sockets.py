@@ -94,7 +94,7 @@ class Loopback(TestCase):
 
         reply = await self.ask(self.follower_port, "PUT", "/v1/kv/b", b"v")
 
-        self.assertEqual((reply.status, reply.outcome), (503, "not-applied"))
+        self.assertEqual((reply.status, reply.outcome), (500, "not-applied"))
         self.assertEqual(list(self.leader.fsm), ["a"])
 
     async def test_refusal_reaches_a_client_that_is_still_sending(self) -> None:

@@ -180,6 +180,17 @@ class Waits(HTTPCase):
 
         self.assertEqual(self.successResultOf(waiting).status, 200)
 
+    def test_close_drops_what_would_ask_the_leader(self) -> None:
+        """An answer of failure could cost a client the lock that it watches."""
+        node = self.node("n3")
+        self.put("k", b"v", node)
+        waiting = self.wait("/v1/kv/k?index=9&consistent", node)
+
+        self.network.agents["n3:8500"]._rootResource.close()
+        self.network.flush()
+
+        self.failureResultOf(waiting)
+
 
 class Bounds(HTTPCase):
     """Those who wait hold no place of those who work, and are counted."""

@@ -27,4 +27,19 @@ MUTANTS = (
         caught_by="tests.http.test_sessions.Expiry"
         ".test_new_leader_ends_each_at_its_time",
     ),
+    Mutant(
+        name="what is refused for ever is tried again",
+        at="Calls._attempt",
+        old='is_final or outcome == "refused"',
+        new="is_final",
+        caught_by="tests.client.test_calls.Attempts.test_refusal_stands",
+    ),
+    Mutant(
+        name="a node that stops answers those who watch a lock",
+        at="Waits.close",
+        old='"consistent" in call.parameters',
+        new="False",
+        caught_by="tests.http.test_waits.Waits"
+        ".test_close_drops_what_would_ask_the_leader",
+    ),
 )

@@ -193,7 +193,7 @@ MUTANTS = (
     Mutant(
         name="an unknown outcome is told as none",
         at="unknown",
-        old="Refusal(504, sentence, UNKNOWN)",
+        old="Refusal(500, sentence, UNKNOWN)",
         new="Refusal(409, sentence, NOT_APPLIED)",
         caught_by="tests.http.test_cluster.Membership.test_outcomes",
     ),

@@ -90,7 +90,7 @@ class Foreground(TwistdTestCase):
 
         answer = await self.request(http, "PUT", "/v1/kv/a", bytes(200_000))
 
-        self.assertEqual(answer[0], 504)
+        self.assertEqual(answer[0], 500)
         self.assertEqual(await node.status(), 1)
         self.assertIn("The node stopped itself", node.output)
         self.assertIn("File too large", node.output)

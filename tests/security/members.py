@@ -36,7 +36,7 @@ from txraft.core.messages import (
 )
 from txraft.wire.requests import encode_request
 
-LEADERLESS = (503, 504)
+LEADERLESS = (500, 503)
 """What is answered while a busy machine has cost a leader its leadership."""
 
 PATIENCE = 20.0

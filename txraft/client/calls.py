@@ -56,7 +56,9 @@ class Calls:
         self.limits = limits
 
     async def make(self, question: Question) -> Reply:
-        """Ask until there is an answer of a status below 500, or that of a quota.
+        """Ask until there is an answer that stands: repeated, it would be the same.
+
+        That is one of a status below 500, of a quota, or of the outcome `refused`.
 
         Raises: Unavailable when the request certainly has no effect, OutcomeUnknown
             when that cannot be told.
@@ -129,11 +131,13 @@ class Calls:
         leader = reply.header(LEADER)
         if leader is not None:
             self.nodes.led_by(leader)
-        if reply.status < 500 or reply.status == INSUFFICIENT_STORAGE:
+        outcome = reply.header(OUTCOME)
+        is_final = reply.status < 500 or reply.status == INSUFFICIENT_STORAGE
+        if is_final or outcome == "refused":
             return _Attempt("", reply=reply)
         self.nodes.failed(url)
         reason = f"{url}: {reply.sentence}"
-        if reply.header(OUTCOME) == "not-applied":
+        if outcome == "not-applied":
             return _Attempt(reason)
         return _unanswered(question, reason)
 

@@ -2,7 +2,12 @@
 
 Every failure answer is one plain sentence. One of 500 and above says in the header
 `X-Txraft-Outcome` what became of the request: `not-applied`, and a retry is safe;
-`unknown`, and it may yet take effect; or `applied`, and only its answer is missing.
+`unknown`, and it may yet take effect; `applied`, and only its answer is missing; or
+`refused`, and a retry would be refused again.
+
+The status is the one that Consul has, and its clients look for: 500 for whatever goes
+wrong, be it for ever. So nobody here decides by it what to do, but by the header. An
+answer of 503 has `Retry-After`: this node has too much to do, others may not.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ OUTCOME = b"X-Txraft-Outcome"
 NOT_APPLIED = (OUTCOME, b"not-applied")
 UNKNOWN = (OUTCOME, b"unknown")
 APPLIED = (OUTCOME, b"applied")
+REFUSED = (OUTCOME, b"refused")
 NOSNIFF = (b"X-Content-Type-Options", b"nosniff")
 RETRY_AFTER = (b"Retry-After", b"1")
 JSON = (b"Content-Type", b"application/json")
@@ -161,13 +167,22 @@ def json_answer(value: object, *headers: Header) -> Answer:
 
 
 def not_applied(sentence: str, *headers: Header) -> Refusal:
-    """Make a refusal of a request that certainly has no effect."""
-    return Refusal(503, sentence, NOT_APPLIED, *headers)
+    """Make a refusal of a request that certainly has no effect.
+
+    With `RETRY_AFTER` it is this node that has no room for it just now.
+    """
+    status = 503 if RETRY_AFTER in headers else 500
+    return Refusal(status, sentence, NOT_APPLIED, *headers)
 
 
 def unknown(sentence: str) -> Refusal:
     """Make a refusal of a request that may yet take effect."""
-    return Refusal(504, sentence, UNKNOWN)
+    return Refusal(500, sentence, UNKNOWN)
+
+
+def refused(sentence: str) -> Refusal:
+    """Make a refusal for ever, where Consul answers as if something had gone wrong."""
+    return Refusal(500, sentence, REFUSED)
 
 
 def refusal_of(error: RaftError) -> Refusal:

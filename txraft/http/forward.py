@@ -13,7 +13,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer, IResponse
 
 from txraft.exchange import NoAnswer, NotSent, Question, Reply, ask, begin, read
-from txraft.http.answers import NOT_APPLIED, OUTCOME, Answer, Header, unknown
+from txraft.http.answers import NOT_APPLIED, OUTCOME, REFUSED, Answer, Header, unknown
 from txraft.http.auth import CONSUL_TOKEN, FORWARDED_ROLE, token_in
 from txraft.http.calls import CLIENT, FORWARDED, SEQUENCE, Call
 from txraft.http.limits import HTTPLimits
@@ -153,7 +153,9 @@ def _relay(call: Call, url: str, reply: Reply) -> Answer:
     answer = Answer(reply.status, reply.body, *_headers(reply.headers, url))
     if answer.status < 500 or answer.status == INSUFFICIENT_STORAGE:
         return answer
-    if answer.header(OUTCOME) == NOT_APPLIED[1]:
+    if answer.header(OUTCOME) == REFUSED[1]:
+        call.submitted = False
+    elif answer.header(OUTCOME) == NOT_APPLIED[1]:
         call.submitted = False
         if answer.header(b"Retry-After") is None:
             raise NotDelivered(f"the node at {url} does not take it")

@@ -23,6 +23,7 @@ from txraft.http.answers import (
     Refusal,
     json_answer,
     not_applied,
+    refused,
 )
 from txraft.http.calls import Call
 from txraft.http.limits import HTTPLimits
@@ -129,7 +130,7 @@ class Keys:
             call,
             lambda level: encode_transact([operation], level),
             Outcome,
-            _whether,
+            _whether_released if operation.kind is Kind.UNLOCK else _whether,
             lambda quotas: quotas.of_operations([operation]),
         )
 
@@ -277,7 +278,7 @@ def _conditional_put(call: Call, flags: int) -> Operation | None:
     locks = "acquire" in given
     session = call.parameters["acquire" if locks else "release"]
     if not session:
-        raise Refusal(400, "The session is missing.")
+        raise refused("missing session")
     kind = Kind.LOCK if locks else Kind.UNLOCK
     return Operation(kind, key, value, flags, 0, session)
 
@@ -295,5 +296,13 @@ def _whether(outcome: Outcome) -> Answer:
     """Tell whether the only operation has succeeded."""
     for error in outcome.errors:
         if error.invalid:
-            raise Refusal(400, error.sentence)
+            raise refused(error.sentence)
+    return FALSE if outcome.errors else TRUE
+
+
+def _whether_released(outcome: Outcome) -> Answer:
+    """Tell whether a lock was released: one of a session that is gone was not.
+
+    By the rules of level 0 that session is an error of its own; they stand for ever.
+    """
     return FALSE if outcome.errors else TRUE

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from txraft.errors import LeadershipLost, NotLeader, RaftError, TransferInProgress
-from txraft.http.answers import Answer, not_applied, refusal_of
+from txraft.http.answers import Answer, Refusal, not_applied, refusal_of
 from txraft.http.calls import Call
 from txraft.http.forward import Forwarder, NotDelivered
 from txraft.http.limits import HTTPLimits
@@ -68,7 +68,7 @@ class Leadership:
             failure.raiseException()
         reason = _why_elsewhere(error, call)
         if call.forwarded:
-            raise not_applied(f"The request was not applied: {reason}.")
+            raise _untaken(reason)
         return Deferred.fromCoroutine(self._find_leader(call, serve, reason))
 
     async def _find_leader(self, call: Call, serve: Serve, reason: str) -> Answer:
@@ -84,7 +84,7 @@ class Leadership:
             if left <= 0:
                 break
             await self._change(min(left, self._limits.retry_interval))
-        raise not_applied(f"The request was not applied: {reason}.")
+        raise _untaken(reason)
 
     async def _serve_or_forward(self, call: Call, serve: Serve) -> Answer:
         if self._raft.state is RaftState.LEADER:
@@ -119,6 +119,13 @@ class Leadership:
             timer.cancel()
         for waiter in waiting:
             waiter.callback(None)
+
+
+def _untaken(reason: str) -> Refusal:
+    """Make the refusal of what no leader took, with the words that Consul has."""
+    return not_applied(
+        f"No cluster leader took the request, so it was not applied: {reason}."
+    )
 
 
 def _is_news(observation: Observation) -> bool:

@@ -18,6 +18,7 @@ from txraft.http.answers import (
     LongAnswer,
     Refusal,
     json_answer,
+    refused,
 )
 from txraft.http.bodies import Fields, parse_json
 from txraft.http.calls import Call
@@ -161,11 +162,11 @@ def _parse(body: bytes, node: str, ttl_min: float) -> tuple[CreateSession, bool]
     fields = Fields(parse_json(body), "the session")
     behavior = fields.text("Behavior")
     if behavior not in _BEHAVIORS:
-        raise Refusal(400, "The behavior of a session is release or delete.")
+        raise refused(f"Invalid Behavior setting '{behavior}'")
     for name in ("Checks", "NodeChecks", "ServiceChecks"):
         value = fields.get(name)
         if value and not _CHECKS.issuperset(fields.texts(name)):
-            raise Refusal(400, f"{name}: there is no check but serfHealth here.")
+            raise refused(f"{name}: there is no check but serfHealth here.")
     delay = fields.seconds("LockDelay")
     if delay is None:
         delay = DEFAULT_LOCK_DELAY_SECONDS
@@ -187,8 +188,7 @@ def _ttl_ms(fields: Fields, least: float) -> int:
     if not ttl:
         return 0
     if not least <= ttl <= MAX_TTL_MS / 1000:
-        raise Refusal(
-            400,
+        raise refused(
             f"Invalid Session TTL '{ttl * 1e9:.0f}', must be between "
             f"[{least:g}s={MAX_TTL_MS // 3_600_000}h0m0s]",
         )

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 
-from txraft.http.answers import Refusal, not_applied
+from txraft.http.answers import RETRY_AFTER, Refusal, not_applied
 from txraft.http.calls import Call, parse_duration
 from txraft.http.limits import HTTPLimits
 from txraft.kv.state import KeyValueFSM
@@ -68,7 +68,7 @@ class Waits:
         if self._fsm.changed_at(topic) > index:
             return False
         if len(self._waiting) >= self._limits.max_waiting:
-            raise not_applied("Too many queries wait at this node.")
+            raise not_applied("Too many queries wait at this node.", RETRY_AFTER)
         timer = self._clock.callLater(seconds, self._end, call)
         wait = self._waiting[call] = _Wait(call, topic, index, resume, timer)
         # Nothing may lie between the look at the index and this: a change that fell
@@ -91,9 +91,18 @@ class Waits:
                 self._fsm.watches.discard(group.topic, group.wake)
 
     def close(self) -> None:
-        """Resume everything that waits, now."""
+        """Resume everything that waits, now; drop what would wait for a leader.
+
+        A client that watches a lock takes an answer that there is no leader for the
+        loss of the lock, and a connection that breaks for nothing of the kind.
+        """
         for call in list(self._waiting):
-            self._end(call)
+            if "consistent" in call.parameters:
+                self.discard(call)
+                call.answered = True
+                call.request.loseConnection()
+            else:
+                self._end(call)
         self._woken.clear()
         if self._timer is not None:
             self._timer.cancel()
