@@ -10,13 +10,14 @@ Source: hashicorp/raft `RecoverCluster`.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from twisted.python.failure import Failure
 
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.core.ready import HardState, SnapshotMark
-from txraft.errors import ApplicationError, StorageError
+from txraft.errors import ApplicationError, SkipRefused, StorageError
 from txraft.interfaces import (
     FSM,
     LogStore,
@@ -29,7 +30,15 @@ from txraft.node.boot import read_hard_state, read_range, restore_newest
 from txraft.node.captures import discards, write_snapshot
 from txraft.node.levels import apply_activation
 from txraft.node.ownership import application_of, check_application, noted_as
-from txraft.node.skipping import Skips, read_skips
+from txraft.node.skipping import (
+    SkippedEntry,
+    Skips,
+    digest_of,
+    named_entry,
+    noted_skips,
+    parse_named,
+    read_skips,
+)
 from txraft.node.synced import forgotten
 from txraft.node.writer import stored_state
 from txraft.storage.snapshots import SnapshotReader
@@ -49,6 +58,7 @@ def recover_cluster(
     stable_store: StableStore,
     snapshots: SnapshotStore,
     configuration: Configuration,
+    skip: Sequence[str] = (),
 ) -> SnapshotMeta:
     """Make *configuration* the membership of this node's data, whatever it was.
 
@@ -59,11 +69,16 @@ def recover_cluster(
     application as the node's, is used up; the node starts with a new one. Servers that
     are left out are refused from then on.
 
+    A command that *fsm* cannot apply may be left out, for good: *skip* has the entries,
+    each as INDEX:TERM:DIGEST with the SHA-256 of its data, or 16 digits of that. They
+    must be the same on every server that is recovered.
+
     Returns: the snapshot that now holds everything; the log is empty.
     Raises: StorageError when there is nothing to recover; WrongApplication, when that
         is of another one than *fsm*; ConfigurationRefused;
-        SnapshotFailed, when *snapshots* does not list what it was given; whatever
-        *fsm* raises. The data are as they were then.
+        SnapshotFailed, when *snapshots* does not list what it was given; SkipRefused,
+        when the log has not what is to be skipped; whatever *fsm* raises, with a note
+        that names the entry. The data are as they were then.
     Durable: all of it, when this returns. After a crash, call it again.
     """
     configuration.check()
@@ -75,20 +90,28 @@ def recover_cluster(
     end = log_store.last_index()
     if not end and meta is None:
         raise StorageError("there is neither a log nor a snapshot to recover from")
+    is_begun = meta is not None and end <= last and meta.configuration == configuration
+    skipped, known = skipped_in(log_store, stable_store, skip)
+    for each in skipped:
+        # What a recovery that did not end has left out its snapshot covers.
+        if each not in known and each.index <= last and not is_begun:
+            raise SkipRefused(f"a snapshot covers entry {each.index}, up to {last}")
+    skips = Skips(type(fsm).__name__, skipped)
     if end > last:
-        skips = Skips(type(fsm).__name__, read_skips(stable_store))
         last, term = _replay(fsm, log_store, last + 1, end, skips)
     state = read_hard_state(stable_store)
     newest = max(state.term, term)
     vote = state.voted_for if newest == state.term else None
     before = state.cluster
-    if meta is not None and end <= meta.index and meta.configuration == configuration:
+    if is_begun:
         before = _identity_before(stable_store, configuration) or before
     cluster = before and _renewed(before, configuration)
     mark = SnapshotMark(last, term, configuration, CONFIGURATION_INDEX)
     recovered = _persist(fsm, snapshots, mark, cluster or b"")
     values = stored_state(HardState(newest, vote, cluster))
     values |= noted_as(application_of(fsm))
+    if skips:
+        values |= noted_skips(skips.skipped)
     # Whatever the log has lost, it counts as it is from now on.
     values |= forgotten(stable_store, newest)
     done(stable_store.set_many, {**values, RECOVERED_FROM: before or b""})
@@ -139,6 +162,22 @@ def import_snapshot(
     return _described(snapshots, sink.id)
 
 
+def skipped_in(
+    log_store: LogStore, stable_store: StableStore, skip: Sequence[str]
+) -> tuple[list[SkippedEntry], list[SkippedEntry]]:
+    """Return what a recovery that is to *skip* leaves out, and what of it is known.
+
+    Raises: SkipRefused, for what is neither in the log nor known.
+    """
+    known = read_skips(stable_store)
+    skipped = list(known)
+    for text in skip:
+        index, term, digest = named = parse_named(text)
+        if not any(each.is_named(index, term, digest) for each in known):
+            skipped.append(named_entry(log_store, *named))
+    return skipped, known
+
+
 def _renewed(cluster: bytes, configuration: Configuration) -> bytes:
     """Make the identity that *cluster* has from now on.
 
@@ -184,7 +223,12 @@ def _replay(
     while first <= last:
         for entry in skips.around(read_range(log_store, first, last, READ_BYTES)):
             if entry.type is LogType.COMMAND:
-                _apply(fsm, entry)
+                try:
+                    _apply(fsm, entry)
+                except BaseException as error:
+                    named = SkippedEntry(entry.index, entry.term, digest_of(entry))
+                    error.add_note(f"it failed at entry {named}, which may be skipped")
+                    raise
             elif entry.type is LogType.NOOP:
                 apply_activation(fsm, entry)
             first, term = entry.index + 1, entry.term

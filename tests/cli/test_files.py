@@ -22,6 +22,7 @@ from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.core.ready import HardState
 from txraft.kv.commands import encode_put
+from txraft.kv.snapshot import read_state
 from txraft.node.incarnations import (
     KNOWN_INCARNATIONS,
     VOID,
@@ -299,6 +300,23 @@ class Recover(DirectoryCase):
         (meta,) = SnapshotReader(self.path).list()
         self.assertEqual((meta.index, meta.term), (4, 2))
         self.assertEqual(meta.configuration.addresses, (NODE,))
+
+    def test_recover_without_a_command(self) -> None:
+        """What is named with --skip is left out; what is not there is refused."""
+        with opened(self.path) as stores:
+            digest = digest_of(stores.log.get_log(4)).hex()
+        arguments = ("recover", self.path, "-m", NODE, "--yes", "--skip")
+
+        refused = self.txraft(*arguments, f"3:2:{digest}")
+        result = self.txraft(*arguments, f"4:2:{digest[:16]}")
+
+        self.assertEqual(refused.exit_code, 5)
+        self.assertIn("the digest of entry 3 is", refused.stderr)
+        self.assertEqual(result.exit_code, 0, result.output)
+        with opened(self.path) as stores:
+            self.assertEqual(len(read_skips(stores.stable)), 1)
+            with stores.snapshots.open(stores.snapshots.list()[0].id)[1] as file:
+                self.assertEqual([*read_state(file).rows], ["a"])
 
     def test_without_this_node(self) -> None:
         """A membership that leaves this node out is a mistake."""

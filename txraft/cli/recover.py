@@ -12,14 +12,15 @@ from txraft.cli.offline import Opened, opened
 from txraft.cli.output import Output
 from txraft.cli.running import offline
 from txraft.core.configuration import Configuration, Server, Suffrage
-from txraft.errors import WrongApplication
+from txraft.errors import RaftError, StorageError, WrongApplication
+from txraft.interfaces import SnapshotMeta
 from txraft.kv.state import KeyValueFSM
 from txraft.node.boot import read_hard_state, scan
 from txraft.node.ownership import check_application
-from txraft.recovery import recover_cluster
+from txraft.recovery import recover_cluster, skipped_in
 from txraft.storage.directory import DataDirectory
 from txraft.storage.snapshots import FileSnapshotStore
-from txraft.stores import open_stores
+from txraft.stores import Stores, open_stores
 
 SNAPSHOTS_RETAINED = 2
 
@@ -38,9 +39,22 @@ SNAPSHOTS_RETAINED = 2
     help="Peer address of a member that is to remain; give each. ID=HOST:PORT at "
     "protocol version 3.",
 )
+@click.option(
+    "--skip",
+    "skip",
+    multiple=True,
+    metavar="INDEX:TERM:DIGEST",
+    help="A command that cannot be applied, to be left out; give each.",
+)
 @click.option("--yes", is_flag=True, help="Do it. Without this nothing is changed.")
 @offline
-def recover(output: Output, data_dir: Path, members: Sequence[str], yes: bool) -> None:
+def recover(
+    output: Output,
+    data_dir: Path,
+    members: Sequence[str],
+    skip: Sequence[str],
+    yes: bool,
+) -> None:
     """Give the stopped node in DATA_DIR a new membership.
 
     This is for a cluster that has lost a majority of its members for ever. It is not
@@ -60,6 +74,7 @@ def recover(output: Output, data_dir: Path, members: Sequence[str], yes: bool) -
     with opened(data_dir) as stores:
         name, kind = stores.name, stores.kind
         _refuse_embedded(stores)
+        skipped_in(stores.log, stores.stable, skip)
         _show(output, stores, configuration)
     if name not in {id for s in configuration.servers for id in (s.id, s.address)}:
         raise click.UsageError(
@@ -71,19 +86,32 @@ def recover(output: Output, data_dir: Path, members: Sequence[str], yes: bool) -
     directory = DataDirectory(data_dir, name)
     try:
         held = open_stores(kind, directory, name)
-        fsm = KeyValueFSM()
-        fsm.is_awaited = lambda index: False
-        meta = recover_cluster(
-            fsm,
-            held.log,
-            held.stable,
-            FileSnapshotStore(directory.path, SNAPSHOTS_RETAINED),
-            configuration,
-        )
+        snapshots = FileSnapshotStore(directory.path, SNAPSHOTS_RETAINED)
+        meta = _recovered(held, snapshots, configuration, skip)
         held.close()
     finally:
         directory.close()
     output.line(f"Done: snapshot {meta.id} holds everything. Start the node.")
+
+
+def _recovered(
+    held: Stores,
+    snapshots: FileSnapshotStore,
+    configuration: Configuration,
+    skip: Sequence[str],
+) -> SnapshotMeta:
+    fsm = KeyValueFSM()
+    fsm.is_awaited = lambda index: False
+    try:
+        return recover_cluster(
+            fsm, held.log, held.stable, snapshots, configuration, skip
+        )
+    except (RaftError, OSError):
+        raise
+    except Exception as error:
+        notes = "; ".join(getattr(error, "__notes__", ()))
+        what = f"{type(error).__name__}: {error}"
+        raise StorageError(f"nothing was changed: {what}; {notes}") from error
 
 
 def _refuse_embedded(stores: Opened) -> None:

@@ -59,6 +59,12 @@ class SkippedEntry:
         """Write it as INDEX:TERM:DIGEST, with the digits that suffice."""
         return f"{self.index}:{self.term}:{self.digest.hex()[:MIN_DIGITS]}"
 
+    def is_named(self, index: int, term: int, digest: str) -> bool:
+        """Tell whether *index*, *term* and digits of a *digest* name this."""
+        is_same = self.digest.hex().startswith(digest.lower())
+        is_same = is_same and len(digest) >= MIN_DIGITS
+        return is_same and (self.index, self.term) == (index, term)
+
     def names(self, entry: Entry) -> bool:
         """Tell whether this is *entry*."""
         return (
@@ -180,11 +186,7 @@ def check_skip(
     digest: str,
 ) -> SkippedEntry:
     """Return what `skip_entry` would skip. Raises: SkipRefused, as it does."""
-    if index <= 0 or not log_store.first_index() <= index <= log_store.last_index():
-        raise SkipRefused(f"there is no entry {index} in the log here")
-    entry = log_store.get_log(index)
-    skipped = SkippedEntry(index, term, digest_of(entry))
-    _check_named(entry, term, digest)
+    skipped = named_entry(log_store, index, term, digest)
     if skipped in read_skips(stable_store):
         return skipped
     covered = max((meta.index for meta in snapshots.list()), default=0)
@@ -196,6 +198,26 @@ def check_skip(
         )
     _check_failed(log_store, read_failure(stable_store), index)
     return skipped
+
+
+def named_entry(
+    log_store: LogStore, index: int, term: int, digest: str
+) -> SkippedEntry:
+    """Return the command in the log that is named so. Raises: SkipRefused"""
+    if index <= 0 or not log_store.first_index() <= index <= log_store.last_index():
+        raise SkipRefused(f"there is no entry {index} in the log here")
+    entry = log_store.get_log(index)
+    _check_named(entry, term, digest)
+    return SkippedEntry(index, term, digest_of(entry))
+
+
+def parse_named(text: str) -> tuple[int, int, str]:
+    """Read INDEX:TERM:DIGEST. Raises: SkipRefused"""
+    index, _, rest = text.partition(":")
+    term, _, digest = rest.partition(":")
+    if not (index.isdecimal() and term.isdecimal()):
+        raise SkipRefused(f"{text!r} is not INDEX:TERM:DIGEST")
+    return int(index), int(term), digest
 
 
 def _check_named(entry: Entry, term: int, digest: str) -> None:
