@@ -1,5 +1,6 @@
 """The server, byte by byte: connections and their limits."""
 
+import sys
 from resource import RLIM_INFINITY
 
 from treq.client import HTTPClient
@@ -12,7 +13,7 @@ from tests.http.network import Network, ScriptedNode
 from txraft.http import site as site_module
 from txraft.http.channel import KVChannel
 from txraft.http.limits import HTTPLimits
-from txraft.http.site import KVSite, make_site
+from txraft.http.site import KVSite, make_site, share_of_descriptors
 from txraft.node.worker import MemoryWorker
 
 LIMITS = HTTPLimits(
@@ -82,6 +83,46 @@ def put(key: bytes, body: bytes, *headers: bytes) -> bytes:
     lines = [b"PUT /v1/kv/%s HTTP/1.1" % key, b"Host: n1", *headers]
     lines.append(b"Content-Length: %d" % len(body))
     return b"\r\n".join([*lines, b"", body])
+
+
+class Crowded(SiteCase):
+    """Clients have all connections that they may have."""
+
+    limits = HTTPLimits(max_connections=2)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(self.site, "most_forwards", 1)
+        for _ in range(2):
+            self.connect()
+
+    def test_member_is_served(self) -> None:
+        """What another member passes on has a reserve; on it, a client is refused."""
+        transport, response = self.send(
+            put(b"k", b"v", b"X-Txraft-Forwarded: n1:8300"),
+            b"GET /v1/kv/k HTTP/1.1\r\nHost: n1\r\n\r\n",
+        )
+
+        served, _, refused = response[5:].partition(b"HTTP/1.1 ")
+        self.assertIn(b" 200 OK", served)
+        self.assertIn(b"too many connections", refused)
+        self.assertTrue(transport.disconnecting)
+
+    def test_others_are_refused(self) -> None:
+        """A client, and one that calls itself a member that there is not."""
+        for headers in ((), (b"X-Txraft-Forwarded: n9:8300",)):
+            transport, response = self.send(put(b"k", b"v", *headers))
+            self.assertIn(b"HTTP/1.1 503 ", response)
+            self.assertIn(b"too many connections", response)
+            transport.loseConnection()
+
+    def test_reserve_is_bounded(self) -> None:
+        """Beyond it a connection is refused before a request of it has come."""
+        self.connect()
+
+        _, transport = self.connect()
+
+        self.assertIn(b"too many connections", transport.value())
 
 
 class Serving(SiteCase):
@@ -265,12 +306,13 @@ class Connections(SiteCase):
     def test_too_many(self) -> None:
         first, _ = self.connect(), self.connect()
 
-        third, response = self.send(b"")
+        third, response = self.send(put(b"k", b"v"))
 
         self.assertTrue(response.startswith(b"HTTP/1.1 503 "))
         self.assertIn(b"X-Txraft-Outcome: not-applied\r\n", response)
         self.assertIn(b"Retry-After: 1\r\n", response)
-        self.assertFalse(third.connected)
+        self.assertTrue(third.disconnecting)
+        third.loseConnection()
         first[1].loseConnection()
         _, response = self.send(put(b"k", b"v"))
         self.assertIn(b"200 OK", response)
@@ -317,8 +359,19 @@ class Descriptors(SiteCase):
     """Connections never take the last file descriptors from the log."""
 
     def test_most_connections(self) -> None:
-        for allowed, most in ((257, 1), (100, 1), (1 << 20, 2), (RLIM_INFINITY, 2)):
+        for allowed, most in ((8, 2), (2, 2), (1, 1), (RLIM_INFINITY, 2)):
             self.patch(site_module, "getrlimit", lambda _, n=allowed: (n, n))
             self.setUp()
 
             self.assertEqual((allowed, self.site.most), (allowed, most))
+
+    def test_share_of_descriptors(self) -> None:
+        """The node and what members pass on have theirs, however few there are."""
+        for allowed, clients, forwards in (
+            (64, 32, 8),
+            (256, 128, 32),
+            (1024, 768, 64),
+            (RLIM_INFINITY, sys.maxsize, 64),
+        ):
+            shares = share_of_descriptors(allowed)
+            self.assertEqual((allowed, *shares), (allowed, clients, forwards))

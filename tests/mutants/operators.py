@@ -33,4 +33,11 @@ MUTANTS = (
         new='("Cs", "Zl", "Zp")',
         caught_by="tests.cli.test_output.Printable.test_controls",
     ),
+    Mutant(
+        name="clients take the connections that members need to pass requests on",
+        at="KVRequest.gotLength",
+        old="self.channel.is_beyond and not self._is_of_a_member()",
+        new="False",
+        caught_by="tests.http.test_site.Crowded.test_others_are_refused",
+    ),
 )

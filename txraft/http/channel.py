@@ -25,6 +25,7 @@ from twisted.web.iweb import INonQueuedRequestFactory
 from zope.interface import provider
 
 from txraft.http.answers import NOSNIFF, RETRY_AFTER, Refusal, Sender, not_applied
+from txraft.http.calls import FORWARDED
 from txraft.http.routes import BACKUP
 from txraft.http.spool import Spool
 from txraft.transport.lobby import Guest, host_of
@@ -65,6 +66,9 @@ class KVRequest(Request):
     def gotLength(self, length: int | None) -> None:
         """Refuse a body that is too long or not permitted, before it is sent."""
         self.content = self._body
+        if self.channel.is_beyond and not self._is_of_a_member():
+            self._refuse(_too_many())
+            return
         if length == 0:
             return
         self.method, self.uri, self.clientproto = self.channel.head
@@ -137,6 +141,11 @@ class KVRequest(Request):
             self._linger.cancel()
         Request.connectionLost(self, reason)
 
+    def _is_of_a_member(self) -> bool:
+        """Tell whether another member passes this request on, as it says itself."""
+        names = self.requestHeaders.getRawHeaders(FORWARDED, [])
+        return any(self._site.is_member(name) for name in names)
+
     def _expect_backup(self) -> None:
         """Make room for a long body. Raises: Refusal"""
         limits = self._site.limits
@@ -174,10 +183,16 @@ class KVRequest(Request):
         )
 
 
+def _too_many() -> Refusal:
+    return not_applied("The node has too many connections.", RETRY_AFTER)
+
+
 class KVChannel(HTTPChannel):
     """A connection, counted by its site and with lines of bounded length.
 
-    It is a guest in the lobby of its site until a request of it was let in.
+    It is a guest in the lobby of its site until a request of it was let in. One beyond
+    those that clients may have serves what other members pass on, and nothing else:
+    they cannot take their clients elsewhere.
     """
 
     site: KVSite
@@ -185,6 +200,8 @@ class KVChannel(HTTPChannel):
     _guest: Guest | None = None
     is_cut_off = False
     is_refused = False
+    is_beyond = False
+    """Whether it came when clients had all connections that they may have."""
 
     def connectionMade(self) -> None:
         """Take the connection, or answer 503 when there are too many."""
@@ -198,10 +215,10 @@ class KVChannel(HTTPChannel):
         host = host_of(self.transport.getPeer())
         late = "no request was let in"
         self._guest = self.site.lobby.enter(host, self._turned_away, late)
-        if len(self.site.channels) > self.site.most:
-            self.write_refusal(
-                not_applied("The node has too many connections.", RETRY_AFTER)
-            )
+        beyond = len(self.site.channels) - self.site.most
+        self.is_beyond = beyond > 0
+        if beyond > self.site.most_forwards:
+            self.write_refusal(_too_many())
             self.close()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -7,7 +7,7 @@ this does not do: TLS, which is wrapped around it, an access log, HTTP/2.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 from typing import Any
 
@@ -53,7 +53,11 @@ from txraft.transport.limits import ConnectionLimits
 from txraft.transport.lobby import Lobby, host_of
 from txraft.transport.refusals import Refusals
 
-RESERVED_DESCRIPTORS = 256
+RESERVED_FOR_NODE = 192
+"""File descriptors for log, snapshots, peers and forwarding."""
+
+RESERVED_FOR_FORWARDS = 64
+"""File descriptors for requests that other members pass on."""
 
 
 def make_api(
@@ -128,7 +132,11 @@ def make_site(
     )
     forwarder = Forwarder(client, clock, limits, address)
     advertiser = Advertiser(raft, fsm, forwarder, clock, address, url)
-    return KVSite(api, advertiser, clock, limits, worker, refusals)
+
+    def is_member(name: bytes) -> bool:
+        return name.decode("utf-8", "replace") in raft.configuration.addresses
+
+    return KVSite(api, advertiser, clock, limits, worker, is_member, refusals)
 
 
 class KVSite(Site):
@@ -143,12 +151,14 @@ class KVSite(Site):
         clock: IReactorTime,
         limits: HTTPLimits,
         worker: Worker,
+        is_member: Callable[[bytes], bool],
         refusals: Refusals | None = None,
     ) -> None:
         Site.__init__(self, api, KVRequest, reactor=clock, timeout=limits.idle_timeout)
         self.limits = limits
         self.clock = clock
         self.api = api
+        self.is_member = is_member
         new = ConnectionLimits(
             max_unauthenticated=limits.max_new_connections,
             max_unauthenticated_per_address=limits.max_new_connections_per_address,
@@ -158,7 +168,9 @@ class KVSite(Site):
         self.refusals = refusals or Refusals(clock, new, "HTTP connection")
         self.unread = Unread(limits.max_unread_bytes)
         self._held_bytes = 0
-        self.most = min(limits.max_connections, _descriptors_to_spare())
+        allowed, _ = getrlimit(RLIMIT_NOFILE)
+        for_clients, self.most_forwards = share_of_descriptors(allowed)
+        self.most = min(limits.max_connections, for_clients)
         self.channels: set[KVChannel] = set()
         self._advertiser = advertiser
         self._worker = worker
@@ -210,12 +222,14 @@ class KVSite(Site):
         return [b"http/1.1"]
 
 
-def _descriptors_to_spare() -> int:
-    """Count the file descriptors that clients may use.
+def share_of_descriptors(allowed: int) -> tuple[int, int]:
+    """Say how many of *allowed* descriptors clients may use, and how many forwards.
 
     The log must find one whenever it begins a file: a node that cannot write stops.
+    Where there are few, clients get half of them.
     """
-    allowed, _ = getrlimit(RLIMIT_NOFILE)
     if allowed == RLIM_INFINITY:
-        return sys.maxsize
-    return max(1, allowed - RESERVED_DESCRIPTORS)
+        return sys.maxsize, RESERVED_FOR_FORWARDS
+    for_forwards = min(RESERVED_FOR_FORWARDS, allowed // 8)
+    for_node = min(RESERVED_FOR_NODE, allowed * 3 // 8)
+    return max(1, allowed - for_node - for_forwards), for_forwards
