@@ -96,6 +96,11 @@ class SkipRefused(RaftError):
     """An entry is not to be skipped: the message says why, and what to do."""
 
 
+class NotAdmitted(ConfigurationRefused):
+    """A server was not added: nobody answers at its address, or who does should not be
+    a member of this cluster. `Raft.add_peer` and its like add it all the same."""
+
+
 class TransferInProgress(RaftError):
     """Leadership is being handed over: nothing is accepted until that ends."""
 

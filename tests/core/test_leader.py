@@ -431,6 +431,24 @@ class Doubt(SynchronousTestCase):
 
         self.assertTrue(leading.is_leader)
 
+    def test_followers_that_are_held_up_after_it(self) -> None:
+        """All apply the same entry; they have what is left of the heartbeat timeout."""
+        for answer_comes in (True, False):
+            leading = self.stalled()
+            self.answers(leading, "b")
+            leading.tick(2)
+            waits = sent(sync(leading), Heartbeat, "b")
+            for _ in range(7):
+                leading.tick()
+            self.assertFalse(leading.role.hears_leader)
+            self.assertTrue(leading.is_leader)
+            for heartbeat in waits if answer_comes else []:
+                accept(leading, "b", heartbeat)
+                self.answers(leading, "b")
+
+            leading.tick()
+            self.assertEqual(leading.is_leader, answer_comes)
+
     def test_silence_before_the_stall_counts(self) -> None:
         """A leader that had lost its quorum was not only late."""
         leading = settled_leader()

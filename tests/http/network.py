@@ -27,6 +27,7 @@ from txraft.http.site import make_api
 from txraft.kv.backup import describe, pack
 from txraft.kv.commands import encode_advertise
 from txraft.kv.state import KeyValueFSM
+from txraft.node.membership import Admission
 from txraft.node.meters import Figures, PeerFigures
 from txraft.node.observers import LeaderObservation, Observation, Observer
 from txraft.node.pending import ApplyResult
@@ -55,6 +56,7 @@ class ScriptedNode:
         self.barriers = 0
         self.followers: dict[str, PeerFigures] = {}
         self.more_stats: dict[str, str] = {}
+        self.admissions: list[Admission] = []
 
     def lead(self) -> None:
         """Become the leader."""
@@ -93,6 +95,13 @@ class ScriptedNode:
         if address in self.members:
             return self._act(lambda: 0, KnownPeer("known"))
         return self._act(lambda: self.members.add(address) or 1)
+
+    def admit_peer(self, address: str) -> Deferred[Admission]:
+        if self.admissions:
+            return self._act(lambda: self.admissions.pop(0))
+        if address in self.members:
+            return self._act(lambda: Admission(True))
+        return self._act(lambda: self.members.add(address) or Admission(True))
 
     def remove_peer(self, address: str) -> Deferred[int]:
         if address not in self.members:

@@ -3,7 +3,8 @@
 from twisted.internet.defer import Deferred
 
 from tests.http.network import HTTPCase
-from txraft.errors import ConfigurationRefused, LeadershipLost
+from txraft.errors import ConfigurationRefused, LeadershipLost, NotAdmitted
+from txraft.node.membership import Admission
 
 PEER = "/v1/operator/raft/peer"
 
@@ -39,6 +40,37 @@ class Membership(HTTPCase):
 
         self.assertEqual((removed.status, removed.body), (200, b"true"))
         self.assertEqual(self.n1.members, {"n1:8300"})
+
+    def test_add_one_that_is_not_to_be_a_member(self) -> None:
+        """The reason is told, and how to add it all the same."""
+        self.n1.script = [NotAdmitted("nobody answers at n9:8300")]
+
+        refused = self.reply(self.n1, "PUT", f"{PEER}?address=n9:8300")
+        forced = self.reply(self.n1, "PUT", f"{PEER}?address=n9:8300&force")
+
+        self.assertEqual(refused.status, 409)
+        self.assertEqual(
+            refused.body,
+            b"nobody answers at n9:8300. With ?force it is added all the same.\n",
+        )
+        self.assertEqual((forced.status, forced.body), (200, b"true"))
+        self.assertIn("n9:8300", self.n1.members)
+
+    def test_add_waits_until_it_has_caught_up(self) -> None:
+        """For a while; then it tells how far it is."""
+        self.n1.admissions = [Admission(False, 900), Admission(False, 9)]
+        self.n1.admissions.append(Admission(True))
+        soon = self.ask(self.n1, "PUT", f"{PEER}?address=n3:8300")
+        self.advance(0.1, 0.1)
+        self.assertEqual(self.successResultOf(soon).body, b"true")
+
+        self.n1.admissions = [Admission(False, 900)] * 100
+        late = self.ask(self.n1, "PUT", f"{PEER}?address=n4:8300")
+        self.advance(*[0.1] * 21)
+
+        answer = self.successResultOf(late)
+        self.assertEqual(answer.status, 202)
+        self.assertEqual(answer.body, b'{"Voter":false,"Behind":900}')
 
     def test_on_a_follower(self) -> None:
         reply = self.reply(self.n2, "PUT", f"{PEER}?address=[::1]:8300")

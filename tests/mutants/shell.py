@@ -396,4 +396,32 @@ MUTANTS = (
         new="self._drop(self.last)",
         caught_by="tests.node.test_tail.TailCase.test_trim_never_drops_what_the_caller_still_needs",
     ),
+    Mutant(
+        name="a server of another cluster becomes a member",
+        at="why_not",
+        old="found.cluster not in (None, cluster)",
+        new="False",
+        caught_by="tests.node.test_probe.Admitting.test_a_member_of_another_cluster_is_refused",
+    ),
+    Mutant(
+        name="a member becomes another one under a second name",
+        at="why_not",
+        old="configuration.server(name) is not None",
+        new="False",
+        caught_by="tests.node.test_probe.Admitting.test_a_member_under_another_name_is_refused",
+    ),
+    Mutant(
+        name="a nonvoter that lacks much gets a vote",
+        at="Membership.admit_peer",
+        old="behind > CAUGHT_UP_ENTRIES",
+        new="False",
+        caught_by="tests.node.test_probe.Admitting.test_a_nonvoter_gets_its_vote_when_it_has_caught_up",
+    ),
+    Mutant(
+        name="a nonvoter that is away gets a vote",
+        at="Membership.admit_peer",
+        old="shell.consensus.silence_of(address)",
+        new="False",
+        caught_by="tests.node.test_probe.Admitting.test_a_nonvoter_that_went_away_gets_no_vote",
+    ),
 )

@@ -39,8 +39,9 @@ class Body:
 class KeptRPC:
     """Keeps how it was answered."""
 
-    def __init__(self, body: Body | None = None) -> None:
+    def __init__(self, body: Body | None = None, command: object = None) -> None:
         self.body = body
+        self.command = command
         self.answers: list[Response | str] = []
 
     def respond(self, response: Response) -> None:
@@ -58,6 +59,23 @@ class RepliesCase(SynchronousTestCase):
         Replies(version, "id-a", "a").send(rpc, message, consensus)
         [answer] = rpc.answers
         return answer
+
+    def test_one_who_asks_who_is_here_is_told_all(self) -> None:
+        """Address, id, cluster and incarnation; nothing at version 0."""
+        question = AppendEntriesRequest(0, "b")
+        for version in (0, 1, 3):
+            rpc: Any = KeptRPC(command=question)
+            consensus = Consensus("a", Random(0), configurations=MEMBERS)
+            consensus.cluster = b"c" * 16
+            replies = Replies(version, "id-a", "a", b"i" * 16, 2)
+
+            replies.send(rpc, AppendEntriesResponse(2, 7, False), consensus)
+
+            told = Header(version, "id-a", "a", b"c" * 16, b"i" * 16, level=2)
+            header = told if version else NO_HEADER
+            self.assertEqual(
+                rpc.answers, [AppendEntriesResponse(2, 7, False, header=header)]
+            )
 
     def refused(self, version: int, header: Header) -> str | None:
         request = RequestVoteRequest(2, "b", 0, 0, header=header)

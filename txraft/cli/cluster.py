@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 from urllib.parse import quote
 
 import click
@@ -17,7 +18,10 @@ from txraft.exchange import Question
 
 CONFIGURATION = "/v1/operator/raft/configuration"
 PEER = "/v1/operator/raft/peer"
+HEALTH = "/v1/operator/autopilot/health"
 TRANSFER = "/v1/operator/raft/transfer-leader"
+MOST_IN_VAIN = 15
+"""So often in a row a new member may be asked about, and not have caught up further."""
 
 
 @click.command("members")
@@ -140,15 +144,65 @@ def peer() -> None:
 
 @peer.command("add")
 @click.argument("address")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Add it whoever answers there, or if nobody does. A cluster of one or two "
+    "may stand still until it does.",
+)
 @online
-async def add(job: Job, address: str) -> None:
+async def add(job: Job, address: str, force: bool) -> int:
     """Make the node at the peer ADDRESS (host:port) a member.
 
-    Start it before, with join: true. To add a member again does nothing.
+    Start it before, with join: true: it is asked who it is. At protocol version 3 it
+    gets its vote when it has what the others have. To add a member again does nothing.
     """
     target = f"{PEER}?address={quote(address)}"
-    await job.client.calls.expect(Question("PUT", target, b"", repeatable=True))
-    _done(job, f"{address} is a member.")
+    if force:
+        target += "&force=1"
+    least, in_vain = None, 0
+    while True:
+        question = Question("PUT", target, b"", repeatable=True)
+        reply = await job.client.calls.expect(question, 202)
+        if reply.status == 200:
+            break
+        behind = _entries_behind(parse_json(reply.body))
+        job.output.problem(
+            f"txraft: {address} is a member, but lacks {behind} entries for a vote"
+        )
+        in_vain = 0 if least is None or behind < least else in_vain + 1
+        least = behind if least is None else min(least, behind)
+        if in_vain >= MOST_IN_VAIN:
+            job.output.problem(
+                f"txraft: {address} does not catch up. See its log; then add it again, "
+                "which goes on from here, or remove it"
+            )
+            return Exit.NO
+    _done(job, f"{address} is a member. {await _tolerance(job)}")
+    return Exit.OK
+
+
+def _entries_behind(told: Any) -> int:
+    try:
+        return int(told["Behind"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise MalformedAnswer("an answer does not say how far a member is") from error
+
+
+async def _tolerance(job: Job) -> str:
+    """Say in one sentence how many voters may fail now."""
+    question = Question("GET", HEALTH, repeatable=True)
+    told = parse_json((await job.client.calls.expect(question, 429)).body)
+    try:
+        voters = sum(server["Voter"] is True for server in told["Servers"])
+        tolerance = int(told["FailureTolerance"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise MalformedAnswer("an answer does not tell of the members") from error
+    best = (voters - 1) // 2
+    if tolerance < best:
+        return f"Of {voters} voters {tolerance} may fail, and {best} once all are well."
+    more = "" if best else ": add a third" if voters == 2 else ": add two more"
+    return f"Of {voters} voters {best or 'none'} may fail{more}."
 
 
 @peer.command("remove")

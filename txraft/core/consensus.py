@@ -273,6 +273,12 @@ class Consensus:
         """Return the other voter that has most of this leader's log, if any answers."""
         return self.role.best_successor() if isinstance(self.role, Leader) else None
 
+    def entries_behind(self, peer: str) -> int:
+        """Return how many entries of this leader's log *peer* may lack."""
+        if not isinstance(self.role, Leader) or peer not in self.role.followers:
+            return self.log.last_index
+        return self.log.last_index - self.role.followers[peer].match
+
     def silence_of(self, peer: str) -> int:
         """Return for how many ticks this leader has not heard *peer*.
 

@@ -71,6 +71,7 @@ class Leader(BaseRole):
         self._transfers = 0
         self._doubts_since: int | None = None
         self._late = 1
+        self._patient_until = 0
         self._leave_by: int | None = None
         self.level = 0
         self.own_match = consensus.log.last_index
@@ -223,24 +224,24 @@ class Leader(BaseRole):
         What came at once may all be answered already, in its sockets. Until a quorum
         has answered what was sent after the stall this leader has no lease: it confirms
         nothing, and votes as one who hears nobody, as its followers may have elected
-        another. It tries once for each stall: the time it has does not begin anew
-        before a quorum was heard.
+        another. It has a heartbeat timeout after each stall, and no longer: all servers
+        apply the same entries, so that what held it up may hold them up next, once they
+        have answered.
         Source: Raft dissertation §6.2, §6.4.
         """
-        consensus = self.consensus
+        now = self.consensus.now
         if self._doubts_since is None and not self._lacks_support(count - 1):
-            self._doubts_since = consensus.now
             self._late = count
+            limit = self.consensus.options.heartbeat_timeout_ticks
+            self._patient_until = now + limit
+        if now >= self._patient_until:
+            silence = now - agreed_value(self._contacts())
+            age = self.consensus.oldest_write_age
+            self.resignation = Resignation(silence, age, max(count, self._late))
+        elif self._doubts_since is None:
+            self._doubts_since = now
             for progress in self.followers.values():
-                progress.heartbeat_due = consensus.now
-            return
-        since = self._doubts_since
-        limit = consensus.options.heartbeat_timeout_ticks
-        if since is None or consensus.now - since >= limit:
-            silence = consensus.now - agreed_value(self._contacts())
-            late = count if since is None else max(count, self._late)
-            age = consensus.oldest_write_age
-            self.resignation = Resignation(silence, age, late)
+                progress.heartbeat_due = now
 
     def _heard(self, progress: Progress, sent: int) -> None:
         """Note an answer to what was *sent* at that tick; it may end a doubt."""
@@ -248,6 +249,7 @@ class Leader(BaseRole):
         since = self._doubts_since
         if since is not None and agreed_value(self._contacts()) >= since:
             self._doubts_since = None
+            self._late = 1
             self._settle_verifications()
 
     def _contacts(self) -> list[int]:

@@ -6,11 +6,13 @@ Source: Consul's HTTP API, "Status", "Operator: Raft" and "Operator: Autopilot".
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from txraft.addresses import normal_url
 from txraft.core.configuration import Server, Suffrage
-from txraft.errors import KnownPeer
+from txraft.errors import KnownPeer, NotAdmitted
 from txraft.http.answers import JSON, TEXT, TRUE, Answer, Refusal, json_answer
 from txraft.http.calls import Call
 from txraft.http.leader import Leadership
@@ -22,13 +24,23 @@ from txraft.node.meters import PeerFigures
 MAX_ADDRESS_CHARACTERS = 512
 HEALTHY_SILENCE = 2.0
 HEALTHY_LAG = 250
+ADMISSION_WAIT = 2.0
+"""Seconds that a request to add a server waits for it to catch up."""
+ADMISSION_INTERVAL = 0.1
 
 
 class Cluster:
     """Status and membership."""
 
-    def __init__(self, raft: Node, fsm: KeyValueFSM, leadership: Leadership) -> None:
+    def __init__(
+        self,
+        raft: Node,
+        fsm: KeyValueFSM,
+        leadership: Leadership,
+        clock: IReactorTime,
+    ) -> None:
         self._raft = raft
+        self._clock = clock
         self._fsm = fsm
         self._leadership = leadership
 
@@ -142,7 +154,9 @@ class Cluster:
     def add(self, call: Call) -> Deferred[Answer]:
         """Add the server at `?address=`; answers `true`, also to a repetition.
 
-        An operator who got no answer the first time can so just ask again.
+        It is asked first who it is, unless `?force` is given. Status 202 says that it
+        is a member without a vote yet, and how many entries it lacks; asked again, it
+        gets the vote when it has them. Who got no answer can just ask again, too.
         """
         _address(call)
         return self._leadership.run(call, self._add)
@@ -174,9 +188,31 @@ class Cluster:
         return told.addCallback(lambda _: TRUE)
 
     def _add(self, call: Call) -> Deferred[Answer]:
+        if not call.flag("force"):
+            return Deferred.fromCoroutine(self._admit(call, _address(call)))
         call.submitted = True
         added = self._raft.add_peer(_address(call))
         return added.addCallbacks(_true, _known_is_fine)
+
+    async def _admit(self, call: Call, address: str) -> Answer:
+        """Take the server at *address* as far as it comes in a while."""
+        until = self._clock.seconds() + ADMISSION_WAIT
+        while True:
+            call.submitted = True
+            try:
+                admission = await self._raft.admit_peer(address)
+            except NotAdmitted as error:
+                raise Refusal(
+                    409, f"{error}. With ?force it is added all the same."
+                ) from error
+            except KnownPeer:
+                continue  # another request has added it meanwhile
+            if admission.is_voter:
+                return TRUE
+            if call.answered or self._clock.seconds() >= until:
+                told = json_answer({"Voter": False, "Behind": admission.behind})
+                return Answer(202, told.body, JSON)
+            await deferLater(self._clock, ADMISSION_INTERVAL)
 
     def _remove(self, call: Call) -> Deferred[Answer]:
         call.submitted = True

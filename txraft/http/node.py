@@ -7,6 +7,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from txraft.core.configuration import Configuration
+from txraft.node.membership import Admission
 from txraft.node.meters import Figures
 from txraft.node.observers import Observer
 from txraft.node.pending import ApplyResult
@@ -53,6 +54,9 @@ class Node(Protocol):
 
     def add_peer(self, address: str) -> Deferred[int]:
         """Make *address* a member; leader only."""
+
+    def admit_peer(self, address: str) -> Deferred[Admission]:
+        """Make *address* a voter if nothing speaks against it; leader only."""
 
     def remove_peer(self, address: str) -> Deferred[int]:
         """Make *address* no member; leader only."""

@@ -100,7 +100,7 @@ def _cluster_routes(cluster: Cluster) -> Routes:
             b"GET": Endpoint(cluster.configuration, MODES)
         },
         b"/v1/operator/raft/peer": {
-            b"PUT": Endpoint(cluster.add, frozenset({"address"})),
+            b"PUT": Endpoint(cluster.add, frozenset({"address", "force"})),
             b"DELETE": Endpoint(cluster.remove, frozenset({"address", "id"})),
         },
         ADVERTISE.encode("ascii"): {

@@ -91,7 +91,7 @@ def make_api(
         Keys(fsm, reads, writes, slices, limits),
         Transactions(fsm, reads, writes, slices, limits),
         Sessions(fsm, reads, writes, slices, limits, leadership, expiry, address),
-        Cluster(raft, fsm, leadership),
+        Cluster(raft, fsm, leadership, clock),
         Agent(raft, fsm, reads, limits, address, meta),
         Backups(raft, fsm, reads, leadership, quotas, worker, clock, limits),
     )

@@ -12,15 +12,25 @@ own removal. Who founds a cluster is told apart from who waits to be added here 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
 
 from txraft.core.configuration import Configuration, Server, Suffrage
 from txraft.core.entry import Entry, LogType
-from txraft.errors import ConfigurationRefused, KnownPeer, RaftError, UnknownPeer
+from txraft.errors import (
+    ConfigurationRefused,
+    KnownPeer,
+    NotAdmitted,
+    RaftError,
+    TransportError,
+    UnknownPeer,
+)
 from txraft.node.changes import Change
 from txraft.node.pending import Proposal
+from txraft.node.probe import Probed, probed, why_not
 
 if TYPE_CHECKING:
     from txraft.node.parts import Parts
@@ -28,6 +38,18 @@ if TYPE_CHECKING:
 
 FIRST_VERSION_WITH_IDS = 3
 FIRST_VERSION_WITH_CONFIGURATIONS = 2
+
+
+CAUGHT_UP_ENTRIES = 250
+"""So many entries a nonvoter may lack to become a voter: it has them in a moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """How far a server is on its way to be a voter; *behind* in entries."""
+
+    is_voter: bool
+    behind: int = 0
 
 
 class Membership:
@@ -54,6 +76,57 @@ class Membership:
         Returns: as every change. It also fails with KnownPeer.
         """
         return self.add_voter(address, address)
+
+    def probe_peer(self, address: str) -> Deferred[Probed]:
+        """Ask who is at *address*, member or not; nothing changes there.
+
+        Returns: a Deferred of what it tells. It fails with a TransportError when nobody
+            there answers as a peer in time, and with NotLeader or RaftShutdown.
+        """
+        try:
+            asked = self._leading().outbox.probe(address)
+        except RaftError as error:
+            return fail(error)
+        return asked.addCallback(lambda answer: probed(address, answer))
+
+    def admit_peer(self, address: str) -> Deferred[Admission]:
+        """Make the server at *address* a voter, but only if that costs no quorum.
+
+        It is probed first. At protocol version 3 it becomes a nonvoter, under the id
+        that it tells, and a voter once it has nearly all of the log: call this again
+        until it is.
+
+        Returns: a Deferred of how far it is. It fails as every change, and with
+            NotAdmitted when nobody answers there, or one who belongs elsewhere.
+        Source: Raft dissertation §4.2.1.
+        """
+        try:
+            shell = self._leading()
+        except RaftError as error:
+            return fail(error)
+        server = shell.consensus.configuration.server(address)
+        if server is None:
+            return self.probe_peer(address).addCallbacks(self._admit, _nobody(address))
+        if server.suffrage is Suffrage.VOTER:
+            return succeed(Admission(True))
+        behind = shell.consensus.entries_behind(address)
+        if behind > CAUGHT_UP_ENTRIES or shell.consensus.silence_of(address):
+            return succeed(Admission(False, behind))
+        promoted = self.add_voter(server.id, address)
+        return promoted.addCallback(lambda _: Admission(True))
+
+    def _admit(self, found: Probed) -> Deferred[Admission]:
+        shell, address = self._leading(), found.address
+        consensus = shell.consensus
+        reason = why_not(found, consensus.configuration, consensus.cluster)
+        if reason is not None:
+            raise NotAdmitted(reason)
+        if self._version < FIRST_VERSION_WITH_IDS:
+            return self.add_peer(address).addCallback(lambda _: Admission(True))
+        added = self.add_nonvoter(found.id or address, address)
+        return added.addCallback(
+            lambda _: Admission(False, consensus.entries_behind(address))
+        )
 
     def remove_peer(self, address: str) -> Deferred[int]:
         """Remove the member at *address*, which may be this one.
@@ -165,6 +238,19 @@ class Membership:
         except RaftError as error:
             return fail(error)
         return proposal.deferred.addCallback(lambda result: result.index)
+
+
+def _nobody(address: str) -> Callable[[Failure], Admission]:
+    """Make what refuses the server at *address*, who did not answer."""
+
+    def refuse(failure: Failure) -> Admission:
+        failure.trap(TransportError)
+        raise NotAdmitted(
+            f"nobody answers as a peer at {address} ({failure.getErrorMessage()}): "
+            "start the server there first, with join: true"
+        )
+
+    return refuse
 
 
 def _address_of(configuration: Configuration, id: str) -> str:

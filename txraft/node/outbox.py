@@ -195,30 +195,41 @@ class Outbox:
 
     # Single calls
 
-    def ask_level(self, peer: str) -> Deferred[int | None]:
-        """Ask *peer*, which may be no member, up to which level it understands.
+    def probe(self, peer: str) -> Deferred[AppendEntriesResponse]:
+        """Ask who is at *peer*, which may be no member.
 
         The request is AppendEntries of term 0, which nobody takes for a leader's: any
         server refuses it, and its answer has the header. A server that is in no cluster
         yet, and older than this question or of Go, takes this one for its leader until
         its next timeout; it is about to be.
-        Returns: a Deferred that fires with the level, None without an answer in time.
+        Returns: a Deferred of the answer. It fails with a TransportError.
         """
         header = Header(self.header.protocol_version)
         question = AppendEntriesRequest(0, self._address, header=header)
         asked = self._transport.append_entries(peer, question)
         call = _Call(peer, None, asked, self._now + self._patience_ticks)
         self._calls.append(call)
-        return asked.addBoth(self._told_level, call)
+        return asked.addBoth(self._probed, call)
 
-    def _told_level(
+    def _probed(
         self, answer: AppendEntriesResponse | Failure, call: _Call
-    ) -> int | None:
+    ) -> AppendEntriesResponse:
         if call in self._calls:
             self._calls.remove(call)
         if isinstance(answer, Failure):
-            return None
-        return answer.header.level or 0
+            if answer.check(CancelledError):
+                raise CallTimedOut(f"{call.peer} did not answer in time")
+            raise answer.value  # type: ignore[misc]  # a Failure holds an exception
+        return answer
+
+    def ask_level(self, peer: str) -> Deferred[int | None]:
+        """Ask *peer*, which may be no member, up to which level it understands.
+
+        Returns: a Deferred that fires with the level, None without an answer in time.
+        """
+        return self.probe(peer).addCallbacks(
+            lambda answer: answer.header.level or 0, lambda _: None
+        )
 
     def _request_pre_vote(self, peer: str, message: RequestPreVoteRequest) -> None:
         header = Header(

@@ -105,7 +105,19 @@ class Replies:
             return
         if rpc.body is not None:
             self._drain(rpc)
-        rpc.respond(self._dressed(message, consensus))
+        command = rpc.command
+        if isinstance(command, AppendEntriesRequest) and not command.term:
+            rpc.respond(self._introduced(message, consensus))
+        else:
+            rpc.respond(self._dressed(message, consensus))
+
+    def _introduced(self, message: Response, consensus: Consensus) -> Response:
+        """Tell one who asks who is here all that there is to tell."""
+        assert isinstance(message, AppendEntriesResponse), "that was asked for"
+        if not self._version:
+            return message
+        header = replace(self._named_header, cluster=consensus.cluster)
+        return replace(message, header=header)
 
     def abandon(self, waiting: Iterable[tuple[int, list[Outgoing]]]) -> None:
         """Refuse what was to be answered when a write is durable, but never will."""

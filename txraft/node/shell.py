@@ -229,7 +229,7 @@ class Shell:
         if command.header.known is not None:
             digest = self._told_known
         self._inputs.append((digest, (command, rpc)))
-        if isinstance(command, AppendEntriesRequest):
+        if isinstance(command, AppendEntriesRequest) and command.term:
             self._leader_connections[rpc.connection] = command.leader
             self.heard = (command.leader, self._parts.clock.seconds())
             self._hasten()
