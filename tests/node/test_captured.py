@@ -37,6 +37,7 @@ class Kept:
     """A request that keeps the bytes of its answer."""
 
     body = None
+    command = None
 
     def __init__(self) -> None:
         self.answer = b""
