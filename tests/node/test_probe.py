@@ -136,7 +136,7 @@ class Admitting(ClusterCase):
 
     def test_a_nonvoter_gets_its_vote_when_it_has_caught_up(self) -> None:
         """At protocol version 3, and under its own id."""
-        cluster = self.cluster(1, protocol_version=3)
+        cluster = self.cluster(1, protocol_version=3, latency=0.02)
         for number in range(300):
             cluster.apply(b"%d" % number)
         raft = cluster.leader.raft
@@ -149,7 +149,7 @@ class Admitting(ClusterCase):
         server = raft.configuration.server("d")
         assert server is not None
         self.assertEqual(server.suffrage, Suffrage.NONVOTER)
-        cluster.advance(0.5)
+        cluster.advance(2)
         second = cluster.result(raft.admit_peer("d"))
 
         self.assertEqual(second, Admission(True))

@@ -474,6 +474,7 @@ ERRORS: tuple[type[RaftError], ...] = (
     txraft.DirectoryLocked,
     txraft.FormatTooNew,
     txraft.KnownPeer,
+    txraft.NotAdmitted,
     txraft.LogNotFound,
     txraft.NotAdvertisable,
     txraft.NothingNewToSnapshot,
