@@ -200,16 +200,15 @@ class Names(HTTPCase):
 
 
 class Parameters(HTTPCase):
-    """A parameter is obeyed or refused, never ignored."""
+    """A parameter of a write is obeyed or refused, never ignored."""
 
     def test_unknown_or_not_served(self) -> None:
         self.reply(self.n1, "PUT", "/v1/kv/a", b"kept")
         for method, query in (
-            ("PUT", "stale"),
+            ("PUT", "raw"),
             ("PUT", "recurse"),
             ("DELETE", "acquire=x"),
-            ("GET", "cas=1"),
-            ("GET", "Raw"),
+            ("DELETE", "Recurse"),
         ):
             body = b"lost" if method == "PUT" else None
             reply = self.reply(self.n1, method, f"/v1/kv/a?{query}", body)
@@ -217,12 +216,13 @@ class Parameters(HTTPCase):
             self.assertIn(b"is not served here.", reply.body)
         self.assertEqual(self.reply(self.n1, "GET", "/v1/kv/a?raw").body, b"kept")
 
-    def test_flags_take_no_other_value(self) -> None:
-        """`?stale=false` must not be read as a wish for a stale answer."""
-        for query in ("stale=false", "raw=0", "consistent=no"):
-            self.assertEqual(
-                self.reply(self.n1, "GET", f"/v1/kv/a?{query}").status, 400
-            )
+    def test_flags_of_writes_take_no_other_value(self) -> None:
+        """`?recurse=false` must not be read as a wish to delete everything."""
+        self.reply(self.n1, "PUT", "/v1/kv/a", b"kept")
+        for value in ("false", "0", "no", "None"):
+            reply = self.reply(self.n1, "DELETE", f"/v1/kv/a?recurse={value}")
+            self.assertEqual(reply.status, 400)
+        self.assertIsNotNone(self.n1.fsm.get("a"))
 
     def test_stale_and_consistent_exclude_each_other(self) -> None:
         reply = self.reply(self.n1, "GET", "/v1/kv/a?stale&consistent")

@@ -65,7 +65,7 @@ class Shapes(SessionCase):
                     "LockDelay": 2_000_000_000,
                     "Behavior": "delete",
                     "TTL": "90s",
-                    "Checks": ["serfHealth"],
+                    "Checks": None,
                     "NodeChecks": ["serfHealth"],
                     "ServiceChecks": None,
                     "CreateIndex": 2,
@@ -113,10 +113,10 @@ class Shapes(SessionCase):
         """Below 1000 it is seconds, else nanoseconds.  Source: Consul."""
         delays = [
             self.n1.fsm.sessions[self.create(LockDelay=delay)].lock_delay_ms
-            for delay in (0, 2, 1_500_000_000)
+            for delay in (0, 2, 1_500_000_000, "90s")
         ]
 
-        self.assertEqual(delays, [0, 2000, 1500])
+        self.assertEqual(delays, [0, 2000, 1500, 60_000])
 
     def test_malformed(self) -> None:
         for fields in (
@@ -124,7 +124,6 @@ class Shapes(SessionCase):
             {"TTL": []},
             {"TTL": "10s", "TTLMultiplier": 3},
             {"TTL": "10s", "TTLMultiplier": True},
-            {"LockDelay": "61s"},
             {"LockDelay": -1},
             {"LockDelay": "1e9s"},
             {"NodeChecks": "serfHealth"},

@@ -42,4 +42,19 @@ MUTANTS = (
         caught_by="tests.http.test_waits.Waits"
         ".test_close_drops_what_would_ask_the_leader",
     ),
+    Mutant(
+        name="a flag of a write counts by presence",
+        at="Call.flag",
+        old="self.writes and value not in ...",
+        new="False",
+        caught_by="tests.http.test_keys.Parameters"
+        ".test_flags_of_writes_take_no_other_value",
+    ),
+    Mutant(
+        name="a write ignores a condition that is mistyped",
+        at="check_parameters",
+        old="given.keys() - known - _ALWAYS - _HINTS",
+        new="()",
+        caught_by="tests.http.test_parameters.Writes.test_unknown_parameters",
+    ),
 )

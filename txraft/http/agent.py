@@ -121,6 +121,8 @@ class Agent:
 
     def node_health(self, call: Call) -> Answer:
         """List the checks of a node: a member of the cluster has one."""
+        if not call.key:
+            raise Refusal(400, "Missing node name")
         known = [call.key] if call.key in self._raft.peers() else []
         return self._checks(known)
 

@@ -26,17 +26,16 @@ from txraft.http.answers import (
     unknown,
 )
 from txraft.http.auth import Access, Everybody, check_access
-from txraft.http.calls import DATACENTER, Call, parse_key
+from txraft.http.calls import Call, parse_key
 from txraft.http.deadlines import Deadlines
 from txraft.http.expiry import Expiry
 from txraft.http.leader import Leadership
 from txraft.http.limits import HTTPLimits
 from txraft.http.metrics import Metrics
 from txraft.http.origins import Origins, check_host
+from txraft.http.parameters import check_parameters
 from txraft.http.routes import KEYS, Endpoint, Routes
 from txraft.http.waits import Waits
-
-_ALWAYS = frozenset({"dc", "pretty", "token"})
 
 
 class API(Resource):
@@ -109,7 +108,7 @@ class API(Resource):
         endpoint, rest = self._find(call)
         call.route = call.path if rest is None else call.path[: -len(rest) or None]
         if call.parameters:
-            _check_parameters(call, endpoint)
+            check_parameters(call, endpoint.parameters)
         if rest is not None:
             call.key = parse_key(rest, self._limits.max_key_bytes)
         if endpoint.is_long:
@@ -130,13 +129,18 @@ class API(Resource):
         if path.startswith(KEYS):
             path, rest = KEYS, path[len(KEYS) :]
         methods = self.routes.get(path)
-        if methods is None or (rest is None and path.endswith(b"/")):
+        if methods is None:
             start = path.rfind(b"/") + 1
             path, rest = path[:start], path[start:]
-            methods = self.routes.get(path) if rest else None
+            methods = self.routes.get(path)
+        elif rest is None and path.endswith(b"/"):
+            rest = b""
         if methods is None:
             raise Refusal(404, "There is nothing at this path.")
         endpoint = methods.get(call.method)
+        if endpoint is None and call.method == b"OPTIONS":
+            allowed = b",".join([b"OPTIONS", *methods])
+            return Endpoint(lambda _: Answer(200, b"", (b"Allow", allowed))), rest
         if endpoint is None:
             allowed = b", ".join(methods)
             sentence = f"This path takes only {allowed.decode('ascii')}."
@@ -208,14 +212,6 @@ class API(Resource):
 def _failed(outcome: Header) -> Answer:
     """Make the answer to what met a fault of this program."""
     return Answer(500, b"The node failed to serve this; see its log.\n", TEXT, outcome)
-
-
-def _check_parameters(call: Call, endpoint: Endpoint) -> None:
-    for name in call.parameters.keys() - endpoint.parameters - _ALWAYS:
-        raise Refusal(400, f"The parameter {name!r} is not served here.")
-    datacenter = call.parameters.get("dc", DATACENTER)
-    if datacenter not in ("", DATACENTER):
-        raise Refusal(400, f"No path to datacenter: there is only {DATACENTER}.")
 
 
 def _serve(endpoint: Endpoint, call: Call) -> Answer | Deferred[Answer]:

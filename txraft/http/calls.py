@@ -68,14 +68,14 @@ class Call:
         self.request = request
         self.method: bytes = request.method
         self.path, _, query = request.uri.partition(b"?")
-        self.parameters = parse_parameters(query) if query else {}
+        self.writes = self.method not in (b"GET", b"OPTIONS")
+        self.parameters = parse_parameters(query, self.writes) if query else {}
         self.forwarded = request.requestHeaders.hasHeader(FORWARDED)
         self.role = Role.OPERATOR
         self.key = ""
         self.body = b""
         self.upload: IO[bytes] | None = None
         self.resend: Callable[[], IBodyProducer] | None = None
-        self.writes = self.method != b"GET"
         self.once = _once(request) if self.writes else None
         self.submitted = False
         self.answered = False
@@ -88,10 +88,12 @@ class Call:
     def flag(self, name: str) -> bool:
         """Tell whether the parameter *name* is given, as a flag.
 
-        Raises: Refusal when its value says something else than yes.
+        Raises: Refusal when its value says something else than yes, of a write: there
+            a flag that is misread destroys something. For a read it is enough that
+            it is given, as in Consul: clients write `?recurse=None`.
         """
         value = self.parameters.get(name)
-        if value not in (None, "", "1", "true", "True"):
+        if self.writes and value not in (None, "", "1", "true", "True"):
             raise Refusal(400, f"The parameter '{name}' is a flag and takes no value.")
         return value is not None
 
@@ -121,8 +123,10 @@ class Call:
         return f"{encoded}?{query}" if query else encoded
 
 
-def parse_parameters(query: bytes) -> dict[str, str]:
-    """Parse a query string, strictly; the same parameter twice must agree.
+def parse_parameters(query: bytes, strict: bool = True) -> dict[str, str]:
+    """Parse a query string; the same parameter twice must agree if *strict*.
+
+    Else the first one counts.
 
     Raises: Refusal
     """
@@ -138,7 +142,7 @@ def parse_parameters(query: bytes) -> dict[str, str]:
         raise Refusal(400, "The query string is malformed or too long.") from None
     parameters: dict[str, str] = {}
     for name, value in pairs:
-        if parameters.setdefault(name, value) != value:
+        if parameters.setdefault(name, value) != value and strict:
             raise Refusal(400, f"The parameter '{name}' is given twice and differs.")
     return parameters
 

@@ -43,7 +43,7 @@ from txraft.kv.records import Outcome, Record, Row
 from txraft.kv.state import KeyValueFSM
 from txraft.kv.watches import Scope, Topic
 
-GET_PARAMETERS = BLOCKING | {"raw", "recurse", "keys", "separator"}
+GET_PARAMETERS = BLOCKING | {"raw", "recurse", "keys", "separator", "seperator"}
 PUT_PARAMETERS = frozenset({"flags", "cas", "acquire", "release"})
 DELETE_PARAMETERS = frozenset({"recurse", "cas"})
 _RAW = (b"Content-Type", b"text/plain")
@@ -95,8 +95,8 @@ class Keys:
         if len(call.body) > self._limits.max_value_bytes:
             raise Refusal(
                 413,
-                f"The value has {len(call.body)} bytes, at most "
-                f"{self._limits.max_value_bytes} fit.",
+                f"Request body({len(call.body)} bytes) too large, max size: "
+                f"{self._limits.max_value_bytes} bytes.",
             )
         flags = call.number("flags") or 0
         operation = _conditional_put(call, flags)
@@ -149,7 +149,7 @@ class Keys:
         return self._many(call, _records, "")
 
     def _names(self, call: Call) -> Deferred[Answer]:
-        return self._many(call, _names, call.parameters.get("separator", ""))
+        return self._many(call, _names, _separator(call))
 
     def _many(self, call: Call, texts: _Texts, separator: str) -> Deferred[Answer]:
         """Answer with *texts* of what is under the key of *call*."""
@@ -182,6 +182,9 @@ class Keys:
         )
 
     def _listed(self, listing: _Listing, call: Call) -> Answer:
+        if not listing.pieces and "keys" in call.parameters and not call.key:
+            # There always is a root, if only an empty one.
+            return Answer(200, b"[]", JSON, *self._reads.meta(listing.now))
         if not listing.pieces:
             return self._absent(listing.now)
         # The last change may be known of less exactly than where the client was told
@@ -281,6 +284,12 @@ def _conditional_put(call: Call, flags: int) -> Operation | None:
         raise refused("missing session")
     kind = Kind.LOCK if locks else Kind.UNLOCK
     return Operation(kind, key, value, flags, 0, session)
+
+
+def _separator(call: Call) -> str:
+    """Return up to where keys are listed. Consul takes both spellings."""
+    old = call.parameters.get("seperator", "")
+    return call.parameters.get("separator", old)
 
 
 def _check_named(call: Call) -> None:

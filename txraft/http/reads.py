@@ -8,12 +8,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from txraft.http.answers import Answer, Header, Refusal
-from txraft.http.calls import Call
+from txraft.http.calls import Call, parse_duration
 from txraft.http.leader import Leadership
 from txraft.http.node import Node
 from txraft.node.state import RaftState
 
-MODES = frozenset({"stale", "consistent"})
+MODES = frozenset({"stale", "consistent", "max_stale"})
 BLOCKING = MODES | {"index", "wait"}
 
 
@@ -34,9 +34,12 @@ class Reads:
         a blocking query, it is the state of this node.
         Raises: Refusal
         """
-        stale, consistent = call.flag("stale"), call.flag("consistent")
+        most = _max_stale(call)
+        stale, consistent = call.flag("stale") or most > 0, call.flag("consistent")
         if stale and consistent:
             raise Refusal(400, "Cannot specify ?stale with ?consistent.")
+        if stale and most > 0 and not self._is_within(most):
+            stale = False
         if stale or (call.waited and not consistent):
             return read(call)
 
@@ -55,9 +58,28 @@ class Reads:
             (b"X-Consul-LastContact", b"%d" % self._last_contact_ms()),
         )
 
+    def _is_within(self, seconds: float) -> bool:
+        """Tell whether the leader was heard in the last *seconds*, or is this node."""
+        if self._raft.state is RaftState.LEADER:
+            return True
+        contact = self._raft.last_contact
+        return contact is not None and self._clock.seconds() - contact <= seconds
+
     def _last_contact_ms(self) -> int:
         """Count milliseconds since the leader was heard: 0 on it, or when never."""
         contact = self._raft.last_contact
         if self._raft.state is RaftState.LEADER or contact is None:
             return 0
         return max(0, int((self._clock.seconds() - contact) * 1000))
+
+
+def _max_stale(call: Call) -> float:
+    """Return how many seconds old an answer may be, 0 if nothing is said of that.
+
+    Raises: Refusal
+    """
+    text = call.parameters.get("max_stale")
+    seconds = parse_duration(text) if text else 0.0
+    if seconds is None:
+        raise Refusal(400, f"Invalid max_stale value {text!r}: it is a duration.")
+    return seconds

@@ -35,4 +35,4 @@ def needed_role(method: bytes, path: bytes) -> Role:
     """Return the least role that may send a request of *method* for *path*."""
     if path.startswith(OPERATOR_PREFIXES):
         return Role.OPERATOR
-    return Role.READ if method in (b"GET", b"HEAD") else Role.WRITE
+    return Role.READ if method in (b"GET", b"HEAD", b"OPTIONS") else Role.WRITE

@@ -107,10 +107,13 @@ class Sessions:
 
     def info(self, call: Call) -> Answer | Deferred[Answer]:
         """Tell of one session: a list of it, or an empty one."""
-        return self._reads.run(call, lambda _: self._one(_id(call)))
+        id = _id(call)
+        return self._reads.run(call, lambda _: self._one(id))
 
     def node(self, call: Call) -> Answer | Deferred[Answer]:
         """List the sessions of a node."""
+        if not call.key:
+            raise Refusal(400, "Missing node name")
         return self._reads.run(call, lambda _: self._many(call, call.key))
 
     def list(self, call: Call) -> Answer | Deferred[Answer]:
@@ -170,13 +173,11 @@ def _parse(body: bytes, node: str, ttl_min: float) -> tuple[CreateSession, bool]
     delay = fields.seconds("LockDelay")
     if delay is None:
         delay = DEFAULT_LOCK_DELAY_SECONDS
-    if delay * 1000 > MAX_LOCK_DELAY_MS:
-        raise Refusal(400, f"LockDelay is at most {MAX_LOCK_DELAY_MS // 1000}s.")
     wanted = CreateSession(
         "",
         fields.text("Name"),
         fields.text("Node") or node,
-        int(delay * 1000),
+        min(int(delay * 1000), MAX_LOCK_DELAY_MS),
         _BEHAVIORS[behavior],
         _ttl_ms(fields, ttl_min),
     )
@@ -244,7 +245,7 @@ def _as_json(id: str, session: Session) -> dict[str, object]:
         "LockDelay": session.lock_delay_ms * 1_000_000,
         "Behavior": "delete" if session.deletes else "release",
         "TTL": f"{session.ttl_ms / 1000:g}s" if session.ttl_ms else "",
-        "Checks": ["serfHealth"],
+        "Checks": None,
         "NodeChecks": ["serfHealth"],
         "ServiceChecks": None,
         "CreateIndex": session.create_index,

@@ -56,6 +56,7 @@ VERBS = {
     "delete-tree": Kind.DELETE_TREE,
     "delete-cas": Kind.DELETE_CAS,
 }
+_LINE_ENDS = {ord("\r"): None, ord("\n"): None}
 _TREES = frozenset({Kind.GET_TREE, Kind.DELETE_TREE})
 
 
@@ -195,7 +196,8 @@ def _value(fields: Fields, what: str, key: str, limits: HTTPLimits) -> bytes:
     if not isinstance(text, str):
         raise Refusal(400, f"The value of {what} is not base64.")
     try:
-        value = b64decode(text, validate=True)
+        # Consul's decoder skips ends of lines, and some encoders make them.
+        value = b64decode(text.translate(_LINE_ENDS), validate=True)
     except (binascii.Error, ValueError) as error:
         raise Refusal(400, f"The value of {what} is not base64.") from error
     if len(value) > limits.max_value_bytes:
