@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twisted.internet.defer import CancelledError
+from twisted.web.http import Request
 
 from tests.client.cluster import ClientCase, answer, record, silence
 from txraft.client import ClientLimits, OutcomeUnknown, Refused, Unavailable
@@ -115,6 +116,50 @@ class Attempts(ClientCase):
 
         self.assertIn("nothing was changed", str(self.failed(put, Unavailable)))
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_node_without_a_leader_answers_before_time_is_up(self) -> None:
+        """However much time is left, no attempt ends before its node has answered."""
+        self.network.refusing = {"b", "c"}
+        waits: list[float] = []
+
+        def waiting(request: Request) -> None:
+            told = float(request.getHeader("X-Txraft-Wait").removesuffix("ms")) / 1000
+            waits.append(told)
+            # As a node does that knows no leader, and then tries one that is gone.
+            late = min(told / 2, 1.9)
+            self.clock.callLater(min(told, 5.0) + late, NOT_APPLIED, request)
+
+        self.a.default = waiting
+        for timeout in (0.4, 1.0, 2.0, 5.0, 7.5, 10.0, 15.0, 30.0):
+            self.limits = ClientLimits(timeout=timeout)
+            for write in (
+                lambda: self.make_client().put("k", b"v"),
+                lambda: self.make_client(exactly_once=True).put("k", b"v"),
+                lambda: self.make_client().put("k", b"v", acquire="s"),
+            ):
+                waits.clear()
+                asked = write()
+                self.pass_time(timeout + 1)
+                self.failed(asked, Unavailable)
+                self.assertGreaterEqual(len(waits), 1)
+
+        self.assertGreater(len(waits), 3)
+
+    def test_no_attempt_at_a_write_is_too_short(self) -> None:
+        """The last moment is not enough for an answer to come."""
+        self.network.refusing = {"b", "c"}
+        begun: list[float] = []
+
+        def note(request: Request) -> None:
+            begun.append(self.clock.seconds())
+            NOT_APPLIED(request)
+
+        self.a.default = note
+        put = self.client.put("k", b"v")
+        self.pass_time(20)
+
+        self.failed(put, Unavailable)
+        self.assertLess(max(begun), self.limits.timeout - 1)
 
     def test_rounds_become_rarer(self) -> None:
         """Each round of attempts waits twice as long as the one before it."""

@@ -186,6 +186,19 @@ class WithoutLeader(HTTPCase):
             self.assertEqual((reply.status, reply.outcome), (500, "not-applied"))
             self.assertIn(b"no leader is known", reply.body)
 
+    def test_client_with_less_time(self) -> None:
+        """It is answered before it hangs up; nobody makes a node wait for longer."""
+        waits = {"500ms": 0.5, "2s": 2.0, "90s": 5.0, "soon": 5.0}
+        for told, seconds in waits.items():
+            asked = self.ask(self.n2, *PUT, headers={"X-Txraft-Wait": told})
+            self.advance(*[0.1] * round(seconds * 10 - 2))
+            self.assertNoResult(asked)
+
+            self.advance(0.1, 0.1, 0.1)
+
+            reply = self.successResultOf(asked)
+            self.assertEqual((reply.status, reply.outcome), (503, "not-applied"))
+
     def test_elected_here_meanwhile(self) -> None:
         """The news ends the wait, not the next attempt."""
         asked = self.ask(self.n2, *PUT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants import (
+    advice,
     application,
     clients,
     consensus,
@@ -28,6 +29,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *shell.MUTANTS,
     *application.MUTANTS,
     *losses.MUTANTS,
+    *advice.MUTANTS,
     *operators.MUTANTS,
     *outside.MUTANTS,
     *decisions.MUTANTS,

@@ -8,6 +8,9 @@ ask a node ── answered ─────────────────�
   │        may be repeated ───────────────────> wait ─┤
   │        may not ──────────> OutcomeUnknown         │
   └───────────── while time is left ──────────────────┘   else Unavailable
+
+A node that knows no leader waits for one before it says that a write was not applied.
+It is told to wait for less than the attempt may take: who hangs up on it knows nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +32,15 @@ OUTCOME = "X-Txraft-Outcome"
 LEADER = "X-Txraft-Leader"
 CLIENT = "X-Txraft-Client"
 SEQUENCE = "X-Txraft-Sequence"
+WAIT = "X-Txraft-Wait"
+
+MAX_MARGIN = 3.0
+"""Seconds in which a node that has waited for a leader in vain gets to say so.
+
+It may be about to open a connection to a leader that is gone.
+"""
+SHORTEST = 1.0
+"""Seconds that must be left for another attempt at a write."""
 
 
 class Calls:
@@ -67,7 +79,9 @@ class Calls:
             self._sequence += 1
             numbered = {CLIENT: self._name, SEQUENCE: str(self._sequence)}
             question = replace(question, repeatable=True, headers=numbered)
-        until = self.clock.seconds() + (question.timeout or self.limits.timeout)
+        timeout = question.timeout or self.limits.timeout
+        until = self.clock.seconds() + timeout
+        shortest = min(SHORTEST, timeout / 4) if question.writes else 0.0
         pause, attempts, sent = self.limits.retry_interval, 0, False
         while True:
             left = max(0.001, until - self.clock.seconds())
@@ -78,7 +92,7 @@ class Calls:
             attempts += 1
             is_round = attempts % len(self.nodes.urls) == 0
             left = until - self.clock.seconds()
-            if left <= (pause if is_round else 0):
+            if left <= (pause if is_round else 0.0) + shortest:
                 raise _gave_up(attempt.reason, sent)
             if is_round:
                 await deferLater(self.clock, pause)
@@ -119,6 +133,10 @@ class Calls:
             left = question.patience
         elif question.repeatable:
             left = min(left, self.limits.read_timeout)
+        if question.writes:
+            wait = left - min(left / 2, MAX_MARGIN)
+            headers = {**question.headers, WAIT: f"{wait * 1000:.0f}ms"}
+            question = replace(question, headers=headers)
         url = self.nodes.choose()
         try:
             reply = await self._ask(url, question, left)

@@ -18,6 +18,7 @@ MAX_PARAMETERS = 32
 FORWARDED = b"X-Txraft-Forwarded"
 CLIENT = b"X-Txraft-Client"
 SEQUENCE = b"X-Txraft-Sequence"
+WAIT = "X-Txraft-Wait"
 DATACENTER = "dc1"
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _UNSIGNED = re.compile(r"[0-9]{1,20}")

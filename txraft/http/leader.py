@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from txraft.errors import LeadershipLost, NotLeader, RaftError, TransferInProgress
 from txraft.http.answers import Answer, Refusal, not_applied, refusal_of
-from txraft.http.calls import Call
+from txraft.http.calls import WAIT, Call, parse_duration
 from txraft.http.forward import Forwarder, NotDelivered
 from txraft.http.limits import HTTPLimits
 from txraft.http.node import Node
@@ -28,7 +28,11 @@ Serve = Callable[[Call], Deferred[Answer]]
 
 
 class Leadership:
-    """Finds the leader for each call, for as long as `HTTPLimits.leader_wait`."""
+    """Finds the leader for each call, for as long as `HTTPLimits.leader_wait`.
+
+    A client that has less time says so with `X-Txraft-Wait`: it then learns that its
+    request was not applied, where it would have hung up and never known.
+    """
 
     def __init__(
         self,
@@ -72,7 +76,7 @@ class Leadership:
         return Deferred.fromCoroutine(self._find_leader(call, serve, reason))
 
     async def _find_leader(self, call: Call, serve: Serve, reason: str) -> Answer:
-        wait_until = self._clock.seconds() + self._limits.leader_wait
+        wait_until = self._clock.seconds() + self._patience(call)
         while not self._closed and not call.answered:
             # Nothing may lie between this check and the attempt: a client that was
             # told `not-applied` meanwhile must not see its write applied.
@@ -102,6 +106,13 @@ class Leadership:
             # What a client shows over TLS, its token for one, goes on over TLS.
             raise NotDelivered(f"the leader {leader} is known without TLS only")
         return await self._forwarder.forward(call, url)
+
+    def _patience(self, call: Call) -> float:
+        """Return for how many seconds *call* waits for a leader."""
+        told = call.request.getHeader(WAIT)
+        asked = None if told is None else parse_duration(told)
+        longest = self._limits.leader_wait
+        return longest if asked is None else min(asked, longest)
 
     def _change(self, seconds: float) -> Deferred[None]:
         """Wait for news of the leader, but not longer than *seconds*."""
