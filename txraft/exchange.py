@@ -31,6 +31,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
+from txraft.reasons import reason_of
+
 PIECE_BYTES = 1 << 16
 """Bytes of a file that are sent at once."""
 
@@ -376,4 +378,4 @@ class _Collector(Protocol):
 
 
 def _why(error: Exception, url: str) -> str:
-    return f"{url}: {str(error) or type(error).__name__}"
+    return f"{url}: {reason_of(error)}"

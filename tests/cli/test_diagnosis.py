@@ -223,7 +223,7 @@ class Views(SynchronousTestCase):
     def test_parse(self) -> None:
         """The figures are the node's own."""
         told = {
-            "Config": {"NodeName": "a:1"},
+            "Config": {"NodeName": "a:1", "TxraftVersion": "1.2.3"},
             "Stats": {
                 "consul": {"leader_addr": "b:1"},
                 "raft": {
@@ -246,6 +246,7 @@ class Views(SynchronousTestCase):
         self.assertEqual((view.address, view.leader, view.term), ("a:1", "b:1", 3))
         self.assertEqual((view.commit_index, view.last_contact), (11, 0.025))
         self.assertEqual(view.members, ("a:1", "b:1"))
+        self.assertEqual(view.version, "1.2.3")
         self.assertEqual(view.urls, {"a:1": "http://a"})
 
     def test_parse_of_something_else(self) -> None:

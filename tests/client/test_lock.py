@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.web.http import Request
 
 from tests.client.cluster import ClientCase, answer, record, silence
-from txraft.client import ClientLimits, Lock, LockLost, SessionLost
+from txraft.client import ClientLimits, Lock, LockLost, LockNotFree, SessionLost
 
 TRUE = answer(200, b"true")
 DOWN = answer(500, b"down")
@@ -186,6 +186,33 @@ class Sessions(LockCase):
 
 class Acquiring(LockCase):
     """A lock is waited for, and held by one."""
+
+    def test_no_wait_gets_a_free_lock(self) -> None:
+        """Who does not wait for others still waits for the answer."""
+        for wait in (0, 0.0, 0.001):
+            lock = self.client.lock("k", b"me")
+            acquiring = lock.acquire(wait)
+            self.clock.advance(1)
+            self.flush()
+            self.assertIs(self.successResultOf(acquiring), lock)
+            lock.release()
+            self.flush()
+
+    def test_no_wait_for_another(self) -> None:
+        """A lock that is held is given up at once, or after the time given."""
+        self.locks.holder = "other"
+        for wait in (0, 3):
+            acquiring = self.client.lock("k", b"me").acquire(wait)
+            self.flush()
+            if wait:
+                self.pass_time(wait - 0.2)
+                self.assertNoResult(acquiring)
+            self.pass_time(0.4)
+
+            error = self.failed(acquiring, LockNotFree)
+            self.assertIn("'k' is held by another", str(error))
+            self.assertEqual(self.locks.calls[-1], "destroy")
+            self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_free(self) -> None:
         """A free lock is held at once, with its fencing token."""

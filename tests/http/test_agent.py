@@ -7,6 +7,7 @@ import json
 from tests.http.network import HTTPCase
 from txraft.errors import NotLeader
 from txraft.node.meters import PeerFigures
+from txraft.version import VERSION
 
 
 class Agent(HTTPCase):
@@ -24,6 +25,7 @@ class Agent(HTTPCase):
         self.assertEqual(told["Stats"]["consul"]["leader_addr"], "n1:8300")
         self.assertEqual(told["Stats"]["consul"]["leader"], "false")
         self.assertEqual(told["Member"]["Name"], "n2:8300")
+        self.assertEqual(told["Config"]["TxraftVersion"], VERSION)
         self.assertEqual((told["Member"]["Addr"], told["Member"]["Port"]), ("n2", 8300))
 
     def test_catalog(self) -> None:

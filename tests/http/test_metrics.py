@@ -8,6 +8,7 @@ from tests.http.network import HTTPCase, ScriptedNode
 from txraft.http.metrics import Metrics, Served
 from txraft.http.quotas import Quotas
 from txraft.node.meters import Figures, PeerFigures, Timer
+from txraft.version import VERSION
 
 PATH = "/v1/agent/metrics?format=prometheus"
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -40,6 +41,10 @@ class TheNode(MetricsCase):
 
         self.assertEqual(self.value(self.n1, "raft_applied_index"), self.n1.index)
         self.assertEqual(self.value(self.n1, "kv_keys"), 1)
+
+    def test_version(self) -> None:
+        """A dashboard tells nodes of two releases apart."""
+        self.assertEqual(self.value(self.n1, "txraft_build_info", version=VERSION), 1)
 
     def test_elections(self) -> None:
         """Each change of role and of leader is counted."""

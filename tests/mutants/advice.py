@@ -19,4 +19,11 @@ MUTANTS = (
         new="left",
         caught_by="tests.client.test_calls.Attempts.test_node_without_a_leader_answers_before_time_is_up",
     ),
+    Mutant(
+        name="a lock that is free is not tried by who does not wait",
+        at="Lock._acquire",
+        old="not await guarded(trying, session.when_lost())",
+        new="trying.cancel() or True",
+        caught_by="tests.client.test_lock.Acquiring.test_no_wait_gets_a_free_lock",
+    ),
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
 import click
 
 from txraft.cli.cluster import doctor, members, peer, status, transfer
@@ -16,6 +14,7 @@ from txraft.cli.recover import recover
 from txraft.cli.snapshot import snapshot
 from txraft.cli.tls import tls
 from txraft.cli.txn import txn
+from txraft.version import VERSION
 
 EPILOG = (
     "Exit status: 0 done; 1 the answer is no, or a fault was found; 2 wrong usage; "
@@ -24,15 +23,8 @@ EPILOG = (
 )
 
 
-def _version() -> str:
-    try:
-        return version("txraft")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
-@click.version_option(_version(), prog_name="txraft")
+@click.version_option(VERSION, prog_name="txraft")
 def main() -> None:
     """Use and look after a txraft cluster.
 

@@ -65,7 +65,9 @@ async def status(job: Job) -> int:
     if job.output.as_json:
         job.output.json([asdict(view) for view in views])
     headings = ("NODE", "ROLE", "TERM", "LAST", "COMMIT", "APPLIED", "LAG", "CONTACT")
-    job.output.table((*headings, "HTTP"), [_row(view, leader) for view in views])
+    job.output.table(
+        (*headings, "VERSION", "HTTP"), [_row(view, leader) for view in views]
+    )
     for view in views:
         if view.error is not None:
             job.output.problem(f"txraft: {view.url}: {view.error}")
@@ -232,6 +234,7 @@ def _row(view: View, leader: View | None) -> tuple[object, ...]:
             None,
             None,
             None,
+            None,
             view.url,
         )
     lag = None if leader is None else max(0, leader.commit_index - view.commit_index)
@@ -245,5 +248,6 @@ def _row(view: View, leader: View | None) -> tuple[object, ...]:
         view.applied_index,
         lag,
         "never" if contact is None else f"{contact * 1000:.0f} ms",
+        view.version or None,
         view.url,
     )

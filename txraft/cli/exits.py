@@ -6,6 +6,7 @@ from enum import IntEnum
 
 from txraft.client import (
     ClientError,
+    LockNotFree,
     MalformedAnswer,
     OutcomeUnknown,
     Refused,
@@ -36,7 +37,7 @@ class Exit(IntEnum):
 def exit_of(error: ClientError) -> Exit:
     """Return the status that tells of *error*."""
     match error:
-        case TransactionFailed():
+        case TransactionFailed() | LockNotFree():
             return Exit.NO
         case Unavailable():
             return Exit.UNAVAILABLE

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from txraft.cli.exits import Exit
 from txraft.cli.running import Job, online
-from txraft.client import Lock, LockLost
+from txraft.client import Lock, LockLost, LockNotFree
 
 INHERITED = {0: 0, 1: 1, 2: 2}
 FENCE = "TXRAFT_LOCK_FENCE"
@@ -33,7 +33,9 @@ KEY = "TXRAFT_LOCK_KEY"
     help="Seconds without a sign of life after which the lock may be lost.",
 )
 @click.option(
-    "--wait", type=click.FloatRange(min=0), help="Give up after so many seconds."
+    "--wait",
+    type=click.FloatRange(min=0),
+    help="Give up a lock that is held after so many seconds; 0 tries it once.",
 )
 @click.option(
     "--grace",
@@ -72,12 +74,9 @@ async def lock(
     """
     held = job.client.lock(name, _holder(), ttl=ttl, lock_delay=lock_delay)
     try:
-        acquiring = held.acquire()
-        if wait is not None:
-            acquiring.addTimeout(wait, job.reactor)
-        await acquiring
-    except TimeoutError:
-        job.output.problem(f"txraft: {name!r} is held by another")
+        await held.acquire(wait)
+    except LockNotFree as error:
+        job.output.problem(f"txraft: {error}")
         return Exit.NO
     try:
         return await _run(job, held, command, grace)

@@ -32,7 +32,7 @@ class View:
     *active_level* the one that is active, and *outdated_peers* are members that
     understand less than that, as the leader has heard.
     *stuck_seconds* is for how long its state machine hangs. *skipped* are the entries
-    that it skips, as INDEX:TERM:DIGEST.
+    that it skips, as INDEX:TERM:DIGEST. *version* is that of txraft.
     """
 
     url: str
@@ -56,6 +56,7 @@ class View:
     outdated_peers: tuple[str, ...] = ()
     stuck_seconds: float = 0.0
     skipped: tuple[str, ...] = ()
+    version: str = ""
 
     @property
     def answers(self) -> bool:
@@ -139,6 +140,7 @@ def parse_view(url: str, told: Any, nodes: Any) -> View:
             _names(stats.get("outdated_peers", "")),
             float(stats.get("fsm_stuck_seconds", 0)),
             skipped=_names(stats.get("skipped_entries", "")),
+            version=str(told["Config"].get("TxraftVersion", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MalformedAnswer(f"{url} does not tell what a node tells") from error

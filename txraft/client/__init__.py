@@ -8,6 +8,7 @@ from txraft.client.client import Client
 from txraft.client.errors import (
     ClientError,
     LockLost,
+    LockNotFree,
     MalformedAnswer,
     OperationError,
     OutcomeUnknown,
@@ -32,6 +33,7 @@ __all__ = [
     "KeyValue",
     "Lock",
     "LockLost",
+    "LockNotFree",
     "MalformedAnswer",
     "Operation",
     "OperationError",

@@ -54,6 +54,10 @@ class TransactionFailed(ClientError):
         self.errors = errors
 
 
+class LockNotFree(ClientError):
+    """The lock could not be had in the time that was given for it."""
+
+
 class SessionLost(ClientError):
     """The session is over, or may be: nothing it held is certain any more."""
 

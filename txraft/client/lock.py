@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -20,7 +20,13 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from txraft.client.calls import Calls
-from txraft.client.errors import ClientError, LockLost, Refused, SessionLost
+from txraft.client.errors import (
+    ClientError,
+    LockLost,
+    LockNotFree,
+    Refused,
+    SessionLost,
+)
 from txraft.client.records import KeyValue, parse_flag, parse_records
 from txraft.client.session import Session, guarded
 from txraft.client.watch import INDEX, Watch
@@ -93,12 +99,15 @@ class Lock:
             running = Deferred.fromCoroutine(work)
         return Deferred.fromCoroutine(guarded(running, self.when_lost()))
 
-    def acquire(self) -> Deferred[Lock]:
-        """Wait for the lock, however long; fails with a ClientError.
+    def acquire(self, wait: float | None = None) -> Deferred[Lock]:
+        """Wait for the lock, however long, or for *wait* seconds.
 
+        It is always tried once, so that 0 gets a lock that is free.
         Cancelling it leaves nothing behind.
+        Returns: a Deferred of this lock, which fails with LockNotFree when it was not
+            to be had in time, and with any other ClientError.
         """
-        return Deferred.fromCoroutine(self._acquire())
+        return Deferred.fromCoroutine(self._acquire(wait))
 
     def release(self) -> Deferred[None]:
         """Give the lock back.
@@ -119,12 +128,19 @@ class Lock:
     ) -> None:
         await self.release()
 
-    async def _acquire(self) -> Lock:
-        session = self._session
+    async def _acquire(self, wait: float | None = None) -> Lock:
+        session, clock = self._session, self._calls.clock
+        until = None if wait is None else clock.seconds() + wait
         await session.open()
         try:
-            waiting = Deferred.fromCoroutine(self._wait())
-            await guarded(waiting, session.when_lost())
+            # The first attempt has the time of any request: *wait* is for others.
+            trying = Deferred.fromCoroutine(self._try())
+            if not await guarded(trying, session.when_lost()):
+                waiting = Deferred.fromCoroutine(self._wait())
+                if until is not None:
+                    left = max(0.0, until - clock.seconds())
+                    waiting.addTimeout(left, clock, self._not_free)
+                await guarded(waiting, session.when_lost())
         except BaseException:
             await session.close()
             raise
@@ -134,22 +150,34 @@ class Lock:
         return self
 
     async def _wait(self) -> None:
-        index = 0
         while True:
-            # Acquiring what this session holds already changes nothing but the value.
-            target = f"{self._target}?acquire={self._session.id}"
-            asked = Question("PUT", target, self._value, repeatable=True)
-            if parse_flag((await self._calls.expect(asked)).body):
-                record, index = await self._read(0)
-                if record is not None and record.session == self._session.id:
-                    self._fence = record.modify_index
-                    return
             record, index = await self._read(0)
             if record is None or record.session is None:
                 pause = self._calls.limits.lock_retry
                 await deferLater(self._calls.clock, pause)
             while record is not None and record.session is not None:
                 record, index = await self._read(index)
+            if await self._try():
+                return
+
+    async def _try(self) -> bool:
+        """Ask for the lock once; tell whether it was given."""
+        # Acquiring what this session holds already changes nothing but the value.
+        target = f"{self._target}?acquire={self._session.id}"
+        asked = Question("PUT", target, self._value, repeatable=True)
+        if not parse_flag((await self._calls.expect(asked)).body):
+            return False
+        record, _ = await self._read(0)
+        if record is None or record.session != self._session.id:
+            return False
+        self._fence = record.modify_index
+        return True
+
+    def _not_free(self, result: object, seconds: float) -> NoReturn:
+        raise LockNotFree(
+            f"{self._key!r} is held by another, or was lost by another so lately that "
+            "its lock delay lasts"
+        )
 
     async def _read(self, index: int) -> tuple[KeyValue | None, int]:
         """Read the key; with an *index*, wait until it has changed since."""

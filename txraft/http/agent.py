@@ -19,6 +19,7 @@ from txraft.http.reads import MODES, Reads
 from txraft.kv.state import KeyValueFSM
 from txraft.kv.watches import NOTHING, Topic
 from txraft.node.state import RaftState
+from txraft.version import VERSION
 
 PARAMETERS = MODES | {"index", "wait", "near", "passing", "tag"}
 _STATES = frozenset({"any", "passing", "warning", "critical"})
@@ -60,6 +61,7 @@ class Agent:
                     "NodeID": self._address,
                     "Server": True,
                     "Version": _VERSION,
+                    "TxraftVersion": VERSION,
                     "SessionTTLMin": round(self._limits.session_ttl_min * 1e9),
                 },
                 "Stats": {

@@ -26,11 +26,16 @@ from txraft.kv.state import KeyValueFSM
 from txraft.node.meters import BOUNDS, Figures, Timer
 from txraft.node.observers import LeaderObservation, Observation, Observer
 from txraft.node.state import RaftState
+from txraft.version import VERSION
 
 PATH = b"/v1/agent/metrics"
 PARAMETERS = frozenset({"format"})
 _PROMETHEUS = (b"Content-Type", b"text/plain; version=0.0.4; charset=utf-8")
 _PEER = ("peer_id",)
+_BUILD = GaugeMetricFamily(
+    "txraft_build_info", "1, with the version of txraft that runs.", labels=("version",)
+)
+_BUILD.add_metric([VERSION], 1)
 _STATES = {
     RaftState.LEADER: "leader",
     RaftState.CANDIDATE: "candidate",
@@ -86,6 +91,7 @@ class Metrics:
     def collect(self) -> Iterable[Metric]:
         """Make all metrics, from what is just now."""
         figures = self._raft.figures()
+        yield _BUILD
         yield from _raft(figures)
         yield from _log(figures)
         yield from _peers(figures)

@@ -26,6 +26,7 @@ from txraft.errors import (
     RemoteError,
     TransportError,
 )
+from txraft.reasons import reason_of
 from txraft.transport.connection import Connection
 from txraft.wire.stream import Limits, ResponseReader
 
@@ -112,7 +113,7 @@ class Link(Connection):
         request, which in a round of pre-votes would count for something. Who has
         taken a connection ends TLS in good order.
         """
-        why = f"{self.target} closed the connection: {reason.getErrorMessage()}"
+        why = f"{self.target} closed the connection: {reason_of(reason.value)}"
         is_tls = isinstance(self.transport, TLSMemoryBIOProtocol)
         if is_tls and not self._heard and not reason.check(ConnectionDone):
             return ConnectionFailed(why)

@@ -35,6 +35,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txraft.errors import ConfigError, ConnectionFailed
+from txraft.reasons import reason_of
 from txraft.transport.contexts import Contexts, Judged, TLSFiles
 from txraft.transport.gate import shown
 from txraft.transport.identity import Identity, NoIdentity, PeerNames, is_ip_address
@@ -175,7 +176,7 @@ class TLSStreamLayer:
     def _refused(
         self, address: str, failure: Failure, result: Deferred[IProtocol]
     ) -> None:
-        reason = failure.getErrorMessage()
+        reason = reason_of(failure.value)
         if result.called:
             return
         if self._told.get(address) != reason:
