@@ -7,7 +7,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import PartialDownloadError
 
 
-def reason_of(error: BaseException) -> str:
+def reason_of(error: BaseException | None) -> str:
     """Say why *error* happened, in words of its own or by its kind.
 
     Of an error that wraps others, such as a request's, it is what these say.

@@ -20,7 +20,7 @@ BELOW = {
     "core": {"core", "errors"},
     "wire": {"wire", "core", "errors"},
     "storage": {"storage", "wire", "core", "errors", "interfaces"},
-    "transport": {"transport", "wire", "core", "errors", "interfaces"},
+    "transport": {"transport", "wire", "core", "errors", "interfaces", "reasons"},
     "node": {
         "node",
         "core",
@@ -34,6 +34,7 @@ BELOW = {
     "interfaces": {"core", "errors"},
     "config": {"errors", "consistency"},
     "consistency": set(),
+    "reasons": set(),
 }
 """What each layer may import of the package, for the layers that are at the bottom.
 
