@@ -93,6 +93,29 @@ class MonotonicTime(SynchronousTestCase):
         self.reactor.pass_time(1.0)
         self.assertEqual(self.calls, ["first", "second"])
 
+    def test_it_is_a_date_still(self) -> None:
+        """What takes the reactor's time for the date, as an access log, gets one."""
+        before = self.reactor.wall
+        self.use_monotonic_time()
+        self.assertEqual(self.reactor.seconds(), before)
+
+        self.reactor.pass_time(86400.0)
+
+        self.assertEqual(self.reactor.seconds(), before + 86400.0)
+
+    def test_twice(self) -> None:
+        """An application and a node in it may both ask for it."""
+        self.reactor.callLater(2, self.calls.append, "call")
+        self.use_monotonic_time()
+        self.reactor.wall -= 3600
+        self.use_monotonic_time()
+
+        self.reactor.pass_time(1.9)
+        self.assertEqual(self.calls, [])
+        self.reactor.pass_time(0.2)
+
+        self.assertEqual(self.calls, ["call"])
+
     def test_timeout_of_poll(self) -> None:
         """The reactor sleeps until the next timer, not until the wall clock says."""
         self.use_monotonic_time()

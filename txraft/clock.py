@@ -16,19 +16,23 @@ from twisted.internet.interfaces import IReactorTime
 def use_monotonic_time(
     reactor: IReactorTime, seconds: Callable[[], float] = time.monotonic
 ) -> None:
-    """Let *reactor* and all of its timers follow *seconds* from now on.
+    """Let all timers of *reactor* go by *seconds* from now on, not by the wall clock.
 
-    Timers that are pending keep the time they have left. A reactor that is not built
-    on `ReactorBase` is left alone.
-
-    What else reads `reactor.seconds()`, such as the dates in an access log of
-    twisted.web, no longer gets a date.
+    `reactor.seconds()` stays a date: it goes on evenly from what it is now, so that
+    what takes it for the date, as the access log of twisted.web does, is off by no more
+    than the wall clock is set from here on. Timers that are pending keep their time;
+    to call this again changes nothing. A reactor that is not built on `ReactorBase` is
+    left alone.
     """
     if not isinstance(reactor, ReactorBase):
         return
-    shift = seconds() - reactor.seconds()
+    epoch = reactor.seconds() - seconds()
+
+    def even() -> float:
+        return epoch + seconds()
+
+    # A pending call asks the clock by itself when it is reset.
     for call in reactor.getDelayedCalls():
         assert isinstance(call, DelayedCall)
-        call.time += shift
-        call.seconds = seconds
-    reactor.seconds = seconds
+        call.seconds = even
+    reactor.seconds = even

@@ -169,7 +169,7 @@ MUTANTS = (
     Mutant(
         name="timers follow the wall clock",
         at="use_monotonic_time",
-        old="for call in reactor.getDelayedCalls(): ...\nreactor.seconds = seconds",
+        old="for call in reactor.getDelayedCalls(): ...\nreactor.seconds = even",
         new="for call in reactor.getDelayedCalls(): ...",
         caught_by="tests.test_clock.MonotonicTime.test_wall_clock_set_back",
     ),

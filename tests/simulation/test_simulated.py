@@ -8,7 +8,7 @@ from random import Random
 from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.core.entry import Entry
-from txraft.testing import ListFSM, ReplicasDiffer, SimulatedCluster
+from txraft.testing import ListFSM, NodeStopped, ReplicasDiffer, SimulatedCluster
 
 
 class Batches(ListFSM):
@@ -61,6 +61,63 @@ class Storms(SynchronousTestCase):
         cluster.start()
 
         self.assertRaises(ReplicasDiffer, cluster.storm, 60.0, command)
+
+
+class Unbearable(ListFSM):
+    """A list that does not bear the number nine."""
+
+    def apply(self, log: Entry) -> object:
+        if log.data == b"9":
+            raise KeyError("nine")
+        return super().apply(log)
+
+
+class Mistakes(SynchronousTestCase):
+    """What a test gets wrong is said, not left to be guessed."""
+
+    def test_storm_before_start(self) -> None:
+        """There are no nodes to crash: what to call first is named."""
+        cluster = SimulatedCluster(ListFSM)
+
+        error = self.assertRaises(RuntimeError, cluster.storm, 1.0, command)
+
+        self.assertIn("start()", str(error))
+
+    def test_state_machine_that_raises(self) -> None:
+        """Its node stops, and why is what the test gets to read."""
+        cluster = SimulatedCluster(Unbearable)
+        cluster.start()
+
+        def few(random: Random) -> bytes:
+            return b"%d" % random.randrange(10)
+
+        error = self.assertRaises(NodeStopped, cluster.storm, 10.0, few)
+
+        self.assertIn("nine", str(error))
+        self.assertIn("KeyError", str(error))
+        self.flushLoggedErrors(KeyError)
+
+    def test_state_machine_that_raises_outside_a_storm(self) -> None:
+        """Also who waits for one command is told, not that it took too long."""
+        cluster = SimulatedCluster(Unbearable)
+        cluster.start()
+
+        error = self.assertRaises(NodeStopped, cluster.apply, b"9")
+
+        self.assertIn("nine", str(error))
+        self.flushLoggedErrors(KeyError)
+
+    def test_shut_down_is_no_mistake(self) -> None:
+        """Nodes that were shut down or crashed have not stopped by themselves."""
+        cluster = SimulatedCluster(ListFSM)
+        cluster.start()
+        cluster.restart("a")
+        cluster.wait_for_leader()
+
+        cluster.shutdown()
+        cluster.advance(1.0)
+
+        cluster.check()
 
 
 class Pauses(SynchronousTestCase):

@@ -3,6 +3,7 @@
 from txraft.testing.clock import HeapClock
 from txraft.testing.cluster import Cluster, ListFSM, Node
 from txraft.testing.simulated import (
+    NodeStopped,
     ReplicasDiffer,
     SimulatedCluster,
     snapshot_digest,
@@ -13,6 +14,7 @@ __all__ = [
     "HeapClock",
     "ListFSM",
     "Node",
+    "NodeStopped",
     "ReplicasDiffer",
     "SimulatedCluster",
     "snapshot_digest",

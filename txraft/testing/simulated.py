@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from txraft.config import Config
 from txraft.core.entry import Entry
-from txraft.errors import RaftError
+from txraft.errors import NodeFailed, RaftError
 from txraft.interfaces import FSM, BatchingFSM, FSMSnapshot, LeveledFSM
 from txraft.node.application import (
     awaited,
@@ -83,6 +83,10 @@ class _HashingSink:
 
     def cancel(self) -> None:
         """Do nothing: there is nothing to drop."""
+
+
+class NodeStopped(AssertionError):
+    """A node has stopped by itself, as it does when its state machine raises."""
 
 
 class Watched:
@@ -198,7 +202,8 @@ class SimulatedCluster(Cluster):
 
     *digest* stands for the state of one; equal states must have equal ones. *seed*
     decides every random choice. `advance`, and all that lets time pass, raises
-    ReplicasDiffer as soon as two replicas differ.
+    ReplicasDiffer as soon as two replicas differ, and NodeStopped, with the cause, as
+    soon as a node has stopped by itself.
     """
 
     def __init__(
@@ -217,6 +222,7 @@ class SimulatedCluster(Cluster):
         self._make_users_fsm = make_fsm
         self._states: dict[int, tuple[str, bytes]] = {}
         self._difference: str | None = None
+        self._stopped: str | None = None
         self._starting = ""
         self.seed = seed
         self.storms: list[Storm] = []
@@ -240,7 +246,17 @@ class SimulatedCluster(Cluster):
     ) -> Node:
         """Start the node at *address*, as `Cluster.start_node` does."""
         self._starting = address
-        return super().start_node(address, peers, config)
+        node = super().start_node(address, peers, config)
+        node.raft.when_stopping().addCallback(self._stopping, address, node)
+        return node
+
+    def _stopping(
+        self, why: RaftError | None, address: str, node: Node
+    ) -> RaftError | None:
+        """Note that a node stops which nobody crashed or shut down."""
+        if isinstance(why, NodeFailed) and self._stopped is None:
+            self._stopped = f"{address} has stopped, with seed {self.seed}: {why}"
+        return why
 
     def fsm(self, address: str) -> FSM:
         """Return the state machine of a node that runs."""
@@ -270,12 +286,18 @@ class SimulatedCluster(Cluster):
             )
 
     def check(self) -> None:
-        """Compare what all replicas have gone through.
+        """Compare what all replicas have gone through, and see that none has stopped.
 
-        Raises: ReplicasDiffer
+        Raises: ReplicasDiffer, NodeStopped
         """
         if self._difference is not None:
             raise ReplicasDiffer(self._difference)
+        if self._stopped is not None:
+            raise NodeStopped(self._stopped)
+
+    @property
+    def _is_broken(self) -> bool:
+        return self._difference is not None or self._stopped is not None
 
     # Time
 
@@ -293,7 +315,7 @@ class SimulatedCluster(Cluster):
 
     def wait_until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
         """Let time pass until *condition* holds; fail after *seconds*."""
-        super().wait_until(lambda: self._difference is not None or condition(), seconds)
+        super().wait_until(lambda: self._is_broken or condition(), seconds)
         self.check()
 
     # Faults
@@ -336,8 +358,10 @@ class SimulatedCluster(Cluster):
         Then all faults end and the cluster must recover.
         Returns: what was done and what came of it.
         Raises: ReplicasDiffer; AssertionError, if they do not recover, or a command
-            was acknowledged and its entry is not in force.
+            was acknowledged and its entry is not in force; RuntimeError before `start`.
         """
+        if not self.addresses:
+            raise RuntimeError("no node was started: call start() before storm()")
         storm = Storm(self, command)
         self.storms.append(storm)
         for _ in range(round(seconds / STORM_STEP)):
