@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.testing.contracts.samples import Recorder, agree, append
 from txraft.transport.inmem import InmemTransport, new_inmem_addr
+from txraft.transport.network import NetworkTransport
 
 
 class Routes(SynchronousTestCase):
@@ -71,6 +72,18 @@ class Routes(SynchronousTestCase):
             for ours, theirs in zip(request.entries, received, strict=True):
                 self.assertIsNot(ours, theirs)
                 self.assertEqual(ours.encoded, theirs.encoded)
+
+
+class Timeouts(SynchronousTestCase):
+    def test_call_without_a_timeout_is_refused(self) -> None:
+        """A peer that is silent would hold what waits for it for ever."""
+        clock = Clock()
+        for timeout in (0, -1.0, float("nan")):
+            for make in (
+                lambda timeout: InmemTransport(clock, "a", timeout=timeout),
+                lambda timeout: NetworkTransport(clock, None, timeout=timeout),  # type: ignore[arg-type]
+            ):
+                self.assertRaises(ValueError, make, timeout)
 
 
 class InmemAddresses(SynchronousTestCase):

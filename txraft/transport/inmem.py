@@ -41,6 +41,7 @@ from txraft.transport.calls import Calls
 from txraft.transport.limits import (
     DEFAULT_MAX_POOL,
     DEFAULT_TIMEOUT_SCALE,
+    checked_timeout,
     snapshot_timeout,
 )
 from txraft.transport.line import Line
@@ -80,7 +81,7 @@ class InmemTransport(Calls):
         self.latency = latency
         self._clock = clock
         self._address = addr or new_inmem_addr(random or SystemRandom())
-        self._timeout = timeout
+        self._timeout = checked_timeout(timeout)
         self._handler: RPCHandler | None = None
         self._lost_handler: Callable[[str], object] | None = None
         self._routes: dict[str, InmemTransport] = {}

@@ -54,6 +54,17 @@ class ConnectionLimits:
     warning_interval: float = 60.0
 
 
+def checked_timeout(timeout: float) -> float:
+    """Return *timeout*, the seconds of one call, of which there must be some.
+
+    Raises: ValueError. In Go 0 is no timeout, which would let a silent peer hold a
+        connection and its waiters for ever.
+    """
+    if not timeout > 0:
+        raise ValueError(f"the timeout of a call is more than 0 seconds, not {timeout}")
+    return timeout
+
+
 def snapshot_timeout(timeout: float, size: int, scale: int) -> float:
     """Return the seconds that sending a snapshot of *size* bytes may take."""
     return timeout * max(1, size // scale)

@@ -35,6 +35,7 @@ from txraft.transport.limits import (
     DEFAULT_TIMEOUT,
     DEFAULT_TIMEOUT_SCALE,
     ConnectionLimits,
+    checked_timeout,
     snapshot_timeout,
 )
 from txraft.transport.link import Link, LinkPool
@@ -67,7 +68,7 @@ class NetworkTransport(Calls):
     ) -> None:
         self._clock = clock
         self._layer = layer
-        self._timeout = timeout
+        self._timeout = checked_timeout(timeout)
         self._limits = limits or Limits()
         self._connection_limits = connection_limits or ConnectionLimits()
         self._factory = PeerFactory(
