@@ -486,6 +486,7 @@ ERRORS: tuple[type[RaftError], ...] = (
     txraft.ShutdownWhileCommitting,
     txraft.SnapshotFailed,
     txraft.StorageError,
+    txraft.ThreadRefused,
     txraft.TransferFailed,
     txraft.TransferInProgress,
     txraft.TransportError,
