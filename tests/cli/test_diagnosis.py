@@ -154,7 +154,7 @@ class Doctor(SynchronousTestCase):
         b = replace(b, state="Leader", term=6, leader="b:1")
 
         self.assertIs(leader_of([a, b, c]), b)
-        self.only([a, b, c], Severity.WARNING, "a:1", "term 5")
+        self.only([a, b, c], Severity.FAULT, "a:1", "term 5", "term 6")
 
     def test_lag(self) -> None:
         """A follower far behind is named with how far."""
@@ -193,7 +193,9 @@ class Doctor(SynchronousTestCase):
 
     def test_stranger(self) -> None:
         """A node that answers but is no member is told how to become one."""
-        stranger = replace(healthy()[1], address="d:1", url="http://d:1", members=())
+        stranger = replace(
+            healthy()[1], address="d:1", url="http://d:1", members=(), last_index=0
+        )
 
         self.only([*healthy(), stranger], Severity.WARNING, "txraft peer add d:1")
 
@@ -233,6 +235,10 @@ class Views(SynchronousTestCase):
                     "commit_index": "11",
                     "applied_index": "10",
                     "last_contact": "0.025s",
+                    "cluster": "aabb",
+                    "configuration_index": "7",
+                    "nonvoters": "d:1",
+                    "silent_peers": "c:1=17.5s, [::1]:1=4.0s",
                 },
             },
         }
@@ -247,6 +253,9 @@ class Views(SynchronousTestCase):
         self.assertEqual((view.commit_index, view.last_contact), (11, 0.025))
         self.assertEqual(view.members, ("a:1", "b:1"))
         self.assertEqual(view.version, "1.2.3")
+        self.assertEqual((view.cluster, view.configuration_index), ("aabb", 7))
+        self.assertEqual(view.nonvoters, ("d:1",))
+        self.assertEqual(view.silent_peers, {"c:1": 17.5, "[::1]:1": 4.0})
         self.assertEqual(view.urls, {"a:1": "http://a"})
 
     def test_parse_of_something_else(self) -> None:
@@ -330,6 +339,18 @@ class Asking(CommandCase):
 
         self.assertIn(f"n1:8300 cannot deliver {named}", self.told("status")[2])
         self.assertIn(f"n1:8300 cannot deliver {named}", self.told("doctor")[1])
+
+    def test_member_that_is_not_heard(self) -> None:
+        """What the leader knows counts, though nobody knows where to ask."""
+        self.n1.more_stats = {"silent_peers": "n2:8300=9.0s"}
+
+        status, _, said = self.told("status")
+
+        self.assertEqual(status, 1)
+        self.assertIn("the leader has not heard n2:8300 for 9 s", said)
+        status, found, _ = self.told("doctor")
+        self.assertEqual(status, 1)
+        self.assertIn("fault: the leader n1:8300 has not heard the voter n2", found)
 
     def test_other_is_not_known(self) -> None:
         status, table, said = self.told("status")

@@ -26,4 +26,25 @@ MUTANTS = (
         new="trying.cancel() or True",
         caught_by="tests.client.test_lock.Acquiring.test_no_wait_gets_a_free_lock",
     ),
+    Mutant(
+        name="a node with data of its own is said to be fit for a cluster",
+        at="_stranger",
+        old="not view.members and not view.last_index and not view.cluster",
+        new="True",
+        caught_by="tests.cli.test_broken_clusters.BrokenClusters.test_faults",
+    ),
+    Mutant(
+        name="members of two clusters are taken for those of one",
+        at="_clusters",
+        old="len(groups) > 1",
+        new="False",
+        caught_by="tests.cli.test_broken_clusters.BrokenClusters.test_faults",
+    ),
+    Mutant(
+        name="a voter that the leader does not hear counts as well",
+        at="tolerance",
+        old="address not in leader.silent_peers",
+        new="True",
+        caught_by="tests.cli.test_broken_clusters.BrokenClusters.test_tolerance",
+    ),
 )

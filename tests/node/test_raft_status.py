@@ -22,6 +22,40 @@ def watch(cluster: Cluster, address: str) -> list[object]:
     return seen
 
 
+class Stats(ClusterCase):
+    """What an operator needs to tell clusters apart, and who is missing."""
+
+    def test_cluster_and_membership(self) -> None:
+        """All members name one cluster, and the entry that made them members."""
+        cluster = self.unstarted(3)
+        cluster.start()
+        cluster.apply(b"one")
+        cluster.wait_for_all()
+
+        told = [node.raft.stats() for node in cluster.nodes.values()]
+
+        self.assertEqual(len({stats["cluster"] for stats in told}), 1)
+        self.assertEqual(len(told[0]["cluster"]), 32)
+        self.assertEqual({stats["configuration_index"] for stats in told}, {"1"})
+        self.assertNotIn("silent_peers", cluster.leader.raft.stats())
+
+    def test_member_that_never_answers(self) -> None:
+        """The leader names it, and for how long it has not heard it."""
+        cluster = self.unstarted(3)
+        cluster.start()
+        leader = cluster.leader.raft
+        cluster.result(leader.add_peer("gone"))
+
+        cluster.advance(5.0)
+
+        told = leader.stats()["silent_peers"]
+        address, _, seconds = told.partition("=")
+        self.assertEqual(address, "gone")
+        self.assertGreaterEqual(float(seconds.removesuffix("s")), 4.5)
+        for follower in cluster.followers:
+            self.assertNotIn("silent_peers", follower.raft.stats())
+
+
 class Observing(ClusterCase):
     def test_order_of_observations(self) -> None:
         """The old leader goes, then the state changes, then the new leader comes."""
@@ -141,6 +175,8 @@ class Figures(ClusterCase):
                 "last_contact",
                 "level",
                 "active_level",
+                "configuration_index",
+                "cluster",
             },
         )
         self.assertEqual(stats["state"], "Leader")

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import click
 
-from txraft.cli.diagnosis import Severity, diagnose, leader_of
+from txraft.cli.diagnosis import Severity, diagnose, leader_of, tolerance
 from txraft.cli.exits import Exit
 from txraft.cli.running import Job, online
 from txraft.cli.views import View, all_views
@@ -89,7 +89,12 @@ async def status(job: Job) -> int:
             job.output.problem(
                 f"txraft: {view.address} hears peers without TLS: insecure_peers"
             )
-    asked = {view.address for view in views}
+    silent = {} if leader is None else leader.silent_peers
+    for peer, seconds in silent.items():
+        job.output.problem(
+            f"txraft: the leader has not heard {peer} for {seconds:.0f} s"
+        )
+    asked = {view.address for view in views} | set(silent)
     unasked = [] if leader is None else [m for m in leader.members if m not in asked]
     if unasked:
         job.output.problem(
@@ -99,6 +104,7 @@ async def status(job: Job) -> int:
     if leader is None:
         job.output.problem("txraft: none of these leads; `txraft doctor` says why")
     is_well = leader is not None and all(view.answers for view in views)
+    is_well = is_well and not silent
     return Exit.OK if is_well else Exit.NO
 
 
@@ -123,8 +129,9 @@ async def doctor(job: Job) -> int:
         leader = leader_of(views)
         assert leader is not None, "to have no leader is a fault"
         job.output.line(
-            f"All is well: {leader.address} leads term {leader.term}, and "
-            f"{len(views)} of {len(leader.members)} members were asked."
+            f"All is well: {leader.address} leads term {leader.term}, "
+            f"{len(views)} of {len(leader.members)} members were asked, and "
+            f"{tolerance(leader)} more may fail."
         )
     return Exit.NO if faults else Exit.OK
 

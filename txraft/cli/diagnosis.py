@@ -31,14 +31,29 @@ class Finding:
 
 
 def diagnose(views: Sequence[View]) -> list[Finding]:
-    """List what is wrong, the worst first; nothing when all is well."""
-    answering = [view for view in views if view.answers]
+    """List what is wrong, the worst first; nothing when all is well.
+
+    What nodes of two clusters say is not mixed: those of the other one are named, and
+    nothing else is said of them. No advice is given to add a node that has data.
+    """
+    answering = _by_member(views)
     found = [*_silent(views)]
     if not answering:
         return found
+    split = [*_clusters(answering)]
+    answering = one_cluster(answering)
+    split += _foundings(answering)
     leader = leader_of(answering)
-    found += _quorum(answering, leader, len(views) - len(answering))
-    found += _membership(answering)
+    found += split
+    if leader is None and split:
+        # What else a missing leader is explained by would be a guess, and its advice
+        # could destroy what tells the clusters apart.
+        found.append(_fault("there is no leader: settle that first"))
+    else:
+        unnamed = sum(not view.answers and not view.address for view in views)
+        found += _quorum(answering, leader, unnamed, views)
+    found += _leaders(answering, leader)
+    found += _membership(answering, bool(split))
     if leader is not None:
         found += _followers(answering, leader)
     found += _appliers(answering)
@@ -123,27 +138,153 @@ def _silent(views: Sequence[View]) -> Iterator[Finding]:
             )
 
 
+def tolerance(leader: View) -> int:
+    """Return how many more voters may fail, as far as *leader* hears them."""
+    voters = _voters(leader)
+    well = [address for address in voters if address not in leader.silent_peers]
+    return max(0, len(well) - len(voters) // 2 - 1)
+
+
+def one_cluster(views: Sequence[View]) -> list[View]:
+    """Return those of *views* that are of one cluster: the one that works best.
+
+    Nodes that know of none yet belong to any.
+    """
+    groups = _by_cluster(views)
+    if len(groups) < 2:
+        return list(views)
+
+    def standing(cluster: str) -> tuple[bool, int, int]:
+        group = groups[cluster]
+        furthest = max(view.commit_index for view in group)
+        return leader_of(group) is not None, len(group), furthest
+
+    best = max(groups, key=standing)
+    return [view for view in views if view.cluster in (best, "")]
+
+
+def _by_member(views: Sequence[View]) -> list[View]:
+    """Leave out what a node has said a second time, asked at another address."""
+    found: dict[tuple[str, str], View] = {}
+    for view in views:
+        if view.answers:
+            found.setdefault((view.address, view.cluster), view)
+    return list(found.values())
+
+
+def _by_cluster(views: Sequence[View]) -> dict[str, list[View]]:
+    groups: dict[str, list[View]] = {}
+    for view in views:
+        if view.cluster:
+            groups.setdefault(view.cluster, []).append(view)
+    return groups
+
+
+def _clusters(views: Sequence[View]) -> Iterator[Finding]:
+    groups = _by_cluster(views)
+    if len(groups) > 1:
+        told = "; ".join(
+            f"{', '.join(view.address for view in group)} of {cluster[:8]}"
+            for cluster, group in groups.items()
+        )
+        yield _fault(
+            f"members of {len(groups)} clusters answer: {told}. They were founded more "
+            "than once, or one was recovered without the others, and never become one: "
+            "add none to the other. Find out which cluster has what you need, keep "
+            "that, and stop the other nodes. What these hold that it lacks is lost "
+            "with their data directories: save it before you empty them, start them "
+            "with join: true and add them with `txraft peer add`"
+        )
+
+
+def _foundings(views: Sequence[View]) -> Iterator[Finding]:
+    for view, other in _differently_founded(views):
+        yield _fault(
+            f"{view.address} and {other.address} were founded with different members: "
+            f"{', '.join(view.members)}, and {', '.join(other.members)}. Stop those "
+            "that were given the wrong ones; as long as no client has used them, their "
+            "data directories may be emptied, and they found the cluster with the same "
+            "list everywhere, or join it with join: true"
+        )
+
+
+def _differently_founded(views: Sequence[View]) -> Iterator[tuple[View, View]]:
+    """Find nodes whose members differ at one index, which is never so in a cluster.
+
+    A change of members that is not committed may be replaced: only what stands below
+    every commit index is compared, and the list that a node was founded with.
+    """
+    first: dict[int, View] = {}
+    for view in views:
+        index = view.configuration_index
+        is_certain = view.members and index and index <= max(1, view.commit_index)
+        if not is_certain:
+            continue
+        known = first.setdefault(index, view)
+        if set(known.members) != set(view.members):
+            yield known, view
+
+
+def _leaders(views: Sequence[View], leader: View | None) -> Iterator[Finding]:
+    for rival in views:
+        if rival.state == LEADER and rival is not leader and leader is not None:
+            yield _fault(
+                f"{rival.address} says that it leads term {rival.term}, and "
+                f"{leader.address} that it leads term {leader.term}. The former is cut "
+                "off and steps down within its lease; ask again in a second. If both "
+                "go on, they are of two clusters: stop one, and change no members"
+            )
+
+
+def _voters(view: View) -> list[str]:
+    return [address for address in view.members if address not in view.nonvoters]
+
+
 def _quorum(
-    views: Sequence[View], leader: View | None, silent: int
+    views: Sequence[View], leader: View | None, unnamed: int, asked: Sequence[View]
 ) -> Iterator[Finding]:
-    members = _latest_members(views)
-    quorum = len(members) // 2 + 1
+    newest = _newest(views)
+    voters = _voters(newest)
     heard = {view.address for view in views}
-    alive = [address for address in members if address in heard]
-    missing = [address for address in members if address not in heard]
     if leader is None:
-        yield from _no_leader(views, members, alive, missing, quorum)
-    elif len(missing) > silent:
+        alive = [address for address in voters if address in heard]
+        missing = [address for address in voters if address not in heard]
+        yield from _no_leader(views, voters, alive, missing, len(voters) // 2 + 1)
+        return
+    yield from _unheard(leader, heard)
+    told = {view.address for view in asked} | set(leader.silent_peers)
+    unasked = [address for address in leader.members if address not in told]
+    if len(unasked) > unnamed:
         yield _warning(
-            f"not asked: {len(missing) - silent} of {', '.join(missing)}. Name their "
+            f"not asked: {len(unasked) - unnamed} of {', '.join(unasked)}. Name their "
             "HTTP addresses with --http-addr to have them examined"
         )
-    rivals = [view for view in views if view.state == LEADER and view is not leader]
-    for rival in rivals:
-        yield _warning(
-            f"{rival.address} believes that it leads term {rival.term}, but a later "
-            "term has a leader: it is cut off from the others, and steps down within "
-            "its lease"
+
+
+def _unheard(leader: View, answering: set[str]) -> Iterator[Finding]:
+    """Tell of members that the leader does not hear, and of what is left without."""
+    voters, left = _voters(leader), tolerance(leader)
+    stands = (
+        "the next failure of a voter stops everything"
+        if not left
+        else f"it stands {left} more failure{'s' if left > 1 else ''}"
+    )
+    for address, seconds in leader.silent_peers.items():
+        if address not in leader.members:
+            continue
+        role = "voter" if address in voters else "member"
+        why = (
+            "it answers here, so the way between their peer addresses is broken: check "
+            "advertise, firewalls and TLS"
+            if address in answering
+            else "start it, or see its log and the way to it; if it is gone for good, "
+            f"`txraft peer remove {address}`"
+        )
+        yield _fault(
+            f"the leader {leader.address} has not heard the {role} {address} for "
+            f"{seconds:.0f} s: {why}. Of {len(voters)} voters "
+            f"{len(voters) - sum(v in leader.silent_peers for v in voters)} are well: "
+            f"{stands}"
         )
 
 
@@ -184,15 +325,17 @@ def _no_leader(
         )
 
 
-def _membership(views: Sequence[View]) -> Iterator[Finding]:
-    members = _latest_members(views)
+def _membership(views: Sequence[View], is_split: bool) -> Iterator[Finding]:
+    newest = _newest(views)
+    members = newest.members
     for view in views:
         if members and view.address not in members:
-            yield _warning(
-                f"{view.address} answers but is no member; add it with `txraft peer "
-                f"add {view.address}`, or stop it"
-            )
-        elif view.members != members:
+            # Whoever was founded otherwise is named already, with what to do.
+            if not is_split or not view.members:
+                yield _stranger(view, newest)
+        elif set(view.members) != set(members) and not _is_founded_otherwise(
+            view, newest
+        ):
             yield _warning(
                 f"{view.address} knows other members ({', '.join(view.members)}): it "
                 "lags, or is in another cluster"
@@ -207,6 +350,40 @@ def _membership(views: Sequence[View]) -> Iterator[Finding]:
             f"{len(members)} members stand no more failures than {len(members) - 1}: "
             "an odd number is better"
         )
+
+
+def _is_founded_otherwise(view: View, newest: View) -> bool:
+    return any(True for _ in _differently_founded([newest, view]))
+
+
+def _stranger(view: View, newest: View) -> Finding:
+    """Say what to do with a node that answers and is no member.
+
+    Only one that is empty may be added: a log of its own, or a term in which it has
+    voted for others, would be brought into the cluster.
+    """
+    if not view.members and not view.last_index and not view.cluster:
+        if newest.silent_peers:
+            # One voter more raises the quorum, which then may need those that are down.
+            return _warning(
+                f"{view.address} answers but is no member. Before you add it, start or "
+                f"remove {', '.join(newest.silent_peers)}"
+            )
+        return _warning(
+            f"{view.address} answers but is no member; add it with `txraft peer "
+            f"add {view.address}`, or stop it"
+        )
+    if view.cluster and view.cluster == newest.cluster:
+        return _warning(
+            f"{view.address} was a member and is none any more; stop it. Do not add it "
+            "as it is: empty its data directory and start it with join: true first"
+        )
+    return _fault(
+        f"{view.address} answers, is no member, and has data of its own, of another "
+        "cluster or of this one before it was recovered. Do not add it: it can stop "
+        "the cluster. Stop it; once nothing that it holds is needed, empty its data "
+        "directory, start it with join: true, and add it then"
+    )
 
 
 def _followers(views: Sequence[View], leader: View) -> Iterator[Finding]:
@@ -228,6 +405,8 @@ def _followers(views: Sequence[View], leader: View) -> Iterator[Finding]:
                 "number falls"
             )
         heard = view.last_contact
+        if view.address in leader.silent_peers:
+            continue
         if heard is None or heard > CONTACT_SECONDS:
             since = "" if heard is None else f" for {heard:.1f} s"
             yield _fault(
@@ -253,10 +432,11 @@ def _appliers(views: Sequence[View]) -> Iterator[Finding]:
             )
 
 
-def _latest_members(views: Sequence[View]) -> tuple[str, ...]:
-    """Take the membership from who has heard most of it."""
-    newest = max(views, key=lambda view: (view.term, view.commit_index))
-    return newest.members
+def _newest(views: Sequence[View]) -> View:
+    """Return the node whose membership counts: who leads, or has heard most of it."""
+    return leader_of(views) or max(
+        views, key=lambda view: (view.term, view.commit_index)
+    )
 
 
 def _fault(sentence: str) -> Finding:

@@ -33,6 +33,11 @@ class View:
     understand less than that, as the leader has heard.
     *stuck_seconds* is for how long its state machine hangs. *skipped* are the entries
     that it skips, as INDEX:TERM:DIGEST. *version* is that of txraft.
+
+    *cluster* is the identity of the cluster whose entries it holds, "" while it is
+    none that it knows; *members* are in force since the entry at
+    *configuration_index*, and *nonvoters* are those without a vote. *silent_peers*
+    are members that it, the leader, has not heard lately, with the seconds.
     """
 
     url: str
@@ -57,6 +62,10 @@ class View:
     stuck_seconds: float = 0.0
     skipped: tuple[str, ...] = ()
     version: str = ""
+    cluster: str = ""
+    configuration_index: int = 0
+    nonvoters: tuple[str, ...] = ()
+    silent_peers: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def answers(self) -> bool:
@@ -141,6 +150,10 @@ def parse_view(url: str, told: Any, nodes: Any) -> View:
             float(stats.get("fsm_stuck_seconds", 0)),
             skipped=_names(stats.get("skipped_entries", "")),
             version=str(told["Config"].get("TxraftVersion", "")),
+            cluster=str(stats.get("cluster", "")),
+            configuration_index=int(stats.get("configuration_index", 0)),
+            nonvoters=_names(stats.get("nonvoters", "")),
+            silent_peers=_silent(str(stats.get("silent_peers", ""))),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MalformedAnswer(f"{url} does not tell what a node tells") from error
@@ -148,6 +161,12 @@ def parse_view(url: str, told: Any, nodes: Any) -> View:
 
 def _names(text: object) -> tuple[str, ...]:
     return tuple(str(text).replace(", ", " ").split())
+
+
+def _silent(text: str) -> dict[str, float]:
+    """Read `b:1=4.0s, c:1=17.5s`. Raises: ValueError"""
+    pairs = [each.rpartition("=") for each in _names(text)]
+    return {address: float(seconds.removesuffix("s")) for address, _, seconds in pairs}
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -20,9 +20,9 @@ from txraft.http.node import Node
 from txraft.kv.commands import MAX_URL_CHARACTERS, encode_advertise
 from txraft.kv.state import KeyValueFSM
 from txraft.node.meters import PeerFigures
+from txraft.node.status import HEALTHY_SILENCE
 
 MAX_ADDRESS_CHARACTERS = 512
-HEALTHY_SILENCE = 2.0
 HEALTHY_LAG = 250
 ADMISSION_WAIT = 2.0
 """Seconds that a request to add a server waits for it to catch up."""

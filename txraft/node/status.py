@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from txraft.core.configuration import Configuration
+from txraft.core.configuration import Configuration, Suffrage
 from txraft.core.leader import Leader
 from txraft.node.meters import Figures, MeteredLog, PeerFigures
 from txraft.node.notices import Notices
@@ -10,6 +10,9 @@ from txraft.node.parts import Parts
 from txraft.node.shell import Shell
 from txraft.node.state import RaftState
 from txraft.node.timing import tick_seconds
+
+HEALTHY_SILENCE = 2.0
+"""Seconds without a word after which a leader counts a member as silent."""
 
 
 class Status:
@@ -96,6 +99,8 @@ class Status:
             "last_contact": self._last_contact_text(),
             "level": str(shell.levels.announced),
             "active_level": str(shell.levels.active),
+            **_cluster(shell),
+            **_silent(shell, tick_seconds(self._parts.config)),
             **_refused(shell),
             **_undeliverable(shell),
             **_stuck(shell),
@@ -169,6 +174,33 @@ class Status:
         if self._shell is None:
             return []
         return sorted(self._shell.consensus.configuration.addresses)
+
+
+def _cluster(shell: Shell) -> dict[str, str]:
+    """Tell which cluster this is, and since which entry it has these members."""
+    consensus = shell.consensus
+    servers = consensus.configuration.servers
+    others = [s.address for s in servers if s.suffrage is not Suffrage.VOTER]
+    found = {"configuration_index": str(consensus.configurations.latest_index)}
+    if consensus.cluster is not None:
+        found["cluster"] = consensus.cluster.hex()
+    if others:
+        found["nonvoters"] = ", ".join(sorted(others))
+    return found
+
+
+def _silent(shell: Shell, tick: float) -> dict[str, str]:
+    """Name the members that this leader has not heard lately, and for how long."""
+    leader, now = shell.consensus.role, shell.consensus.now
+    if not isinstance(leader, Leader):
+        return {}
+    silent = {
+        address: (now - progress.contact) * tick
+        for address, progress in leader.followers.items()
+        if (now - progress.contact) * tick > HEALTHY_SILENCE
+    }
+    named = [f"{address}={seconds:.1f}s" for address, seconds in silent.items()]
+    return {"silent_peers": ", ".join(sorted(named))} if named else {}
 
 
 def _refused(shell: Shell) -> dict[str, str]:
