@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from tests.http.network import HTTPCase
 from txraft.errors import NotLeader
@@ -60,6 +61,131 @@ class Agent(HTTPCase):
                 self.n2, "PUT", "/v1/catalog/register", json.dumps(body).encode()
             )
             self.assertEqual((body, reply.status), (body, status))
+
+
+class Services(HTTPCase):
+    """Services are listed where they were registered, and their checks never pass."""
+
+    def register(self, **fields: object) -> int:
+        body = json.dumps(fields).encode()
+        path = "/v1/agent/service/register"
+        return self.reply(self.n2, "PUT", path, body).status
+
+    def get(self, path: str) -> Any:
+        reply = self.reply(self.n2, "GET", f"/v1/{path}")
+        self.assertEqual(reply.status, 200)
+        self.index = int(reply.header("X-Consul-Index") or 0)
+        return json.loads(reply.body)
+
+    def test_registered_as_patroni_does(self) -> None:
+        """Its ids have a slash.  Source: Patroni's `register_service`."""
+        self.register(
+            Name="batman",
+            ID="batman/pg1",
+            Address="10.0.0.1",
+            Port=5432,
+            Tags=["primary", "master"],
+            EnableTagOverride=True,
+            Check={"HTTP": "http://10.0.0.1:8008/primary", "Interval": "5s"},
+        )
+
+        listed = self.get("agent/services")["batman/pg1"]
+        self.assertEqual((listed["Service"], listed["Port"]), ("batman", 5432))
+        (found,) = self.get("catalog/service/batman?tag=primary")
+        self.assertEqual((found["Node"], found["ServicePort"]), ("n2:8300", 5432))
+        self.assertEqual(self.get("catalog/service/batman?tag=replica"), [])
+        self.assertEqual(self.get("catalog/services")["batman"], ["primary", "master"])
+        node = self.get("catalog/node/n2:8300")
+        self.assertEqual(list(node["Services"]), ["batman/pg1"])
+        self.assertIsNone(self.get("catalog/node/unknown"))
+
+        path = "/v1/agent/service/deregister/batman/pg1"
+        statuses = [self.reply(self.n2, "PUT", path, b"").status for _ in range(2)]
+        self.assertEqual(statuses, [200, 404])
+        self.assertEqual(self.get("agent/services"), {})
+
+    def test_checks_never_pass(self) -> None:
+        self.register(Name="checked", Check={"TTL": "10s"})
+        self.register(Name="free")
+
+        (check,) = self.get("health/checks/checked")
+        self.assertEqual(check["Status"], "critical")
+        self.assertEqual(list(self.get("agent/checks")), ["service:checked"])
+        self.assertEqual(len(self.get("health/service/checked")), 1)
+        self.assertEqual(self.get("health/service/checked?passing"), [])
+        self.assertEqual(len(self.get("health/service/free?passing=1")), 1)
+        self.assertEqual(len(self.get("health/state/critical")), 1)
+        self.assertEqual(len(self.get("health/state/passing")), 1)
+        self.assertEqual(len(self.get("health/node/n2:8300")), 2)
+
+    def test_malformed(self) -> None:
+        for fields, status in (
+            ({}, 400),
+            ({"Name": "x", "Port": 65536}, 400),
+            ({"Name": "x", "Tags": [1]}, 400),
+            ({"Name": "x", "Meta": {"a": 1}}, 400),
+            ({"Name": "x", "Checks": {}}, 200),
+            ({"Name": "x", "Checks": 1}, 400),
+            ({"Name": "x", "Notes": "n" * 16384}, 413),
+        ):
+            self.assertEqual((fields, self.register(**fields)), (fields, status))
+
+    def test_bound(self) -> None:
+        statuses = [self.register(Name=f"s{number}") for number in range(257)]
+
+        self.assertEqual(statuses.count(200), 256)
+        self.assertEqual(statuses[-1], 507)
+
+    def test_index_grows_and_blocking_queries_wake(self) -> None:
+        """The SDK's `WaitForLeader` waits until the index is at least 2."""
+        self.get("catalog/nodes")
+        first = self.index
+        self.assertGreaterEqual(first, 2)
+        waiting = self.ask(self.n2, "GET", f"/v1/catalog/services?index={first}")
+        self.assertNoResult(waiting)
+
+        self.register(Name="web")
+        self.advance(0)
+
+        self.assertEqual(json.loads(self.successResultOf(waiting).body), {"web": []})
+        self.get("catalog/nodes")
+        self.assertGreater(self.index, first)
+        before = self.index
+        self.n2.members |= {"n9:8300"}
+        self.get("catalog/nodes")
+        self.assertGreater(self.index, before)
+
+
+class Tools(HTTPCase):
+    """What tools ask at their start."""
+
+    def get(self, path: str) -> Any:
+        reply = self.reply(self.n1, "GET", f"/v1/{path}")
+        self.assertEqual(reply.status, 200)
+        return json.loads(reply.body)
+
+    def test_members(self) -> None:
+        """By address and port Datadog finds out whether its agent leads."""
+        (member,) = self.get("agent/members")
+
+        where = f"{member['Addr']}:{member['Tags']['port']}"
+        self.assertEqual(where, self.get("status/leader"))
+
+    def test_autopilot(self) -> None:
+        configuration = self.get("operator/autopilot/configuration")
+        state = self.get("operator/autopilot/state")
+
+        self.assertEqual(configuration["LastContactThreshold"], "2s")
+        self.assertEqual((state["Healthy"], state["Leader"]), (True, "n1:8300"))
+        self.assertEqual(state["Servers"]["n1:8300"]["Status"], "leader")
+
+    def test_metrics(self) -> None:
+        """As Telegraf reads them."""
+        told = self.get("agent/metrics")
+
+        gauges = {each["Name"]: each["Value"] for each in told["Gauges"]}
+        self.assertEqual(gauges["raft_isLeader"], 1)
+        self.assertIn("Mean", told["Samples"][0])
 
 
 class Operator(HTTPCase):

@@ -123,8 +123,10 @@ class TheAPI(MetricsCase):
         self.assertEqual(paths - {None}, {"/v1/session/info/"})
 
     def test_other_formats(self) -> None:
-        """There is one format, and it is asked for by name."""
-        self.assertEqual(self.reply(self.n1, "GET", "/v1/agent/metrics").status, 400)
+        """There is JSON, which has no name, and that of Prometheus."""
+        self.assertEqual(
+            self.reply(self.n1, "GET", "/v1/agent/metrics?format=x").status, 400
+        )
 
     def test_time(self) -> None:
         """A request's time is that from its whole arrival to its answer."""

@@ -57,4 +57,11 @@ MUTANTS = (
         new="()",
         caught_by="tests.http.test_parameters.Writes.test_unknown_parameters",
     ),
+    Mutant(
+        name="a check that nobody has run passes",
+        at="Service.checks_as_json",
+        old='"critical"',
+        new='"passing"',
+        caught_by="tests.http.test_agent.Services.test_checks_never_pass",
+    ),
 )

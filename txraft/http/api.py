@@ -34,7 +34,7 @@ from txraft.http.limits import HTTPLimits
 from txraft.http.metrics import Metrics
 from txraft.http.origins import Origins, check_host
 from txraft.http.parameters import check_parameters
-from txraft.http.routes import KEYS, Endpoint, Routes
+from txraft.http.routes import DEREGISTER, KEYS, Endpoint, Routes
 from txraft.http.waits import Waits
 
 
@@ -126,8 +126,9 @@ class API(Resource):
     def _find(self, call: Call) -> tuple[Endpoint, bytes | None]:
         """Find what serves *call*, and what its path names beyond that."""
         path, rest = call.path, None
-        if path.startswith(KEYS):
-            path, rest = KEYS, path[len(KEYS) :]
+        for prefix in (KEYS, DEREGISTER):
+            if path.startswith(prefix):
+                path, rest = prefix, path[len(prefix) :]
         methods = self.routes.get(path)
         if methods is None:
             start = path.rfind(b"/") + 1

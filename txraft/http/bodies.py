@@ -33,11 +33,16 @@ class Fields:
         if not isinstance(value, dict):
             raise Refusal(400, f"{what} is not a JSON object.")
         self._what = what
+        self._given = [str(name) for name in value]
         self._members: dict[str, Any] = {str(k).lower(): v for k, v in value.items()}
 
     def get(self, name: str) -> Any:
         """Return the member *name* as it is, None when it is absent or null."""
         return self._members.get(name.lower())
+
+    def members(self) -> dict[str, str]:
+        """Return all members, which are texts."""
+        return {name: self.text(name) for name in self._given}
 
     def text(self, name: str, most: int = MAX_NAME_CHARACTERS) -> str:
         """Return the member *name*, a text of at most *most* characters, or ""."""

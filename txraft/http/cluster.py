@@ -5,6 +5,8 @@ Source: Consul's HTTP API, "Status", "Operator: Raft" and "Operator: Autopilot".
 
 from __future__ import annotations
 
+import json
+
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -74,6 +76,27 @@ class Cluster:
         The answer is 429 unless all are well and a quorum confirms the leader now.
         """
         return self._leadership.run(call, self._confirmed).addErrback(self._unconfirmed)
+
+    def autopilot(self, call: Call) -> Answer:
+        """Tell by what a member counts as well; nothing of it can be set."""
+        return json_answer(
+            {
+                "CleanupDeadServers": False,
+                "LastContactThreshold": f"{HEALTHY_SILENCE:g}s",
+                "MaxTrailingLogs": HEALTHY_LAG,
+                "MinQuorum": 0,
+                "ServerStabilizationTime": "0s",
+                "RedundancyZoneTag": "",
+                "DisableUpgradeMigration": True,
+                "UpgradeVersionTag": "",
+                "CreateIndex": 1,
+                "ModifyIndex": 1,
+            }
+        )
+
+    def autopilot_state(self, call: Call) -> Deferred[Answer]:
+        """Tell how every member does, by its id, whatever that is."""
+        return self.health(call).addCallback(_as_state)
 
     def transfer(self, call: Call) -> Deferred[Answer]:
         """Hand leadership to the member `?id=`, or to the most complete one."""
@@ -220,6 +243,35 @@ class Cluster:
         if id:
             return self._raft.remove_server(id).addCallback(_true)
         return self._raft.remove_peer(_address(call)).addCallback(_true)
+
+
+def _as_state(health: Answer) -> Answer:
+    """Shape an answer about health as Consul shapes the state of autopilot."""
+    told = json.loads(health.body)
+    servers = {
+        each["ID"]: {
+            **each,
+            "NodeStatus": each["SerfStatus"],
+            "Status": _status(each),
+            "NodeType": "voter",
+        }
+        for each in told["Servers"]
+    }
+    shape = {
+        "Healthy": told["Healthy"],
+        "FailureTolerance": told["FailureTolerance"],
+        "OptimisticFailureTolerance": told["FailureTolerance"],
+        "Servers": servers,
+        "Leader": next((id for id, each in servers.items() if each["Leader"]), ""),
+        "Voters": [id for id, each in servers.items() if each["Voter"]],
+    }
+    return json_answer(shape)
+
+
+def _status(server: dict[str, object]) -> str:
+    if server["Leader"]:
+        return "leader"
+    return "voter" if server["Voter"] else "non-voter"
 
 
 def _true(_index: int) -> Answer:

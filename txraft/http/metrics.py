@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from time import gmtime, strftime
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -18,7 +19,7 @@ from prometheus_client.core import (
     UntypedMetricFamily,
 )
 
-from txraft.http.answers import Answer, Refusal
+from txraft.http.answers import Answer, Refusal, json_answer
 from txraft.http.calls import Call
 from txraft.http.node import Node
 from txraft.http.quotas import Quotas
@@ -83,8 +84,11 @@ class Metrics:
         self._raft.deregister_observer(self._observer)
 
     def get(self, call: Call) -> Answer:
-        """Answer with all metrics in the text format of Prometheus."""
-        if call.parameters.get("format") != "prometheus":
+        """Answer with all metrics, as JSON or in the text format of Prometheus."""
+        wanted = call.parameters.get("format")
+        if wanted is None:
+            return json_answer(_as_json(self.collect()))
+        if wanted != "prometheus":
             raise Refusal(400, "The only format is 'prometheus'.")
         return Answer(200, generate_latest(self._registry), _PROMETHEUS)
 
@@ -255,6 +259,38 @@ def _add_times(
     family.add_metric(
         labels, buckets=list(zip(bounds, sums, strict=True)), sum_value=timer.total
     )
+
+
+def _as_json(metrics: Iterable[Metric]) -> dict[str, object]:
+    """Shape *metrics* as go-metrics does, which Consul's agents answer with."""
+    gauges: list[dict[str, object]] = []
+    samples: list[dict[str, object]] = []
+    for metric in metrics:
+        counts: dict[tuple[tuple[str, str], ...], float] = {}
+        for name, labels, value, *_ in metric.samples:
+            key = tuple(sorted(labels.items()))
+            if metric.type != "histogram":
+                gauges.append({"Name": name, "Value": value, "Labels": dict(key)})
+            elif name.endswith("_count"):
+                counts[key] = value
+            elif name.endswith("_sum"):
+                count = counts.get(key, 0)
+                samples.append(
+                    {
+                        "Name": metric.name,
+                        "Count": int(count),
+                        "Sum": value,
+                        "Mean": value / count if count else 0,
+                        "Labels": dict(key),
+                    }
+                )
+    return {
+        "Timestamp": strftime("%Y-%m-%d %H:%M:%S +0000 UTC", gmtime()),
+        "Gauges": gauges,
+        "Points": [],
+        "Counters": [],
+        "Samples": samples,
+    }
 
 
 def _text(name: bytes) -> str:

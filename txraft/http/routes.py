@@ -25,6 +25,8 @@ from txraft.http.transactions import Transactions
 from txraft.kv.watches import Topic
 
 KEYS = b"/v1/kv/"
+DEREGISTER = b"/v1/agent/service/deregister/"
+REPLACE = frozenset({"replace-existing-checks"})
 BACKUP = b"/v1/snapshot"
 _NONE: frozenset[str] = frozenset()
 
@@ -107,6 +109,10 @@ def _cluster_routes(cluster: Cluster) -> Routes:
             b"PUT": Endpoint(cluster.advertise, frozenset({"address", "url"}))
         },
         b"/v1/operator/raft/transfer-leader": {b"POST": transfer, b"PUT": transfer},
+        b"/v1/operator/autopilot/configuration": {
+            b"GET": Endpoint(cluster.autopilot, MODES)
+        },
+        b"/v1/operator/autopilot/state": {b"GET": Endpoint(cluster.autopilot_state)},
         b"/v1/operator/autopilot/health": {b"GET": Endpoint(cluster.health)},
     }
 
@@ -117,6 +123,16 @@ def _agent_routes(agent: Agent) -> Routes:
 
     return {
         b"/v1/agent/self": {b"GET": Endpoint(agent.self)},
+        b"/v1/agent/members": {b"GET": Endpoint(agent.members)},
+        b"/v1/agent/services": {b"GET": Endpoint(agent.own_services)},
+        b"/v1/agent/checks": {b"GET": Endpoint(agent.own_checks)},
+        b"/v1/agent/service/register": {
+            b"PUT": Endpoint(agent.register_service, REPLACE)
+        },
+        DEREGISTER: {b"PUT": Endpoint(agent.deregister_service)},
+        b"/v1/catalog/node/": read(agent.node),
+        b"/v1/catalog/service/": read(agent.service),
+        b"/v1/health/checks/": read(agent.service_checks),
         b"/v1/catalog/register": {b"PUT": Endpoint(agent.register)},
         b"/v1/catalog/datacenters": read(agent.datacenters),
         b"/v1/catalog/nodes": read(agent.nodes),

@@ -96,6 +96,9 @@ class KeyValueFSM:
     `is_awaited` tells whether somebody here waits for the answer to the entry at an
     index: where nobody does, as on followers and after a start, no answer is made.
 
+    `catalog_index` grows when the catalog that this node shows changes; it is for
+    whoever shows it, and no part of the state.
+
     It is a `LeveledFSM`: what came with `level` 1 is done only after `activate`. It is
     a `NamedFSM` too, and knows its own data.
     """
@@ -110,6 +113,7 @@ class KeyValueFSM:
         self.later: Later | None = None
         self.is_awaited: Callable[[int], bool] = _always
         self.watches = Watches()
+        self.catalog_index = 0
         self._become(State({}, {}, 0))
 
     def is_own_command(self, data: bytes) -> bool:
@@ -177,8 +181,8 @@ class KeyValueFSM:
         """Return the index of the last change of *topic*, or a later one."""
         if topic.scope is Scope.SESSIONS:
             return self._state.session_index
-        if topic.scope is Scope.NOTHING:
-            return 0
+        if topic.scope is Scope.CATALOG:
+            return self.catalog_index
         keys = self._keys
         if topic.scope is Scope.KEY:
             row = keys.rows.get(topic.text)

@@ -15,18 +15,18 @@ class Scope(Enum):
     KEY = auto()
     PREFIX = auto()
     SESSIONS = auto()
-    NOTHING = auto()
+    CATALOG = auto()
 
 
 class Topic(NamedTuple):
-    """One key, all keys under a prefix, all sessions, or what never changes."""
+    """One key, all keys under a prefix, all sessions, or who is there."""
 
     scope: Scope
     text: str = ""
 
 
 SESSIONS = Topic(Scope.SESSIONS)
-NOTHING = Topic(Scope.NOTHING)
+CATALOG = Topic(Scope.CATALOG)
 
 Wake = Callable[[], object]
 _Waiting = dict[str, dict[Wake, None]]
@@ -50,7 +50,7 @@ class Watches:
             Scope.KEY: self._keys,
             Scope.PREFIX: self._prefixes,
             Scope.SESSIONS: self._sessions,
-            Scope.NOTHING: {},
+            Scope.CATALOG: {},
         }
 
     def __len__(self) -> int:
@@ -115,6 +115,11 @@ class Watches:
         """Wake who watches sessions."""
         if self._sessions:
             self._wake(SESSIONS)
+
+    def catalog_changed(self) -> None:
+        """Wake who watches members and services."""
+        if self._scopes[Scope.CATALOG]:
+            self._wake(CATALOG)
 
     def everything_changed(self) -> None:
         """Wake everybody."""

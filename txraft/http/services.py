@@ -1,0 +1,153 @@
+"""Services that programs register at a node: a list, and no more than that.
+
+They are kept in the memory of the node where they were registered, as Consul's agents
+keep theirs, and forgotten when it stops. Checks are not run, so one never passes: who
+asks for what is well is not led to what nobody has looked at.
+
+Source: Consul's HTTP API, "Service - Agent" and "Check - Agent".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from txraft.http.answers import Refusal
+from txraft.http.bodies import Fields, parse_json
+from txraft.http.calls import DATACENTER
+
+MAX_SERVICES = 256
+MAX_SERVICE_BYTES = 16 << 10
+"""Bytes of one registration."""
+
+NOT_RUN = "Checks are not run here."
+_WEIGHTS = {"Passing": 1, "Warning": 1}
+
+
+class Service(NamedTuple):
+    """What was registered; *checks* are their ids."""
+
+    id: str
+    name: str
+    tags: list[str]
+    address: str
+    port: int
+    meta: dict[str, str]
+    override: bool
+    checks: list[str]
+
+    def as_json(self) -> dict[str, object]:
+        """Shape it as Consul's agents do."""
+        return {
+            "ID": self.id,
+            "Service": self.name,
+            "Tags": self.tags,
+            "Meta": self.meta,
+            "Address": self.address,
+            "Port": self.port,
+            "Weights": _WEIGHTS,
+            "EnableTagOverride": self.override,
+            "Datacenter": DATACENTER,
+        }
+
+    def as_catalog(self) -> dict[str, object]:
+        """Shape it as Consul's catalog does, beside the node."""
+        return {
+            "ServiceID": self.id,
+            "ServiceName": self.name,
+            "ServiceTags": self.tags,
+            "ServiceMeta": self.meta,
+            "ServiceAddress": self.address,
+            "ServicePort": self.port,
+            "ServiceWeights": _WEIGHTS,
+            "ServiceEnableTagOverride": self.override,
+        }
+
+    def checks_as_json(self, node: str) -> list[dict[str, object]]:
+        """Shape its checks, which are of the *node*."""
+        return [
+            {
+                "Node": node,
+                "CheckID": id,
+                "Name": f"Service {self.name!r} check",
+                "Status": "critical",
+                "Notes": "",
+                "Output": NOT_RUN,
+                "ServiceID": self.id,
+                "ServiceName": self.name,
+                "ServiceTags": self.tags,
+            }
+            for id in self.checks
+        ]
+
+
+class Services:
+    """The services of this node by id; *changed* is called after each change."""
+
+    def __init__(self, changed: Callable[[], object]) -> None:
+        self._changed = changed
+        self._services: dict[str, Service] = {}
+
+    def all(self) -> list[Service]:
+        """List them all."""
+        return list(self._services.values())
+
+    def named(self, name: str, tag: str | None = None) -> list[Service]:
+        """List those of one *name*, and with a *tag* if one is given."""
+        return [
+            service
+            for service in self._services.values()
+            if service.name == name and (not tag or tag in service.tags)
+        ]
+
+    def register(self, body: bytes) -> None:
+        """Keep the service that *body* describes, in place of one of the same id.
+
+        Raises: Refusal
+        """
+        if len(body) > MAX_SERVICE_BYTES:
+            raise Refusal(413, f"A service has at most {MAX_SERVICE_BYTES} bytes.")
+        service = _parse(body)
+        if service.id not in self._services and len(self._services) >= MAX_SERVICES:
+            raise Refusal(507, f"There are {MAX_SERVICES} services here already.")
+        if self._services.get(service.id) != service:
+            self._services[service.id] = service
+            self._changed()
+
+    def deregister(self, id: str) -> None:
+        """Forget the service *id*. Raises: Refusal, when there is none"""
+        if self._services.pop(id, None) is None:
+            raise Refusal(404, f"Unknown service ID {id!r}")
+        self._changed()
+
+
+def _parse(body: bytes) -> Service:
+    fields = Fields(parse_json(body), "the service")
+    name = fields.text("Name")
+    if not name:
+        raise Refusal(400, "Missing service name")
+    id = fields.text("ID") or name
+    port = fields.number("Port")
+    if port > 65535:
+        raise Refusal(400, "Port of the service is at most 65535.")
+    meta = Fields(fields.get("Meta"), "Meta of the service")
+    given = [fields.get("Check")] if fields.get("Check") else []
+    more = fields.get("Checks") or []
+    if not isinstance(more, list):
+        raise Refusal(400, "Checks of the service is not a list.")
+    return Service(
+        id,
+        name,
+        fields.texts("Tags"),
+        fields.text("Address"),
+        port,
+        meta.members(),
+        fields.get("EnableTagOverride") is True,
+        _check_ids(id, len(given) + len(more)),
+    )
+
+
+def _check_ids(id: str, count: int) -> list[str]:
+    if count < 2:
+        return [f"service:{id}"] * count
+    return [f"service:{id}:{number}" for number in range(1, count + 1)]
