@@ -99,6 +99,21 @@ class Attempts(ClientCase):
 
         self.assertEqual(self.done(read).value, b"v")
 
+    def test_reason_of_what_is_unknown(self) -> None:
+        """It is that of the attempt whose fate is not known, not of the last one."""
+        self.a.script = [
+            answer(504, b"The leader was lost.", X_Txraft_Outcome="unknown")
+        ]
+        for node in (self.a, self.b, self.c):
+            node.default = NOT_APPLIED
+        put = self.client.put("k", b"", acquire="s")
+
+        self.pass_time(self.limits.timeout + 1)
+
+        error = self.failed(put, OutcomeUnknown)
+        self.assertIn("The leader was lost", str(error))
+        self.assertNotIn("No leader.", str(error))
+
     def test_acquire_is_tried_again(self) -> None:
         """A session that has the lock gets it once more."""
         self.network.losing = {"a"}

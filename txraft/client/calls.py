@@ -82,18 +82,22 @@ class Calls:
         timeout = question.timeout or self.limits.timeout
         until = self.clock.seconds() + timeout
         shortest = min(SHORTEST, timeout / 4) if question.writes else 0.0
-        pause, attempts, sent = self.limits.retry_interval, 0, False
+        pause, attempts = self.limits.retry_interval, 0
+        unknown: str | None = None
         while True:
             left = max(0.001, until - self.clock.seconds())
             attempt = await self._attempt(question, left)
             if attempt.reply is not None:
-                return _certain(attempt.reply, sent, bool(question.headers))
-            sent = sent or attempt.sent
+                was_sent = unknown is not None
+                return _certain(attempt.reply, was_sent, bool(question.headers))
+            if attempt.sent and unknown is None:
+                unknown = attempt.reason
             attempts += 1
             is_round = attempts % len(self.nodes.urls) == 0
             left = until - self.clock.seconds()
             if left <= (pause if is_round else 0.0) + shortest:
-                raise _gave_up(attempt.reason, sent)
+                # Of several reasons that which left the outcome open explains it.
+                raise _gave_up(unknown or attempt.reason, unknown is not None)
             if is_round:
                 await deferLater(self.clock, pause)
                 pause = min(2 * pause, self.limits.max_retry_interval)
