@@ -35,11 +35,12 @@ MOMENTS = {
     " --only *,64*,a*,2*",
     "links": "--round-trips 4 --members 3,5 --links 10",
     "reads": "--rounds 1 --waiting 1,1000",
+    "turns": "--rounds 1 --keys 20000",
     "heartbeats": "--snapshot-mib 2 --written-mib 2 --backlog 2000 --times 1",
 }
-TABLES_ONLY = {"account", "disk", "heartbeats", "store"}
+TABLES_ONLY = {"account", "disk", "heartbeats", "store", "turns"}
 """What keeps no samples of runs, and is judged by its table."""
-NO_SYSTEM = {"disk", "reads", "store"}
+NO_SYSTEM = {"disk", "reads", "store", "turns"}
 """What measures the machine alone."""
 
 

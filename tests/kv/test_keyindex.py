@@ -92,7 +92,11 @@ class Model:
         for each in list(self.moments):
             moment, then, seen = each
             try:
-                piece = moment.read(2)
+                if self.number % 2:
+                    names = moment.read_names(2)
+                    piece = names and [(name, then.get(name)) for name in names]
+                else:
+                    piece = moment.read(2)
             except MomentOver:
                 self.moments.remove(each)
                 continue

@@ -6,7 +6,7 @@ Source: Consul's HTTP API, "Sessions".
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred
@@ -143,15 +143,19 @@ class Sessions:
 
     def _list(self, node: str | None) -> Steps[_Listing]:
         index = self._fsm.session_index
-        sessions = list(self._fsm.sessions.items())  # references only, `MAX_SESSIONS`
-        return (yield from json_list(_texts(sessions, node), self._limits)), index
+        # References only, and no object for each, so that this is soon done.
+        ids, sessions = list(self._fsm.sessions), list(self._fsm.sessions.values())
+        texts = _texts(zip(ids, sessions, strict=True), node)
+        return (yield from json_list(texts, self._limits)), index
 
     def _listed(self, listing: _Listing) -> Answer:
         pieces, index = listing
         return LongAnswer(200, pieces or [b"[]"], JSON, *self._reads.meta(index))
 
 
-def _texts(sessions: list[tuple[str, Session]], node: str | None) -> Iterator[bytes]:
+def _texts(
+    sessions: Iterable[tuple[str, Session]], node: str | None
+) -> Iterator[bytes]:
     """Encode the sessions of *node*, or all; the empty text ends a step."""
     for count, (id, session) in enumerate(sessions, 1):
         if node is None or session.node == node:

@@ -100,6 +100,8 @@ class Slices:
         until = self._clock.seconds() + SLICE_SECONDS
         for _ in range(min(TOLD_TOGETHER, len(self._told))):
             self._told.popleft()()
+            if self._clock.seconds() >= until:
+                break
         steps = SLICE_STEPS
         while self._new and steps > 0 and self._clock.seconds() < until:
             self._first_slice(until)

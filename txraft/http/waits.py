@@ -24,6 +24,8 @@ from txraft.kv.state import KeyValueFSM
 from txraft.kv.watches import Topic
 
 RESUMED_TOGETHER = 32
+RESUMED_SECONDS = 0.005
+"""How many calls are resumed in one turn, and for how long."""
 
 
 class Waits:
@@ -135,12 +137,15 @@ class Waits:
 
     def _resume(self) -> None:
         self._timer = None
+        until = self._clock.seconds() + RESUMED_SECONDS
         for _ in range(RESUMED_TOGETHER):
             while self._woken and not self._woken[0].waits:
                 self._woken.popleft()
             if not self._woken:
                 return
             self._look_at(self._woken[0].take())
+            if self._clock.seconds() >= until:
+                break
         self._timer = self._clock.callLater(0, self._resume)
 
     def _look_at(self, wait: _Wait) -> None:

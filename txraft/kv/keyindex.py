@@ -196,26 +196,37 @@ class KeyIndex:
         self.moments[moment] = None
         return moment
 
-    def seen_from(
+    def names_from(
         self, moment: Moment, start: str, most: int
-    ) -> tuple[list[tuple[str, Row]], str | None]:
-        """Return what *moment* sees from *start* on: of at most about *most* keys.
+    ) -> tuple[list[str], str | None]:
+        """Return the keys that *moment* sees from *start* on: *most* at most.
 
-        Returns: keys with their records; and where to go on, None at the end.
+        Returns: the keys; and where to go on, None at the end.
         """
         position = bisect_right(self._firsts, start) - 1
         keys = self._between(position, start, moment.end)
         following: str | None = None
         if len(keys) > most:
             following = keys[most]
-            keys = keys[:most]
+            del keys[most:]
         elif position + 1 < len(self._firsts):
             following = self._firsts[position + 1]
             if moment.end is not None and following >= moment.end:
                 following = None
+        if self._kept:
+            at = moment.index
+            keys = [key for key in keys if self._row_at(key, at) is not None]
+        return keys, following  # without what is kept, a tidy leaf holds no others
+
+    def seen_from(
+        self, moment: Moment, start: str, most: int
+    ) -> tuple[list[tuple[str, Row]], str | None]:
+        """Return what `names_from` does, with the records that *moment* sees."""
+        keys, following = self.names_from(moment, start, most)
         if not self._kept:
-            rows = self.rows
-            return [(key, rows[key]) for key in keys if key in rows], following
+            return list(
+                zip(keys, map(self.rows.__getitem__, keys), strict=True)
+            ), following
         found = ((key, self._row_at(key, moment.index)) for key in keys)
         return [(key, row) for key, row in found if row is not None], following
 
@@ -386,6 +397,15 @@ class Moment:
         if self._start is None:
             return None
         found, self._start = self._keys.seen_from(self, self._start, most)
+        return found
+
+    def read_names(self, most: int) -> list[str] | None:
+        """Return the next keys as `read` does, which costs much less."""
+        if self.is_over:
+            raise MomentOver
+        if self._start is None:
+            return None
+        found, self._start = self._keys.names_from(self, self._start, most)
         return found
 
     def skip(self, prefix: str) -> None:
