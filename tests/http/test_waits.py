@@ -163,7 +163,8 @@ class Waits(HTTPCase):
         backup = backup_of(self.n2.fsm)
         self.work(self.ask(self.n1, "PUT", "/v1/snapshot", backup))
 
-        waiting = self.wait("/v1/catalog/nodes?index=1&wait=30s")
+        index = self.reply(self.n1, "GET", "/v1/catalog/nodes").header("X-Consul-Index")
+        waiting = self.wait(f"/v1/catalog/nodes?index={index}&wait=30s")
         self.advance(29)
         self.assertNoResult(waiting)
         self.advance(2)

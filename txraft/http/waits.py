@@ -21,7 +21,7 @@ from txraft.http.answers import RETRY_AFTER, Refusal, not_applied
 from txraft.http.calls import Call, parse_duration
 from txraft.http.limits import HTTPLimits
 from txraft.kv.state import KeyValueFSM
-from txraft.kv.watches import Topic
+from txraft.kv.watches import Scope, Topic
 
 RESUMED_TOGETHER = 32
 RESUMED_SECONDS = 0.005
@@ -45,7 +45,7 @@ class Waits:
         self._groups: dict[Topic, _Group] = {}
         self._woken: deque[_Group] = deque()
         self._timer: IDelayedCall | None = None
-        self._known_at: tuple[int, int, Topic] | None = None
+        self._known_at: tuple[int, Topic] | None = None
         self._known = 0
         fsm.on_restore = self._restored
 
@@ -159,8 +159,13 @@ class Waits:
             self._join(wait)
 
     def _changed_at(self, topic: Topic) -> int:
-        """Return the index of the last change of *topic*, asked for once a change."""
-        now = self._fsm.index, self._fsm.session_index, topic
+        """Return the index of the last change of *topic*, asked for once a change.
+
+        Only prefixes are asked for with some work, and they change with the keys.
+        """
+        if topic.scope is not Scope.PREFIX:
+            return self._fsm.changed_at(topic)
+        now = self._fsm.index, topic
         if self._known_at != now:
             self._known_at, self._known = now, self._fsm.changed_at(topic)
         return self._known
