@@ -155,11 +155,12 @@ class Membership(ClusterTestCase):
         for _ in range(3):
             await self.ask(stranger, "PUT", "/v1/kv/own", b"kept")
 
-        await self.ask(
-            self.members[0],
-            "PUT",
-            f"/v1/operator/raft/peer?address={stranger.address}",
-        )
+        add = f"/v1/operator/raft/peer?address={stranger.address}"
+        status, reason = await self.ask(self.members[0], "PUT", add)
+        self.assertEqual(status, 409)
+        self.assertIn(b"another cluster", reason)
+
+        await self.ask(self.members[0], "PUT", f"{add}&force")
 
         assert stranger.process is not None
         await stranger.process.written("join: true")

@@ -163,7 +163,7 @@ class Refusals(TwistdTestCase):
 
         message = await self.refused("--config", str(config))
 
-        self.assertIn("no log beside it", message)
+        self.assertIn("the log is empty", message)
 
     async def test_parts_of_another_cluster(self) -> None:
         """Log, state and snapshots of a node of the same name elsewhere are refused."""
