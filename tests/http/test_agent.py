@@ -178,6 +178,8 @@ class Tools(HTTPCase):
         self.assertEqual(configuration["LastContactThreshold"], "2s")
         self.assertEqual((state["Healthy"], state["Leader"]), (True, "n1:8300"))
         self.assertEqual(state["Servers"]["n1:8300"]["Status"], "leader")
+        reply = self.reply(self.n2, "GET", "/v1/operator/autopilot/state")
+        self.assertEqual((reply.status, json.loads(reply.body)), (200, state))
 
     def test_metrics(self) -> None:
         """As Telegraf reads them."""

@@ -97,7 +97,8 @@ class Turns(ClusterCase):
         node = cluster.leader
         fsm, shell = node.fsm, shell_of(node)
         assert isinstance(fsm, HookedFSM)
-        stale = Asked(AppendEntriesRequest(0, "b", 1, 1))
+        self.assertGreater(node.raft.term, 1)
+        stale = Asked(AppendEntriesRequest(1, "b", 1, 1))
         answered_within: list[bool] = []
 
         def ask() -> None:

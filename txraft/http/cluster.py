@@ -6,6 +6,7 @@ Source: Consul's HTTP API, "Status", "Operator: Raft" and "Operator: Autopilot".
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -75,7 +76,20 @@ class Cluster:
 
         The answer is 429 unless all are well and a quorum confirms the leader now.
         """
-        return self._leadership.run(call, self._confirmed).addErrback(self._unconfirmed)
+        return self._told_by_leader(call, lambda health: health)
+
+    def _told_by_leader(
+        self, call: Call, shape: Callable[[Answer], Answer]
+    ) -> Deferred[Answer]:
+        """Answer *call* with what the leader tells, in *shape*.
+
+        It is shaped where it is made: what a leader has answered to a call that was
+        forwarded is passed on as it is.
+        """
+        told = self._leadership.run(
+            call, lambda call: self._confirmed(call).addCallback(shape)
+        )
+        return told.addErrback(lambda failure: shape(self._unconfirmed(failure)))
 
     def autopilot(self, call: Call) -> Answer:
         """Tell by what a member counts as well; nothing of it can be set."""
@@ -96,7 +110,7 @@ class Cluster:
 
     def autopilot_state(self, call: Call) -> Deferred[Answer]:
         """Tell how every member does, by its id, whatever that is."""
-        return self.health(call).addCallback(_as_state)
+        return self._told_by_leader(call, _as_state)
 
     def transfer(self, call: Call) -> Deferred[Answer]:
         """Hand leadership to the member `?id=`, or to the most complete one."""
