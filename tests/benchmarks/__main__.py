@@ -30,7 +30,7 @@ MOMENTS = {
     "failover": "--runs 1",
     "memory": "--entries 1000 --more 1000"
     " --only txraft-kept,hashicorp-kept,etcd-kept,pysyncobj-5ms-kept",
-    "http": "--rounds 1 --seconds 0.5",
+    "http": "--rounds 1 --seconds 0.5 --keys 256",
     "scale": "--seconds 0.5 --entries 1000 --snapshot-mib 2 --members 3,5"
     " --only *,64*,a*,2*",
     "links": "--round-trips 4 --members 3,5 --links 10",
