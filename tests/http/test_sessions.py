@@ -387,6 +387,21 @@ class Many(SessionCase):
         self.advance(10)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_lock_delays_on_a_clock_that_never_stands(self) -> None:
+        """The next piece is due at once, although time goes on within a turn."""
+        id = self.lock_many(5000, LockDelay="1s")
+        self.reply(self.n1, "PUT", f"/v1/session/destroy/{id}", b"")
+
+        def seconds() -> float:
+            self.clock.rightNow += 1e-6
+            return self.clock.rightNow
+
+        self.patch(self.clock, "seconds", seconds)
+
+        self.wait(2.0)
+
+        self.assertEqual(dict(self.n1.fsm.delays), {})
+
     def test_lock_delays_of_which_some_fail_to_end(self) -> None:
         id = self.lock_many(3000, LockDelay="1s")
         self.reply(self.n1, "PUT", f"/v1/session/destroy/{id}", b"")

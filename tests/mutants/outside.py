@@ -218,4 +218,11 @@ MUTANTS = (
         new="*()",
         caught_by="tests.test_consistency.Transports.test_requests_that_no_member_takes",
     ),
+    Mutant(
+        name="the next piece of lock delays waits for the next look",
+        at="Expiry._end_delays",
+        old="self._agenda.put(begun, now)",
+        new="self._agenda.put(begun, self._now())",
+        caught_by="tests.http.test_sessions.Many.test_lock_delays_on_a_clock_that_never_stands",
+    ),
 )

@@ -283,7 +283,7 @@ class Expiry:
                     sessions.append(item)
                     left -= self._fsm.locks_held(item)
             elif item is not None:
-                self._end_delays(item)
+                self._end_delays(item, now)
                 left = 0
         if sessions:
             self._ending.update(sessions)
@@ -314,13 +314,17 @@ class Expiry:
             if id in self._fsm.sessions:
                 self._try_again(id)
 
-    def _end_delays(self, begun: Begun) -> None:
-        """Propose the end of some of the lock delays *begun* together."""
+    def _end_delays(self, begun: Begun, now: float) -> None:
+        """Propose the end of some of the lock delays *begun* together.
+
+        The rest is due at *now*, the time of this look: at a later time it would not
+        count as due when this look ends, and wait for a whole interval.
+        """
         start = self._reached.get(begun, 0)
         due, following = self._fsm.delays_begun.some(begun, start, MAX_BATCH)
         if following is not None:
             self._reached[begun] = following
-            self._agenda.put(begun, self._now())
+            self._agenda.put(begun, now)
         else:
             self._reached.pop(begun, None)
         if due:
