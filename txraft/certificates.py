@@ -1,20 +1,26 @@
 """Certificates for a lab: an authority, and what it issues to nodes and clients.
 
 Keys are ECDSA on P-256, without passphrase, in files of mode 0600. In earnest an
-authority's key does not lie beside the nodes: see the manual.
+authority's key does not lie beside the nodes: see the manual. Certificates pass the
+strict checks of Python, OpenSSL and Go.
+
+Source: RFC 5280, §4.2.1
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from txraft.errors import ConfigError
@@ -38,9 +44,13 @@ def init_authority(directory: Path, days: int = CA_DAYS) -> tuple[Path, Path]:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _name("txraft cluster authority")
     builder = (
-        _builder(subject, subject, key.public_key(), days)
+        _builder(subject, subject, key.public_key(), _validity(days))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()),
+            critical=False,
+        )
     )
     certificate = builder.sign(key, hashes.SHA256())
     _write_key(directory / CA_KEY_NAME, key)
@@ -62,50 +72,185 @@ def issue_certificate(
     Returns: the paths of certificate and key.
     Raises: ConfigError without an authority in *directory*, or over other files.
     """
-    if not names or any(not name or "/" in name for name in names):
-        raise ConfigError(["a certificate needs names: host names or IP addresses"])
-    authority, authority_key = _read_authority(directory)
+    _check_names(names)
+    authority = _Authority.read(directory)
     key = ec.generate_private_key(ec.SECP256R1())
     uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
     if not client_only:
         uses.append(ExtendedKeyUsageOID.SERVER_AUTH)
-    builder = (
-        _builder(_name(names[0]), authority.subject, key.public_key(), days)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
-        .add_extension(_alternative_names(names), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(
-                authority_key.public_key()
-            ),
-            critical=False,
-        )
+    certificate = authority.sign(
+        key.public_key(),
+        _name(names[0]),
+        _alternative_names(names),
+        x509.ExtendedKeyUsage(uses),
+        days,
     )
-    certificate = builder.sign(authority_key, hashes.SHA256())
-    stem = names[0].replace(":", "_")
-    _write_key(directory / f"{stem}.key", key)
-    _write(directory / f"{stem}.pem", certificate.public_bytes(_PEM), 0o644)
-    return directory / f"{stem}.pem", directory / f"{stem}.key"
+    certificate_path, key_path = _paths(directory, names[0])
+    _write_key(key_path, key)
+    _write(certificate_path, certificate.public_bytes(_PEM), 0o644)
+    return certificate_path, key_path
+
+
+def renew_certificate(
+    directory: Path, names: Sequence[str], *, days: int = NODE_DAYS
+) -> tuple[Path, datetime]:
+    """Issue the certificate anew that was issued for *names*, of which one is enough.
+
+    Names, uses and key stay as they are: with the same key there is no moment at
+    which certificate and key do not match, as only one file is replaced.
+    Returns: the path of the certificate, and when the new one expires.
+    Raises: ConfigError, and nothing is replaced, without an authority in *directory*,
+        for a certificate of another authority or a key that is not the certificate's.
+    Durable: the new certificate, in the place of the old one.
+    """
+    _check_names(names)
+    authority = _Authority.read(directory)
+    path, key_path = _paths(directory, names[0])
+    old = _read_issued(path)
+    found = [str(name) for name in _names_in(old)]
+    if len(names) > 1 and set(names) != set(found):
+        raise ConfigError(
+            [
+                f"{path}: it is for {', '.join(found)}, and --renew changes no names; "
+                "leave them out, or move it and its key away and issue a new one"
+            ]
+        )
+    authority.check_issued(old, path)
+    if _read_key(key_path).public_key() != old.public_key():
+        raise ConfigError(
+            [
+                f"{key_path}: it is not the key of {path.name}; bring the right one "
+                "back, or move both away and issue a new certificate"
+            ]
+        )
+    new = authority.sign(
+        old.public_key(),
+        old.subject,
+        old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value,
+        old.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value,
+        days,
+    )
+    _replace(path, new.public_bytes(_PEM))
+    return path, new.not_valid_after_utc
+
+
+@dataclass(frozen=True, slots=True)
+class _Authority:
+    """What signs, and with which key."""
+
+    path: Path
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    @classmethod
+    def read(cls, directory: Path) -> _Authority:
+        """Read that of *directory*. Raises: ConfigError"""
+        path = directory / CA_NAME
+        try:
+            certificate = x509.load_pem_x509_certificate(path.read_bytes())
+            key = _read_key(directory / CA_KEY_NAME)
+        except (OSError, ValueError) as error:
+            why = f"no authority can be read there ({error}); make one first"
+            raise ConfigError([f"{directory}: {why}"]) from error
+        return cls(path, certificate, key)
+
+    def sign(
+        self,
+        key: CertificatePublicKeyTypes,
+        subject: x509.Name,
+        names: x509.SubjectAlternativeName,
+        uses: x509.ExtendedKeyUsage,
+        days: int,
+    ) -> x509.Certificate:
+        """Issue a certificate that does not outlive this authority.
+
+        Raises: ConfigError when the authority has expired.
+        """
+        end = self.certificate.not_valid_after_utc
+        begin_and_end = _validity(days, end)
+        if end <= datetime.now(UTC):
+            raise ConfigError(
+                [
+                    f"{self.path}: the authority has expired on {end:%Y-%m-%d}; make "
+                    "another one with `txraft tls init` in a directory of its own"
+                ]
+            )
+        builder = (
+            _builder(subject, self.certificate.subject, key, begin_and_end)
+            .add_extension(x509.BasicConstraints(False, None), critical=True)
+            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(uses, critical=False)
+            .add_extension(names, critical=False)
+            .add_extension(self._identifier(), critical=False)
+        )
+        return builder.sign(self.key, hashes.SHA256())
+
+    def check_issued(self, certificate: x509.Certificate, path: Path) -> None:
+        """Refuse a *certificate* that is not ours. Raises: ConfigError"""
+        try:
+            certificate.verify_directly_issued_by(self.certificate)
+        except (ValueError, TypeError, InvalidSignature) as error:
+            raise ConfigError(
+                [
+                    f"{path}: it is not from the authority {self.path}; have that one "
+                    "renew it which has issued it"
+                ]
+            ) from error
+
+    def _identifier(self) -> x509.AuthorityKeyIdentifier:
+        """Name our key as our certificate does, however that was computed."""
+        try:
+            own = self.certificate.extensions.get_extension_for_class(
+                x509.SubjectKeyIdentifier
+            ).value
+        except x509.ExtensionNotFound:
+            return x509.AuthorityKeyIdentifier.from_issuer_public_key(
+                self.key.public_key()
+            )
+        return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
 
 
 _PEM = serialization.Encoding.PEM
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: CertificatePublicKeyTypes,
+    validity: tuple[datetime, datetime],
 ) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BACKDATED)
-        .not_valid_after(now + timedelta(days=days))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .not_valid_before(validity[0])
+        .not_valid_after(validity[1])
+        .add_extension(identifier, critical=False)
     )
+
+
+def _validity(days: int, most: datetime | None = None) -> tuple[datetime, datetime]:
+    """Begin a little earlier, for clocks that are behind; end at *most* at the latest.
+
+    Verifiers look at a whole chain: what outlives its authority ends with it anyway,
+    and its own date would be a lie that no warning sees through.
+    """
+    now = datetime.now(UTC)
+    end = now + timedelta(days=days)
+    return now - _BACKDATED, end if most is None else min(end, most)
+
+
+def _paths(directory: Path, name: str) -> tuple[Path, Path]:
+    stem = name.replace(":", "_")
+    return directory / f"{stem}.pem", directory / f"{stem}.key"
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if not names or any(not name or "/" in name for name in names):
+        raise ConfigError(["a certificate needs names: host names or IP addresses"])
 
 
 def _name(common: str) -> x509.Name:
@@ -138,21 +283,36 @@ def _alternative_names(names: Sequence[str]) -> x509.SubjectAlternativeName:
     )
 
 
-def _read_authority(
-    directory: Path,
-) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def _names_in(certificate: x509.Certificate) -> list[object]:
+    names = certificate.extensions.get_extension_for_class(
+        x509.SubjectAlternativeName
+    ).value
+    return [name.value for name in names]
+
+
+def _read_issued(path: Path) -> x509.Certificate:
+    """Read a certificate that `issue_certificate` has made. Raises: ConfigError"""
     try:
-        certificate = x509.load_pem_x509_certificate((directory / CA_NAME).read_bytes())
-        key = serialization.load_pem_private_key(
-            (directory / CA_KEY_NAME).read_bytes(), None
-        )
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            [f"{directory}: no authority can be read there ({error}); make one first"]
-        ) from error
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        for kind in (x509.SubjectAlternativeName, x509.ExtendedKeyUsage):
+            certificate.extensions.get_extension_for_class(kind)
+    except OSError as error:
+        why = f"it cannot be read ({error.strerror}); issue one without --renew"
+        raise ConfigError([f"{path}: {why}"]) from error
+    except (ValueError, x509.ExtensionNotFound) as error:
+        why = "it is no certificate that was issued here; move it away and issue one"
+        raise ConfigError([f"{path}: {why}"]) from error
+    return certificate
+
+
+def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError([f"{path}: the key cannot be read: {error}"]) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigError([f"{directory / CA_KEY_NAME}: it is not an ECDSA key"])
-    return certificate, key
+        raise ConfigError([f"{path}: it is not an ECDSA key"])
+    return key
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
@@ -171,3 +331,22 @@ def _write(path: Path, data: bytes, mode: int) -> None:
         ) from error
     with open(file, "wb") as opened:
         opened.write(data)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Put *data* in the place of the file *path*, which keeps its mode, in one step."""
+    unfinished = path.with_name(path.name + ".new")
+    unfinished.unlink(missing_ok=True)  # of a renewal that was cut short
+    mode = path.stat().st_mode & 0o777
+    file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with open(file, "wb") as opened:
+        os.fchmod(file, mode)  # whatever the umask says
+        opened.write(data)
+        opened.flush()
+        os.fsync(file)
+    unfinished.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -11,6 +11,7 @@ from txraft.certificates import (
     NODE_DAYS,
     init_authority,
     issue_certificate,
+    renew_certificate,
 )
 from txraft.errors import ConfigError
 
@@ -49,10 +50,28 @@ def init(directory: Path, days: int) -> None:
 @click.argument("names", nargs=-1, required=True)
 @_directory
 @click.option("--client", is_flag=True, help="For a client of HTTP, not for a node.")
+@click.option(
+    "--renew",
+    is_flag=True,
+    help="Replace the certificate of the first NAME by one that lasts longer; names, "
+    "uses and key stay.",
+)
 @click.option("--days", type=click.IntRange(1), default=NODE_DAYS, show_default=True)
-def issue(names: tuple[str, ...], directory: Path, client: bool, days: int) -> None:
+def issue(
+    names: tuple[str, ...], directory: Path, client: bool, renew: bool, days: int
+) -> None:
     """Issue a certificate for NAMES: host names and IP addresses of one node."""
+    if client and renew:
+        raise click.UsageError("--renew keeps what the certificate is for")
     try:
+        if renew:
+            path, end = renew_certificate(directory, names, days=days)
+            click.echo(f"{path}  lasts until {end:%Y-%m-%d}; the key is the same")
+            click.echo(
+                "put it in the place of the node's tls.certificate, then let the "
+                "running node reread it: kill -HUP PID, or systemctl reload"
+            )
+            return
         certificate, key = issue_certificate(
             directory, names, client_only=client, days=days
         )
