@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from urllib.parse import urlsplit
 
-from txraft.credentials import files_of
+from txraft.credentials import HTTPTLSSettings, TLSSettings, files_of
 from txraft.errors import ConfigError
 from txraft.http.auth import Access, Accounts, Everybody, OpenProbes, ThisMachine
 from txraft.http.tls import HTTPTLS
 from txraft.settings import Settings
 from txraft.transport.identity import PeerNames
 from txraft.transport.tls import PeerTLS
+from txraft.transport.validity import Validity
 
 
 class Keyring:
@@ -20,6 +23,7 @@ class Keyring:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self.names = PeerNames(settings.tls.server_names if settings.tls else None)
         self.peers: PeerTLS | None = None
         if settings.tls is not None:
@@ -54,6 +58,18 @@ class Keyring:
         parts = [part for part in (self.peers, self.http) if part is not None]
         return list(dict.fromkeys(w for part in parts for w in part.warnings))
 
+    @property
+    def validities(self) -> list[Validity]:
+        """Until when each certificate in force is valid, under its setting."""
+        settings = self._settings
+        found: list[Validity] = []
+        if settings.tls is not None and self.peers is not None:
+            found += _validities("tls", settings.tls, self.peers.ends)
+        tls = settings.http.tls if settings.http else None
+        if tls is not None and self.http is not None:
+            found += _validities("http.tls", tls, self.http.ends)
+        return found
+
     def reload(self) -> list[str]:
         """Read everything anew; a part that is broken stays as it was.
 
@@ -67,3 +83,12 @@ class Keyring:
             except ConfigError as error:
                 problems += error.problems
         return problems
+
+
+def _validities(
+    section: str, settings: TLSSettings | HTTPTLSSettings, ends: Mapping[str, datetime]
+) -> list[Validity]:
+    return [
+        Validity(f"{section}.{name}", getattr(settings, name), end)
+        for name, end in ends.items()
+    ]

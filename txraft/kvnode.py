@@ -38,6 +38,7 @@ from txraft.transport.network import NetworkTransport
 from txraft.transport.refusals import Refusals
 from txraft.transport.tcp import TCPStreamLayer
 from txraft.transport.tls import TLSStreamLayer
+from txraft.transport.validity import ValidityWatch
 
 SNAPSHOTS_RETAINED = 2
 HANDOVER_TIMEOUT = 1.5
@@ -64,6 +65,7 @@ class KVNode:
         self._pool: HTTPConnectionPool | None = None
         self._port: IListeningPort | None = None
         self._keyring: Keyring | None = None
+        self._watch: ValidityWatch | None = None
 
     def start(self) -> Deferred[None]:
         """Open everything and take part.
@@ -100,6 +102,8 @@ class KVNode:
             self.log.info("Certificates and tokens were reread")
         for warning in self._keyring.warnings:
             self.log.warn("{found}", found=warning)
+        if self._watch is not None:
+            self._watch.look()
 
     def stop(self) -> Deferred[None]:
         """Hand leadership over, if this node leads, and close all that was opened.
@@ -141,6 +145,8 @@ class KVNode:
                 raft, settings.http, keyring, workers.snapshot
             )
         self._warn([*stores.warnings, *keyring.warnings])
+        self._watch = ValidityWatch(lambda: keyring.validities, self._reactor)
+        self._watch.start()
         await raft.start()
         if keyring.peers is not None:
             _refuse_shared_names(keyring.names, raft.configuration.addresses)
@@ -186,6 +192,7 @@ class KVNode:
             access=keyring.access,
             origins=Origins(http.allowed_origins),
             meta={"insecure_peers": "true"} if self._settings.insecure_peers else {},
+            validities=lambda: keyring.validities,
             refusals=Refusals(
                 self._reactor, self._settings.limits.connections, "HTTP connection"
             ),
@@ -227,6 +234,8 @@ class KVNode:
             self.log.info("Leadership was not handed over: {why}", why=str(error))
 
     async def _stop(self) -> None:
+        if self._watch is not None:
+            self._watch.stop()
         await self._hand_over()
         if self._port is not None:
             await maybeDeferred(self._port.stopListening)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -11,6 +12,7 @@ from txraft.cli.diagnosis import LAG_ENTRIES, Severity, diagnose, leader_of
 from txraft.cli.views import View, parse_contact, parse_view
 from txraft.client import MalformedAnswer
 from txraft.kv.commands import encode_advertise
+from txraft.transport.validity import Validity, utc_now
 
 MEMBERS = ("a:1", "b:1", "c:1")
 
@@ -95,6 +97,37 @@ class Doctor(SynchronousTestCase):
         views = [replace(one, insecure_peers=True), *others]
 
         self.only(views, Severity.WARNING, "a:1 may be reached", "insecure_peers")
+
+    def test_certificate_expires(self) -> None:
+        """It is told 30 days ahead, and is a fault once it has happened."""
+        now = datetime(2031, 5, 4, 12, tzinfo=UTC)
+        one, *others = healthy()
+        for left, severity, words in (
+            (timedelta(days=29, hours=23), Severity.WARNING, "expires in 29 days"),
+            (timedelta(days=1), Severity.WARNING, "expires in 1 day, on 2031-05-05"),
+            (timedelta(hours=3), Severity.WARNING, "within a day"),
+            (timedelta(0), Severity.FAULT, "it has expired, on 2031-05-04 12:00 UTC"),
+        ):
+            views = [replace(one, certificates={"tls.certificate": now + left})]
+            found = diagnose([*views, *others], now)
+            self.assertEqual([f.severity for f in found], [severity])
+            self.assertIn("tls.certificate of a:1: ", found[0].sentence)
+            self.assertIn(words, found[0].sentence)
+            self.assertIn("tls issue --renew", found[0].sentence)
+
+        later = {"tls.certificate": now + timedelta(days=30, seconds=1)}
+        self.assertEqual(diagnose([replace(one, certificates=later), *others], now), [])
+
+    def test_authority_expires(self) -> None:
+        """What all members share is told once."""
+        now = datetime(2031, 5, 4, tzinfo=UTC)
+        end = {"tls.ca": now + timedelta(days=9)}
+        views = [replace(view, certificates=end) for view in healthy()]
+
+        [found] = diagnose(views, now)
+
+        self.assertIn("tls.ca of a:1, b:1, c:1: it expires in 9 days", found.sentence)
+        self.assertIn("append another authority to tls.ca on every", found.sentence)
 
     def test_all_is_well(self) -> None:
         """A healthy cluster has no findings."""
@@ -331,6 +364,18 @@ class Asking(CommandCase):
         _, _, said = self.told("status")
 
         self.assertIn("n3:8300 understands less than level 2", said)
+
+    def test_certificate_expires(self) -> None:
+        """A node tells when, and the doctor whether that is soon."""
+        end = utc_now() + timedelta(days=3, hours=1)
+        self.n1.validities = [Validity("http.tls.certificate", "n1.pem", end)]
+
+        status, found, _ = self.told("doctor")
+
+        self.assertEqual(status, 0)
+        self.assertIn(
+            "warning: http.tls.certificate of n1:8300: it expires in 3 days", found
+        )
 
     def test_entry_that_is_not_delivered(self) -> None:
         """The leader says which, and to whom."""

@@ -33,6 +33,7 @@ from txraft.node.observers import LeaderObservation, Observation, Observer
 from txraft.node.pending import ApplyResult
 from txraft.node.state import RaftState
 from txraft.node.worker import MemoryWorker
+from txraft.transport.validity import Validity
 
 
 class ScriptedNode:
@@ -57,6 +58,7 @@ class ScriptedNode:
         self.followers: dict[str, PeerFigures] = {}
         self.more_stats: dict[str, str] = {}
         self.admissions: list[Admission] = []
+        self.validities: list[Validity] = []
 
     def lead(self) -> None:
         """Become the leader."""
@@ -242,6 +244,7 @@ class HTTPCase(SynchronousTestCase):
             limits or self.limits,
             node.address,
             self.worker,
+            validities=lambda: node.validities,
         )
         self.network.agents[f"{name}:8500"] = RequestTraversalAgent(api)
         self.addCleanup(api.close)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.http.network import HTTPCase, ScriptedNode
 from txraft.http.metrics import Metrics, Served
 from txraft.http.quotas import Quotas
 from txraft.node.meters import Figures, PeerFigures, Timer
+from txraft.transport.validity import Validity
 from txraft.version import VERSION
 
 PATH = "/v1/agent/metrics?format=prometheus"
@@ -45,6 +48,18 @@ class TheNode(MetricsCase):
     def test_version(self) -> None:
         """A dashboard tells nodes of two releases apart."""
         self.assertEqual(self.value(self.n1, "txraft_build_info", version=VERSION), 1)
+
+    def test_certificates(self) -> None:
+        """When each certificate in force expires is told in Unix time."""
+        end = datetime(2031, 5, 4, tzinfo=UTC)
+        self.n1.validities = [Validity("http.tls.ca", "ca.pem", end)]
+        name = "txraft_certificate_not_after_seconds"
+
+        told = self.value(self.n1, name, setting="http.tls.ca")
+
+        self.assertEqual(told, end.timestamp())
+        self.n1.validities = []
+        self.assertNotIn(name, {sample for sample, _ in self.samples(self.n1)})
 
     def test_elections(self) -> None:
         """Each change of role and of leader is counted."""

@@ -7,9 +7,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 
 from txraft.cli.views import CANDIDATE, LEADER, View
+from txraft.transport.validity import ending, utc_now, way_out
 
 LAG_ENTRIES = 1000
 CONTACT_SECONDS = 2.0
@@ -30,8 +32,8 @@ class Finding:
     sentence: str
 
 
-def diagnose(views: Sequence[View]) -> list[Finding]:
-    """List what is wrong, the worst first; nothing when all is well.
+def diagnose(views: Sequence[View], now: datetime | None = None) -> list[Finding]:
+    """List what is wrong *now*, the worst first; nothing when all is well.
 
     What nodes of two clusters say is not mixed: those of the other one are named, and
     nothing else is said of them. No advice is given to add a node that has data.
@@ -60,6 +62,7 @@ def diagnose(views: Sequence[View]) -> list[Finding]:
     found += _strangers(answering)
     found += _versions(answering)
     found += _skips(answering)
+    found += _certificates(answering, now or utc_now())
     return sorted(found, key=lambda each: each.severity is not Severity.FAULT)
 
 
@@ -104,6 +107,21 @@ def _versions(views: Sequence[View]) -> Iterator[Finding]:
             f"level {newest} of the state machine is not active, as {', '.join(older)} "
             "does not understand it: upgrade every member"
         )
+
+
+def _certificates(views: Sequence[View], now: datetime) -> Iterator[Finding]:
+    """Tell of certificates that expire soon; one authority is told of once."""
+    expiring: dict[tuple[str, datetime], list[str]] = {}
+    for view in views:
+        for setting, end in view.certificates.items():
+            expiring.setdefault((setting, end), []).append(view.address)
+    for (setting, end), members in expiring.items():
+        told = ending(end, now)
+        if told is not None:
+            finding = _fault if end <= now else _warning
+            yield finding(
+                f"{setting} of {', '.join(members)}: {told}: {way_out(setting)}"
+            )
 
 
 def _skips(views: Sequence[View]) -> Iterator[Finding]:

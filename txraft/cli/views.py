@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -38,6 +39,7 @@ class View:
     none that it knows; *members* are in force since the entry at
     *configuration_index*, and *nonvoters* are those without a vote. *silent_peers*
     are members that it, the leader, has not heard lately, with the seconds.
+    *certificates* maps settings to when what is in force of them expires.
     """
 
     url: str
@@ -66,6 +68,7 @@ class View:
     configuration_index: int = 0
     nonvoters: tuple[str, ...] = ()
     silent_peers: Mapping[str, float] = field(default_factory=dict)
+    certificates: Mapping[str, datetime] = field(default_factory=dict)
 
     @property
     def answers(self) -> bool:
@@ -154,6 +157,10 @@ def parse_view(url: str, told: Any, nodes: Any) -> View:
             configuration_index=int(stats.get("configuration_index", 0)),
             nonvoters=_names(stats.get("nonvoters", "")),
             silent_peers=_silent(str(stats.get("silent_peers", ""))),
+            certificates={
+                str(setting): _moment(end)
+                for setting, end in told["Stats"].get("certificates", {}).items()
+            },
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MalformedAnswer(f"{url} does not tell what a node tells") from error
@@ -161,6 +168,14 @@ def parse_view(url: str, told: Any, nodes: Any) -> View:
 
 def _names(text: object) -> tuple[str, ...]:
     return tuple(str(text).replace(", ", " ").split())
+
+
+def _moment(text: str) -> datetime:
+    """Read `2031-05-04T10:00:00Z`. Raises: ValueError"""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    return moment
 
 
 def _silent(text: str) -> dict[str, float]:

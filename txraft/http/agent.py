@@ -20,6 +20,7 @@ from txraft.http.services import Service, Services
 from txraft.kv.state import KeyValueFSM
 from txraft.kv.watches import CATALOG, Topic
 from txraft.node.state import RaftState
+from txraft.transport.validity import Validities, no_certificates
 from txraft.version import VERSION
 
 PARAMETERS = MODES | {"index", "wait", "near", "passing", "tag"}
@@ -38,7 +39,9 @@ class Agent:
         limits: HTTPLimits,
         address: str,
         meta: Mapping[str, str] | None = None,
+        validities: Validities = no_certificates,
     ) -> None:
+        self._validities = validities
         self._meta = dict(meta or {})
         self._raft = raft
         self._fsm = fsm
@@ -96,6 +99,10 @@ class Agent:
                         "server": "true",
                     },
                     "raft": self._raft.stats(),
+                    "certificates": {
+                        validity.setting: f"{validity.end:%Y-%m-%dT%H:%M:%SZ}"
+                        for validity in self._validities()
+                    },
                 },
                 "Member": _member(self._address),
                 "Meta": self._meta,

@@ -27,6 +27,7 @@ from txraft.kv.state import KeyValueFSM
 from txraft.node.meters import BOUNDS, Figures, Timer
 from txraft.node.observers import LeaderObservation, Observation, Observer
 from txraft.node.state import RaftState
+from txraft.transport.validity import Validities, Validity, no_certificates
 from txraft.version import VERSION
 
 PATH = b"/v1/agent/metrics"
@@ -65,8 +66,14 @@ class Metrics:
     """Tells of the node *raft*, of its keys and of what its HTTP API has *served*."""
 
     def __init__(
-        self, raft: Node, fsm: KeyValueFSM, quotas: Quotas, served: Served
+        self,
+        raft: Node,
+        fsm: KeyValueFSM,
+        quotas: Quotas,
+        served: Served,
+        validities: Validities = no_certificates,
     ) -> None:
+        self._validities = validities
         self._raft = raft
         self._fsm = fsm
         self._quotas = quotas
@@ -108,6 +115,7 @@ class Metrics:
             self._leader_changes,
         )
         yield _gauge("raft_isLeader", "Whether this node leads.", self._leads)
+        yield from _certificates(self._validities())
         yield from _quotas(self._quotas)
         yield from _http(self.served)
 
@@ -217,6 +225,17 @@ def _quotas(quotas: Quotas) -> Iterator[Metric]:
         "Whether one of these quotas is 80 % used or more.",
         int(quotas.is_nearly_used),
     )
+
+
+def _certificates(validities: Sequence[Validity]) -> Iterator[Metric]:
+    family = GaugeMetricFamily(
+        "txraft_certificate_not_after_seconds",
+        "When a certificate in force expires, in Unix time, by its setting.",
+        labels=("setting",),
+    )
+    for validity in validities:
+        family.add_metric([validity.setting], validity.end.timestamp())
+    yield family
 
 
 def _http(served: Served) -> Iterator[Metric]:

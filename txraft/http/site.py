@@ -52,6 +52,7 @@ from txraft.node.worker import Worker
 from txraft.transport.limits import ConnectionLimits
 from txraft.transport.lobby import Lobby, host_of
 from txraft.transport.refusals import Refusals
+from txraft.transport.validity import Validities, no_certificates
 
 RESERVED_FOR_NODE = 192
 """File descriptors for log, snapshots, peers and forwarding."""
@@ -72,12 +73,14 @@ def make_api(
     access: Access | None = None,
     meta: Mapping[str, str] | None = None,
     origins: Origins | None = None,
+    validities: Validities = no_certificates,
 ) -> API:
     """Make the resource that serves the node at the peer *address*.
 
     What takes long is done on *worker*, the one of snapshots. *more* is served beside
     what is served anyway; *access* decides for whom, and without it everybody is
-    served; *origins* tells whose pages are. *meta* is what the node tells of itself.
+    served; *origins* tells whose pages are. *meta* is what the node tells of itself,
+    and *validities* until when its certificates are valid.
     *client* forwards to the leader, on a pool of `txraft.exchange.connection_pool`.
     """
     forwarder = Forwarder(client, clock, limits, address)
@@ -92,12 +95,12 @@ def make_api(
         Transactions(fsm, reads, writes, slices, limits),
         Sessions(fsm, reads, writes, slices, limits, leadership, expiry, address),
         Cluster(raft, fsm, leadership, clock),
-        Agent(raft, fsm, reads, limits, address, meta),
+        Agent(raft, fsm, reads, limits, address, meta, validities),
         Backups(raft, fsm, reads, leadership, quotas, worker, clock, limits),
     )
     waits = Waits(fsm, clock, limits)
     table |= more or {}
-    metrics = Metrics(raft, fsm, quotas, Served())
+    metrics = Metrics(raft, fsm, quotas, Served(), validities)
     table[METRICS] = {b"GET": Endpoint(metrics.get, METRICS_PARAMETERS)}
     return API(
         table, leadership, waits, expiry, metrics, clock, limits, access, origins
@@ -119,6 +122,7 @@ def make_site(
     meta: Mapping[str, str] | None = None,
     refusals: Refusals | None = None,
     origins: Origins | None = None,
+    validities: Validities = no_certificates,
 ) -> KVSite:
     """Make the server of one node.
 
@@ -128,7 +132,18 @@ def make_site(
     From `startFactory` on the node sees to it that they know that.
     """
     api = make_api(
-        raft, fsm, client, clock, limits, address, worker, more, access, meta, origins
+        raft,
+        fsm,
+        client,
+        clock,
+        limits,
+        address,
+        worker,
+        more,
+        access,
+        meta,
+        origins,
+        validities,
     )
     forwarder = Forwarder(client, clock, limits, address)
     advertiser = Advertiser(raft, fsm, forwarder, clock, address, url)

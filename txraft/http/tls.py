@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from OpenSSL import SSL
@@ -39,6 +41,11 @@ class HTTPTLS:
     def warnings(self) -> list[str]:
         """What is not as it should be about the files."""
         return self._contexts.warnings
+
+    @property
+    def ends(self) -> Mapping[str, datetime]:
+        """When `certificate` and `ca` expire."""
+        return self._contexts.ends
 
     def reload(self) -> None:
         """Read the files anew. Raises: ConfigError, and nothing has changed."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
 
 from txraft.errors import ConfigError
 from txraft.transport.peer import PeerProtocol
+from txraft.transport.validity import end_of_authority, end_of_chain, utc_now
 
 VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 DEFAULT_VERSION = "1.2"
@@ -50,17 +51,24 @@ class Contexts:
 
     With authorities, what the other side shows must be theirs; with *required* it
     must show something.
-    *warnings* tells what is not as it should be.
+    *ends* maps `certificate` and `ca` to when what is in force of them expires.
+    *warnings* tells what is not as it should be, but for what expires.
     Raises: ConfigError, naming the file at fault.
     """
 
     def __init__(self, files: TLSFiles, *, required: bool = True) -> None:
-        certificate = _load(files.certificate, x509.load_pem_x509_certificate)
-        self.certificate = certificate
+        chain = _load(files.certificate)
+        self.certificate = chain[0]
         self.client = _context(files, required)
         self.server = _context(files, required)
-        self.not_valid_now = _not_valid_now(certificate, files.certificate)
-        self.warnings = [self.not_valid_now] if self.not_valid_now else []
+        self.ends = {"certificate": end_of_chain(chain)}
+        if files.ca is not None:
+            self.ends["ca"] = end_of_authority(_load(files.ca), chain)
+        now = utc_now()
+        self.not_valid_now = _not_valid_now(self.certificate, files.certificate, now)
+        self.warnings = []
+        if self.not_valid_now and now < self.certificate.not_valid_before_utc:
+            self.warnings.append(self.not_valid_now)
         if os.stat(files.private_key).st_mode & _OTHERS_MAY_READ:
             self.warnings.append(
                 f"{files.private_key}: other users may read the private key; "
@@ -115,8 +123,9 @@ def _verified(
     return bool(ok)
 
 
-def _not_valid_now(certificate: x509.Certificate, path: str) -> str | None:
-    now = datetime.now(UTC)
+def _not_valid_now(
+    certificate: x509.Certificate, path: str, now: datetime
+) -> str | None:
     if certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
         return None
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
@@ -147,10 +156,10 @@ def _with(path: str, load: Callable[[str], None]) -> None:
         raise ConfigError([f"{path}: {what}"]) from error
 
 
-def _load(path: str, load: Callable[[bytes], x509.Certificate]) -> x509.Certificate:
+def _load(path: str) -> list[x509.Certificate]:
     try:
         with open(path, "rb") as file:
-            return load(file.read(MAX_PEM_BYTES))
+            return x509.load_pem_x509_certificates(file.read(MAX_PEM_BYTES))
     except OSError as error:
         raise ConfigError([f"{path}: it cannot be read: {error.strerror}"]) from error
     except ValueError as error:

@@ -11,7 +11,8 @@ renegotiate, compress, trust the authorities of the system, ask for revocations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from cryptography import x509
@@ -63,6 +64,11 @@ class PeerTLS:
     def warnings(self) -> list[str]:
         """What is not as it should be about the files."""
         return self._contexts.warnings
+
+    @property
+    def ends(self) -> Mapping[str, datetime]:
+        """When `certificate` and `ca` expire."""
+        return self._contexts.ends
 
     def reload(self) -> None:
         """Read the files anew.
