@@ -42,8 +42,8 @@ from txraft.kv.commands import (
     encode_transact,
 )
 from txraft.kv.state import KeyValueFSM
+from txraft.node.events import RaftState
 from txraft.node.pending import ApplyResult
-from txraft.node.state import RaftState
 from txraft.node.worker import MemoryWorker
 
 ADDRESS = "127.0.0.1:8300"

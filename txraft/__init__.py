@@ -100,16 +100,17 @@ from txraft.interfaces import (
     WithClose,
     WithPeers,
 )
-from txraft.node.observers import (
+from txraft.node.cluster_recovery import import_snapshot, recover_cluster
+from txraft.node.events import (
     FilterFn,
     LeaderObservation,
     Observation,
     Observer,
+    RaftState,
 )
 from txraft.node.pending import ApplyResult
 from txraft.node.raft import Raft
 from txraft.node.skipping import SkippedEntry, skip_entry
-from txraft.node.state import RaftState
 from txraft.node.worker import Workers
 from txraft.peers import (
     add_unique_peer,
@@ -118,7 +119,6 @@ from txraft.peers import (
     exclude_peer,
     peer_contained,
 )
-from txraft.recovery import import_snapshot, recover_cluster
 from txraft.storage.cache import LogCache
 from txraft.storage.directory import DataDirectory
 from txraft.storage.filelog import FileLog

@@ -24,8 +24,8 @@ from txraft.http.origins import Origins
 from txraft.http.site import make_site
 from txraft.keyring import Keyring
 from txraft.kv.state import KeyValueFSM
+from txraft.node.events import RaftState
 from txraft.node.raft import Raft
-from txraft.node.state import RaftState
 from txraft.node.worker import Worker, Workers
 from txraft.settings import HTTPSettings, Settings
 from txraft.storage.directory import DataDirectory

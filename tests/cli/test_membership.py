@@ -7,7 +7,7 @@ from txraft.cli.cluster import MOST_IN_VAIN
 from txraft.cli.exits import Exit
 from txraft.errors import NotAdmitted
 from txraft.node.membership import Admission
-from txraft.node.meters import PeerFigures
+from txraft.node.metrics import PeerMetrics
 
 
 class Adding(CommandCase):
@@ -18,7 +18,7 @@ class Adding(CommandCase):
     def well(self, *addresses: str) -> None:
         """Let the leader hear *addresses*, which have all of its log."""
         self.n1.followers = {
-            address: PeerFigures(self.n1.index, 0, 0, 0.1, 0) for address in addresses
+            address: PeerMetrics(self.n1.index, 0, 0, 0.1, 0) for address in addresses
         }
 
     def test_tells_what_may_fail(self) -> None:

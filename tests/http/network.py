@@ -27,11 +27,10 @@ from txraft.http.site import make_api
 from txraft.kv.backup import describe, pack
 from txraft.kv.commands import encode_advertise
 from txraft.kv.state import KeyValueFSM
+from txraft.node.events import LeaderObservation, Observation, Observer, RaftState
 from txraft.node.membership import Admission
-from txraft.node.meters import Figures, PeerFigures
-from txraft.node.observers import LeaderObservation, Observation, Observer
+from txraft.node.metrics import NodeMetrics, PeerMetrics
 from txraft.node.pending import ApplyResult
-from txraft.node.state import RaftState
 from txraft.node.worker import MemoryWorker
 from txraft.transport.validity import Validity
 
@@ -55,7 +54,7 @@ class ScriptedNode:
         self.observers: list[Observer] = []
         self.index = 0
         self.barriers = 0
-        self.followers: dict[str, PeerFigures] = {}
+        self.followers: dict[str, PeerMetrics] = {}
         self.more_stats: dict[str, str] = {}
         self.admissions: list[Admission] = []
         self.validities: list[Validity] = []
@@ -131,8 +130,8 @@ class ScriptedNode:
             **self.more_stats,
         }
 
-    def figures(self) -> Figures:
-        return Figures(
+    def metrics(self) -> NodeMetrics:
+        return NodeMetrics(
             last_index=self.index, applied_index=self.index, peers=self.followers
         )
 

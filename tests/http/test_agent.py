@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.http.network import HTTPCase
 from txraft.errors import NotLeader
-from txraft.node.meters import PeerFigures
+from txraft.node.metrics import PeerMetrics
 from txraft.version import VERSION
 
 
@@ -228,11 +228,11 @@ class Operator(HTTPCase):
     def test_autopilot_health(self) -> None:
         """A member is well if it was heard of and has nearly all of the log."""
         self.n1.members |= {"n2:8300", "n3:8300"}
-        well = PeerFigures(match=5, lag=0, in_flight=0, silence=0.25)
+        well = PeerMetrics(match=5, lag=0, in_flight=0, silence=0.25)
         for third, status, tolerance in (
             (well, 200, 1),
-            (PeerFigures(match=5, lag=0, in_flight=0, silence=2.5), 429, 0),
-            (PeerFigures(match=5, lag=251, in_flight=0, silence=0.1), 429, 0),
+            (PeerMetrics(match=5, lag=0, in_flight=0, silence=2.5), 429, 0),
+            (PeerMetrics(match=5, lag=251, in_flight=0, silence=0.1), 429, 0),
         ):
             self.n1.followers = {"n2:8300": well, "n3:8300": third}
             reply = self.reply(self.n2, "GET", "/v1/operator/autopilot/health")

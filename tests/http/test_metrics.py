@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.http.network import HTTPCase, ScriptedNode
 from txraft.http.metrics import Metrics, Served
 from txraft.http.quotas import Quotas
-from txraft.node.meters import Figures, PeerFigures, Timer
+from txraft.node.metrics import NodeMetrics, PeerMetrics, Timer
 from txraft.transport.validity import Validity
 from txraft.version import VERSION
 
@@ -75,8 +75,8 @@ class TheNode(MetricsCase):
 
     def test_peers_are_labels(self) -> None:
         """One family has a sample for each follower."""
-        peer = PeerFigures(7, lag=3, in_flight=1, silence=0.25, undeliverable=8)
-        self.n1.figures = lambda: Figures(peers={"n2:8300": peer})  # type: ignore[method-assign]
+        peer = PeerMetrics(7, lag=3, in_flight=1, silence=0.25, undeliverable=8)
+        self.n1.metrics = lambda: NodeMetrics(peers={"n2:8300": peer})  # type: ignore[method-assign]
 
         lag = self.value(self.n1, "raft_replication_lag", peer_id="n2:8300")
         silence = self.value(self.n1, "raft_replication_lastContact", peer_id="n2:8300")
@@ -90,7 +90,7 @@ class TheNode(MetricsCase):
         stores = Timer()
         for seconds in (0.0004, 0.0015, 9.0):
             stores.add(seconds)
-        self.n1.figures = lambda: Figures(stores=stores)  # type: ignore[method-assign]
+        self.n1.metrics = lambda: NodeMetrics(stores=stores)  # type: ignore[method-assign]
 
         samples = self.samples(self.n1)
 

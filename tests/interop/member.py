@@ -37,8 +37,8 @@ from txraft import (
 )
 from txraft.clock import use_monotonic_time
 from txraft.interfaces import PeerStore
+from txraft.node.cluster_recovery import import_snapshot, recover_cluster
 from txraft.node.worker import Workers
-from txraft.recovery import import_snapshot, recover_cluster
 from txraft.storage.directory import DataDirectory
 from txraft.storage.filelog import FileLog
 from txraft.storage.peers import JSONPeers, StaticPeers
@@ -139,7 +139,7 @@ class Load:
 
     def _look(self) -> None:
         """Note how many requests are on their way to each follower."""
-        for address, peer in self._raft.figures().peers.items():
+        for address, peer in self._raft.metrics().peers.items():
             self.window[address] = max(self.window.get(address, 0), peer.in_flight)
 
     def _lost(self, failure: Any) -> None:

@@ -108,7 +108,7 @@ MUTANTS = (
         at="_replay",
         old="apply_activation(...)",
         new="pass",
-        caught_by="tests.test_recovery.Levels.test_activation_is_replayed",
+        caught_by="tests.node.test_cluster_recovery.Levels.test_activation_is_replayed",
     ),
     Mutant(
         name="a message changes what is known of a member",

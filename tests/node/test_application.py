@@ -28,9 +28,8 @@ from txraft.node.application import (
     is_unfinished,
     refuse_unfinished,
 )
-from txraft.node.observers import Observer
+from txraft.node.events import Observer, RaftState
 from txraft.node.raft import Raft
-from txraft.node.state import RaftState
 from txraft.storage.memory import InmemSnapshotStore, InmemStore
 from txraft.storage.peers import StaticPeers
 from txraft.testing import Cluster, ListFSM

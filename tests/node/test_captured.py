@@ -23,7 +23,7 @@ from txraft.core.messages import (
 )
 from txraft.core.ready import HardState, Heartbeat, OutgoingRequest
 from txraft.node.outbox import Outbox
-from txraft.node.replies import Replies
+from txraft.node.responder import Responder
 from txraft.wire.entries import encode_entry
 from txraft.wire.membership import decode_peers
 from txraft.wire.requests import encode_request
@@ -118,7 +118,7 @@ class CapturedAnswers(SynchronousTestCase):
     def check(self, version: int, exchange: Exchange, consensus: Consensus) -> None:
         """Let *consensus* answer, in the form of protocol *version*."""
         kept: Any = Kept()
-        replies = Replies(version, "node-3", VOTER)
+        replies = Responder(version, "node-3", VOTER)
 
         consensus.request(exchange.request, kept)
         ready = consensus.ready()
@@ -196,7 +196,7 @@ class Originated(SynchronousTestCase):
     def sent(self, version: int, request: OutgoingRequest) -> bytes:
         """Send *request* as a server of *version*; return the bytes."""
         transport = HeldTransport()
-        replies = Replies(version, "node-3", VOTER, bytes(16))
+        replies = Responder(version, "node-3", VOTER, bytes(16))
         outbox = Outbox(
             VOTER,
             transport,  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from txraft.errors import (
     UpgradeNeeded,
 )
 from txraft.interfaces import SnapshotSink
-from txraft.node.replies import Replies
+from txraft.node.responder import Responder
 from txraft.testing import Cluster, ListFSM, Node
 from txraft.testing.cluster import ListSnapshot
 from txraft.wire.decisions import activated_level, encode_activation
@@ -93,7 +93,9 @@ class LevelsCase(ClusterCase):
         shell = node.raft._shell
         assert shell is not None
         own = shell.outbox.header.incarnation
-        shell.replies = Replies(cluster.config.protocol_version, address, address, own)
+        shell.responder = Responder(
+            cluster.config.protocol_version, address, address, own
+        )
         return node
 
     def active(self, cluster: Cluster) -> list[int]:

@@ -13,8 +13,8 @@ from txraft.errors import (
     TransferFailed,
     UnknownPeer,
 )
+from txraft.node.events import RaftState
 from txraft.node.membership import founders
-from txraft.node.state import RaftState
 
 
 class ById(ClusterCase):

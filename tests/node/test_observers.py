@@ -7,7 +7,7 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred, DeferredQueue, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from txraft.node.observers import Observation, Observer, Observers
+from txraft.node.events import Observation, Observer, Observers
 from txraft.node.raft import Raft
 
 NOBODY = cast(Raft, None)

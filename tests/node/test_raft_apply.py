@@ -18,8 +18,8 @@ from txraft.errors import (
     RaftShutdown,
     ShutdownWhileCommitting,
 )
+from txraft.node.events import RaftState
 from txraft.node.pending import ApplyResult
-from txraft.node.state import RaftState
 from txraft.testing import Cluster, ListFSM
 
 
@@ -489,7 +489,7 @@ class Shutdown(ClusterCase):
 
 def shut_down_at(raft: object, what: RaftState) -> list[object]:
     """Shut *raft* down when it reaches state *what*; return the states it tells."""
-    from txraft.node.observers import Observation, Observer
+    from txraft.node.events import Observation, Observer
 
     seen: list[object] = []
 

@@ -14,8 +14,8 @@ from txraft.core.messages import (
 )
 from txraft.errors import DataCorrupted, NodeFailed, ShutdownWhileCommitting
 from txraft.interfaces import IncomingRPC, RPCHandler
-from txraft.node.boot import read_hard_state
-from txraft.node.state import RaftState
+from txraft.node.events import RaftState
+from txraft.node.startup import read_hard_state
 from txraft.node.worker import MemoryWorker
 from txraft.storage.memory import InmemStore
 from txraft.testing import Cluster, Node
@@ -109,7 +109,7 @@ class FailingDisk(ClusterCase):
 
     @staticmethod
     def some_entries() -> list[Any]:
-        from tests.node.test_boot import entry
+        from tests.node.test_startup import entry
 
         return [entry(1, 1), entry(2, 1)]
 

@@ -18,8 +18,8 @@ from txraft.errors import (
     TransferInProgress,
     UnknownPeer,
 )
-from txraft.node.changes import MAX_WAITING
-from txraft.node.state import RaftState
+from txraft.node.events import RaftState
+from txraft.node.pending import MAX_WAITING
 from txraft.testing import Cluster, Node
 
 

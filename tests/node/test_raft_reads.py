@@ -7,7 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from tests.node.kit import ClusterCase
 from txraft.core.entry import Entry
 from txraft.errors import NotLeader, RaftShutdown
-from txraft.node.state import RaftState
+from txraft.node.events import RaftState
 from txraft.testing import ListFSM
 
 

@@ -6,8 +6,7 @@ from tests.node.kit import ClusterCase, lone
 from txraft.core.entry import LogType
 from txraft.core.messages import RequestVoteRequest
 from txraft.errors import ConfigError, ConfigurationRefused, RaftShutdown
-from txraft.node.observers import LeaderObservation, Observation, Observer
-from txraft.node.state import RaftState
+from txraft.node.events import LeaderObservation, Observation, Observer, RaftState
 from txraft.testing import Cluster
 
 
@@ -149,7 +148,7 @@ class Observing(ClusterCase):
         self.assertFailedWith(never, RaftShutdown)
 
 
-class Figures(ClusterCase):
+class NodeMetrics(ClusterCase):
     def test_stats(self) -> None:
         """The seed's keys, as text; the node itself is no peer of its own."""
         cluster = self.cluster(3)

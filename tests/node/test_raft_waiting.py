@@ -11,8 +11,7 @@ from tests.node.kit import ClusterCase, commands_of
 from txraft.core.entry import Entry
 from txraft.errors import NothingNewToSnapshot
 from txraft.interfaces import FSMSnapshot, SnapshotSink
-from txraft.node.changes import MAX_WAITING
-from txraft.node.waiting import waiter_for
+from txraft.node.pending import MAX_WAITING, waiter_for
 from txraft.storage.snapshots import DiscardSnapshotStore
 from txraft.testing import ListFSM
 from txraft.testing.cluster import ListSnapshot, _Disk
@@ -106,7 +105,7 @@ class GivingUp(ClusterCase):
             self.cancelled(raft.when_stopped())
         kept = self.outcome(raft.when_leader()), self.outcome(raft.when_stopped())
 
-        self.assertEqual(len(raft._notices._waiting), 1)
+        self.assertEqual(len(raft._events._waiting), 1)
         self.assertEqual(len(raft._stopping), 1)
         cluster.heal()
         cluster.wait_for_leader()

@@ -19,8 +19,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.node.kit import Fates, commands_of
 from txraft.core.invariants import check_server
 from txraft.errors import RaftError
+from txraft.node.events import RaftState
 from txraft.node.pending import ApplyResult
-from txraft.node.state import RaftState
 from txraft.testing import Cluster, Node
 from txraft.testing.cluster import FAST
 

@@ -11,8 +11,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.transport.memory import MemoryNetwork
+from txraft.node.events import RaftState
 from txraft.node.raft import Raft
-from txraft.node.state import RaftState
 from txraft.node.worker import MemoryWorker, Workers
 from txraft.storage.memory import InmemSnapshotStore, InmemStore
 from txraft.storage.peers import StaticPeers
@@ -113,7 +113,7 @@ class Receivers(SynchronousTestCase):
 
         named = self.leader.stats()["undeliverable_entries"]
         self.assertRegex(named, r"^entry 4 of term \d+ \(90\d\d bytes\) to c:1$")
-        self.assertEqual(self.leader.figures().peers["c:1"].undeliverable, 4)
+        self.assertEqual(self.leader.metrics().peers["c:1"].undeliverable, 4)
         self.assertEqual(len(self.machines["c:1"].commands), 1)
         dials = self.network.dials
         self.clock.pump([STEP] * round(10 / STEP))

@@ -10,6 +10,7 @@ from tests.node.kit import ClusterCase
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.errors import ConfigurationRefused, SkipRefused, StorageError
+from txraft.node.events import RaftState
 from txraft.node.skipping import (
     MAX_SKIPPED,
     SKIPPED,
@@ -24,7 +25,6 @@ from txraft.node.skipping import (
     read_skips,
     skip_entry,
 )
-from txraft.node.state import RaftState
 from txraft.storage.memory import InmemSnapshotStore, InmemStore
 from txraft.testing import Cluster, ListFSM
 from txraft.testing.cluster import ListSnapshot

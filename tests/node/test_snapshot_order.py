@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.core.configuration import Configuration
 from txraft.core.ready import SnapshotMark
-from txraft.node.receiving import Receiving
+from txraft.node.snapshot_receiver import SnapshotReceiver
 from txraft.node.worker import MemoryWorker
 from txraft.storage.memory import InmemSnapshotStore
 from txraft.testing import ListFSM
@@ -43,7 +43,7 @@ class Order(SynchronousTestCase):
         worker = MemoryWorker(lambda call: clock.callLater(0, call))
         mark = SnapshotMark(7, 6, Configuration.of_voters(["a"]), 1)
 
-        receiving = Receiving(store, worker, mark, b"", lambda: synced)
+        receiving = SnapshotReceiver(store, worker, mark, b"", lambda: synced)
         stored = receiving.take(Body())
         clock.pump([0.1] * 5)
 

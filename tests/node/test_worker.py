@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.node.kernel import FakeAio, FDReactor
 from txraft.errors import RaftShutdown, ThreadRefused
-from txraft.node.kernelsync import KernelSync
+from txraft.node.kernel_sync import KernelSync
 from txraft.node.worker import MemoryWorker, ThreadWorker
 
 

@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.core.entry import Entry, LogType
 from txraft.core.ready import HardState, Ready, ResetLog
-from txraft.node.boot import read_hard_state
-from txraft.node.synced import LogEnd
+from txraft.node.startup import read_hard_state
+from txraft.node.synced_note import LogEnd
 from txraft.node.worker import MemoryWorker
 from txraft.node.writer import Writer
 from txraft.storage.memory import InmemStore

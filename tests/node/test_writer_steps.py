@@ -10,7 +10,7 @@ from tests.node.test_writer import WriterCase, entries
 from txraft.core.entry import Entry
 from txraft.core.ready import HardState
 from txraft.interfaces import Syncable
-from txraft.node.synced import LogEnd
+from txraft.node.synced_note import LogEnd
 from txraft.node.writer import QUICK_SECONDS, Writer
 from txraft.storage.memory import InmemStore
 

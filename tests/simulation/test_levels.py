@@ -11,7 +11,7 @@ from tests.node.test_levels import LeveledListFSM, machine
 from txraft.config import Config
 from txraft.errors import UpgradeNeeded
 from txraft.interfaces import FSM
-from txraft.node.state import RaftState
+from txraft.node.events import RaftState
 from txraft.testing import ListFSM, Node, SimulatedCluster
 
 NEWEST = 2

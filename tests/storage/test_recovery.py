@@ -327,9 +327,9 @@ def frame_sizes() -> list[int]:
     sizes: list[int] = []
     log = open_log(Disk())
     for step in STEPS:
-        before = log.figures()["log_bytes_written"]
+        before = log.metrics()["log_bytes_written"]
         step(log)
-        sizes.append(int(log.figures()["log_bytes_written"] - before))
+        sizes.append(int(log.metrics()["log_bytes_written"] - before))
     return [size for size in sizes if size]
 
 

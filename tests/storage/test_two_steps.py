@@ -112,7 +112,7 @@ class Writing(TwoStepCase):
 
         self.store(commands(4, 6))
 
-        figures, expected = self.log.figures(), other.figures()
+        figures, expected = self.log.metrics(), other.metrics()
         for name in ("log_appends", "log_bytes_written", "segments"):
             self.assertEqual(figures[name], expected[name], name)
 
@@ -139,13 +139,13 @@ class LeavingIt(TwoStepCase):
 
     def check_left(self, log: FileLog, disk: Disk, entries: Sequence[Entry]) -> None:
         """Check that *log* does not write *entries* here, and does so as ever."""
-        operations, figures = list(disk.operations), log.figures()
+        operations, figures = list(disk.operations), log.metrics()
         before = contents(log)
 
         self.assertIsNone(log.write_logs(entries))
 
         self.assertEqual(disk.operations, operations)
-        self.assertEqual(log.figures(), figures)
+        self.assertEqual(log.metrics(), figures)
         self.assertEqual(contents(log), before)
         log.store_logs(entries)
         self.assertEqual(contents(log)[-len(entries) :], list(entries))
@@ -178,7 +178,7 @@ class LeavingIt(TwoStepCase):
             log = open_with_room(disk)
             header = len(disk.content(FIRST).data)
             log.store_logs(commands(1, 3))
-            left = ROOM - header - int(log.figures()["log_bytes_written"])
+            left = ROOM - header - int(log.metrics()["log_bytes_written"])
             around = len(command(4, data=bytes(1000)).encoded) - 1000
             size = left - FRAME_HEADER_BYTES - LENGTH_BYTES - around
             entry = command(4, data=bytes(size + excess))

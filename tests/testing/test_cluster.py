@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from txraft.node.state import RaftState
+from txraft.node.events import RaftState
 from txraft.testing import Cluster, ListFSM, Node
 
 

@@ -17,9 +17,9 @@ from txraft.core.entry import Entry, LogType
 from txraft.errors import ApplicationError, DataCorrupted, RaftError
 from txraft.kv.commands import decode
 from txraft.kv.state import KeyValueFSM
-from txraft.node.boot import read_hard_state
 from txraft.node.ownership import noted_application
 from txraft.node.skipping import MIN_DIGITS, check_skip, digest_of, skip_entry
+from txraft.node.startup import read_hard_state
 from txraft.storage.directory import DataDirectory
 from txraft.storage.snapshots import SnapshotReader
 from txraft.stores import open_stores

@@ -15,9 +15,9 @@ from txraft.core.configuration import Configuration, Server, Suffrage
 from txraft.errors import RaftError, StorageError, WrongApplication
 from txraft.interfaces import SnapshotMeta
 from txraft.kv.state import KeyValueFSM
-from txraft.node.boot import read_hard_state, scan
+from txraft.node.cluster_recovery import recover_cluster, skipped_in
 from txraft.node.ownership import check_application
-from txraft.recovery import recover_cluster, skipped_in
+from txraft.node.startup import read_hard_state, scan
 from txraft.storage.directory import DataDirectory
 from txraft.storage.snapshots import FileSnapshotStore
 from txraft.stores import Stores, open_stores

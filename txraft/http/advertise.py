@@ -21,8 +21,7 @@ from txraft.http.forward import Forwarder
 from txraft.http.node import Node
 from txraft.kv.commands import encode_advertise
 from txraft.kv.state import KeyValueFSM
-from txraft.node.observers import LeaderObservation, Observation, Observer
-from txraft.node.state import RaftState
+from txraft.node.events import LeaderObservation, Observation, Observer, RaftState
 
 PATH = "/v1/operator/raft/advertise"
 RETRY_INTERVAL = 1.0

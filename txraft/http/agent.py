@@ -19,7 +19,7 @@ from txraft.http.reads import MODES, Reads
 from txraft.http.services import Service, Services
 from txraft.kv.state import KeyValueFSM
 from txraft.kv.watches import CATALOG, Topic
-from txraft.node.state import RaftState
+from txraft.node.events import RaftState
 from txraft.transport.validity import Validities, no_certificates
 from txraft.version import VERSION
 

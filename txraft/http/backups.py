@@ -38,7 +38,7 @@ from txraft.kv.backup import PIECE_BYTES, ArchiveReader, describe, pack
 from txraft.kv.commands import MAX_RESTORE_BYTES, encode_restore
 from txraft.kv.snapshot import StateReader
 from txraft.kv.state import KeyValueFSM, size_of
-from txraft.node.state import RaftState
+from txraft.node.events import RaftState
 from txraft.node.worker import Worker
 
 _GZIP = (b"Content-Type", b"application/x-gzip")

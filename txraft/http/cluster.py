@@ -22,7 +22,7 @@ from txraft.http.leader import Leadership
 from txraft.http.node import Node
 from txraft.kv.commands import MAX_URL_CHARACTERS, encode_advertise
 from txraft.kv.state import KeyValueFSM
-from txraft.node.meters import PeerFigures
+from txraft.node.metrics import PeerMetrics
 from txraft.node.status import HEALTHY_SILENCE
 
 MAX_ADDRESS_CHARACTERS = 512
@@ -134,7 +134,7 @@ class Cluster:
         return self._health(False)
 
     def _health(self, confirmed: bool) -> Answer:
-        figures = self._raft.figures().peers
+        figures = self._raft.metrics().peers
         members = self._raft.configuration.servers
         shapes = [
             self._member(each, confirmed, figures.get(each.address)) for each in members
@@ -151,7 +151,7 @@ class Cluster:
         return answer if healthy else Answer(429, answer.body, JSON)
 
     def _member(
-        self, server: Server, confirmed: bool, figures: PeerFigures | None
+        self, server: Server, confirmed: bool, figures: PeerMetrics | None
     ) -> dict[str, object]:
         leads = confirmed and server.address == self._raft.leader
         last = int(self._raft.stats().get("last_log_index", "0")) if leads else 0

@@ -29,8 +29,7 @@ from txraft.kv.delays import Begun
 from txraft.kv.records import lifetime_ms
 from txraft.kv.state import KeyValueFSM
 from txraft.kv.watches import SESSIONS
-from txraft.node.observers import Observation, Observer
-from txraft.node.state import RaftState
+from txraft.node.events import Observation, Observer, RaftState
 
 INTERVAL = 0.5
 STALL = 1.0

@@ -21,8 +21,7 @@ from txraft.http.forward import Forwarder, NotDelivered
 from txraft.http.limits import HTTPLimits
 from txraft.http.node import Node
 from txraft.kv.state import KeyValueFSM
-from txraft.node.observers import LeaderObservation, Observation, Observer
-from txraft.node.state import RaftState
+from txraft.node.events import LeaderObservation, Observation, Observer, RaftState
 
 Serve = Callable[[Call], Deferred[Answer]]
 

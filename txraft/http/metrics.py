@@ -24,9 +24,8 @@ from txraft.http.calls import Call
 from txraft.http.node import Node
 from txraft.http.quotas import Quotas
 from txraft.kv.state import KeyValueFSM
-from txraft.node.meters import BOUNDS, Figures, Timer
-from txraft.node.observers import LeaderObservation, Observation, Observer
-from txraft.node.state import RaftState
+from txraft.node.events import LeaderObservation, Observation, Observer, RaftState
+from txraft.node.metrics import BOUNDS, NodeMetrics, Timer
 from txraft.transport.validity import Validities, Validity, no_certificates
 from txraft.version import VERSION
 
@@ -101,7 +100,7 @@ class Metrics:
 
     def collect(self) -> Iterable[Metric]:
         """Make all metrics, from what is just now."""
-        figures = self._raft.figures()
+        figures = self._raft.metrics()
         yield _BUILD
         yield from _raft(figures)
         yield from _log(figures)
@@ -132,7 +131,7 @@ class Metrics:
                 self._states[state] += 1
 
 
-def _raft(figures: Figures) -> Iterator[Metric]:
+def _raft(figures: NodeMetrics) -> Iterator[Metric]:
     yield _gauge("raft_term", "The current term.", figures.term)
     yield _gauge("raft_last_index", "Index of the newest entry.", figures.last_index)
     yield _gauge("raft_first_index", "Index of the oldest entry.", figures.first_index)
@@ -173,7 +172,7 @@ def _raft(figures: Figures) -> Iterator[Metric]:
     )
 
 
-def _log(figures: Figures) -> Iterator[Metric]:
+def _log(figures: NodeMetrics) -> Iterator[Metric]:
     yield _times(
         "raft_wal_storeLogs",
         "Milliseconds of a write of entries, its sync included.",
@@ -185,7 +184,7 @@ def _log(figures: Figures) -> Iterator[Metric]:
         yield _count(f"raft_wal_{name}", "Of the log's files, since the start.", value)
 
 
-def _peers(figures: Figures) -> Iterator[Metric]:
+def _peers(figures: NodeMetrics) -> Iterator[Metric]:
     families = {
         "raft_replication_lag": "Entries of the leader's log that a peer may lack.",
         "raft_replication_match_index": "Index up to which a peer has the log.",

@@ -7,11 +7,10 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from txraft.core.configuration import Configuration
+from txraft.node.events import Observer, RaftState
 from txraft.node.membership import Admission
-from txraft.node.meters import Figures
-from txraft.node.observers import Observer
+from txraft.node.metrics import NodeMetrics
 from txraft.node.pending import ApplyResult
-from txraft.node.state import RaftState
 
 
 class Node(Protocol):
@@ -40,7 +39,7 @@ class Node(Protocol):
     def stats(self) -> dict[str, str]:
         """Return figures for an operator."""
 
-    def figures(self) -> Figures:
+    def metrics(self) -> NodeMetrics:
         """Return figures for whoever watches this node."""
 
     def apply(self, data: bytes, timeout: float | None = None) -> Deferred[ApplyResult]:

@@ -11,7 +11,7 @@ from txraft.http.answers import Answer, Header, Refusal
 from txraft.http.calls import Call, parse_duration
 from txraft.http.leader import Leadership
 from txraft.http.node import Node
-from txraft.node.state import RaftState
+from txraft.node.events import RaftState
 
 MODES = frozenset({"stale", "consistent", "max_stale"})
 BLOCKING = MODES | {"index", "wait"}

@@ -14,8 +14,8 @@ from txraft.http.limits import HTTPLimits
 from txraft.http.node import Node
 from txraft.http.quotas import Growth, Quotas
 from txraft.kv.state import KeyValueFSM
+from txraft.node.events import RaftState
 from txraft.node.pending import ApplyResult
-from txraft.node.state import RaftState
 
 T = TypeVar("T")
 E = TypeVar("E")

@@ -28,9 +28,8 @@ from txraft.errors import (
     TransportError,
     UnknownPeer,
 )
-from txraft.node.changes import Change
-from txraft.node.pending import Proposal
-from txraft.node.probe import Probed, probed, why_not
+from txraft.node.admission import Probed, probed, why_not
+from txraft.node.pending import Change, Proposal
 
 if TYPE_CHECKING:
     from txraft.node.parts import Parts

@@ -6,16 +6,19 @@ applied* before an entry is appended, *unknown* from then until it is committed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry
 from txraft.errors import LeadershipLost, QueueFull, RaftError
-from txraft.node.meters import Timer
+from txraft.node.metrics import Timer
 
 _ERRORS = (RaftError, Failure)
 
@@ -186,3 +189,67 @@ class Pending:
 
     def _forget(self, proposal: Proposal) -> None:
         self._bytes -= proposal.size
+
+
+MAX_WAITING = 64
+
+
+@dataclass(slots=True, eq=False)
+class Change:
+    """A membership change; *make* builds its entry from what the members are then.
+
+    *newcomer* is the server that it may add. While *asking* that one which level of the
+    state machine it understands, the change waits; *level* is what it answered, None
+    without an answer. It is judged when the change is appended, as a level may become
+    active meanwhile.
+    """
+
+    make: Callable[[Configuration], Entry]
+    proposal: Proposal
+    newcomer: str | None = None
+    asking: bool = False
+    level: int | None = None
+
+
+class Changes:
+    """The changes of one node; `waiting` has them in the order in which they came."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Change] = deque()
+
+    def add(self, change: Change) -> None:
+        """Queue *change*. Raises: QueueFull"""
+        if len(self.waiting) >= MAX_WAITING:
+            # Those that nobody waits for any more must not keep others out.
+            left = (c for c in self.waiting if not c.proposal.withdrawn)
+            self.waiting = deque(left)
+        if len(self.waiting) >= MAX_WAITING:
+            raise QueueFull(f"{len(self.waiting)} membership changes wait already")
+        self.waiting.append(change)
+
+    def take(self) -> Change | None:
+        """Take the next one that was not withdrawn, unless it has to wait."""
+        while self.waiting and not self.waiting[0].asking:
+            change = self.waiting.popleft()
+            if not change.proposal.withdrawn:
+                return change
+        return None
+
+    def fail(self, error: RaftError) -> None:
+        """Answer all that wait with *error*."""
+        waiting, self.waiting = self.waiting, deque()
+        for change in waiting:
+            change.proposal.fail(error)
+
+
+T = TypeVar("T")
+
+
+def waiter_for(work: Deferred[T]) -> Deferred[T]:
+    """Return a Deferred of *work*'s outcome that can be cancelled without harm to it.
+
+    Nobody else may wait for *work*.
+    """
+    waiter: Deferred[T] = Deferred()
+    work.addCallbacks(waiter.callback, waiter.errback)
+    return waiter

@@ -48,22 +48,26 @@ from txraft.interfaces import (
     WithLostHandler,
 )
 from txraft.node.application import answer_of, check_methods, told
-from txraft.node.boot import Recovered, Restored, recover, restore_newest
-from txraft.node.captures import discards
-from txraft.node.founding import Founding, stored_founders
-from txraft.node.handover import Handover
+from txraft.node.bootstrap import Founding, stored_founders
+from txraft.node.events import (
+    Edges,
+    EventNotifier,
+    Observation,
+    Observer,
+    RaftState,
+    is_state,
+)
+from txraft.node.leadership_transfer import LeadershipTransfer
 from txraft.node.membership import Membership
-from txraft.node.notices import Notices
-from txraft.node.observers import Edges, Observation, Observer, is_state
 from txraft.node.ownership import application_of, check_application
 from txraft.node.parts import Parts
-from txraft.node.pending import ApplyResult
+from txraft.node.pending import ApplyResult, waiter_for
 from txraft.node.shell import Shell
-from txraft.node.state import RaftState
+from txraft.node.snapshot_writer import discards
+from txraft.node.startup import Recovered, Restored, recover, restore_newest
 from txraft.node.status import Status
 from txraft.node.timing import tick_seconds
 from txraft.node.verifications import Verification
-from txraft.node.waiting import waiter_for
 from txraft.node.worker import Workers
 from txraft.wire.entries import encode_new
 
@@ -149,12 +153,12 @@ class Raft(Status, Membership, Founding):
         )
         self._shell = None
         self._ticker: LoopingCall | None = None
-        self._notices = Notices(self, self._parts)
+        self._events = EventNotifier(self, self._parts, stop=self.stop)
         self._started = False
         self._thread = get_ident()
         self._shutdown_error: RaftShutdown | None = None
         self._start_error: RaftShutdown | None = None
-        self._handover: Handover | None = None
+        self._handover: LeadershipTransfer | None = None
         self._stopping: Waiters = {}
         self._leaving: Waiters = {}
         self._has_stopped = False
@@ -194,7 +198,7 @@ class Raft(Status, Membership, Founding):
     def _not_started(self, failure: Failure) -> Failure:
         """Let nobody wait in vain, now or later."""
         self._start_error = RaftShutdown(f"it did not start: {told(failure)}")
-        self._notices.stopped(self._start_error)
+        self._events.stopped(self._start_error)
         return failure
 
     def _recover(self, restored: Restored) -> Deferred[Recovered]:
@@ -326,8 +330,8 @@ class Raft(Status, Membership, Founding):
         with ExitStack() as then:  # from last to first, whatever each of them raises
             then.callback(self._tell, self._leaving)
             then.callback(self._wind_up, shell)
-            then.callback(self._notices.stopped, error)
-            then.callback(self._notices.changed, shell, RaftState.SHUTDOWN, None)
+            then.callback(self._events.stopped, error)
+            then.callback(self._events.changed, shell, RaftState.SHUTDOWN, None)
             if shell is not None:
                 shell.stop(error, ShutdownWhileCommitting())
 
@@ -488,9 +492,9 @@ class Raft(Status, Membership, Founding):
         except RaftError as error:
             return fail(error)
         shell.transfer(chosen)
-        self._handover = Handover(
+        self._handover = LeadershipTransfer(
             chosen,
-            self._notices.observers,
+            self._events.observers,
             self._parts.clock,
             2 * self._parts.config.election_timeout,
             self._handover_ended,
@@ -572,12 +576,12 @@ class Raft(Status, Membership, Founding):
         """
         self._check_thread("when_leader")
         error = self._shutdown_error or self._start_error
-        return self._notices.when_leader() if error is None else fail(error)
+        return self._events.when_leader() if error is None else fail(error)
 
     def register_observer(self, observer: Observer) -> None:
         """Tell *observer* of changes of role and leader from now on."""
         self._check_thread("register_observer")
-        self._notices.observers.register(observer)
+        self._events.observers.register(observer)
 
     def leader_ch(self, callback: Callable[[bool], object]) -> Callable[[], None]:
         """Tell *callback* whether this node leads: now, and whenever that changes.
@@ -599,7 +603,7 @@ class Raft(Status, Membership, Founding):
     def deregister_observer(self, observer: Observer) -> None:
         """Tell *observer* no more; idempotent."""
         self._check_thread("deregister_observer")
-        self._notices.observers.deregister(observer)
+        self._events.observers.deregister(observer)
 
     # What a turn brought about
 
@@ -611,12 +615,12 @@ class Raft(Status, Membership, Founding):
 
     def vote_requested(self, request: RequestVoteRequest) -> None:
         """Tell observers that a candidate asks for a vote."""
-        self._notices.observers.tell(Observation(self, request))
+        self._events.observers.tell(Observation(self, request))
 
     def turned(self) -> None:
         """Tell of changes of role, leader and membership."""
         assert self._shell is not None, "turns begin when the node takes part"
-        self._notices.turned(self._shell)
+        self._events.turned(self._shell)
 
 
 def _waiter_in(waiting: Waiters) -> Deferred[RaftError | None]:

@@ -18,14 +18,16 @@ same turn.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txraft.core.consensus import Consensus
 from txraft.core.entry import Entry
 from txraft.core.leader import Leader
 from txraft.core.messages import (
@@ -52,29 +54,23 @@ from txraft.errors import (
 from txraft.interfaces import (
     IncomingRPC,
 )
-from txraft.node.assembly import (
-    make_applier,
-    make_consensus,
-    make_incarnations,
-    make_levels,
-    make_pending,
-    make_replies,
-    make_tail,
-    make_writer,
-)
-from txraft.node.boot import Recovered, read_range, up_to
-from txraft.node.changes import Change, Changes
-from txraft.node.incarnations import encode_known, sender_of
+from txraft.node.applier import Applier, Fetch, Settled, StuckWatch
+from txraft.node.incarnations import Incarnations, encode_known, sender_of
+from txraft.node.levels import Levels
 from txraft.node.outbox import Outbox
 from txraft.node.parts import Owner, Parts
-from txraft.node.pending import Proposal
-from txraft.node.replies import SHUT_DOWN
+from txraft.node.pending import Change, Changes, Pending, Proposal
+from txraft.node.responder import SHUT_DOWN, Responder
 from txraft.node.skipping import Skips, noted_failure
 from txraft.node.snapshot_sender import SnapshotSender
 from txraft.node.snapshots import Snapshots
-from txraft.node.stuck import StuckWatch
+from txraft.node.startup import Recovered
+from txraft.node.synced_note import LogEnd
+from txraft.node.tail import Tail, read_range, up_to
+from txraft.node.timing import core_options
 from txraft.node.undeliverable import UndeliverableEntries
 from txraft.node.verifications import Verification, Verifications
+from txraft.node.writer import Writer
 from txraft.wire.entries import encode_all_new
 
 READ_BYTES = 1 << 20
@@ -122,7 +118,7 @@ class Shell:
             self.applier, parts.clock, parts.config.apply_slice
         )
         self.incarnations = make_incarnations(parts, recovered, self._save)
-        self.replies = make_replies(parts, recovered, announced)
+        self.responder = make_responder(parts, recovered, announced)
         self.undeliverable = UndeliverableEntries(parts.address, self._fetch)
         self.sender = SnapshotSender(
             parts.address,
@@ -141,7 +137,7 @@ class Shell:
             self._fetch,
             self.sender.send,
             self.consensus.options.heartbeat_timeout_ticks,
-            self.replies.request_header(self.consensus.cluster),
+            self.responder.request_header(self.consensus.cluster),
             lambda: self.consensus.configuration.id_of(parts.address, parts.server_id),
         )
         self.outbox.known_incarnations = encode_known(recovered.known_incarnations)
@@ -219,11 +215,11 @@ class Shell:
     def rpc_received(self, rpc: IncomingRPC) -> None:
         """Take a request from a peer."""
         command = rpc.command
-        refusal = self.replies.refuses(command) or self._wrong_life(
+        refusal = self.responder.refuses(command) or self._wrong_life(
             sender_of(command), command
         )
         if self._stopped or refusal:
-            self.replies.refuse(rpc, refusal or "raft is shut down")
+            self.responder.refuse(rpc, refusal or "raft is shut down")
             return
         digest: Callable[[Request, object], None] = self.consensus.request
         if command.header.known is not None:
@@ -485,14 +481,14 @@ class Shell:
         for token, index in ready.verified:
             self._verified(token, index)
         if ready.install is not None:
-            self.snapshots.install(ready.install, self.replies.taking(ready.install))
+            self.snapshots.install(ready.install, self.responder.taking(ready.install))
         for peer, index in ready.undeliverable:
             self.undeliverable.found(peer, index)
         if ready.contradiction is not None:
             self._contradicted(ready.contradiction)
         self.tail.trim(self.writer.synced_index, self.applier.applied_index)
         if self.consensus.cluster != self.outbox.header.cluster:
-            self.outbox.header = self.replies.request_header(self.consensus.cluster)
+            self.outbox.header = self.responder.request_header(self.consensus.cluster)
 
     def _release(self) -> None:
         """Let go what waited for writes that are durable now."""
@@ -505,7 +501,7 @@ class Shell:
             if isinstance(to, str):
                 self.outbox.send(to, message)  # type: ignore[arg-type]
             else:
-                self.replies.send(to, message, self.consensus)  # type: ignore[arg-type]
+                self.responder.send(to, message, self.consensus)  # type: ignore[arg-type]
 
     def _verified(self, token: object, index: int) -> None:
         assert isinstance(token, list), "only lists of verifications are handed in"
@@ -552,12 +548,12 @@ class Shell:
 
     def _refuse_requests(self) -> None:
         """Answer the peers that wait for a write that will not be, or for a turn."""
-        self.replies.abandon(self._after_sync)
+        self.responder.abandon(self._after_sync)
         self._after_sync.clear()
         inputs, self._inputs = self._inputs, []
         for function, arguments in inputs:
             if function in (self.consensus.request, self._told_known):
-                self.replies.refuse(arguments[1], SHUT_DOWN)
+                self.responder.refuse(arguments[1], SHUT_DOWN)
 
     # Snapshots
 
@@ -646,3 +642,113 @@ def _why_broken(failure: Failure) -> str:
     if failure.check(Exception):
         return "an invariant of consensus broke"
     return "a turn was interrupted"
+
+
+def make_pending(parts: Parts) -> Pending:
+    """Make room for those who wait for an outcome."""
+    config = parts.config
+    return Pending(config.max_pending_entries, config.max_pending_bytes)
+
+
+def make_tail(parts: Parts, recovered: Recovered) -> Tail:
+    """Make the memory of the newest entries, which is empty."""
+    config = parts.config
+    return Tail(
+        recovered.log.last_index, config.max_tail_bytes, config.max_append_bytes
+    )
+
+
+def make_consensus(
+    parts: Parts, recovered: Recovered, tail: Tail, level: int
+) -> Consensus:
+    """Make the consensus of a node that has just started and announces *level*."""
+    consensus = Consensus(
+        parts.address,
+        parts.random,
+        replace(core_options(parts.config), level=level),
+        recovered.hard_state,
+        recovered.log,
+        recovered.configurations,
+        recovered.snapshot,
+        tail.fit,
+    )
+    consensus.cluster_proposals.update(recovered.cluster_proposals)
+    return consensus
+
+
+def make_writer(
+    parts: Parts,
+    recovered: Recovered,
+    synced: Callable[[int], None],
+    failed: Callable[[Failure], None],
+) -> Writer:
+    """Make the way to the disk."""
+    return Writer(
+        parts.workers.writer,
+        parts.log_store,
+        parts.stable_store,
+        synced,
+        failed,
+        LogEnd(recovered.log.last_index, recovered.log.last_term),
+        parts.clock.seconds,
+        recovered.noted,
+        recovered.hard_state.term,
+    )
+
+
+def make_applier(
+    parts: Parts,
+    recovered: Recovered,
+    fetch: Fetch,
+    settled: Settled,
+    owner: Owner,
+    decided: Callable[[Entry], None],
+    skips: Skips,
+    failed_at: Callable[[Sequence[Entry]], None],
+) -> Applier:
+    """Make what feeds the state machine, which is as the snapshot has left it."""
+    return Applier(
+        parts.fsm,
+        parts.clock,
+        parts.config.apply_slice,
+        fetch,
+        settled,
+        owner.stop_because,
+        recovered.snapshot.index,
+        decided,
+        skips,
+        recovered.failed.last,
+        failed_at,
+    )
+
+
+def make_levels(parts: Parts) -> Levels:
+    """Make what announces and activates levels of the state machine."""
+    return Levels(parts.address, parts.fsm, parts.config.protocol_version)
+
+
+def make_incarnations(
+    parts: Parts,
+    recovered: Recovered,
+    save: Callable[[Mapping[bytes, bytes]], None],
+) -> Incarnations:
+    """Make the memory of who the other members are."""
+    return Incarnations(
+        parts.address,
+        recovered.incarnation,
+        recovered.known_incarnations,
+        save,
+        recovered.configurations.latest_index,
+        recovered.pardoned,
+    )
+
+
+def make_responder(parts: Parts, recovered: Recovered, level: int) -> Responder:
+    """Make what answers peers."""
+    return Responder(
+        parts.config.protocol_version,
+        parts.server_id,
+        parts.address,
+        recovered.incarnation,
+        level,
+    )

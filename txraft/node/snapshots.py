@@ -27,9 +27,9 @@ from txraft.interfaces import (
 )
 from txraft.node.application import capture, release, told
 from txraft.node.applier import Applier
-from txraft.node.captures import write_snapshot
-from txraft.node.meters import Timer
-from txraft.node.receiving import Receiving
+from txraft.node.metrics import Timer
+from txraft.node.snapshot_receiver import SnapshotReceiver
+from txraft.node.snapshot_writer import write_snapshot
 from txraft.node.worker import Worker
 
 
@@ -84,7 +84,7 @@ class Snapshots:
         self._stopped = False
         self._taking = False
         self._pausing: Deferred[None] = succeed(None)
-        self._receiving: Receiving | None = None
+        self._receiving: SnapshotReceiver | None = None
         self.installing = False
         self.taken = Timer()
         self.newest_bytes = 0
@@ -230,7 +230,7 @@ class Snapshots:
             request.configuration_index,
         )
         cluster = request.header.cluster or b""
-        self._receiving = receiving = Receiving(
+        self._receiving = receiving = SnapshotReceiver(
             self._store, self._worker, mark, cluster, self._host.when_synced
         )
         stored = receiving.take(body)
@@ -256,7 +256,7 @@ class Snapshots:
         self._host.snapshot_installed(install, None)
 
     def _stored(
-        self, _: None, receiving: Receiving, install: Install, mark: SnapshotMark
+        self, _: None, receiving: SnapshotReceiver, install: Install, mark: SnapshotMark
     ) -> None:
         restored = self._applier.pause()
         restored.addCallback(
@@ -273,7 +273,7 @@ class Snapshots:
         if not self._stopped:
             self._host.snapshot_installed(install, mark)
 
-    def _not_restored(self, failure: Failure, receiving: Receiving) -> None:
+    def _not_restored(self, failure: Failure, receiving: SnapshotReceiver) -> None:
         if self._stopped:
             return
         if receiving.restored:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from txraft.core.configuration import Configuration, Suffrage
 from txraft.core.leader import Leader
-from txraft.node.meters import Figures, MeteredLog, PeerFigures
-from txraft.node.notices import Notices
+from txraft.node.events import EventNotifier, RaftState
+from txraft.node.metrics import MeteredLog, NodeMetrics, PeerMetrics
 from txraft.node.parts import Parts
 from txraft.node.shell import Shell
-from txraft.node.state import RaftState
 from txraft.node.timing import tick_seconds
 
 HEALTHY_SILENCE = 2.0
@@ -19,7 +18,7 @@ class Status:
     """The part of `Raft` that only tells. All of it may be asked at any time."""
 
     _parts: Parts
-    _notices: Notices
+    _events: EventNotifier
     _shell: Shell | None
 
     def __repr__(self) -> str:
@@ -33,12 +32,12 @@ class Status:
     @property
     def state(self) -> RaftState:
         """What this node is doing."""
-        return self._notices.state
+        return self._events.state
 
     @property
     def leader(self) -> str | None:
         """The address of the leader, None if none is known."""
-        return self._notices.leader
+        return self._events.leader
 
     @property
     def term(self) -> int:
@@ -63,7 +62,7 @@ class Status:
     @property
     def last_contact(self) -> float | None:
         """When a leader was last heard, in the clock's seconds; None if never."""
-        return self._notices.last_contact
+        return self._events.last_contact
 
     @property
     def active_level(self) -> int:
@@ -107,16 +106,16 @@ class Status:
             **_skipped(shell),
         }
 
-    def figures(self) -> Figures:
+    def metrics(self) -> NodeMetrics:
         """Return figures for whoever watches this node."""
         shell = self._shell
         if shell is None:
-            return Figures()
+            return NodeMetrics()
         consensus = shell.consensus
         store = self._parts.log_store
         heard = self.last_contact
         now = self._parts.clock.seconds()
-        return Figures(
+        return NodeMetrics(
             term=consensus.term,
             first_index=store.first_index(),
             last_index=consensus.log.last_index,
@@ -136,16 +135,16 @@ class Status:
             stores=shell.writer.stores,
             snapshots=shell.snapshots.taken,
             peers=self._peer_figures(shell),
-            log=store.figures() if isinstance(store, MeteredLog) else {},
+            log=store.metrics() if isinstance(store, MeteredLog) else {},
         )
 
-    def _peer_figures(self, shell: Shell) -> dict[str, PeerFigures]:
+    def _peer_figures(self, shell: Shell) -> dict[str, PeerMetrics]:
         leader, consensus = shell.consensus.role, shell.consensus
         if not isinstance(leader, Leader):
             return {}
         tick = tick_seconds(self._parts.config)
         return {
-            address: PeerFigures(
+            address: PeerMetrics(
                 progress.match,
                 consensus.log.last_index - progress.match,
                 progress.inflight,

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from itertools import accumulate, islice
 
 from txraft.core.entry import Entry
+from txraft.interfaces import LogStore, RangeLogStore
 
 ENTRY_OVERHEAD_BYTES = 300
 """What an entry costs beside its bytes, about."""
@@ -93,3 +94,30 @@ class Tail:
             self._trimmed_bytes = self._ends[drop - 1]
             del self._entries[:drop], self._ends[:drop]
             self.first += drop
+
+
+def read_range(
+    log_store: LogStore, first: int, last: int, max_bytes: int
+) -> list[Entry]:
+    """Read entries from *first* to at most *last*, about *max_bytes* of them."""
+    if isinstance(log_store, RangeLogStore):
+        return log_store.get_logs(first, last, max_bytes)
+    entries = []
+    size = 0
+    for index in range(first, last + 1):
+        entry = log_store.get_log(index)
+        entries.append(entry)
+        size += len(entry.encoded)
+        if size >= max_bytes:
+            break
+    return entries
+
+
+def up_to(max_bytes: int, entries: list[Entry]) -> list[Entry]:
+    """Return the first of *entries* that have *max_bytes* together, at least one."""
+    size = 0
+    for count, entry in enumerate(entries):
+        size += len(entry.encoded)
+        if size > max_bytes and count:
+            return entries[:count]
+    return entries

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from txraft.errors import RaftShutdown, ThreadRefused
 from txraft.interfaces import Syncable
-from txraft.node.kernelsync import KernelSync
+from txraft.node.kernel_sync import KernelSync
 
 T = TypeVar("T")
 

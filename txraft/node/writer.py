@@ -24,8 +24,8 @@ from txraft.core.ready import HardState, Ready
 from txraft.errors import RaftShutdown
 from txraft.interfaces import LogStore, StableStore, TwoStepLogStore
 from txraft.node.application import done
-from txraft.node.meters import Timer
-from txraft.node.synced import CURRENT_TERM, UNNOTED, LogEnd, Noted, SyncedNote
+from txraft.node.metrics import Timer
+from txraft.node.synced_note import CURRENT_TERM, UNNOTED, LogEnd, Noted, SyncedNote
 from txraft.node.worker import Worker
 
 LAST_VOTE_TERM = b"LastVoteTerm"

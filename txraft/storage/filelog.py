@@ -208,7 +208,7 @@ class FileLog:
             raise damaged(path, offset, f"entry {entry.index} stands for {index}")
         return entry
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return what was written since the log was opened. Thread: any."""
         frames, size, seconds = self._written()
         return {

@@ -25,9 +25,9 @@ from twisted.python.failure import Failure
 from txraft.config import Config
 from txraft.core.entry import Entry
 from txraft.interfaces import FSM, SnapshotSink
+from txraft.node.events import RaftState
 from txraft.node.pending import ApplyResult
 from txraft.node.raft import Raft
-from txraft.node.state import RaftState
 from txraft.node.worker import MemoryWorker, Workers
 from txraft.storage.memory import InmemSnapshotStore, InmemStore
 from txraft.storage.peers import StaticPeers

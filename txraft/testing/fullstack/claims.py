@@ -19,7 +19,7 @@ from txraft.core.messages import (
     Response,
 )
 from txraft.core.ready import HardState
-from txraft.node.boot import read_hard_state
+from txraft.node.startup import read_hard_state
 from txraft.storage.snapshots import SnapshotReader
 from txraft.storage.stable import FileStableStore
 from txraft.testing.fullstack.disk import SimulatedDisk, Survival

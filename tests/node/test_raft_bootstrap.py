@@ -16,7 +16,7 @@ from txraft.errors import (
     RaftShutdown,
 )
 from txraft.interfaces import IncomingRPC
-from txraft.node.state import RaftState
+from txraft.node.events import RaftState
 from txraft.testing import Cluster
 from txraft.testing.cluster import _Disk
 

@@ -25,12 +25,12 @@ from txraft.errors import (
     WrongApplication,
 )
 from txraft.interfaces import SnapshotSink
-from txraft.node.boot import Restored, read_hard_state, recover
+from txraft.node.cluster_recovery import import_snapshot, recover_cluster
 from txraft.node.ownership import APPLICATION, noted_application
 from txraft.node.skipping import SkippedEntry, digest_of, noted_skips, read_skips
-from txraft.node.synced import LogEnd, Noted, encoded_note, read_note
+from txraft.node.startup import Restored, read_hard_state, recover
+from txraft.node.synced_note import LogEnd, Noted, encoded_note, read_note
 from txraft.node.writer import stored_state
-from txraft.recovery import import_snapshot, recover_cluster
 from txraft.storage.memory import InmemStore
 from txraft.storage.snapshots import (
     DiscardSnapshotStore,

@@ -32,7 +32,7 @@ VERSION_REFUSED = "operation not supported with current protocol version"
 SHUT_DOWN = "raft is already shutdown"
 
 
-class Replies:
+class Responder:
     """Answers requests for the server *server_id* at *address*.
 
     Each answer tells its *incarnation*, and up to which *level* it understands the

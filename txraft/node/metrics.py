@@ -1,4 +1,4 @@
-"""Figures of a node for whoever watches it; nothing here decides anything.
+"""Metrics of a node for whoever watches it; nothing here decides anything.
 
 What is counted while the node works costs well under a microsecond for each write or
 batch, and nothing for each entry. All else is read when somebody asks.
@@ -38,12 +38,12 @@ class Timer:
 class MeteredLog(Protocol):
     """A log store that counts what it writes."""
 
-    def figures(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float]:
         """Return what was counted since it was opened, by name. Thread: any."""
 
 
 @dataclass(frozen=True, slots=True)
-class PeerFigures:
+class PeerMetrics:
     """What a leader knows of one follower.
 
     *lag* is how many entries of the leader's log it may lack, *silence* how many
@@ -59,7 +59,7 @@ class PeerFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class NodeMetrics:
     """One node at one moment. Indexes are those of log entries.
 
     *silence* is how many seconds ago the leader was heard, on the leader since a
@@ -84,5 +84,5 @@ class Figures:
     commits: Timer = field(default_factory=Timer)
     stores: Timer = field(default_factory=Timer)
     snapshots: Timer = field(default_factory=Timer)
-    peers: Mapping[str, PeerFigures] = field(default_factory=dict)
+    peers: Mapping[str, PeerMetrics] = field(default_factory=dict)
     log: Mapping[str, float] = field(default_factory=dict)

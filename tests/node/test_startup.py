@@ -12,15 +12,14 @@ from txraft.core.entry import Entry, LogType
 from txraft.core.ready import HardState
 from txraft.errors import DataCorrupted, WrongCluster
 from txraft.interfaces import SnapshotMeta
-from txraft.node.boot import (
+from txraft.node.startup import (
     Recovered,
     Restored,
     read_hard_state,
-    read_range,
     recover,
     restore_newest,
-    up_to,
 )
+from txraft.node.tail import read_range, up_to
 from txraft.node.writer import stored_state
 from txraft.storage.memory import InmemStore
 from txraft.testing import ListFSM

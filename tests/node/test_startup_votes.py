@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.core.ready import HardState
-from txraft.node.boot import read_hard_state
+from txraft.node.startup import read_hard_state
 from txraft.node.writer import CURRENT_TERM, LAST_VOTE_CANDIDATE, LAST_VOTE_TERM
 from txraft.storage.memory import InmemStore
 

@@ -13,11 +13,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from txraft.errors import RaftShutdown, TransferFailed
-from txraft.node.observers import Observation, Observer, Observers
-from txraft.node.state import RaftState
+from txraft.node.events import Observation, Observer, Observers, RaftState
 
 
-class Handover:
+class LeadershipTransfer:
     """One attempt to hand leadership to *target*, for at most *patience* seconds.
 
     `done` fires when this node no longer leads, and fails with TransferFailed, or

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.node.kernel import FakeAio, FDReactor, replace_aio
-from txraft.node.kernelsync import KernelSync
+from txraft.node.kernel_sync import KernelSync
 from txraft.storage.filesystem import OsFile, OsFileSystem
 
 
@@ -133,7 +133,7 @@ class FakeKernelCase(SynchronousTestCase):
         with capturedLogs() as events:
             self.assertIsNone(kernel.sync_data(7))
         names = {event["log_namespace"] for event in events}
-        self.assertLessEqual(names, {"txraft.node.kernelsync.KernelSync"})
+        self.assertLessEqual(names, {"txraft.node.kernel_sync.KernelSync"})
         return [str(formatEvent(event)) for event in events]
 
 

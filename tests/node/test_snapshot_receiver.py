@@ -17,8 +17,8 @@ from txraft.core.ready import Install, SnapshotMark
 from txraft.errors import NodeFailed, RaftError, StorageError, UpgradeNeeded
 from txraft.interfaces import SnapshotSink
 from txraft.node.applier import Applier
-from txraft.node.boot import restore_newest
 from txraft.node.snapshots import Snapshots
+from txraft.node.startup import restore_newest
 from txraft.node.worker import MemoryWorker
 from txraft.storage.memory import InmemSnapshotSink, InmemSnapshotStore
 from txraft.testing import ListFSM

@@ -19,7 +19,6 @@ from txraft.errors import DataCorrupted, RaftError, StorageError, WrongCluster
 from txraft.interfaces import (
     FSM,
     LogStore,
-    RangeLogStore,
     SnapshotMeta,
     SnapshotStore,
     StableStore,
@@ -34,7 +33,7 @@ from txraft.node.skipping import (
     read_failure,
     read_skips,
 )
-from txraft.node.synced import (
+from txraft.node.synced_note import (
     CURRENT_TERM,
     UNNOTED,
     LogEnd,
@@ -42,6 +41,7 @@ from txraft.node.synced import (
     encoded_note,
     read_note,
 )
+from txraft.node.tail import read_range
 from txraft.node.writer import (
     CLUSTER,
     LAST_VOTE_CANDIDATE,
@@ -65,7 +65,7 @@ class IndexedLogStore(Protocol):
 
 
 @runtime_checkable
-class CandidSnapshotStore(Protocol):
+class LossTellingSnapshotStore(Protocol):
     """A snapshot store that tells what its latest `list` has left out, by index."""
 
     left_out: list[int]
@@ -124,7 +124,7 @@ def restore_newest(snapshots: SnapshotStore, fsm: FSM) -> Restored:
     """
     found = snapshots.list()
     lost, warnings = 0, []
-    if isinstance(snapshots, CandidSnapshotStore):
+    if isinstance(snapshots, LossTellingSnapshotStore):
         lost = max(snapshots.left_out, default=0)
     if isinstance(snapshots, WarningSnapshotStore):
         warnings += snapshots.warnings
@@ -448,30 +448,3 @@ def scan(log_store: LogStore) -> tuple[list[tuple[int, int]], list[Entry]]:
                 special.append(entry)
             index = entry.index + 1
     return runs, special
-
-
-def read_range(
-    log_store: LogStore, first: int, last: int, max_bytes: int
-) -> list[Entry]:
-    """Read entries from *first* to at most *last*, about *max_bytes* of them."""
-    if isinstance(log_store, RangeLogStore):
-        return log_store.get_logs(first, last, max_bytes)
-    entries = []
-    size = 0
-    for index in range(first, last + 1):
-        entry = log_store.get_log(index)
-        entries.append(entry)
-        size += len(entry.encoded)
-        if size >= max_bytes:
-            break
-    return entries
-
-
-def up_to(max_bytes: int, entries: list[Entry]) -> list[Entry]:
-    """Return the first of *entries* that have *max_bytes* together, at least one."""
-    size = 0
-    for count, entry in enumerate(entries):
-        size += len(entry.encoded)
-        if size > max_bytes and count:
-            return entries[:count]
-    return entries

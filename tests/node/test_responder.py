@@ -23,7 +23,7 @@ from txraft.core.messages import (
     TimeoutNowResponse,
 )
 from txraft.core.ready import Refusal
-from txraft.node.replies import SHUT_DOWN, VERSION_REFUSED, Replies
+from txraft.node.responder import SHUT_DOWN, VERSION_REFUSED, Responder
 
 MEMBERS = ConfigurationHistory(1, Configuration.of_voters(["a", "b", "c"]))
 
@@ -56,7 +56,7 @@ class RepliesCase(SynchronousTestCase):
         """Answer with *message* as a server of *version*; return what left."""
         rpc: Any = KeptRPC()
         consensus = Consensus("a", Random(0), configurations=MEMBERS)
-        Replies(version, "id-a", "a").send(rpc, message, consensus)
+        Responder(version, "id-a", "a").send(rpc, message, consensus)
         [answer] = rpc.answers
         return answer
 
@@ -67,7 +67,7 @@ class RepliesCase(SynchronousTestCase):
             rpc: Any = KeptRPC(command=question)
             consensus = Consensus("a", Random(0), configurations=MEMBERS)
             consensus.cluster = b"c" * 16
-            replies = Replies(version, "id-a", "a", b"i" * 16, 2)
+            replies = Responder(version, "id-a", "a", b"i" * 16, 2)
 
             replies.send(rpc, AppendEntriesResponse(2, 7, False), consensus)
 
@@ -79,7 +79,7 @@ class RepliesCase(SynchronousTestCase):
 
     def refused(self, version: int, header: Header) -> str | None:
         request = RequestVoteRequest(2, "b", 0, 0, header=header)
-        return Replies(version, "a", "a").refuses(request)
+        return Responder(version, "a", "a").refuses(request)
 
 
 class Dressing(RepliesCase):
@@ -130,7 +130,7 @@ class Refusing(RepliesCase):
     def test_heartbeats_are_never_refused(self) -> None:
         """Go peers do not check them either."""
         heartbeat = AppendEntriesRequest(2, "b", header=Header(9))
-        self.assertIsNone(Replies(3, "a", "a").refuses(heartbeat))
+        self.assertIsNone(Responder(3, "a", "a").refuses(heartbeat))
 
     def test_snapshots_of_unknown_versions(self) -> None:
         """0 and 1 are served at every protocol version, others never."""
@@ -152,7 +152,7 @@ class Refusing(RepliesCase):
                 header=Header(3),
             )
             for version in range(4):
-                found = Replies(version, "a", "a").refuses(request)
+                found = Responder(version, "a", "a").refuses(request)
                 self.assertEqual(found, expected)
 
 
@@ -160,7 +160,7 @@ class Bodies(RepliesCase):
     def test_body_is_dropped_unless_it_is_taken(self) -> None:
         """Or the connection would be out of step."""
         consensus = Consensus("a", Random(0), configurations=MEMBERS)
-        replies = Replies(1, "a", "a")
+        replies = Responder(1, "a", "a")
         refused: Any = KeptRPC(Body())
         answered: Any = KeptRPC(Body())
 
@@ -175,6 +175,6 @@ class Bodies(RepliesCase):
         rpc: Any = KeptRPC()
         waiting = [(4, [(rpc, RequestVoteResponse(2, True)), ("b", Refusal("x"))])]
 
-        Replies(1, "a", "a").abandon(waiting)
+        Responder(1, "a", "a").abandon(waiting)
 
         self.assertEqual(rpc.answers, [SHUT_DOWN])

@@ -14,7 +14,7 @@ from txraft.core.configuration import Configuration
 from txraft.core.ready import SnapshotMark
 from txraft.errors import ContractBroken, RaftShutdown, SnapshotFailed
 from txraft.interfaces import SnapshotMeta, SnapshotSink
-from txraft.node.captures import write_snapshot
+from txraft.node.snapshot_writer import write_snapshot
 from txraft.storage.memory import InmemSnapshotSink, InmemSnapshotStore
 from txraft.storage.snapshots import DiscardSnapshotStore
 from txraft.testing import ListFSM

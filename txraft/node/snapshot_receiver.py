@@ -30,11 +30,11 @@ from txraft.interfaces import (
     StagedSnapshotSink,
 )
 from txraft.node.application import ON_A_THREAD, refuse_unfinished, restore
-from txraft.node.captures import create_snapshot
+from txraft.node.snapshot_writer import create_snapshot
 from txraft.node.worker import Worker
 
 
-class Receiving:
+class SnapshotReceiver:
     """The snapshot up to *mark* of *cluster*, which comes in to *store*.
 
     It is staged when *when_synced* fires: a snapshot must not be durable before the

@@ -8,14 +8,14 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.node.kit import ClusterCase
-from tests.node.test_boot import BootCase, snapshot
+from tests.node.test_startup import BootCase, snapshot
 from tests.node.test_writer import WriterCase, entries
 from tests.node.test_writer_steps import TwoStepStore
 from txraft.core.configuration import Configuration
 from txraft.core.ready import HardState, ResetLog
 from txraft.errors import DataCorrupted
-from txraft.node.boot import Restored, recover
-from txraft.node.synced import (
+from txraft.node.startup import Restored, recover
+from txraft.node.synced_note import (
     NOTHING,
     LogEnd,
     Noted,

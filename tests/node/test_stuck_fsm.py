@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.node.kit import ClusterCase, commands_of
 from txraft.core.entry import Entry
-from txraft.node.stuck import REPEAT_SECONDS, StuckWatch
+from txraft.node.applier import REPEAT_SECONDS, StuckWatch
 from txraft.testing import ListFSM, Node
 
 LIMIT = 10.0
@@ -113,7 +113,7 @@ class Hanging(ClusterCase):
             self.assertLess(self.held_bytes(follower), MAX_TAIL_BYTES)
         cluster.advance(1)
         self.assertGreater(float(follower.raft.stats()["fsm_stuck_seconds"]), 0.5)
-        self.assertGreater(follower.raft.figures().stuck_seconds, 0.5)
+        self.assertGreater(follower.raft.metrics().stuck_seconds, 0.5)
         self.assertNotIn("fsm_stuck_seconds", cluster.leader.raft.stats())
 
         assert follower.fsm.gate is not None
@@ -122,4 +122,4 @@ class Hanging(ClusterCase):
         cluster.advance(0.1)
 
         self.assertEqual(commands_of(follower), commands)
-        self.assertEqual(follower.raft.figures().stuck_seconds, 0.0)
+        self.assertEqual(follower.raft.metrics().stuck_seconds, 0.0)

@@ -14,8 +14,8 @@ from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.core.ready import HardState, Ready, ResetLog
 from txraft.errors import DataCorrupted
-from txraft.node.boot import Recovered, Restored, recover
-from txraft.node.synced import LogEnd, read_note
+from txraft.node.startup import Recovered, Restored, recover
+from txraft.node.synced_note import LogEnd, read_note
 from txraft.node.worker import MemoryWorker
 from txraft.node.writer import HINT_SECONDS, Writer
 from txraft.storage.filelog import FileLog

@@ -17,9 +17,9 @@ from txraft.core.consensus import Consensus
 from txraft.errors import ConfigurationRefused, NodeIsLeader, RaftError, RaftShutdown
 from txraft.interfaces import ServerPeerStore
 from txraft.node.application import done
+from txraft.node.events import RaftState
 from txraft.node.membership import founders
-from txraft.node.state import RaftState
-from txraft.node.waiting import waiter_for
+from txraft.node.pending import waiter_for
 
 if TYPE_CHECKING:
     from txraft.node.parts import Parts

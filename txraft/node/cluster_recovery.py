@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Protocol
 
 from twisted.python.failure import Failure
 
@@ -26,10 +27,13 @@ from txraft.interfaces import (
     StableStore,
 )
 from txraft.node.application import awaited, capture, done, is_unfinished, release
-from txraft.node.boot import read_hard_state, read_range, restore_newest
-from txraft.node.captures import discards, write_snapshot
 from txraft.node.levels import apply_activation
-from txraft.node.ownership import application_of, check_application, noted_as
+from txraft.node.ownership import (
+    SnapshotShelf,
+    application_of,
+    check_application,
+    noted_as,
+)
 from txraft.node.skipping import (
     SkippedEntry,
     Skips,
@@ -39,9 +43,11 @@ from txraft.node.skipping import (
     parse_named,
     read_skips,
 )
-from txraft.node.synced import forgotten
+from txraft.node.snapshot_writer import discards, write_snapshot
+from txraft.node.startup import read_hard_state, restore_newest
+from txraft.node.synced_note import forgotten
+from txraft.node.tail import read_range
 from txraft.node.writer import stored_state
-from txraft.storage.snapshots import SnapshotReader
 from txraft.wire.entries import CLUSTER_BYTES
 from txraft.wire.membership import encode_configuration
 
@@ -50,6 +56,12 @@ READ_BYTES = 4 << 20
 RECOVERED_FROM = b"RecoveredFrom"
 CONFIGURATION_INDEX = 1
 """Where the given membership is said to come from: as if it had founded the cluster."""
+
+
+class SnapshotSource(SnapshotShelf, Protocol):
+    """Snapshots that another node has left, and what was found wrong with them."""
+
+    warnings: list[str]
 
 
 def recover_cluster(
@@ -121,7 +133,7 @@ def recover_cluster(
 
 
 def import_snapshot(
-    source: SnapshotReader,
+    source: SnapshotSource,
     log_store: LogStore,
     stable_store: StableStore,
     snapshots: SnapshotStore,
@@ -198,7 +210,7 @@ def _identity_before(
     return before if renewed == read_hard_state(stable_store).cluster else None
 
 
-def _newest_whole(source: SnapshotReader) -> SnapshotMeta:
+def _newest_whole(source: SnapshotSource) -> SnapshotMeta:
     problems = []
     for meta in source.list():
         try:
