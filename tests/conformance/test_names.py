@@ -15,14 +15,14 @@ from twisted.trial.unittest import SynchronousTestCase
 import txraft
 
 HERE = Path(__file__).parent
-MANUAL = HERE.parents[1] / "docs"
+MANUAL = HERE.parents[1] / "docs" / "reference"
 ROW = re.compile(r"^   \* - ``(\S+)``\n     - ``(\S+)``$", re.MULTILINE)
 DOCUMENTED = re.compile(r"^\.\. auto\w+:: ([\w.]+)$", re.MULTILINE)
 
 
 def rows() -> list[tuple[str, str]]:
     """Read the pairs of names in the manual."""
-    return ROW.findall((MANUAL / "seed-api.rst").read_text())
+    return ROW.findall((MANUAL / "hashicorp-raft-api.rst").read_text())
 
 
 def exists(name: str) -> bool:

@@ -1,6 +1,6 @@
 """Three Go servers are replaced by three Python ones, one at a time, under load.
 
-The steps are those of docs/moving-from-go.rst.
+The steps are those of docs/how-to/moving-from-go.rst.
 """
 
 from __future__ import annotations

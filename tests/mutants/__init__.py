@@ -18,7 +18,7 @@ names may be called otherwise than in the code, `...` stands for any expression 
 and builtins. Then
 
     python -m tests.mutants --only "own vote counts"
-    python -m tests.mutants --table > docs/planted-bugs.rst
+    python -m tests.mutants --table > docs/reference/planted-bugs.rst
 
 A test that fails because planted code stumbles over a name, an attribute or an import
 catches nothing: such code would fail whatever is tested.

@@ -44,7 +44,7 @@ Planted bugs
 
 A test that has never failed proves nothing. Each line of this page is a defect of one
 line that was planted in a copy of the code, and the test that catches it and passes on the
-real code; where one is named, that seed of the :doc:`core simulation <testing>` sees it
+real code; where one is named, that seed of the :doc:`core simulation </explanation/testing>` sees it
 too. ``python -m tests.mutants`` does it again.
 
 .. This page is made by ``python -m tests.mutants --table``.

@@ -11,7 +11,7 @@ from tests.mutants.catalogue import MUTANTS, table
 from tests.mutants.mutant import ROOT, copy_of_package, failed_seeds, failed_tests
 from tests.mutants.syntax import Package, Unplantable
 
-PAGE = Path(__file__).parents[2] / "docs" / "planted-bugs.rst"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "planted-bugs.rst"
 
 
 class Catalogue(SynchronousTestCase):
@@ -61,7 +61,11 @@ class Catalogue(SynchronousTestCase):
         self.assertGreaterEqual(sum(bool(m.caught_by) for m in MUTANTS), 60)
 
     def test_page_of_the_manual(self) -> None:
-        """The page lists what is planted; `python -m tests.mutants --table` makes it."""
+        """The page lists what is planted.
+
+        `python -m tests.mutants --table > docs/reference/planted-bugs.rst` makes it.
+        """
+        self.assertEqual(sorted(PAGE.parents[1].rglob(PAGE.name)), [PAGE])
         self.assertEqual(PAGE.read_text(), table())
 
 

@@ -338,7 +338,7 @@ class OnDisk(SynchronousTestCase):
         self.assertEqual(error.errno, errno.ELOOP)
 
     def test_bytes_of_a_file(self) -> None:
-        """The first file of a log, byte by byte, as docs/log-format.rst says."""
+        """A log file has the bytes of docs/reference/log-format.rst."""
         path = Path(self.mktemp())
         log = FileLog(path, "n1", random_bytes=fixed_bytes, identity=HERE)
         entry = Entry(7, 2, LogType.COMMAND, b"x")

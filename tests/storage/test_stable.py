@@ -75,7 +75,7 @@ class Files(SynchronousTestCase):
         self.assertEqual((store.get(b"term"), store.get(b"vote")), (b"5", b"a:1"))
 
     def test_bytes(self) -> None:
-        """The file is laid out as docs/log-format.rst says."""
+        """The file is laid out as docs/reference/log-format.rst says."""
         self.open().set_many({b"k": b"value"})
 
         expected = b"txraft-S" + struct.pack(">I", 1)

@@ -1,7 +1,7 @@
 """The application's code: every call that a node makes into it goes through here.
 
 What such a call may return is decided in this one place, and the manual has the table
-of it (docs/embedding.rst, "What is called, and where"):
+of it (docs/how-to/embedding.rst, "What is called, and where"):
 
 1. Where the reactor waits for an outcome, anything that can be awaited will do: a
    Deferred, a coroutine, a Future of asyncio.

@@ -3,7 +3,7 @@
 A segment is a header and then frames; a frame is what one write and one sync put
 there. This module turns both into bytes and back and decides whether bytes are a
 frame. It opens no file: `filelog` writes, `recovery` reads. The layout is
-written down in docs/log-format.rst.
+written down in docs/reference/log-format.rst.
 
 A frame's checksums begin with the salt of its segment and its own place in it. So
 a frame is known for one wherever it is found, and a copy of it in another place, in

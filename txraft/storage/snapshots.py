@@ -2,7 +2,7 @@
 
 A snapshot is written in a directory whose name ends in `.tmp`, synced from the
 inside out, and renamed when it is complete. The layout is written down in
-docs/log-format.rst.
+docs/reference/log-format.rst.
 """
 
 from __future__ import annotations

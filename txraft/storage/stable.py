@@ -1,7 +1,7 @@
 """A small durable map in one file, for term and vote.
 
 The file is replaced as a whole, so that several keys change in one step. Its layout
-is written down in docs/log-format.rst.
+is written down in docs/reference/log-format.rst.
 """
 
 from __future__ import annotations
