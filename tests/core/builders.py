@@ -10,7 +10,6 @@ from txraft.core.configuration import Configuration, ConfigurationHistory
 from txraft.core.consensus import Consensus
 from txraft.core.entry import Entry, LogType
 from txraft.core.leader import Leader
-from txraft.core.log import Log
 from txraft.core.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
@@ -26,6 +25,7 @@ from txraft.core.ready import (
     Replicate,
     SnapshotMark,
 )
+from txraft.core.term_index import TermIndex
 
 T = TypeVar("T")
 
@@ -40,9 +40,9 @@ OPTIONS: dict[str, int | bool] = {
 }
 
 
-def log_of(*terms: int, base: tuple[int, int] = (0, 0)) -> Log:
+def log_of(*terms: int, base: tuple[int, int] = (0, 0)) -> TermIndex:
     """Make a log with one entry of each of *terms*, after *base*."""
-    log = Log(base_index=base[0], base_term=base[1])
+    log = TermIndex(base_index=base[0], base_term=base[1])
     for term in terms:
         log.append(term)
     return log
@@ -76,7 +76,7 @@ def membership(*voters: str) -> Entry:
 
 def server(
     address: str = "a",
-    log: Log | None = None,
+    log: TermIndex | None = None,
     term: int = 0,
     voted_for: str | None = None,
     voters: Iterable[str] = "abc",

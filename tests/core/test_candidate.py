@@ -353,6 +353,18 @@ class PreVoteRounds(SynchronousTestCase):
 
         self.assertIsInstance(asking.role, PreCandidate)
 
+    def test_round_of_a_follower_whose_leader_hung_up(self) -> None:
+        """The follower tells the round what it was that began it."""
+        follower = server(term=2)
+        follower.request(AppendEntriesRequest(2, "c"), "reply")
+        follower.disconnected("c")
+        while isinstance(follower.role, Follower):
+            follower.tick()
+
+        follower.unreachable("b", self.question, closed=True)
+
+        self.assertIsInstance(follower.role, PreCandidate)
+
     def test_unreachable_without_an_answer_never_counts(self) -> None:
         """Silence grants nothing."""
         asking = pre_candidate(by_timer=True)

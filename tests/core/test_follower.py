@@ -357,7 +357,7 @@ class Heartbeats(SynchronousTestCase):
         self.assertIsInstance(answer_of(leading.ready()), Refusal)
 
 
-class ElectionTimer(SynchronousTestCase):
+class Waiting(SynchronousTestCase):
     """When a follower campaigns.  Source: Raft dissertation §3.4."""
 
     def role_after(self, consensus: object, ticks: int) -> type[BaseRole]:

@@ -98,6 +98,54 @@ class Layers(SynchronousTestCase):
         self.assertEqual([layer for layer in BELOW if not modules(layer)], [])
 
 
+class Core(SynchronousTestCase):
+    """The modules of the core stand on each other, and one class assigns the role."""
+
+    def test_core_has_no_circle(self) -> None:
+        """A module can be understood without those above it.
+
+        Imports for types only count as well.
+        """
+        below = {
+            path.stem: {
+                name.split(".")[2]
+                for name in imported(parse(path))
+                if name.startswith("txraft.core.")
+            }
+            for path in modules("core")
+        }
+
+        while free := [module for module in below if not below[module] & below.keys()]:
+            for module in free:
+                del below[module]
+
+        self.assertEqual(below, {}, "each of these is above and below the others")
+
+    def test_role_is_assigned_by_transitions_only(self) -> None:
+        """A role that replaced itself would run on as what it no longer is."""
+        assigning = {
+            f"{path.stem}.{node.name}"
+            for path in (*modules("core"), *modules("node"), *modules("testing"))
+            for node in ast.walk(parse(path))
+            if isinstance(node, ast.FunctionDef)
+            for target in ast.walk(node)
+            if isinstance(target, ast.Attribute)
+            and isinstance(target.ctx, ast.Store)
+            and target.attr == "role"
+        }
+
+        self.assertEqual(
+            assigning,
+            {
+                "consensus.__init__",
+                "consensus.become_follower",
+                "consensus.become_pre_candidate",
+                "consensus.become_candidate",
+                "consensus.become_leader",
+            },
+        )
+
+
 class Determinism(SynchronousTestCase):
     """The same inputs make the same outputs, in every process."""
 

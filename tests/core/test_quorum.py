@@ -6,7 +6,7 @@ from itertools import product
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txraft.core.quorum import agreed_value, majority
+from txraft.core.configuration import agreed_value, majority
 
 
 class Quorum(SynchronousTestCase):

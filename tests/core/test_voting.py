@@ -127,7 +127,7 @@ class Votes(SynchronousTestCase):
             voter.tick()
             voter.tick()
 
-            self.assertEqual(role._elapsed < 9, waits)
+            self.assertEqual(role.timer.elapsed < 9, waits)
 
     def test_request_vote_answer_names_the_voters(self) -> None:
         """A peer of version 0 reads them, and must not find none."""
@@ -299,7 +299,7 @@ class PreVotes(SynchronousTestCase):
         self.assertTrue(answer.granted)
         self.assertEqual((voter.term, voter.voted_for), (2, "c"))
         self.assertIs(voter.role, role)
-        self.assertEqual(role._elapsed, 5)
+        self.assertEqual(role.timer.elapsed, 5)
 
     def test_request_pre_vote_answer_does_not_wait(self) -> None:
         """It promises nothing, so it may overtake the disk."""

@@ -17,6 +17,7 @@ from tests.mutants import (
     roles,
     shell,
     storage,
+    transitions,
 )
 from tests.mutants.mutant import ROOT, Mutant
 from tests.mutants.syntax import Package
@@ -24,6 +25,7 @@ from tests.mutants.syntax import Package
 MUTANTS: tuple[Mutant, ...] = (
     *consensus.MUTANTS,
     *roles.MUTANTS,
+    *transitions.MUTANTS,
     *log.MUTANTS,
     *storage.MUTANTS,
     *shell.MUTANTS,

@@ -31,7 +31,7 @@ MUTANTS = (
     ),
     Mutant(
         name="entries of an older term are taken",
-        at="answer_append_entries",
+        at="Consensus._append_entries",
         old="request.term < consensus.term",
         new="request.term < 0",
         caught_by="tests.core.test_follower.AppendEntries.test_append_entries_of_an_older_term_refused",
@@ -39,14 +39,14 @@ MUTANTS = (
     ),
     Mutant(
         name="a snapshot of an older term is taken",
-        at="answer_install_snapshot",
+        at="Consensus._install_snapshot",
         old="request.term < consensus.term",
         new="request.term < 0",
         caught_by="tests.core.test_snapshot.Installation.test_install_of_an_older_term_refused",
     ),
     Mutant(
         name="a heartbeat is answered before its term is durable",
-        at="_answer_heartbeat",
+        at="Follower.heartbeat",
         old="consensus.state_is_durable",
         new="True",
         caught_by="tests.core.test_follower.Heartbeats.test_heartbeat_of_a_newer_term_is_answered_after_the_write",
@@ -54,7 +54,7 @@ MUTANTS = (
     ),
     Mutant(
         name="an older snapshot is installed",
-        at="answer_install_snapshot",
+        at="Follower.install_snapshot",
         old="request.last_log_index <= consensus.commit_index",
         new="request.last_log_index < 0",
         caught_by="tests.core.test_snapshot.Installation.test_install_of_what_is_committed_succeeds_without_work",
@@ -69,14 +69,14 @@ MUTANTS = (
     ),
     Mutant(
         name="entries before a snapshot are still written",
-        at="Consensus._restart_at",
+        at="ServerState.restart_at",
         old="[e for e in ready.append if kept and e.index > mark.index]",
         new="list(ready.append)",
         caught_by="tests.core.test_snapshot.Installation.test_install_in_the_batch_of_an_append_leaves_no_stray_entry",
     ),
     Mutant(
         name="truncation leaves the membership",
-        at="Consensus.truncate_from",
+        at="ServerState.truncate_from",
         old="self.configurations.truncate_from(index)",
         new="",
         caught_by="tests.core.test_follower.Truncation.test_truncation_rolls_the_membership_back",
@@ -84,21 +84,21 @@ MUTANTS = (
     ),
     Mutant(
         name="truncation leaves entries that are yet to be written",
-        at="Consensus.truncate_from",
+        at="ServerState.truncate_from",
         old="[entry for entry in ready.append if entry.index < index]",
         new="list(ready.append)",
         caught_by="tests.core.test_follower.Truncation.test_truncation_in_one_batch_leaves_no_stale_entry",
     ),
     Mutant(
         name="of two truncations the higher one counts",
-        at="Consensus.truncate_from",
+        at="ServerState.truncate_from",
         old="index < ready.truncate_from",
         new="index > ready.truncate_from",
         caught_by="tests.core.test_follower.Truncation.test_truncation_keeps_the_lowest_cut_of_a_batch",
     ),
     Mutant(
         name="the commit index may fall",
-        at="Consensus.commit",
+        at="ServerState.commit",
         old="index <= self.commit_index",
         new="index == self.commit_index",
         caught_by="tests.core.test_follower.AppendEntries.test_append_entries_commit_never_falls",
@@ -106,14 +106,14 @@ MUTANTS = (
     ),
     Mutant(
         name="anybody campaigns",
-        at="Consensus.may_campaign",
+        at="ServerState.may_campaign",
         old="not self.installing and any(...)",
         new="bool(self.term) or any(...)",
         caught_by="tests.core.test_membership.Rollback.test_uncommitted_removal_after_a_restart",
     ),
     Mutant(
         name="a server that may not be removed yet does not campaign",
-        at="Consensus.may_campaign",
+        at="ServerState.may_campaign",
         old="self.configurations.since(self.commit_index)",
         new="[self.configurations.latest]",
         caught_by="tests.core.test_membership.Rollback.test_uncommitted_removal_does_not_silence_a_server",
@@ -158,14 +158,14 @@ MUTANTS = (
     ),
     Mutant(
         name="entries are taken while a snapshot is installed",
-        at="answer_append_entries",
+        at="Follower.append_entries",
         old="consensus.installing",
         new="False",
         caught_by="tests.core.test_follower.AppendEntries.test_append_entries_while_installing_refused",
     ),
     Mutant(
         name="an older snapshot becomes the newest",
-        at="Consensus.snapshotted",
+        at="ServerState.snapshotted",
         old="mark.index > self.snapshot.index",
         new="mark.index > 0",
         caught_by="tests.core.test_snapshot_marks.Marks.test_snapshotted_of_an_older_one_changes_nothing",
@@ -195,7 +195,7 @@ MUTANTS = (
     ),
     Mutant(
         name="a vote overtakes its write",
-        at="answer_vote",
+        at="Consensus._request_vote",
         old="consensus.send_after_sync",
         new="consensus.send",
         caught_by="tests.core.test_voting.Durability.test_vote_granted_waits_for_its_write",
@@ -203,7 +203,7 @@ MUTANTS = (
     ),
     Mutant(
         name="a vote for an older term",
-        at="answer_vote",
+        at="Consensus._request_vote",
         old="request.term < consensus.term",
         new="request.term < 0",
         caught_by="tests.core.test_voting.Votes.test_request_vote_only_one_candidate_a_term",
@@ -212,7 +212,7 @@ MUTANTS = (
     Mutant(
         name="votes while a leader is heard",
         at="is_tied_to_other_leader",
-        old="consensus.role.hears_leader and consensus.leader != request.candidate",
+        old="role.hears_leader and role.leader != request.candidate",
         new="False",
         caught_by="tests.core.test_voting.PreVotes.test_request_pre_vote_truth_table",
     ),
@@ -239,21 +239,21 @@ MUTANTS = (
     ),
     Mutant(
         name="who votes does not wait for the winner",
-        at="answer_vote",
-        old="consensus.role.granted_vote()",
+        at="Follower.granted_vote",
+        old="self.timer.restart()",
         new="",
         caught_by="tests.core.test_voting.Votes.test_request_vote_granted_restarts_the_timer",
     ),
     Mutant(
         name="after a restart all of the log is committed",
-        at="Consensus.__init__",
+        at="ServerState.__init__",
         old="self.commit_index = self.snapshot.index",
         new="self.commit_index = self.log.last_index",
         caught_by="tests.core.test_leader.Commitment.test_commit_figure_8_as_it_goes_wrong",
     ),
     Mutant(
         name="a pre-vote takes the candidate's term",
-        at="answer_pre_vote",
+        at="Consensus._request_pre_vote",
         old="term = request.term if granted else consensus.term",
         new=(
             "consensus.term = max(consensus.term, request.term)\n"
@@ -263,7 +263,7 @@ MUTANTS = (
     ),
     Mutant(
         name="a granted pre-vote restarts the timer",
-        at="answer_pre_vote",
+        at="Consensus._request_pre_vote",
         old="term = request.term if granted else consensus.term",
         new=(
             "consensus.role.granted_vote()\n"

@@ -92,7 +92,7 @@ MUTANTS = (
     Mutant(
         name="an answer that makes room is news at the next tick only",
         at="Leader.has_news",
-        old="progress.next <= self.consensus.log.last_index or ... or ...",
+        old="progress.next <= self.server.log.last_index or ... or ...",
         new="... or ...",
         caught_by="tests.core.test_waiting.Answers.test_news_of_room_in_the_window",
     ),

@@ -62,9 +62,9 @@ MUTANTS = (
     Mutant(
         name="a follower does not wait anew when it hears its leader",
         at="Follower.heard_from",
-        old="self._rest()",
+        old="self.timer.restart()",
         new="",
-        caught_by="tests.core.test_follower.ElectionTimer.test_tick_waits_anew_whenever_the_leader_is_heard",
+        caught_by="tests.core.test_follower.Waiting.test_tick_waits_anew_whenever_the_leader_is_heard",
         seed=0,
     ),
     Mutant(
@@ -72,21 +72,21 @@ MUTANTS = (
         at="LONGEST_STALL_TICKS",
         old="LONGEST_STALL_TICKS = 2",
         new="LONGEST_STALL_TICKS = 50",
-        caught_by="tests.core.test_follower.ElectionTimer.test_tick_after_a_stall_first_reads_the_sockets",
+        caught_by="tests.core.test_follower.Waiting.test_tick_after_a_stall_first_reads_the_sockets",
     ),
     Mutant(
         name="a leader is heard for ever",
         at="Follower.hears_leader",
-        old="self.leader is not None and self._elapsed < least",
+        old="self.leader is not None and not self.timer.least_has_passed",
         new="self.leader is not None",
         caught_by="tests.core.test_voting.Stickiness.test_request_vote_considered_once_the_leader_is_silent",
     ),
     Mutant(
         name="any lost link begins an election",
         at="Follower.disconnected",
-        old="peer != self.leader or not self.consensus.may_campaign",
-        new="not self.consensus.may_campaign",
-        caught_by="tests.core.test_follower.ElectionTimer.test_disconnected_from_another_peer_means_nothing",
+        old="peer != self.leader or not self.server.may_campaign",
+        new="not self.server.may_campaign",
+        caught_by="tests.core.test_follower.Waiting.test_disconnected_from_another_peer_means_nothing",
     ),
     Mutant(
         name="gaps between entries are not noticed",
@@ -98,7 +98,7 @@ MUTANTS = (
     Mutant(
         name="a candidate's own vote counts before it is durable",
         at="Candidate.synced",
-        old="self.consensus.state_is_durable",
+        old="self.server.state_is_durable",
         new="True",
         caught_by="tests.core.test_candidate.OwnVote.test_synced_of_an_earlier_write_does_not_count",
     ),
@@ -113,7 +113,7 @@ MUTANTS = (
     Mutant(
         name="votes of an older term count",
         at="Candidate._is_current",
-        old="isinstance(...) and request.term == self.consensus.term",
+        old="isinstance(...) and request.term == self.server.term",
         new="isinstance(...)",
         caught_by="tests.core.test_candidate.Counting.test_response_of_an_earlier_campaign_does_not_count",
     ),
@@ -142,7 +142,7 @@ MUTANTS = (
     Mutant(
         name="pre-votes of an earlier round count",
         at="PreCandidate._is_current",
-        old="isinstance(...) and request.term == self.consensus.term + 1 and ...",
+        old="isinstance(...) and request.term == self.server.term + 1 and ...",
         new="isinstance(...)",
         caught_by="tests.core.test_candidate.PreVoteRounds.test_response_of_an_earlier_round_does_not_count",
     ),
@@ -193,7 +193,7 @@ MUTANTS = (
     Mutant(
         name="answers to an earlier term's requests count",
         at="Leader.response",
-        old="request.term != self.consensus.term",
+        old="request.term != self.server.term",
         new="False",
         caught_by="tests.core.test_replication.Pipelining.test_response_of_an_earlier_leadership_does_not_count",
     ),
@@ -295,14 +295,14 @@ MUTANTS = (
     Mutant(
         name="a transfer is never given up",
         at="Leader._give_up_transfer_in_time",
-        old="self.transferee is not None and self.consensus.now >= self._transfer_until",
+        old="self.transferee is not None and self.server.now >= self._transfer_until",
         new="False",
         caught_by="tests.core.test_transfer.Transfers.test_transfer_gives_up_after_an_election_timeout",
     ),
     Mutant(
         name="leadership is handed to one that lacks entries",
         at="Leader._tell_transferee",
-        old="progress.match == self.consensus.log.last_index",
+        old="progress.match == self.server.log.last_index",
         new="progress.match >= 0",
         caught_by="tests.core.test_transfer.Transfers.test_transfer_first_brings_the_target_up_to_date",
     ),
@@ -479,7 +479,7 @@ MUTANTS = (
     ),
     Mutant(
         name="a follower does not say that it installs a snapshot",
-        at="_answer_heartbeat",
+        at="Follower.heartbeat",
         old="consensus.installing",
         new="False",
         caught_by="tests.core.test_follower.AppendEntries.test_append_entries_while_installing_refused",
@@ -578,7 +578,7 @@ MUTANTS = (
     Mutant(
         name="a consent is given to a server of another term",
         at="Leader.consents",
-        old="request.term == self.consensus.term + 1",
+        old="request.term == self.server.term + 1",
         new="True",
         caught_by="tests.core.test_transfer.Consent.test_refuses_others_and_other_transfers",
     ),

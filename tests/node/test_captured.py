@@ -14,7 +14,6 @@ from tests.wire.captures import load, read_request
 from txraft.core.configuration import Configuration, ConfigurationHistory
 from txraft.core.consensus import Consensus
 from txraft.core.entry import Entry, LogType
-from txraft.core.log import Log
 from txraft.core.messages import (
     AppendEntriesRequest,
     RequestPreVoteRequest,
@@ -22,6 +21,7 @@ from txraft.core.messages import (
     Response,
 )
 from txraft.core.ready import HardState, Heartbeat, OutgoingRequest
+from txraft.core.term_index import TermIndex
 from txraft.node.outbox import Outbox
 from txraft.node.responder import Responder
 from txraft.wire.entries import encode_entry
@@ -79,7 +79,7 @@ def exchanges(name: str, rpc: str) -> Iterator[Exchange]:
 
 
 def voter(
-    term: int, log: Log, members: Configuration, leader: str | None = None
+    term: int, log: TermIndex, members: Configuration, leader: str | None = None
 ) -> Consensus:
     """Make a server in *term* with *log*, whose first entry has the *members*.
 
@@ -95,18 +95,18 @@ def voter(
     return consensus
 
 
-def log_before(request: AppendEntriesRequest, last_index: int) -> Log:
+def log_before(request: AppendEntriesRequest, last_index: int) -> TermIndex:
     """Make a log of *last_index* entries that *request* goes on, if it is as long."""
-    log = Log()
+    log = TermIndex()
     for index in range(1, last_index + 1):
         goes_on = request.prev_log_index <= index and index > 1
         log.append(max(1, request.prev_log_term) if goes_on else 1)
     return log
 
 
-def log_behind(request: RequestVoteRequest | RequestPreVoteRequest) -> Log:
+def log_behind(request: RequestVoteRequest | RequestPreVoteRequest) -> TermIndex:
     """Make a log that is not ahead of the candidate's."""
-    log = Log()
+    log = TermIndex()
     for index in range(1, min(2, request.last_log_index) + 1):
         log.append(1 if index == 1 else request.last_log_term)
     return log

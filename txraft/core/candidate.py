@@ -5,8 +5,7 @@ Source: Raft dissertation §3.4, §9.6.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from txraft.core.configuration import majority
 from txraft.core.messages import (
     RequestPreVoteRequest,
     RequestPreVoteResponse,
@@ -15,106 +14,104 @@ from txraft.core.messages import (
     Response,
 )
 from txraft.core.progress import NO_LEVELS
-from txraft.core.quorum import majority
 from txraft.core.ready import OutgoingRequest
-from txraft.core.role import BaseRole
-
-if TYPE_CHECKING:
-    from txraft.core.consensus import Consensus
+from txraft.core.role import BaseRole, ElectionTimer, Next
+from txraft.core.server import ServerState
 
 
 class _Campaign(BaseRole):
-    """What a campaign for votes and one for pre-votes share."""
+    """The common part of a campaign for votes and one for pre-votes.
 
-    def __init__(self, consensus: Consensus) -> None:
-        super().__init__(consensus)
+    It is over, and asks to become `_won`, once a quorum is for this server.
+    """
+
+    _won: Next
+
+    def __init__(self, server: ServerState) -> None:
+        super().__init__(server)
         self._granted: set[str] = set()
-        self._elapsed = 0
-        self._timeout = consensus.draw_election_timeout(
-            consensus.options.election_timeout_ticks
+        options = server.options
+        self.timer = ElectionTimer(
+            server.random, options, least=options.election_timeout_ticks
         )
 
     @property
     def _others(self) -> list[str]:
-        voters = self.consensus.configuration.voters
-        return [address for address in voters if address != self.consensus.address]
+        voters = self.server.configuration.voters
+        return [address for address in voters if address != self.server.address]
 
-    def _grant(self, voter: str) -> None:
+    def _grant(self, voter: str) -> Next | None:
         """Count *voter* once, and move on when a quorum of the voters is for us."""
         self._granted.add(voter)
-        voters = self.consensus.configuration.voters
+        # Of those who vote now: the configuration may have changed meanwhile, and a
+        # server that is no voter may have answered.
+        voters = self.server.configuration.voters
         granted = sum(1 for address in voters if address in self._granted)
-        if granted >= majority(len(voters)):
-            self._won()
+        return self._won if granted >= majority(len(voters)) else None
 
-    def _won(self) -> None:
-        raise NotImplementedError
-
-    def tick(self, count: int) -> None:
+    def tick(self, count: int) -> Next | None:
         """Begin a new round when this one has brought no leader."""
-        self._elapsed += count
-        if self._elapsed < self._timeout:
-            return
-        if not self.consensus.may_campaign:
-            self.consensus.become_follower(self.consensus.term, None)
-        elif self.consensus.options.pre_vote:
-            self.consensus.become_pre_candidate(by_timer=True)
-        else:
-            self.consensus.become_candidate()
+        if not self.timer.has_ended_after(count):
+            return None
+        return Next.CAMPAIGN if self.server.may_campaign else Next.FOLLOWER
 
 
 class PreCandidate(_Campaign):
     """Asks for pre-votes; *by_timer* tells whether silence or a lost link began it."""
 
-    def __init__(self, consensus: Consensus, by_timer: bool) -> None:
-        super().__init__(consensus)
+    _won = Next.CANDIDATE
+
+    def __init__(self, server: ServerState, by_timer: bool) -> None:
+        super().__init__(server)
         self._by_timer = by_timer
 
-    def granted_vote(self) -> None:
+    def granted_vote(self) -> Next:
         """Stand back: the other candidate is a round ahead and may win."""
-        self.consensus.become_follower(self.consensus.term, None)
+        return Next.FOLLOWER
 
-    def campaign(self) -> None:
+    def campaign(self) -> Next | None:
         """Ask every other voter, with the term that an election would have."""
-        consensus = self.consensus
+        server = self.server
         request = RequestPreVoteRequest(
-            term=consensus.term + 1,
-            candidate=consensus.address,
-            last_log_index=consensus.log.last_index,
-            last_log_term=consensus.log.last_term,
+            term=server.term + 1,
+            candidate=server.address,
+            last_log_index=server.log.last_index,
+            last_log_term=server.log.last_term,
         )
         for address in self._others:
-            consensus.send(address, request)
-        self._grant(consensus.address)
-
-    def _won(self) -> None:
-        self.consensus.become_candidate()
+            server.send(address, request)
+        return self._grant(server.address)
 
     def _is_current(self, request: OutgoingRequest) -> bool:
         return (
             isinstance(request, RequestPreVoteRequest)
-            and request.term == self.consensus.term + 1
+            and request.term == self.server.term + 1
             and request.transfer is None  # a leader's consent is no vote
         )
 
-    def response(self, peer: str, request: OutgoingRequest, response: Response) -> None:
+    def response(
+        self, peer: str, request: OutgoingRequest, response: Response
+    ) -> Next | None:
         """Count a pre-vote for this round."""
         granted = isinstance(response, RequestPreVoteResponse) and response.granted
         if granted and self._is_current(request):
-            self._grant(peer)
+            return self._grant(peer)
+        return None
 
-    def unreachable(self, peer: str, request: OutgoingRequest, closed: bool) -> None:
+    def unreachable(
+        self, peer: str, request: OutgoingRequest, closed: bool
+    ) -> Next | None:
         """Take a peer that hung up on the request for one that does not know it.
 
         Not after a lost link: then it may itself be going down.
         """
         if closed and self._by_timer and self._is_current(request):
-            self._grant(peer)
+            return self._grant(peer)
+        return None
 
-    def unsupported(self, peer: str, request: OutgoingRequest) -> None:
+    def unsupported(self, peer: str, request: OutgoingRequest) -> Next | None:
         """Count a peer that has no pre-vote as one that does not object."""
-        if self._is_current(request):
-            self._grant(peer)
+        return self._grant(peer) if self._is_current(request) else None
 
 
 class Candidate(_Campaign):
@@ -126,8 +123,10 @@ class Candidate(_Campaign):
     its voters announced, with which it begins as a leader.
     """
 
-    def __init__(self, consensus: Consensus, is_transfer: bool) -> None:
-        super().__init__(consensus)
+    _won = Next.LEADER
+
+    def __init__(self, server: ServerState, is_transfer: bool) -> None:
+        super().__init__(server)
         self._is_transfer = is_transfer
         self._missing: set[str] = set()
         self.levels: dict[str, int] = {}
@@ -135,36 +134,38 @@ class Candidate(_Campaign):
 
     def campaign(self) -> None:
         """Ask every other voter, once this server's own vote is durable."""
-        consensus = self.consensus
+        server = self.server
         request = RequestVoteRequest(
-            term=consensus.term,
-            candidate=consensus.address,
-            last_log_index=consensus.log.last_index,
-            last_log_term=consensus.log.last_term,
+            term=server.term,
+            candidate=server.address,
+            last_log_index=server.log.last_index,
+            last_log_term=server.log.last_term,
             leadership_transfer=self._is_transfer,
         )
         for address in self._others:
-            consensus.send_after_sync(address, request)
+            server.send_after_sync(address, request)
 
-    def synced(self, index: int) -> None:
+    def synced(self, index: int) -> Next | None:
         """Count this server's own vote."""
-        if self.consensus.state_is_durable:
-            self._grant(self.consensus.address)
+        # The write that was synced may be an older one. A vote that a crash undoes
+        # could be given to another after the restart, in this same term.
+        if self.server.state_is_durable:
+            return self._grant(self.server.address)
+        return None
 
-    def _won(self) -> None:
-        self.consensus.become_leader()
-
-    def response(self, peer: str, request: OutgoingRequest, response: Response) -> None:
+    def response(
+        self, peer: str, request: OutgoingRequest, response: Response
+    ) -> Next | None:
         """Count a vote for this term."""
         if not self._is_current(request):
-            return
+            return None
         assert isinstance(response, RequestVoteResponse), "it answers a request"
         if response.granted:
             level = response.header.level
             self.levels[peer] = NO_LEVELS if level is None else level
-            self._grant(peer)
-        else:
-            self._miss(peer, has_voted=response.term == self.consensus.term)
+            return self._grant(peer)
+        self._miss(peer, has_voted=response.term == self.server.term)
+        return None
 
     def unreachable(self, peer: str, request: OutgoingRequest, closed: bool) -> None:
         """Do without the vote of a peer that did not answer."""
@@ -173,8 +174,7 @@ class Candidate(_Campaign):
 
     def _is_current(self, request: OutgoingRequest) -> bool:
         return (
-            isinstance(request, RequestVoteRequest)
-            and request.term == self.consensus.term
+            isinstance(request, RequestVoteRequest) and request.term == self.server.term
         )
 
     def _miss(self, voter: str, has_voted: bool) -> None:
@@ -185,17 +185,15 @@ class Candidate(_Campaign):
         """
         self._missing.add(voter)
         self._others_won_votes |= has_voted
-        voters = self.consensus.configuration.voters
+        voters = self.server.configuration.voters
         possible = sum(1 for address in voters if address not in self._missing)
         if self._others_won_votes and possible < majority(len(voters)):
             self._hurry()
 
     def _hurry(self) -> None:
         """Let the next round begin soon, unless another one has just done so."""
-        consensus = self.consensus
-        if consensus.options.pre_vote and consensus.now >= consensus.no_hurry_before:
-            rest = 2 * consensus.options.election_timeout_ticks
-            consensus.no_hurry_before = consensus.now + rest
-            self._timeout = min(
-                self._timeout, self._elapsed + consensus.draw_short_wait()
-            )
+        server = self.server
+        if server.options.pre_vote and server.now >= server.no_hurry_before:
+            rest = 2 * server.options.election_timeout_ticks
+            server.no_hurry_before = server.now + rest
+            self.timer.shorten()

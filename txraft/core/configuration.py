@@ -157,3 +157,21 @@ class ConfigurationHistory:
         """Drop what is not needed to answer `at` for *index* or later."""
         while len(self._made) > 1 and self._made[1][0] <= index:
             del self._made[0]
+
+
+def majority(voters: int) -> int:
+    """Return how many of *voters* make a quorum.
+
+    Source: Raft dissertation §3.3.
+    """
+    return voters // 2 + 1
+
+
+def agreed_value(values: Iterable[int]) -> int:
+    """Return the highest value that a quorum has reached, one value a voter.
+
+    No voters agree on nothing: 0.
+    Source: Raft dissertation §3.6.2.
+    """
+    ordered = sorted(values, reverse=True)
+    return ordered[len(ordered) // 2] if ordered else 0  # a majority is as far

@@ -10,6 +10,15 @@ It never sees bytes, clocks or sockets. Inputs change state and return nothing;
        │                │ └── times out ───┘            │
        └────────────────┴──── a leader, a newer term, no quorum
 
+A role that is over returns the `Next` it asks for, and `Consensus` alone assigns roles.
+So a new input of a role that may end it is called here as all others are:
+
+    if (wanted := self.role.tick(count)) is not None:
+        self._become(wanted)
+
+No type checker notices a `Next` that is dropped, so each of these places has a planted
+bug, which a test catches.
+
 Source: Raft dissertation, figure 3.1; sections are named where a rule is.
 """
 
@@ -19,14 +28,11 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import assert_never
 
-from txraft.core.appending import answer_append_entries
 from txraft.core.candidate import Candidate, PreCandidate
-from txraft.core.configuration import Configuration, ConfigurationHistory
+from txraft.core.configuration import ConfigurationHistory
 from txraft.core.entry import Entry
-from txraft.core.follower import Follower
-from txraft.core.installation import answer_install_snapshot
+from txraft.core.follower import Follower, rejection
 from txraft.core.leader import Leader
-from txraft.core.log import Log
 from txraft.core.messages import (
     AppendEntriesRequest,
     InstallSnapshotRequest,
@@ -35,6 +41,7 @@ from txraft.core.messages import (
     RequestPreVoteRequest,
     RequestPreVoteResponse,
     RequestVoteRequest,
+    RequestVoteResponse,
     Response,
     TimeoutNowRequest,
     TimeoutNowResponse,
@@ -46,11 +53,12 @@ from txraft.core.ready import (
     OutgoingRequest,
     Ready,
     Refusal,
-    ResetLog,
     SnapshotMark,
 )
-from txraft.core.voting import answer_pre_vote, answer_vote
-from txraft.core.writes import Writes
+from txraft.core.role import Next
+from txraft.core.server import ServerState
+from txraft.core.term_index import TermIndex
+from txraft.core.voting import grants_pre_vote, grants_vote, is_tied_to_other_leader
 
 Role = Follower | PreCandidate | Candidate | Leader
 
@@ -58,17 +66,8 @@ MAX_TERM_JUMP = 1 << 32
 """A term further ahead than this is refused: it would use up the terms there are."""
 
 
-class Consensus:
-    """The Raft state of the server at *address*, as figure 3.1 lists it.
-
-    *hard_state*, *log*, *configurations* and *snapshot* are what was found on disk.
-    *fit* tells how many entries from *first* to *last* go into one message; it is
-    asked only about entries from `resident_from` on, which are in memory.
-
-    `coming` is what `ready` hands out next. The shell may read its changes to the log:
-    they are complete before `ready` is called, so that it can make room for entries
-    before it is asked how many of them fit into a message.
-    """
+class Consensus(ServerState):
+    """The server at *address* with its role; the parameters are those of its state."""
 
     def __init__(
         self,
@@ -76,33 +75,22 @@ class Consensus:
         random: Random,
         options: Options | None = None,
         hard_state: HardState | None = None,
-        log: Log | None = None,
+        log: TermIndex | None = None,
         configurations: ConfigurationHistory | None = None,
         snapshot: SnapshotMark | None = None,
         fit: Callable[[int, int], int] = lambda first, last: last,
     ) -> None:
-        self.address = address
-        self.random = random
-        self.options = options or Options()
-        self.log = log or Log()
-        self.configurations = configurations or ConfigurationHistory()
-        self.snapshot = snapshot or SnapshotMark()
-        self.fit = fit
-        self.resident_from = self.log.last_index + 1
-        state = hard_state or HardState()
-        self.term = state.term
-        self.voted_for = state.voted_for
-        self.cluster = state.cluster
-        self.commit_index = self.snapshot.index
-        self.active_level = 0
-        self.now = 0
-        self.no_hurry_before = 0
-        self.installing = False
-        self.cluster_proposals: dict[int, bytes] = {}
+        super().__init__(
+            address,
+            random,
+            options=options,
+            hard_state=hard_state,
+            log=log,
+            configurations=configurations,
+            snapshot=snapshot,
+            fit=fit,
+        )
         self._told_commit = self.commit_index
-        self._hard_state = state
-        self.writes = Writes(state)
-        self.coming = Ready()
         self.role: Role = Follower(self, leader=None)
 
     # Inputs ---------------------------------------------------------------------
@@ -110,7 +98,8 @@ class Consensus:
     def tick(self, count: int = 1) -> None:
         """Let *count* ticks pass."""
         self.now += count
-        self.role.tick(count)
+        if (wanted := self.role.tick(count)) is not None:
+            self._become(wanted)
 
     def propose(self, entries: Sequence[Entry]) -> None:
         """Append *entries* if this server leads and accepts them.
@@ -163,42 +152,48 @@ class Consensus:
                 self.role.level = level
 
     def request(self, message: Request, reply_to: object) -> None:
-        """Take a request from a peer; the answer goes to *reply_to*."""
+        """Take a request from a peer; the response goes to *reply_to*."""
         refusal = self._refuses(message)
         if refusal is not None:
             self.send(reply_to, Refusal(refusal))
             return
         match message:
             case AppendEntriesRequest():
-                answer_append_entries(self, message, reply_to)
+                self._append_entries(message, reply_to)
             case RequestVoteRequest():
-                answer_vote(self, message, reply_to)
+                self._request_vote(message, reply_to)
             case RequestPreVoteRequest():
-                answer_pre_vote(self, message, reply_to)
+                self._request_pre_vote(message, reply_to)
             case InstallSnapshotRequest():
-                answer_install_snapshot(self, message, reply_to)
+                self._install_snapshot(message, reply_to)
             case TimeoutNowRequest():
                 self._timeout_now(message, reply_to)
             case _:
                 assert_never(message)
 
     def response(self, peer: str, request: OutgoingRequest, response: Response) -> None:
-        """Take the answer of *peer* to *request*, which this server sent."""
+        """Take the response of *peer* to *request*, which this server sent."""
         if response.term > self.term and self._deposes(response):
             self.become_follower(response.term, None)
-        else:
-            self.role.response(peer, request, response)
+        # None is by far the usual case, so it must not cost a call.
+        elif (wanted := self.role.response(peer, request, response)) is not None:
+            self._become(wanted)
 
     def unreachable(
         self, peer: str, request: OutgoingRequest, closed: bool = False
     ) -> None:
-        """Learn that *request* got no answer; *closed*: the peer hung up on it, or did
-        not take entries in the time of a call."""
-        self.role.unreachable(peer, request, closed)
+        """Learn that *request* got no response.
+
+        *closed* tells that the peer hung up on it, or did not take its entries in the
+        time of a call.
+        """
+        if (wanted := self.role.unreachable(peer, request, closed)) is not None:
+            self._become(wanted)
 
     def unsupported(self, peer: str, request: OutgoingRequest) -> None:
         """Learn that *peer* does not know this kind of request."""
-        self.role.unsupported(peer, request)
+        if (wanted := self.role.unsupported(peer, request)) is not None:
+            self._become(wanted)
 
     def connection_lost(self, peer: str) -> None:
         """Learn that a connection from this server to *peer* is gone."""
@@ -211,19 +206,11 @@ class Consensus:
     def synced(self, write_number: int) -> None:
         """Learn that all writes up to *write_number* are durable.
 
-        Writes are known by number, not by index; `Writes` says why.
+        Writes are known by number, not by index; `WriteNumbers` says why.
         """
-        self.role.synced(self.writes.synced(write_number))
-
-    def compacted(self, index: int) -> None:
-        """Learn that the entries up to *index* are about to leave the log."""
-        self.log.compact_to(index)
-
-    def snapshotted(self, mark: SnapshotMark) -> None:
-        """Learn that a snapshot up to *mark* is durable."""
-        if mark.index > self.snapshot.index:
-            self.snapshot = mark
-            self.configurations.forget_before(mark.index)
+        index = self.writes.synced(write_number)
+        if (wanted := self.role.synced(index)) is not None:
+            self._become(wanted)
 
     def installed(self, install: Install, mark: SnapshotMark | None = None) -> None:
         """Learn that the snapshot of *install* is durable and restored.
@@ -232,15 +219,21 @@ class Consensus:
         """
         self.installing = False
         if mark is not None:
-            self._restart_at(mark)
-        answer = InstallSnapshotResponse(self.term, mark is not None)
-        self.send_after_sync(install.reply_to, answer)
+            self.restart_at(mark)
+        # Behind the write of this batch: until the log is reset on the disk as well,
+        # a restart would find the old log beside the new snapshot.
+        response = InstallSnapshotResponse(self.term, mark is not None)
+        self.send_after_sync(install.reply_to, response)
 
     def ready(self) -> Ready:
         """Hand out what follows from all inputs since the last call."""
-        self.role.flush()
+        # First, so that all entries of a batch leave in one message to each follower.
+        if (wanted := self.role.flush()) is not None:
+            self._become(wanted)
         ready, self.coming = self.coming, Ready()
         ready.commit_index = self._told_commit = self.commit_index
+        # Last: nothing may change the log, the term or the vote once they have the
+        # number of a write.
         self.writes.issue(ready, self.hard_state, self.log.last_index, self.now)
         return ready
 
@@ -292,11 +285,6 @@ class Consensus:
         return isinstance(self.role, Leader) and self.role.transferee is not None
 
     @property
-    def configuration(self) -> Configuration:
-        """The configuration in force: the latest in the log, committed or not."""
-        return self.configurations.latest
-
-    @property
     def may_change_configuration(self) -> bool:
         """Whether a membership change may be appended now.
 
@@ -330,41 +318,6 @@ class Consensus:
         level = self.role.common_level()
         return level if level > known else 0
 
-    @property
-    def may_campaign(self) -> bool:
-        """Whether this server is a voter, unless its removal is known to be committed.
-
-        After a restart little is known to be committed, and the votes of a server
-        that is about to be removed may be needed for its removal to commit.
-        Source: Raft dissertation §4.2.2.
-        """
-        possible = self.configurations.since(self.commit_index)
-        return not self.installing and any(
-            configuration.is_voter(self.address) for configuration in possible
-        )
-
-    @property
-    def hard_state(self) -> HardState:
-        """The term and vote now in force, on disk or not yet."""
-        last = self._hard_state
-        if not (
-            last.term == self.term
-            and last.voted_for == self.voted_for
-            and last.cluster == self.cluster
-        ):
-            self._hard_state = HardState(self.term, self.voted_for, self.cluster)
-        return self._hard_state
-
-    @property
-    def state_is_durable(self) -> bool:
-        """Whether the term and vote now in force are on disk."""
-        return self.writes.durable_state == self.hard_state
-
-    @property
-    def oldest_write_age(self) -> int:
-        """Ticks that the oldest unfinished write has waited."""
-        return self.writes.oldest_age(self.now)
-
     def may_compact_to(self, index: int) -> int:
         """Return up to where the log may be cut, of what a snapshot up to *index* has.
 
@@ -386,76 +339,24 @@ class Consensus:
             or self.role.has_news(peer)
         )
 
-    # What roles use ---------------------------------------------------------------
-
-    def send(self, to: object, message: OutgoingRequest | Response | Refusal) -> None:
-        """Let *message* leave at once."""
-        self.coming.send.append((to, message))
-
-    def send_after_sync(self, to: object, message: OutgoingRequest | Response) -> None:
-        """Let *message* leave when all that was written so far is durable."""
-        self.coming.after_sync.append((to, message))
-
-    def verified(self, token: object, index: int) -> None:
-        """Answer a `verify`."""
-        self.coming.verified.append((token, index))
-
-    def forgets(self, peer: str) -> None:
-        """Tell that *peer* does not have what it had made durable."""
-        self.coming.forgetful.append(peer)
-
-    def cannot_deliver(self, peer: str, index: int) -> None:
-        """Tell that *peer* does not take the entry at *index*."""
-        self.coming.undeliverable.append((peer, index))
-
-    def append(self, entries: Sequence[Entry]) -> None:
-        """Append *entries*, which have their indexes and terms, to the log."""
-        assert entries[0].index == self.log.last_index + 1, "the log has no gaps"
-        if entries[0].term == entries[-1].term:  # terms never fall in between
-            self.log.append(entries[0].term, len(entries))
-        else:
-            for entry in entries:
-                self.log.append(entry.term)
-        self.coming.append += entries
-        for entry in entries:
-            if entry.configuration is not None:
-                self.configurations.append(entry.index, entry.configuration)
-                self.role.configuration_changed()
-            if entry.cluster is not None:
-                self.cluster_proposals[entry.index] = entry.cluster
-
-    def truncate_from(self, index: int) -> None:
-        """Drop the entry at *index* and all after it: another leader's never were."""
-        assert index > self.commit_index, "what is committed is never truncated"
-        self.log.truncate_from(index)
-        self.configurations.truncate_from(index)
-        for proposed in [i for i in self.cluster_proposals if i >= index]:
-            del self.cluster_proposals[proposed]
-        ready = self.coming
-        ready.append = [entry for entry in ready.append if entry.index < index]
-        if ready.truncate_from is None or index < ready.truncate_from:
-            ready.truncate_from = index
-
-    def commit(self, index: int) -> None:
-        """Raise the commit index; it never falls."""
-        assert index <= self.log.last_index, "only what is in the log is committed"
-        if index <= self.commit_index:
-            return
-        self.commit_index = index
-        for proposed in sorted(self.cluster_proposals):
-            if proposed <= index:
-                cluster = self.cluster_proposals.pop(proposed)
-                self.cluster = self.cluster or cluster
-
-    def draw_election_timeout(self, least: int) -> int:
-        """Draw a timeout of at least once and less than twice *least* ticks."""
-        return least + self.random.randrange(least)
-
-    def draw_short_wait(self) -> int:
-        """Draw the ticks after which to campaign where there is surely no leader."""
-        return self.random.randint(1, max(1, self.options.heartbeat_timeout_ticks // 5))
-
     # Transitions: the only places that assign the role ----------------------------
+
+    def _become(self, wanted: Next) -> None:
+        """Make the transition that a role asks for."""
+        match wanted:
+            case Next.FOLLOWER:
+                self.become_follower(self.term, None)
+            case Next.CAMPAIGN | Next.CAMPAIGN_WITHOUT_LEADER if self.options.pre_vote:
+                by_timer = wanted is Next.CAMPAIGN
+                self.become_pre_candidate(by_timer)
+            case Next.CAMPAIGN | Next.CAMPAIGN_WITHOUT_LEADER | Next.CANDIDATE:
+                self.become_candidate()
+            case Next.CAMPAIGN_FOR_TRANSFER:
+                self.become_candidate(is_transfer=True)
+            case Next.LEADER:
+                self.become_leader()
+            case _:
+                assert_never(wanted)
 
     def become_follower(self, term: int, leader: str | None) -> None:
         """Follow *leader*, if it is known, in *term*."""
@@ -472,7 +373,9 @@ class Consensus:
         """
         assert not isinstance(self.role, Leader), "a leader does not campaign"
         self.role = PreCandidate(self, by_timer)
-        self.role.campaign()
+        # Alone it has its quorum already, and no response will ever come.
+        if (wanted := self.role.campaign()) is not None:
+            self._become(wanted)
 
     def become_candidate(self, is_transfer: bool = False) -> None:
         """Campaign in a new term.
@@ -480,6 +383,8 @@ class Consensus:
         Source: Raft dissertation §3.4.
         """
         assert not isinstance(self.role, Leader), "a leader does not campaign"
+        # The vote for itself goes to the disk with the term, and all requests for
+        # votes wait for that write: `Candidate.campaign`, `Candidate.synced`.
         self.term += 1
         self.voted_for = self.address
         self.role = Candidate(self, is_transfer)
@@ -499,19 +404,12 @@ class Consensus:
         if cluster is not None and self.cluster not in (None, cluster):
             if isinstance(message, AppendEntriesRequest | InstallSnapshotRequest):
                 self.coming.contradiction = message.leader
-            return self._foreign()
+            return self.of_another_cluster
         if isinstance(message, TimeoutNowRequest):
             return None
         if message.term > self.term + MAX_TERM_JUMP:
             return f"term {message.term} is too far ahead of {self.term}"
         return None
-
-    def _foreign(self) -> str:
-        return (
-            f"{self.address} has committed entries in another cluster; to move it "
-            "here, stop it, take its data directory away and start it with "
-            "join: true"
-        )
 
     def _deposes(self, response: Response) -> bool:
         """Tell whether the newer term of *response* ends this server's role.
@@ -522,7 +420,7 @@ class Consensus:
             return False
         return response.term <= self.term + MAX_TERM_JUMP
 
-    def follow(self, term: int, leader: str) -> Follower | None:
+    def _follow(self, term: int, leader: str) -> Follower | None:
         """Follow the leader of *term*; None if that is this server itself."""
         if term == self.term and isinstance(self.role, Leader):
             return None
@@ -533,33 +431,90 @@ class Consensus:
         role.heard_from(leader)
         return role
 
-    def install(self, install: Install) -> None:
-        """Have the snapshot of *install* received; `installed` tells how that went."""
-        self.installing = True
-        self.coming.install = install
+    def _append_entries(self, request: AppendEntriesRequest, reply_to: object) -> None:
+        """Answer at once, or when what *request* brings is durable.
 
-    def contradicted_by(self, leader: str, reply_to: object) -> None:
-        """Refuse a leader whose log denies what is committed here."""
-        self.coming.contradiction = leader
-        self.send(reply_to, Refusal(self._foreign()))
-
-    def _restart_at(self, mark: SnapshotMark) -> None:
-        """Take the state of a snapshot for the log up to *mark*."""
-        if mark.index <= self.commit_index:
+        Source: Raft dissertation §3.5, figure 3.1.
+        """
+        # No leader is of term 0: such a request asks who is there, and must not
+        # restart the timer of a follower that hears nobody.
+        if request.term < self.term or not request.term:
+            self.send(reply_to, rejection(self))
             return
-        kept = self.log.restart_at(mark.index, mark.term)
-        if not kept:
-            self.configurations = ConfigurationHistory(
-                mark.configuration_index, mark.configuration
-            )
-            self.cluster_proposals.clear()
-        ready = self.coming
-        ready.append = [e for e in ready.append if kept and e.index > mark.index]
-        ready.reset_log = ResetLog(mark.index, kept)
-        self.snapshotted(mark)
-        self.commit(mark.index)
+        follower = self._follow(request.term, request.leader)
+        if follower is None:
+            self.send(reply_to, Refusal(f"two leaders in term {self.term}"))
+            return
+        if request.header.cluster is not None and self.cluster is None:
+            self.cluster = request.header.cluster
+        if request.is_heartbeat:
+            follower.heartbeat(reply_to)
+        else:
+            follower.append_entries(request, reply_to)
+
+    def _install_snapshot(
+        self, request: InstallSnapshotRequest, reply_to: object
+    ) -> None:
+        """Answer at once, or have the snapshot received and answer when it is in place.
+
+        Source: Raft dissertation §5, figure 5.3.
+        """
+        if request.term < self.term:
+            self.send(reply_to, InstallSnapshotResponse(self.term, False))
+            return
+        # Before anyone is followed: a message that is wrong in itself changes nothing.
+        if request.fault is not None:
+            self.send(reply_to, Refusal(request.fault))
+            return
+        follower = self._follow(request.term, request.leader)
+        if follower is None:
+            self.send(reply_to, Refusal(f"two leaders in term {self.term}"))
+        else:
+            follower.install_snapshot(request, reply_to)
+
+    def _request_vote(self, request: RequestVoteRequest, reply_to: object) -> None:
+        """Answer a candidate: a vote once it is durable, a refusal at once.
+
+        Source: Raft dissertation §3.4, §4.2.3.
+        """
+        voters = self.configuration.voters
+        if is_tied_to_other_leader(self.role, request) or request.term < self.term:
+            self.send(reply_to, RequestVoteResponse(self.term, False, voters))
+            return
+        # Before the vote is weighed: it is of this term, and one given in an older
+        # term counts no more. Who gets no vote still has shown that the term is over.
+        if request.term > self.term:
+            self.become_follower(request.term, None)
+        if not grants_vote(self, request):
+            self.send(reply_to, RequestVoteResponse(self.term, False, voters))
+            return
+        self.voted_for = request.candidate
+        if (wanted := self.role.granted_vote()) is not None:
+            self._become(wanted)
+        # A vote that a crash could undo might be given twice in a term.
+        self.send_after_sync(reply_to, RequestVoteResponse(self.term, True, voters))
+
+    def _request_pre_vote(
+        self, request: RequestPreVoteRequest, reply_to: object
+    ) -> None:
+        """Answer a pre-candidate at once; nothing changes here.
+
+        A refusal names this server's term, so that a candidate behind it catches up.
+        A question about a transfer is answered by the leader that transfers, alone.
+        Source: Raft dissertation §9.6, §3.10.
+        """
+        if request.transfer is None:
+            granted = grants_pre_vote(self, self.role, request)
+        else:
+            granted = self.role.consents(request)
+        term = request.term if granted else self.term
+        self.send(reply_to, RequestPreVoteResponse(term, granted))
 
     def _timeout_now(self, message: TimeoutNowRequest, reply_to: object) -> None:
+        """Campaign at once, or first ask the leader if it still transfers.
+
+        Source: Raft dissertation §3.10.
+        """
         self.send(reply_to, TimeoutNowResponse())
         if not self.may_campaign:
             return

@@ -6,21 +6,20 @@ Source: Raft dissertation §3.4, §3.5.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from txraft.core.entry import Entry
 from txraft.core.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
     RequestPreVoteRequest,
     RequestPreVoteResponse,
     Response,
 )
-from txraft.core.ready import OutgoingRequest, Refusal
-from txraft.core.role import BaseRole
-
-if TYPE_CHECKING:
-    from txraft.core.consensus import Consensus
+from txraft.core.ready import Install, OutgoingRequest, Refusal
+from txraft.core.role import BaseRole, ElectionTimer, Next
+from txraft.core.server import ServerState
 
 LONGEST_STALL_TICKS = 2
 """What a stall of any length adds to the election timer: a follower that was away
@@ -30,56 +29,63 @@ first reads what waited in its sockets."""
 class Follower(BaseRole):
     """Follows *leader*, or whoever says it leads this term."""
 
-    def __init__(self, consensus: Consensus, leader: str | None) -> None:
-        super().__init__(consensus)
+    def __init__(self, server: ServerState, leader: str | None) -> None:
+        super().__init__(server)
         self.leader = leader
         self._lost_leader = False
-        self._rest()
-        if consensus.now == 0 and self._need_not_wait():
-            self._timeout = 1
+        options = server.options
+        self.timer = ElectionTimer(
+            server.random, options, least=options.heartbeat_timeout_ticks
+        )
+        if server.now == 0 and self._need_not_wait():
+            self.timer.end_with_next_tick()
 
     def _need_not_wait(self) -> bool:
         """Tell whether this server may campaign as soon as it starts."""
-        consensus = self.consensus
-        is_alone = consensus.configuration.voters == (consensus.address,)
-        return is_alone or consensus.options.campaign_at_once
+        server = self.server
+        is_alone = server.configuration.voters == (server.address,)
+        return is_alone or server.options.campaign_at_once
 
-    def _rest(self) -> None:
-        """Begin a new wait."""
-        options = self.consensus.options
-        self._elapsed = 0
-        self._timeout = self.consensus.draw_election_timeout(
-            options.heartbeat_timeout_ticks
-        )
+    # Waiting for a leader -----------------------------------------------------------
 
     @property
-    def hears_leader(self) -> bool:  # type: ignore[override]
+    def hears_leader(self) -> bool:
         """Whether a leader was heard within the shortest election timeout."""
-        least = self.consensus.options.heartbeat_timeout_ticks
-        return self.leader is not None and self._elapsed < least
+        return self.leader is not None and not self.timer.least_has_passed
 
     def heard_from(self, leader: str) -> None:
         """Take *leader* for the leader of this term and wait anew."""
         self.leader = leader
         self._lost_leader = False
-        self._rest()
+        self.timer.restart()
 
     def granted_vote(self) -> None:
         """Wait anew: the candidate may win."""
-        self._rest()
+        self.timer.restart()
+
+    def disconnected(self, peer: str) -> None:
+        """Forget a leader that hung up, and campaign after a short random wait."""
+        if peer != self.leader or not self.server.may_campaign:
+            return
+        self.leader = None
+        self._lost_leader = True
+        self.timer.restart_short()
+
+    def tick(self, count: int) -> Next | None:
+        """Campaign when the wait is over."""
+        if not self.timer.has_ended_after(min(count, LONGEST_STALL_TICKS)):
+            return None
+        if not self.server.may_campaign:
+            self.leader = None
+            self.timer.restart()
+            return None
+        return Next.CAMPAIGN_WITHOUT_LEADER if self._lost_leader else Next.CAMPAIGN
 
     def has_news(self, peer: str | None) -> bool:
         """Tell that a sync is none: what promises a copy is held back by the shell."""
         return peer is not None
 
-    def disconnected(self, peer: str) -> None:
-        """Forget a leader that hung up, and campaign after a short random wait."""
-        if peer != self.leader or not self.consensus.may_campaign:
-            return
-        self.leader = None
-        self._lost_leader = True
-        self._elapsed = 0
-        self._timeout = self.consensus.draw_short_wait()
+    # Taking over --------------------------------------------------------------------
 
     def ask_consent(self, transfer: int) -> None:
         """Ask the leader whether its *transfer* to this server still is under way.
@@ -89,43 +95,53 @@ class Follower(BaseRole):
         nobody can be asked; then an election comes without this.
         Source: Raft dissertation §3.10.
         """
-        consensus = self.consensus
+        server = self.server
         if self.leader is not None:
             request = RequestPreVoteRequest(
-                term=consensus.term + 1,
-                candidate=consensus.address,
-                last_log_index=consensus.log.last_index,
-                last_log_term=consensus.log.last_term,
+                term=server.term + 1,
+                candidate=server.address,
+                last_log_index=server.log.last_index,
+                last_log_term=server.log.last_term,
                 transfer=transfer,
             )
-            consensus.send(self.leader, request)
+            server.send(self.leader, request)
 
-    def response(self, peer: str, request: OutgoingRequest, response: Response) -> None:
+    def response(
+        self, peer: str, request: OutgoingRequest, response: Response
+    ) -> Next | None:
         """Campaign at once if the leader that transfers to this server consents."""
-        consensus = self.consensus
+        server = self.server
         if (
             isinstance(request, RequestPreVoteRequest)
             and request.transfer is not None
-            and request.term == consensus.term + 1
+            and request.term == server.term + 1
             and peer == self.leader
             and isinstance(response, RequestPreVoteResponse)
             and response.granted
-            and consensus.may_campaign
+            and server.may_campaign
         ):
-            consensus.become_candidate(is_transfer=True)
+            return Next.CAMPAIGN_FOR_TRANSFER
+        return None
 
-    def tick(self, count: int) -> None:
-        """Campaign when the wait is over."""
-        self._elapsed += min(count, LONGEST_STALL_TICKS)
-        if self._elapsed < self._timeout:
-            return
-        if not self.consensus.may_campaign:
-            self.leader = None
-            self._rest()
-        elif self.consensus.options.pre_vote:
-            self.consensus.become_pre_candidate(by_timer=not self._lost_leader)
+    # Requests of the leader ---------------------------------------------------------
+
+    def heartbeat(self, reply_to: object) -> None:
+        """Answer a heartbeat, which promises nothing but the term.
+
+        So it need not wait for entries on their way to the disk, only for a term that
+        is: else a slow disk would look like a follower that is gone.
+        """
+        server = self.server
+        response = AppendEntriesResponse(
+            server.term,
+            server.log.last_index,
+            True,
+            no_retry_backoff=server.installing,
+        )
+        if server.state_is_durable:
+            server.send(reply_to, response)
         else:
-            self.consensus.become_candidate()
+            server.send_after_sync(reply_to, response)
 
     def append_entries(self, request: AppendEntriesRequest, reply_to: object) -> None:
         """Store the leader's entries if they follow on what is here.
@@ -133,43 +149,62 @@ class Follower(BaseRole):
         Truncates only from the first real conflict, and takes no commit index
         above what the request has proven to be the leader's.
         """
-        consensus, log = self.consensus, self.consensus.log
+        server, log = self.server, self.server.log
+        # What is being installed replaces the log: entries now would be lost with it.
+        if server.installing:
+            server.send(reply_to, rejection(server))
+            return
         malformed = _fault(request)
         if malformed:
-            consensus.send(reply_to, Refusal(malformed))
+            server.send(reply_to, Refusal(malformed))
             return
+        # Go leaders read it as the end of the log before the request.
         last_before = log.last_index
         if not self._follows_on(request):
-            answer = AppendEntriesResponse(
-                consensus.term, last_before, False, no_retry_backoff=True
+            # What is committed here every leader has. One that denies it is no leader
+            # of this cluster, and stepping back through its log would never end well.
+            if request.prev_log_index <= server.commit_index:
+                server.contradicted_by(request.leader, reply_to)
+                return
+            response = AppendEntriesResponse(
+                server.term, last_before, False, no_retry_backoff=True
             )
-            if request.prev_log_index <= consensus.commit_index:
-                consensus.contradicted_by(request.leader, reply_to)
-            else:
-                consensus.send(reply_to, answer)
+            server.send(reply_to, response)
             return
         new = self._unknown_suffix(request.entries)
-        if new and new[0].index <= consensus.commit_index:
-            consensus.contradicted_by(request.leader, reply_to)
+        # The same denial; without this a foreign leader would have the committed
+        # entries truncated.
+        if new and new[0].index <= server.commit_index:
+            server.contradicted_by(request.leader, reply_to)
             return
         if new:
             self._store(new)
+        # Entries beyond the request may be of another leader, whatever its commit
+        # index says of their indexes. What is compacted was committed before.
         proven = request.prev_log_index + len(request.entries)
-        consensus.commit(min(request.leader_commit, max(proven, log.base_index)))
-        answer = AppendEntriesResponse(consensus.term, last_before, True)
-        consensus.send_after_sync(reply_to, answer)
+        server.commit(min(request.leader_commit, max(proven, log.base_index)))
+        # Also when nothing is new: an earlier request may have brought these entries,
+        # and their write may still be under way.
+        response = AppendEntriesResponse(server.term, last_before, True)
+        server.send_after_sync(reply_to, response)
 
     def _follows_on(self, request: AppendEntriesRequest) -> bool:
         """Tell whether the entry before the new ones is here.
 
         What is compacted away was committed, so every leader has it.
         """
-        log, prev = self.consensus.log, request.prev_log_index
+        log, prev = self.server.log, request.prev_log_index
         return prev < log.base_index or log.term_at(prev) == request.prev_log_term
 
     def _unknown_suffix(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Return *entries* from the first that is not in the log, by index and term."""
-        log = self.consensus.log
+        """Return *entries* from the first that is not in the log, by index and term.
+
+        Those before it are skipped and not written again: requests may overtake each
+        other, and a truncation at an older one would drop what a newer one brought
+        and this server has acknowledged.
+        """
+        log = self.server.log
+        # The usual case: all are new. No look-up for each of them.
         if entries and entries[0].index == log.last_index + 1:
             return list(entries)
         for position, entry in enumerate(entries):
@@ -179,10 +214,31 @@ class Follower(BaseRole):
         return []
 
     def _store(self, new: list[Entry]) -> None:
-        consensus = self.consensus
-        if new[0].index <= consensus.log.last_index:
-            consensus.truncate_from(new[0].index)
-        consensus.append(new)
+        server = self.server
+        if new[0].index <= server.log.last_index:
+            server.truncate_from(new[0].index)
+        server.append(new)
+
+    def install_snapshot(
+        self, request: InstallSnapshotRequest, reply_to: object
+    ) -> None:
+        """Have the leader's snapshot received, unless it brings nothing new.
+
+        Source: Raft dissertation §5, figure 5.3.
+        """
+        server = self.server
+        if request.last_log_index <= server.commit_index:
+            response = InstallSnapshotResponse(server.term, True)
+            server.send_after_sync(reply_to, response)
+        elif server.installing:
+            server.send(reply_to, Refusal("another snapshot is being installed"))
+        else:
+            server.install(Install(request, reply_to))
+
+
+def rejection(server: ServerState) -> AppendEntriesResponse:
+    """Make the response that takes no entries, and has the leader wait."""
+    return AppendEntriesResponse(server.term, server.log.last_index, False)
 
 
 def _fault(request: AppendEntriesRequest) -> str | None:

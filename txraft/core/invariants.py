@@ -14,7 +14,6 @@ from itertools import pairwise
 
 from txraft.core.consensus import Consensus
 from txraft.core.leader import Leader
-from txraft.core.log import Log
 from txraft.core.messages import (
     AppendEntriesResponse,
     InstallSnapshotResponse,
@@ -22,6 +21,7 @@ from txraft.core.messages import (
     RequestVoteResponse,
 )
 from txraft.core.ready import Ready
+from txraft.core.term_index import TermIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def check_ready(server: Consensus, ready: Ready) -> None:
                 pass
 
 
-def check_log_matching(one: Log, other: Log) -> None:
+def check_log_matching(one: TermIndex, other: TermIndex) -> None:
     """Assert that logs which agree on an entry agree on all before it.
 
     Source: Raft dissertation, figure 3.2, Log Matching.

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from txraft.core.configuration import agreed_value
 from txraft.core.entry import Entry, LogType
 from txraft.core.messages import (
     AppendEntriesResponse,
@@ -20,14 +21,10 @@ from txraft.core.messages import (
     TimeoutNowRequest,
 )
 from txraft.core.progress import NO_LEVELS, Mode, Progress
-from txraft.core.quorum import agreed_value
 from txraft.core.ready import Heartbeat, OutgoingRequest, Replicate, SendSnapshot
 from txraft.core.replication import replicate
-from txraft.core.role import BaseRole
-
-if TYPE_CHECKING:
-    from txraft.core.consensus import Consensus
-
+from txraft.core.role import BaseRole, Next
+from txraft.core.server import ServerState
 
 OF_A_LEADER = (Replicate, Heartbeat, SendSnapshot)
 """What a leader sends to keep its followers, each with its term."""
@@ -60,9 +57,9 @@ class Leader(BaseRole):
     voters announced as they gave it their votes.
     """
 
-    def __init__(self, consensus: Consensus, levels: Mapping[str, int]) -> None:
-        super().__init__(consensus)
-        self.leader = consensus.address
+    def __init__(self, server: ServerState, levels: Mapping[str, int]) -> None:
+        super().__init__(server)
+        self.leader = server.address
         self.followers: dict[str, Progress] = {}
         self.transferee: str | None = None
         self.resignation: Resignation | None = None
@@ -74,8 +71,8 @@ class Leader(BaseRole):
         self._patient_until = 0
         self._leave_by: int | None = None
         self.level = 0
-        self.own_match = consensus.log.last_index
-        self.first_index = consensus.log.last_index + 1
+        self.own_match = server.log.last_index
+        self.first_index = server.log.last_index + 1
         self._round = self._begun = 0
         self._lives = 0
         self._votes = True
@@ -90,19 +87,19 @@ class Leader(BaseRole):
 
         Source: Raft dissertation §6.4, step 1.
         """
-        consensus = self.consensus
+        server = self.server
         cluster = None
-        if consensus.options.tags_cluster and consensus.cluster is None:
-            cluster = consensus.random.getrandbits(128).to_bytes(16, "big")
-        if consensus.options.opening_entry_lists_members:
-            members = consensus.configuration
+        if server.options.tags_cluster and server.cluster is None:
+            cluster = server.random.getrandbits(128).to_bytes(16, "big")
+        if server.options.opening_entry_lists_members:
+            members = server.configuration
             self._append([Entry(0, 0, LogType.ADD_PEER, configuration=members)])
         else:
             self._append([Entry(0, 0, LogType.NOOP, cluster=cluster)])
         self._round += 1
 
     @property
-    def hears_leader(self) -> bool:  # type: ignore[override]
+    def hears_leader(self) -> bool:
         """Whether this leader has its lease: not while it doubts."""
         return self._doubts_since is None
 
@@ -114,47 +111,47 @@ class Leader(BaseRole):
             self._append(entries)
 
     def _append(self, entries: Sequence[Entry]) -> None:
-        index, term = self.consensus.log.last_index, self.consensus.term
+        index, term = self.server.log.last_index, self.server.term
         for entry in entries:
             index += 1
             entry.index, entry.term = index, term
-        self.consensus.append(entries)
+        known = self.server.configurations.latest_index
+        self.server.append(entries)
+        if self.server.configurations.latest_index > known:
+            self._follow_configuration()
 
     @property
     def may_change_configuration(self) -> bool:
         """Whether the configuration in force, and an entry of this term, committed."""
-        consensus = self.consensus
+        server = self.server
         return (
-            consensus.configurations.latest_index <= consensus.commit_index
-            and consensus.commit_index >= self.first_index
+            server.configurations.latest_index <= server.commit_index
+            and server.commit_index >= self.first_index
             and self.transferee is None
         )
 
-    def configuration_changed(self) -> None:
+    def _follow_configuration(self) -> None:
         """Send to new servers; keep telling removed ones until they know.
 
         Called for every entry with a configuration; a leader drops none of them.
         """
-        self._follow_configuration()
-
-    def _follow_configuration(self) -> None:
-        consensus = self.consensus
-        self._votes = consensus.configuration.is_voter(consensus.address)
-        members = set(consensus.configuration.addresses)
-        for address in consensus.configuration.addresses:
+        server = self.server
+        self._votes = server.configuration.is_voter(server.address)
+        members = set(server.configuration.addresses)
+        for address in server.configuration.addresses:
             known = self.followers.get(address)
-            if address != consensus.address and (known is None or known.leaving):
+            if address != server.address and (known is None or known.leaving):
                 self.followers[address] = self._new_progress()
         for address, progress in self.followers.items():
             if address not in members and progress.leaving is None:
-                progress.leaving = consensus.configurations.latest_index
+                progress.leaving = server.configurations.latest_index
 
     def _new_progress(self) -> Progress:
         life = self._new_life()
         return Progress(
-            next=self.consensus.log.last_index + 1,
+            next=self.server.log.last_index + 1,
             life=life,
-            contact=self.consensus.now,
+            contact=self.server.now,
             born=life,
         )
 
@@ -173,50 +170,50 @@ class Leader(BaseRole):
         One more server has a copy of the log up to *copied*.
         Source: Raft dissertation §3.6.2.
         """
-        consensus = self.consensus
-        if copied <= consensus.commit_index:
+        server = self.server
+        if copied <= server.commit_index:
             return
         agreed = agreed_value(
             [
                 self.own_match
-                if address == consensus.address
+                if address == server.address
                 else self.followers[address].match
-                for address in consensus.configurations.latest.voters
+                for address in server.configurations.latest.voters
             ]
         )
-        if agreed <= consensus.commit_index or agreed < self.first_index:
+        if agreed <= server.commit_index or agreed < self.first_index:
             return
-        consensus.commit(agreed)
+        server.commit(agreed)
         if self._verifying:
             self._settle_verifications()
 
     # Time -------------------------------------------------------------------------
 
-    def tick(self, count: int) -> None:
+    def tick(self, count: int) -> Next | None:
         """Give up leadership that a quorum no longer confirms; keep others informed."""
-        consensus = self.consensus
+        server = self.server
         self._give_up_transfer_in_time()
         if self._lacks_support(0):
             self._doubt(count)
             if self.resignation is not None:
-                consensus.become_follower(consensus.term, None)
-                return
+                return Next.FOLLOWER
         self._forget_the_removed()
-        if any(p.heartbeat_due <= consensus.now for p in self.followers.values()):
+        if any(p.heartbeat_due <= server.now for p in self.followers.values()):
             self._round += 1
+        return None
 
     def _lacks_support(self, late: int) -> bool:
         """Tell whether *late* ticks ago no quorum, or no disk, had answered in time."""
-        consensus = self.consensus
-        voters = consensus.configuration.voters
-        others = [address for address in voters if address != consensus.address]
-        if not others or not consensus.options.check_quorum:
+        server = self.server
+        voters = server.configuration.voters
+        others = [address for address in voters if address != server.address]
+        if not others or not server.options.check_quorum:
             return False
-        age = consensus.oldest_write_age - late
-        if age > consensus.options.election_timeout_ticks:
+        age = server.oldest_write_age - late
+        if age > server.options.election_timeout_ticks:
             return True
-        silence = consensus.now - late - agreed_value(self._contacts())
-        return silence > consensus.options.lease_ticks
+        silence = server.now - late - agreed_value(self._contacts())
+        return silence > server.options.lease_ticks
 
     def _doubt(self, count: int) -> None:
         """Resign, but first try one round if it was this server that came late.
@@ -229,14 +226,14 @@ class Leader(BaseRole):
         have answered.
         Source: Raft dissertation §6.2, §6.4.
         """
-        now = self.consensus.now
+        now = self.server.now
         if self._doubts_since is None and not self._lacks_support(count - 1):
             self._late = count
-            limit = self.consensus.options.heartbeat_timeout_ticks
+            limit = self.server.options.heartbeat_timeout_ticks
             self._patient_until = now + limit
         if now >= self._patient_until:
             silence = now - agreed_value(self._contacts())
-            age = self.consensus.oldest_write_age
+            age = self.server.oldest_write_age
             self.resignation = Resignation(silence, age, max(count, self._late))
         elif self._doubts_since is None:
             self._doubts_since = now
@@ -254,54 +251,53 @@ class Leader(BaseRole):
 
     def _contacts(self) -> list[int]:
         """Return when each voter was heard, in no order."""
-        consensus = self.consensus
+        server = self.server
         return [
-            consensus.now
-            if address == consensus.address
-            else self.followers[address].contact
-            for address in consensus.configuration.voters
+            server.now if address == server.address else self.followers[address].contact
+            for address in server.configuration.voters
         ]
 
     def _forget_the_removed(self) -> None:
         """Stop sending to removed servers that know it, or that do not answer."""
-        consensus = self.consensus
+        server = self.server
         for address, progress in list(self.followers.items()):
             removal = progress.leaving
-            if removal is None or consensus.commit_index < removal:
+            if removal is None or server.commit_index < removal:
                 continue
             if progress.leaving_until is None:
-                wait = 2 * consensus.options.election_timeout_ticks
-                progress.leaving_until = consensus.now + wait
+                wait = 2 * server.options.election_timeout_ticks
+                progress.leaving_until = server.now + wait
             if progress.commit_known >= removal or (
-                consensus.now >= progress.leaving_until
+                server.now >= progress.leaving_until
             ):
                 del self.followers[address]
 
-    def flush(self) -> None:
+    def flush(self) -> Next | None:
         """Send heartbeats and entries that are due, and step down if removed."""
-        consensus = self.consensus
+        server = self.server
         for address, progress in self.followers.items():
-            due = progress.heartbeat_due <= consensus.now
+            due = progress.heartbeat_due <= server.now
             if due or self._verifying:
                 self._send_heartbeat(address, progress, due)
-            replicate(consensus, address, progress)
+            replicate(server, address, progress)
         if self.transferee is not None:
             self._tell_transferee()
         if not self._votes and self._removal_is_committed():
-            consensus.become_follower(consensus.term, None)
+            return Next.FOLLOWER
+        return None
 
     def _removal_is_committed(self) -> bool:
         """Tell whether this leader, who votes no more, has said so for a while.
 
         Source: Raft dissertation §4.2.2.
         """
-        consensus = self.consensus
-        history = consensus.configurations
-        if history.latest_index > consensus.commit_index:
+        server = self.server
+        history = server.configurations
+        if history.latest_index > server.commit_index:
             return False
         if self._leave_by is None:
-            self._leave_by = consensus.now + consensus.options.heartbeat_timeout_ticks
-        return consensus.now >= self._leave_by or all(
+            self._leave_by = server.now + server.options.heartbeat_timeout_ticks
+        return server.now >= self._leave_by or all(
             progress.commit_known >= history.latest_index
             for progress in self.followers.values()
         )
@@ -313,17 +309,17 @@ class Leader(BaseRole):
 
         One at a time: an answer proves only what was sent before it.
         """
-        consensus = self.consensus
+        server = self.server
         wanted = progress.round_sent < self._round and bool(self._verifying)
         waits = progress.heartbeat_failures and not due
         if progress.heartbeat_inflight or waits or not (due or wanted):
             return
-        interval = consensus.options.heartbeat_interval_ticks
-        heartbeat = Heartbeat(consensus.term, self._round, consensus.now, progress.life)
+        interval = server.options.heartbeat_interval_ticks
+        heartbeat = Heartbeat(server.term, self._round, server.now, progress.life)
         progress.heartbeat_inflight = heartbeat
-        progress.heartbeat_due = consensus.now + interval
+        progress.heartbeat_due = server.now + interval
         progress.round_sent = self._begun = self._round
-        consensus.send(address, heartbeat)
+        server.send(address, heartbeat)
 
     def has_news(self, peer: str | None) -> bool:
         """Tell whether there may be anything to send to *peer*, or a verification to
@@ -332,7 +328,7 @@ class Leader(BaseRole):
             return True
         progress = None if peer is None else self.followers.get(peer)
         return progress is not None and (
-            progress.next <= self.consensus.log.last_index
+            progress.next <= self.server.log.last_index
             or progress.mode is not Mode.REPLICATE
             or progress.leaving is not None
         )
@@ -344,7 +340,7 @@ class Leader(BaseRole):
         progress = self.followers.get(peer)
         if progress is None or not isinstance(request, OF_A_LEADER):
             return
-        if request.term != self.consensus.term:
+        if request.term != self.server.term:
             return
         level = response.header.level
         if level is None:
@@ -383,7 +379,7 @@ class Leader(BaseRole):
         progress.installing = answer.no_retry_backoff
         progress.last_log = answer.last_log
         if was_away or is_done:
-            soon = self.consensus.now + self._longest_wait
+            soon = self.server.now + self._longest_wait
             progress.wait_until = min(progress.wait_until, soon)
 
     def _entries_answered(
@@ -409,7 +405,7 @@ class Leader(BaseRole):
             if has_forgotten and answer.no_retry_backoff:
                 self._forgets(peer, progress)
             if denies_match or not answer.no_retry_backoff:
-                progress.failed(self.consensus.now, self._longest_wait)
+                progress.failed(self.server.now, self._longest_wait)
 
     def _forgets(self, peer: str, progress: Progress) -> None:
         """Count no promise of *peer*, who denies what it has acknowledged.
@@ -420,7 +416,7 @@ class Leader(BaseRole):
         """
         if progress.match:
             progress.match = 0
-            self.consensus.forgets(peer)
+            self.server.forgets(peer)
 
     def _entries_accepted(self, progress: Progress, request: Replicate) -> None:
         """Count what the request carried; an empty one proves nothing durable.
@@ -442,18 +438,18 @@ class Leader(BaseRole):
 
     def _grew(self, progress: Progress, request: Replicate) -> None:
         """Ask more of one that was sent less, and note one that has caught up."""
-        limit = self.consensus.options.max_append_entries
+        limit = self.server.options.max_append_entries
         if progress.most and request.last - request.prev_index >= progress.most:
             progress.took_most(limit)
-        if request.last + limit >= self.consensus.commit_index:
+        if request.last + limit >= self.server.commit_index:
             progress.recovering = 0
 
     def _read_back(self, progress: Progress, request: Replicate) -> None:
         """Learn from *request* how much of the log one read brings."""
-        consensus = self.consensus
-        most = progress.most or consensus.options.max_append_entries
+        server = self.server
+        most = progress.most or server.options.max_append_entries
         wanted = request.prev_index + most
-        progress.cut_short = request.last < min(wanted, consensus.log.last_index)
+        progress.cut_short = request.last < min(wanted, server.log.last_index)
         if not progress.inflight:
             progress.next = progress.match + 1
 
@@ -478,14 +474,14 @@ class Leader(BaseRole):
 
     def _snapshot_failed(self, progress: Progress) -> None:
         """Wait before the next attempt, long enough to hear if one is installed."""
-        options = self.consensus.options
+        options = self.server.options
         longest = LONG_WAIT_TIMEOUTS * options.heartbeat_timeout_ticks
-        progress.not_installed = self.consensus.now
-        progress.failed(self.consensus.now, longest, options.heartbeat_interval_ticks)
+        progress.not_installed = self.server.now
+        progress.failed(self.server.now, longest, options.heartbeat_interval_ticks)
 
     @property
     def _longest_wait(self) -> int:
-        return max(1, self.consensus.options.heartbeat_timeout_ticks // 2)
+        return max(1, self.server.options.heartbeat_timeout_ticks // 2)
 
     def unreachable(self, peer: str, request: OutgoingRequest, closed: bool) -> None:
         """Wait a little, then begin again after what is known to have arrived."""
@@ -494,9 +490,9 @@ class Leader(BaseRole):
             self._end_transfer()
         if progress is None or not isinstance(request, OF_A_LEADER):
             return
-        if request.term != self.consensus.term:
+        if request.term != self.server.term:
             return
-        now = self.consensus.now
+        now = self.server.now
         if request.sent >= progress.contact:
             progress.level = None  # whoever is started there next may know less
         match request:
@@ -522,7 +518,7 @@ class Leader(BaseRole):
         entries = request.last - request.prev_index
         first = request.prev_index + 1
         if entries and progress.cut_off(first, entries):
-            self.consensus.cannot_deliver(peer, first)
+            self.server.cannot_deliver(peer, first)
 
     def connection_lost(self, peer: str) -> None:
         """Say at once that this server still leads: who lost it soon campaigns."""
@@ -533,7 +529,7 @@ class Leader(BaseRole):
     def _hasten(self, progress: Progress) -> None:
         """Let a heartbeat go at once, but only one until the peer has answered."""
         if not progress.heartbeat_failures:
-            progress.heartbeat_due = self.consensus.now
+            progress.heartbeat_due = self.server.now
 
     def unsupported(self, peer: str, request: OutgoingRequest) -> None:
         """Treat a peer that does not know a request as one that did not answer."""
@@ -541,10 +537,10 @@ class Leader(BaseRole):
 
     def may_compact_to(self, index: int) -> int:
         """Keep the log for followers that have been sent a snapshot and are there."""
-        consensus = self.consensus
-        heard = LONG_WAIT_TIMEOUTS * consensus.options.heartbeat_timeout_ticks
+        server = self.server
+        heard = LONG_WAIT_TIMEOUTS * server.options.heartbeat_timeout_ticks
         for progress in self.followers.values():
-            if progress.recovering and consensus.now - progress.contact <= heard:
+            if progress.recovering and server.now - progress.contact <= heard:
                 index = min(index, max(progress.recovering, progress.match))
         return index
 
@@ -556,10 +552,10 @@ class Leader(BaseRole):
         Nonvoters too: they apply the same entries. The configuration is the latest in
         the log, committed or not.
         """
-        consensus = self.consensus
-        level = consensus.options.level
-        for address in consensus.configuration.addresses:
-            if address != consensus.address:
+        server = self.server
+        level = server.options.level
+        for address in server.configuration.addresses:
+            if address != server.address:
                 announced = self.followers[address].level
                 level = min(level, max(0, announced or 0))
         return level
@@ -579,31 +575,31 @@ class Leader(BaseRole):
 
     def _settle_verifications(self) -> None:
         """Answer what a quorum has confirmed, once an entry of this term committed."""
-        consensus = self.consensus
-        if not self._verifying or consensus.commit_index < self.first_index:
+        server = self.server
+        if not self._verifying or server.commit_index < self.first_index:
             return
         if self._doubts_since is not None:
             return
         confirmed = agreed_value(
             self._round
-            if address == consensus.address
+            if address == server.address
             else self.followers[address].round_answered
-            for address in consensus.configuration.voters
+            for address in server.configuration.voters
         )
         while self._verifying and self._verifying[0][1] <= confirmed:
-            consensus.verified(self._verifying.popleft()[0], consensus.commit_index)
+            server.verified(self._verifying.popleft()[0], server.commit_index)
 
     # Transfer -----------------------------------------------------------------------
 
     def transfer(self, target: str) -> None:
         """Stop taking entries until *target* has all of them, then let it campaign."""
-        is_voter = self.consensus.configuration.is_voter(target)
+        is_voter = self.server.configuration.is_voter(target)
         if self.transferee is None and is_voter and target in self.followers:
             self.transferee = target
             self._transfers += 1
             self._told_transferee = False
             self._transfer_until = (
-                self.consensus.now + self.consensus.options.election_timeout_ticks
+                self.server.now + self.server.options.election_timeout_ticks
             )
 
     def best_successor(self) -> str | None:
@@ -611,7 +607,7 @@ class Leader(BaseRole):
 
         Of those that have the same, the one that was heard last.
         """
-        voters = self.consensus.configuration.voters
+        voters = self.server.configuration.voters
         others = [
             voter
             for voter in voters
@@ -627,8 +623,8 @@ class Leader(BaseRole):
     def silence_of(self, peer: str) -> int:
         """Return for how long *peer* was not heard; 0 within the time of a lease."""
         progress = self.followers.get(peer)
-        silence = 0 if progress is None else self.consensus.now - progress.contact
-        return silence if silence > self.consensus.options.lease_ticks else 0
+        silence = 0 if progress is None else self.server.now - progress.contact
+        return silence if silence > self.server.options.lease_ticks else 0
 
     def consents(self, request: RequestPreVoteRequest) -> bool:
         """Tell whether the transfer that *request* names still is under way here.
@@ -639,7 +635,7 @@ class Leader(BaseRole):
             self._told_transferee
             and request.candidate == self.transferee
             and request.transfer == self._transfers
-            and request.term == self.consensus.term + 1
+            and request.term == self.server.term + 1
         )
 
     def _tell_transferee(self) -> None:
@@ -647,12 +643,12 @@ class Leader(BaseRole):
         if target is None or self._told_transferee:
             return
         progress = self.followers.get(target)
-        if progress is not None and progress.match == self.consensus.log.last_index:
+        if progress is not None and progress.match == self.server.log.last_index:
             self._told_transferee = True
-            self.consensus.send(target, TimeoutNowRequest(transfer=self._transfers))
+            self.server.send(target, TimeoutNowRequest(transfer=self._transfers))
 
     def _give_up_transfer_in_time(self) -> None:
-        if self.transferee is not None and self.consensus.now >= self._transfer_until:
+        if self.transferee is not None and self.server.now >= self._transfer_until:
             self._end_transfer()
 
     def _end_transfer(self) -> None:

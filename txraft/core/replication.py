@@ -8,41 +8,37 @@ Source: Raft dissertation §3.5, §5, §10.2.1.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from txraft.core.progress import Mode, Progress
 from txraft.core.ready import Replicate, SendSnapshot
-
-if TYPE_CHECKING:
-    from txraft.core.consensus import Consensus
+from txraft.core.server import ServerState
 
 
-def replicate(consensus: Consensus, address: str, progress: Progress) -> None:
+def replicate(server: ServerState, address: str, progress: Progress) -> None:
     """Send as many requests as the follower's mode allows."""
     while True:
-        end = consensus.log.last_index
+        end = server.log.last_index
         if (
             progress.mode is Mode.REPLICATE
             and progress.next > end
             and progress.inflight
         ):
             return  # all there is is on its way: the usual case, by far
-        if _is_paused(consensus, progress):
+        if _is_paused(server, progress):
             return
         if progress.leaving is not None:  # nothing after the entry that says so
             end = min(end, progress.leaving)
-        if progress.next > end and not _has_other_news(consensus, progress, end):
+        if progress.next > end and not _has_other_news(server, progress, end):
             return
-        prev_term = consensus.log.term_at(progress.next - 1)
+        prev_term = server.log.term_at(progress.next - 1)
         if prev_term is None:
-            if _looks_elsewhere(consensus, progress):
+            if _looks_elsewhere(server, progress):
                 continue
-            _send_snapshot(consensus, address, progress)
+            _send_snapshot(server, address, progress)
             return
-        _send_entries(consensus, address, progress, prev_term, end)
+        _send_entries(server, address, progress, prev_term, end)
 
 
-def _is_paused(consensus: Consensus, progress: Progress) -> bool:
+def _is_paused(server: ServerState, progress: Progress) -> bool:
     """Tell whether the follower gets nothing but heartbeats for now.
 
     So does one that has not told yet that it knows of levels, when one is active: it
@@ -51,16 +47,16 @@ def _is_paused(consensus: Consensus, progress: Progress) -> bool:
     """
     if progress.mode is Mode.SNAPSHOT or progress.installing:
         return True
-    if consensus.active_level and progress.may_misjudge:
+    if server.active_level and progress.may_misjudge:
         return True
     pipelined = progress.mode is Mode.REPLICATE and (
-        not progress.cut_short or progress.next >= consensus.resident_from
+        not progress.cut_short or progress.next >= server.resident_from
     )
-    limit = consensus.options.max_inflight_requests if pipelined else 1
-    return progress.inflight >= limit or progress.wait_until > consensus.now
+    limit = server.options.max_inflight_requests if pipelined else 1
+    return progress.inflight >= limit or progress.wait_until > server.now
 
 
-def _has_other_news(consensus: Consensus, progress: Progress, end: int) -> bool:
+def _has_other_news(server: ServerState, progress: Progress, end: int) -> bool:
     """Tell whether to send a request without entries to who gets none after *end*.
 
     The commit index is said again once in a while: a follower that restarted
@@ -70,50 +66,50 @@ def _has_other_news(consensus: Consensus, progress: Progress, end: int) -> bool:
         return True
     if progress.inflight:
         return False
-    commit = min(consensus.commit_index, max(end, progress.next - 1))
+    commit = min(server.commit_index, max(end, progress.next - 1))
     is_news = progress.commit_sent < commit
-    longest = 0 if is_news else consensus.options.heartbeat_timeout_ticks
-    return consensus.now - progress.commit_due >= longest
+    longest = 0 if is_news else server.options.heartbeat_timeout_ticks
+    return server.now - progress.commit_due >= longest
 
 
 def _send_entries(
-    consensus: Consensus, address: str, progress: Progress, prev_term: int, end: int
+    server: ServerState, address: str, progress: Progress, prev_term: int, end: int
 ) -> None:
     """Send one request, with as many of the entries up to *end* as fit, or none."""
-    resident = progress.next >= consensus.resident_from
-    most = progress.most or consensus.options.max_append_entries
+    resident = progress.next >= server.resident_from
+    most = progress.most or server.options.max_append_entries
     last = min(end, progress.next + most - 1)
     if last < progress.next:
         last = progress.next - 1
     elif resident:
-        last = consensus.fit(progress.next, last)
-    commit = min(consensus.commit_index, last)
+        last = server.fit(progress.next, last)
+    commit = min(server.commit_index, last)
     request = Replicate(
-        term=consensus.term,
+        term=server.term,
         prev_index=progress.next - 1,
         prev_term=prev_term,
         last=last,
         commit=commit,
-        sent=consensus.now,
+        sent=server.now,
         life=progress.life,
         may_shorten=not resident,
     )
     progress.inflight += 1
     progress.commit_sent = commit
-    progress.commit_due = consensus.now + consensus.options.commit_interval_ticks
+    progress.commit_due = server.now + server.options.commit_interval_ticks
     if progress.mode is Mode.REPLICATE:
         progress.next = last + 1
-    consensus.send(address, request)
+    server.send(address, request)
 
 
-def _looks_elsewhere(consensus: Consensus, progress: Progress) -> bool:
+def _looks_elsewhere(server: ServerState, progress: Progress) -> bool:
     """Try the end that the follower says its log has, before a snapshot is sent.
 
     It may have got one meanwhile: from another leader, or from this one, when only
     the answer was lost. Each end is tried once.
     """
-    end = min(progress.last_log, consensus.log.last_index)
-    if progress.last_log == progress.looked_at or end < consensus.log.base_index:
+    end = min(progress.last_log, server.log.last_index)
+    if progress.last_log == progress.looked_at or end < server.log.base_index:
         return False
     progress.looked_at = progress.last_log
     progress.next = max(progress.match, end) + 1
@@ -121,7 +117,7 @@ def _looks_elsewhere(consensus: Consensus, progress: Progress) -> bool:
     return True
 
 
-def _send_snapshot(consensus: Consensus, address: str, progress: Progress) -> None:
+def _send_snapshot(server: ServerState, address: str, progress: Progress) -> None:
     """Send a snapshot to a follower that answers; it is too much to waste.
 
     After one that failed, a heartbeat first asks if that is being installed all the
@@ -130,9 +126,9 @@ def _send_snapshot(consensus: Consensus, address: str, progress: Progress) -> No
     if progress.heartbeat_failures or progress.contact <= progress.not_installed:
         return
     progress.mode = Mode.SNAPSHOT
-    index = progress.recovering = consensus.snapshot.index
-    assert index >= consensus.log.base_index, "what is compacted is in a snapshot"
-    consensus.send(
+    index = progress.recovering = server.snapshot.index
+    assert index >= server.log.base_index, "what is compacted is in a snapshot"
+    server.send(
         address,
-        SendSnapshot(consensus.term, index, consensus.now, progress.life),
+        SendSnapshot(server.term, index, server.now, progress.life),
     )

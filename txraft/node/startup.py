@@ -13,8 +13,8 @@ from typing import BinaryIO, Protocol, runtime_checkable
 
 from txraft.core.configuration import Configuration, ConfigurationHistory
 from txraft.core.entry import Entry, LogType
-from txraft.core.log import Log
 from txraft.core.ready import HardState, SnapshotMark
+from txraft.core.term_index import TermIndex
 from txraft.errors import DataCorrupted, RaftError, StorageError, WrongCluster
 from txraft.interfaces import (
     FSM,
@@ -95,7 +95,7 @@ class Recovered:
     """What consensus starts with, and what is worth a warning."""
 
     hard_state: HardState
-    log: Log
+    log: TermIndex
     configurations: ConfigurationHistory
     snapshot: SnapshotMark
     cluster_proposals: dict[int, bytes]
@@ -381,7 +381,7 @@ def _recovered(
 ) -> Recovered:
     runs, special = scan(log_store)
     base_index, base_term = _base(runs, mark)
-    log = Log(
+    log = TermIndex(
         _runs_after(runs, base_index, log_store.last_index()),
         log_store.last_index(),
         base_index,

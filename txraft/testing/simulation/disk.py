@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from txraft.core.configuration import Configuration, ConfigurationHistory
 from txraft.core.entry import Entry
-from txraft.core.log import Log
 from txraft.core.ready import HardState, SnapshotMark
+from txraft.core.term_index import TermIndex
 from txraft.testing.simulation.registers import Registers
 
 
@@ -71,14 +71,14 @@ class Disk:
         entry = self.entries.get(index)
         return entry.term if entry is not None else None
 
-    def log(self) -> Log:
+    def log(self) -> TermIndex:
         """Return the log as consensus sees it."""
         runs: list[tuple[int, int]] = []
         for index in sorted(self.entries):
             term = self.entries[index].term
             if not runs or runs[-1][1] != term:
                 runs.append((index, term))
-        return Log(runs, self.last_index, *self.base)
+        return TermIndex(runs, self.last_index, *self.base)
 
     def configurations(self, bootstrap: Configuration) -> ConfigurationHistory:
         """Return the memberships that snapshot and log assert."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 
 
-class Log:
+class TermIndex:
     """Terms of the entries after (*base_index*, *base_term*).
 
     *runs* are (first index, term) with rising indexes and terms; *last_index* is

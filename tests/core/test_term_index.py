@@ -7,7 +7,7 @@ from random import Random
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.core.builders import log_of
-from txraft.core.log import Log
+from txraft.core.term_index import TermIndex
 
 
 class Reference:
@@ -78,7 +78,7 @@ class Runs(SynchronousTestCase):
     def test_all_operations_agree_with_a_written_out_log(self) -> None:
         """A thousand random operations leave what they leave on a plain list."""
         random = Random(1)
-        log, reference = Log(), Reference()
+        log, reference = TermIndex(), Reference()
 
         for _ in range(1000):
             draw = random.random()
