@@ -168,6 +168,11 @@ TABLE = (
         "requests would be answered before they have waited for a leader",
     ),
     AtLeast(
+        "drain_timeout",
+        ("drain_wait",),
+        "a node would stop before those who ask /readyz know of it",
+    ),
+    AtLeast(
         "max_wait",
         ("default_wait",),
         "a blocking query that does not say how long would wait too long",
@@ -228,6 +233,8 @@ BOUNDS: Mapping[str, tuple[float, float | None, str]] = {
         "a member has one for heartbeats, entries, a snapshot and votes each",
     ),
     "session_ttl_min": (0.001, 86400, "a session has a TTL of at most 24 hours"),
+    "drain_timeout": (0, None, "0 stops a node at once"),
+    "drain_wait": (0, None, "0 waits for nobody"),
     "max_sessions": (1, STATE_SESSIONS, "the state machine holds no more"),
     "max_outbound_connections": (
         4,

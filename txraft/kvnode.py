@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
@@ -21,13 +21,14 @@ from txraft.core.configuration import Server
 from txraft.errors import ConfigError, RaftError
 from txraft.exchange import connection_pool, pooled_client
 from txraft.http.origins import Origins
-from txraft.http.site import make_site
+from txraft.http.site import KVSite, make_site
 from txraft.keyring import Keyring
 from txraft.kv.state import KeyValueFSM
 from txraft.node.events import RaftState
 from txraft.node.raft import Raft
 from txraft.node.worker import Worker, Workers
 from txraft.settings import HTTPSettings, Settings
+from txraft.shutdown import Shutdown, hand_over
 from txraft.storage.directory import DataDirectory
 from txraft.storage.peers import JSONPeers
 from txraft.storage.snapshots import FileSnapshotStore
@@ -41,7 +42,6 @@ from txraft.transport.tls import TLSStreamLayer
 from txraft.transport.validity import ValidityWatch
 
 SNAPSHOTS_RETAINED = 2
-HANDOVER_TIMEOUT = 1.5
 
 
 class KVNode:
@@ -64,6 +64,9 @@ class KVNode:
         self._stores: Stores | None = None
         self._pool: HTTPConnectionPool | None = None
         self._port: IListeningPort | None = None
+        self._site: KVSite | None = None
+        self._shutdown: Shutdown | None = None
+        self._takes_part = False
         self._keyring: Keyring | None = None
         self._watch: ValidityWatch | None = None
 
@@ -106,12 +109,20 @@ class KVNode:
             self._watch.look()
 
     def stop(self) -> Deferred[None]:
-        """Hand leadership over, if this node leads, and close all that was opened.
+        """Take leave of clients and of the cluster, and close all that was opened.
+
+        Leadership is handed over, and requests in flight get their answers, see
+        `Shutdown`; not by a node that has stopped itself or does not take part yet.
 
         Returns: a Deferred that fires when that is done.
         Durable: all that was written.
         """
         return Deferred.fromCoroutine(self._stop())
+
+    def hurry(self) -> None:
+        """Wait no longer for clients, if this node is stopping; idempotent."""
+        if self._shutdown is not None:
+            self._shutdown.hurry()
 
     async def _start(self) -> None:
         settings = self._settings
@@ -148,6 +159,7 @@ class KVNode:
         self._watch = ValidityWatch(lambda: keyring.validities, self._reactor)
         self._watch.start()
         await raft.start()
+        self._takes_part = True
         if keyring.peers is not None:
             _refuse_shared_names(keyring.names, raft.configuration.addresses)
         self.log.info(
@@ -180,7 +192,7 @@ class KVNode:
         self._pool = pool = connection_pool(
             self._reactor, limits.max_idle_forwards, idle_seconds
         )
-        site = make_site(
+        self._site = site = make_site(
             raft,
             self.fsm,
             pooled_client(self._reactor, pool, limits.connect_timeout, keyring.http),
@@ -219,28 +231,26 @@ class KVNode:
                     whom=whom,
                 )
 
-    async def _hand_over(self) -> None:
-        """Let the others have a leader at once, instead of after an election."""
-        raft = self.raft
-        if raft is None or raft.state is not RaftState.LEADER:
+    async def _take_leave(self, raft: Raft) -> None:
+        if raft.state is RaftState.SHUTDOWN:
+            return  # it has stopped itself: there is nothing to serve with
+        if self._site is None or self._port is None:
+            await hand_over(raft, self._reactor)
             return
-        others = [voter for voter in raft.configuration.voters if voter != raft.address]
-        if not others:
-            return
-        handed = raft.transfer_leadership()
-        try:
-            await handed.addTimeout(HANDOVER_TIMEOUT, self._reactor)
-        except (RaftError, TimeoutError) as error:
-            self.log.info("Leadership was not handed over: {why}", why=str(error))
+        limits = self._settings.limits.http
+        self._shutdown = Shutdown(raft, self._site, self._port, self._reactor, limits)
+        await self._shutdown.run()
 
     async def _stop(self) -> None:
         if self._watch is not None:
             self._watch.stop()
-        await self._hand_over()
+        raft = self.raft
+        if raft is not None and self._takes_part:
+            await self._take_leave(raft)
         if self._port is not None:
             await maybeDeferred(self._port.stopListening)
-        if self.raft is not None:
-            await self.raft.shutdown()
+        if raft is not None:
+            await raft.shutdown()
         elif self._transport is not None:
             await self._transport.close()
         if self._pool is not None:

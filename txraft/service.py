@@ -46,6 +46,7 @@ from txraft.settings import Settings, effective, load_settings
 from txraft.supervisor import Supervisor
 
 STOP_TIMEOUT = 4.0
+"""Seconds for a stop in order, once no client is waited for any more."""
 
 _FLAGS = (
     ("data-dir", "Directory of the log and the snapshots."),
@@ -121,7 +122,10 @@ class Node(Protocol):
         """Reread certificates and tokens."""
 
     def stop(self) -> Deferred[None]:
-        """Close everything that `start` opened, as far as it came."""
+        """Take leave of clients, close everything that `start` opened."""
+
+    def hurry(self) -> None:
+        """Have a stop that is under way wait for clients no longer."""
 
 
 class StartFailed(SystemExit, Exception):
@@ -163,15 +167,22 @@ class ProcessEnd:
 class NodeService(Service):
     """Runs a node as long as the process, and the process as long as the node.
 
-    *supervisor* is told when the node is ready, which is when it knows a leader.
+    *supervisor* is told when the node is ready, which is when it knows a leader. When
+    it is stopped, clients have *patience* seconds to get their answers.
     """
 
     _log = Logger()
 
     def __init__(
-        self, node: Node, clock: IReactorTime, end: Any, supervisor: Supervisor
+        self,
+        node: Node,
+        clock: IReactorTime,
+        end: Any,
+        supervisor: Supervisor,
+        patience: float = 0.0,
     ) -> None:
         self._supervisor = supervisor
+        self._longest = patience + STOP_TIMEOUT
         self._node = node
         self._clock = clock
         self._end = end
@@ -192,15 +203,16 @@ class NodeService(Service):
             raise StartFailed(self._refusal)
 
     def stopService(self) -> Deferred[None]:
-        """Stop the node, within `STOP_TIMEOUT` seconds.
+        """Stop the node, within `STOP_TIMEOUT` seconds after the last client.
 
         Returns: a Deferred that always fires.
         """
         Service.stopService(self)
         self._forget_deadline()
-        self._supervisor.tell("STOPPING=1")
+        microseconds = round(self._longest * 1e6)
+        self._supervisor.tell("STOPPING=1", f"EXTEND_TIMEOUT_USEC={microseconds}")
         stopping = self._node.stop()
-        stopping.addTimeout(STOP_TIMEOUT, self._clock)
+        stopping.addTimeout(self._longest, self._clock)
         stopping.addErrback(self._not_stopped)
         return stopping
 
@@ -265,8 +277,28 @@ class NodeService(Service):
         self._log.critical(
             "The node did not stop in order: {reason}. What was acknowledged is on "
             "disk; the next start recovers it",
-            reason=failure.getErrorMessage() or f"{STOP_TIMEOUT} s were not enough",
+            reason=failure.getErrorMessage() or f"{self._longest} s were not enough",
         )
+
+
+class Impatience(Service):
+    """Has a node that is being stopped wait no longer, when it is told to stop again.
+
+    The reactor takes the first SIGTERM or SIGINT, and could only complain of another.
+    """
+
+    def __init__(self, node: Node, reactor: IReactorFromThreads) -> None:
+        self._node = node
+        self._reactor = reactor
+
+    def stopService(self) -> None:
+        """Take the signals from now on; what ends the process gives them back."""
+        Service.stopService(self)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._received)
+
+    def _received(self, _number: int, _frame: object) -> None:
+        self._reactor.callFromThread(self._node.hurry)
 
 
 class HangUp(Service):
@@ -334,7 +366,11 @@ def makeService(options: Options) -> MultiService:
     node = KVNode(reactor, options.settings)
     end = ProcessEnd(cast(IReactorCore, reactor))
     supervisor = Supervisor(os.environ)
-    service = NodeService(node, clock, end, supervisor)
+    http = options.settings.http
+    patience = options.settings.limits.http.drain_timeout if http is not None else 0.0
+    service = NodeService(node, clock, end, supervisor, patience)
     Service.setServiceParent(service, root)
-    Service.setServiceParent(HangUp(node, cast(IReactorFromThreads, reactor)), root)
+    signals = cast(IReactorFromThreads, reactor)
+    Service.setServiceParent(HangUp(node, signals), root)
+    Service.setServiceParent(Impatience(node, signals), root)
     return root

@@ -91,6 +91,12 @@ class API(Resource):
         """Look at the head of a request whose body is still to come. Raises: Refusal"""
         self._check_client(Call(request))
 
+    def drain(self) -> None:
+        """Serve on, but drop what waits, and say at ``/readyz`` that others should be
+        asked. To be repeated for what waits later."""
+        self._leadership.is_leaving = True
+        self._waits.cut()
+
     def close(self) -> None:
         """Let requests at work end, and nothing wait for a leader any longer."""
         self._leadership.close()

@@ -21,6 +21,7 @@ from twisted.web.http import (
     Request,
     datetimeToString,
 )
+from twisted.web.http_headers import Headers
 from twisted.web.iweb import INonQueuedRequestFactory
 from zope.interface import provider
 
@@ -39,6 +40,9 @@ _OF_STRANGERS = frozenset({BAD_REQUEST, FORBIDDEN})
 
 _LONGEST = b"9" * 18
 """A length that stands for all longer ones; Python reads no thousands of digits."""
+
+QUIET_SECONDS = 1.0
+"""For how long nothing comes on a connection before a node that drains closes it."""
 
 _CODINGS = (b"chunked", b"identity")
 _REFUSED = "it may not send such a request", "refused"
@@ -197,6 +201,7 @@ class KVChannel(HTTPChannel):
 
     site: KVSite
     _hurry: IDelayedCall | None = None
+    _quiet: IDelayedCall | None = None
     _guest: Guest | None = None
     is_cut_off = False
     is_refused = False
@@ -220,12 +225,15 @@ class KVChannel(HTTPChannel):
         if beyond > self.site.most_forwards:
             self.write_refusal(_too_many())
             self.close()
+        elif self.site.is_draining:
+            self.drain()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Count the connection no more."""
-        self.site.channels.discard(self)
+        self.site.lost(self)
         self.site.unread.forget(self)
         self.request_arrived()
+        self._speaks()
         if isinstance(reason.value, SSL.Error):
             self.complain(why_lost(reason))
         self.let_in()
@@ -239,6 +247,7 @@ class KVChannel(HTTPChannel):
         if self.is_refused:
             return
         if self._hurry is None and not self.requests:
+            self._speaks()
             self.grant(self.site.limits.read_timeout)
         try:
             HTTPChannel.dataReceived(self, data)
@@ -312,6 +321,54 @@ class KVChannel(HTTPChannel):
         HTTPChannel.write(self, data)
         if self._waitingForTransport and not self.is_cut_off:
             self.site.unread.add(self, len(data))
+
+    def writeHeaders(
+        self, version: bytes, code: bytes, reason: bytes, headers: Headers
+    ) -> None:
+        """Send the head of an answer; while the node drains it is the last one.
+
+        Unless more requests have come behind it: their client has not read this yet,
+        and would not know what became of them.
+        """
+        if self.site.is_draining and not self._has_more:
+            self.persistent = 0
+        if not self.persistent:
+            headers.setRawHeaders(b"Connection", [b"close"])
+        HTTPChannel.writeHeaders(self, version, code, reason, headers)
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether bytes have come behind the request at work.
+
+        They are in one place while it is rendered, and in another one afterwards.
+        """
+        return bool(self._buffer) or any(self._dataBuffer)
+
+    def requestDone(self, request: Request) -> None:
+        """Go on with the next request, or wait for one."""
+        HTTPChannel.requestDone(self, request)
+        if self.site.is_draining and self.persistent:
+            # The head of its answer was sent before, and does not say that this was
+            # the last: another request may be on its way.
+            self.drain()
+
+    def drain(self) -> None:
+        """Close in a while, unless a request comes; its answer is then the last one.
+
+        Closing at once would cut what a client is sending just now.
+        """
+        if self._quiet is None and self._hurry is None and not self.requests:
+            self._quiet = self.site.clock.callLater(QUIET_SECONDS, self._was_quiet)
+
+    def _was_quiet(self) -> None:
+        self._quiet = None
+        self.timeoutConnection()
+
+    def _speaks(self) -> None:
+        """Wait no longer for a client to be quiet."""
+        quiet, self._quiet = self._quiet, None
+        if quiet is not None and quiet.active():
+            quiet.cancel()
 
     def pauseProducing(self) -> None:
         """Wait for the client to read; count what the rest of its answer holds."""

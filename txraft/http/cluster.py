@@ -121,7 +121,13 @@ class Cluster:
         return Answer(200, b"live\n", TEXT)
 
     def ready(self, call: Call) -> Answer:
-        """Say whether this node knows a leader, and so can serve everything."""
+        """Say whether this node knows a leader, and so can serve everything.
+
+        One that is about to stop says no at once: whoever spreads requests over nodes
+        has until then to leave it out.
+        """
+        if self._leadership.is_leaving:
+            return Answer(503, b"the node is stopping\n", TEXT)
         if self._raft.leader is None:
             return Answer(503, b"no leader is known\n", TEXT)
         return Answer(200, b"ready\n", TEXT)

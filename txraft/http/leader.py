@@ -48,6 +48,8 @@ class Leadership:
         self._limits = limits
         self._waiting: dict[Deferred[None], IDelayedCall] = {}
         self._closed = False
+        self.is_leaving = False
+        """Whether this node is about to stop, and so should be asked no more."""
         self._observer = Observer(self._wake, _is_news)
         raft.register_observer(self._observer)
         fsm.on_advertise = self._wake

@@ -16,6 +16,9 @@ from txraft.errors import ConfigError
 from txraft.kv.state import MAX_SESSIONS
 from txraft.memory import usable_memory
 
+MAY_BE_ZERO = ("drain_timeout", "drain_wait")
+"""Limits that say how long a node waits, when it need not wait at all."""
+
 
 def _option(default: Any, doc: str) -> Any:
     return field(default=default, metadata={"doc": doc})
@@ -144,6 +147,18 @@ class HTTPLimits:
         "Seconds from the first byte of a request to its last; a backup has "
         "`backup_timeout`. A slower client is answered 408 and closed.",
     )
+    drain_timeout: float = _option(
+        10.0,
+        "Seconds, at most, for which a node that is told to stop serves those who are "
+        "connected, so that no request is cut. The process may take 4 s more: give "
+        "whoever would kill it that much.",
+    )
+    drain_wait: float = _option(
+        0.0,
+        "Seconds, at least, for which it then takes new connections: as long as a load "
+        "balancer needs to learn from ``/readyz`` that it is stopping, 0 without one. "
+        "At most `drain_timeout`.",
+    )
     linger_timeout: float = _option(
         2.0,
         "Seconds in which a client may finish a body that was refused, so that it "
@@ -155,7 +170,7 @@ class HTTPLimits:
         if not problems:
             values = numbers_of(self)
             problems = [
-                *not_above_zero(values, values),
+                *not_above_zero(values, [n for n in values if n not in MAY_BE_ZERO]),
                 *out_of_bounds(values),
                 *contradictions(values),
             ]

@@ -12,6 +12,7 @@ from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 from typing import Any
 
 from treq.client import HTTPClient
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IPushProducer,
@@ -187,6 +188,9 @@ class KVSite(Site):
         for_clients, self.most_forwards = share_of_descriptors(allowed)
         self.most = min(limits.max_connections, for_clients)
         self.channels: set[KVChannel] = set()
+        self.is_draining = False
+        self._early: set[KVChannel] = set()
+        self._awaited: dict[Deferred[None], Callable[[], bool]] = {}
         self._advertiser = advertiser
         self._worker = worker
         self._spools: set[KVRequest] = set()
@@ -226,11 +230,65 @@ class KVSite(Site):
         self._advertiser.start()
 
     def stopFactory(self) -> None:
-        """Close idle connections, and the others once they have their answer."""
+        """Advertise no more; unless clients are given time by `drain`, they go now."""
         self._advertiser.stop()
+        if not self.is_draining:
+            self.close()
+
+    def drain(self) -> None:
+        """Ask clients to go: each answer is now the last one of its connection.
+
+        Blocking queries are dropped, and so are those that come later when this is
+        called again.
+        """
+        self._early = set(self.channels) if not self.is_draining else self._early
+        self.is_draining = True
+        self.api.drain()
+        for channel in list(self.channels):
+            channel.drain()
+
+    def when_left(self) -> Deferred[None]:
+        """Fire when all who were connected when `drain` began have gone."""
+        return self._when(lambda: not self._early)
+
+    def when_empty(self) -> Deferred[None]:
+        """Fire when nobody is connected."""
+        return self._when(lambda: not self.channels)
+
+    def close(self) -> None:
+        """Close idle connections, and the others once they have their answer.
+
+        No request waits for a leader any longer, it is told that it was not applied.
+        """
         self.api.close()
         for channel in list(self.channels):
             channel.finish_up()
+
+    def cut(self) -> None:
+        """Cut every connection that is left."""
+        for channel in list(self.channels):
+            channel.forceAbortClient()
+
+    def lost(self, channel: KVChannel) -> None:
+        """Count *channel* no more."""
+        self.channels.discard(channel)
+        self._early.discard(channel)
+        if self._awaited:
+            self._look()
+
+    def _when(self, has_come: Callable[[], bool]) -> Deferred[None]:
+        waiter: Deferred[None] = Deferred(self._forget)
+        self._awaited[waiter] = has_come
+        self._look()
+        return waiter
+
+    def _forget(self, waiter: Deferred[None]) -> None:
+        self._awaited.pop(waiter, None)
+
+    def _look(self) -> None:
+        for waiter in [each for each, has_come in self._awaited.items() if has_come()]:
+            if self._awaited.pop(waiter, None) is not None:
+                waiter.callback(None)
 
     def acceptableProtocols(self) -> list[bytes]:
         """Offer HTTP/1.1 only, whatever is installed."""

@@ -92,19 +92,21 @@ class Waits:
                 del self._groups[group.topic]
                 self._fsm.watches.discard(group.topic, group.wake)
 
-    def close(self) -> None:
-        """Resume everything that waits, now; drop what would wait for a leader.
+    def cut(self) -> None:
+        """Drop the connection of every call that waits.
 
         A client that watches a lock takes an answer that there is no leader for the
-        loss of the lock, and a connection that breaks for nothing of the kind.
+        loss of the lock, and a connection that breaks for nothing of the kind: it asks
+        again, elsewhere if this node takes no more.
         """
         for call in list(self._waiting):
-            if "consistent" in call.parameters:
-                self.discard(call)
-                call.answered = True
-                call.request.loseConnection()
-            else:
-                self._end(call)
+            self.discard(call)
+            call.answered = True
+            call.request.loseConnection()
+
+    def close(self) -> None:
+        """Drop everything that waits, and resume nothing."""
+        self.cut()
         self._woken.clear()
         if self._timer is not None:
             self._timer.cancel()
