@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -24,6 +26,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txraft.errors import DirectoryLocked, NodeFailed, RaftError, RaftShutdown
 from txraft.service import (
     STOP_TIMEOUT,
+    Impatience,
     NodeService,
     Options,
     ProcessEnd,
@@ -217,6 +220,9 @@ class ScriptedNode:
         self.calls.append("stop")
         return self.stopped
 
+    def hurry(self) -> None:
+        self.calls.append("hurry")
+
 
 class NodeServiceTests(SynchronousTestCase):
     """The process lives as long as the node, and says why when it ends."""
@@ -260,7 +266,7 @@ class NodeServiceTests(SynchronousTestCase):
         self.assertEqual([told.split("\n")[0] for told in self.heard()], ["READY=1"])
 
         self.service.stopService()
-        self.assertEqual(self.heard(), ["STOPPING=1"])
+        self.assertEqual(self.heard(), ["STOPPING=1\nEXTEND_TIMEOUT_USEC=4000000"])
         self.node.stopped.callback(None)
 
     def test_stopped_before_it_was_ready(self) -> None:
@@ -383,6 +389,24 @@ class NodeServiceTests(SynchronousTestCase):
         self.assertEqual(len(self.criticals), 1)
         self.assertIn("did not stop in order", self.criticals[0])
 
+    def test_stop_waits_for_clients(self) -> None:
+        """They have their time besides, and systemd is told of it."""
+        node, clock = ScriptedNode(), Clock()
+        service = NodeService(
+            node, clock, self.statuses.append, self.supervisor(), patience=10.0
+        )
+        service.startService()
+        node.started.callback(None)
+
+        stopping = service.stopService()
+
+        self.assertEqual(self.heard(), ["STOPPING=1\nEXTEND_TIMEOUT_USEC=14000000"])
+        clock.advance(10.0 + STOP_TIMEOUT - 0.1)
+        self.assertNoResult(stopping)
+        clock.advance(0.2)
+        self.successResultOf(stopping)
+        self.assertEqual(len(self.criticals), 1)
+
     def test_stop_of_its_own_is_bounded(self) -> None:
         """A node that stops itself and does not get there ends with status 1."""
         self.service.startService()
@@ -421,6 +445,38 @@ class NodeServiceTests(SynchronousTestCase):
 
         self.successResultOf(stopping)
         self.assertEqual((self.statuses, len(self.criticals)), ([], 1))
+
+
+class Signals(SynchronousTestCase):
+    """Whoever tells a node to stop a second time does not want to wait."""
+
+    def test_hurry(self) -> None:
+        """The reactor takes the first signal, the node the next ones."""
+        handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+        for number, handler in handlers.items():
+            self.addCleanup(signal.signal, number, handler)
+        node, later = ScriptedNode(), Later()
+        service = Impatience(node, later)  # type: ignore[arg-type]
+        service.startService()
+        self.assertEqual(signal.getsignal(signal.SIGTERM), handlers[signal.SIGTERM])
+
+        service.stopService()
+        for number in handlers:
+            os.kill(os.getpid(), number)
+
+        for call in later.calls:
+            call()
+        self.assertEqual(node.calls, ["hurry", "hurry"])
+
+
+class Later:
+    """Takes calls from signal handlers."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], object]] = []
+
+    def callFromThread(self, call: Callable[[], object]) -> None:
+        self.calls.append(call)
 
 
 class StoppedReactor:

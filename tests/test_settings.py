@@ -236,11 +236,22 @@ class Mistakes(SettingsTestCase):
             ("max_entries: -1", ("limits.max_entries is -1", "above 0")),
             ("max_entries: many", ("limits.max_entries is 'many'", "whole")),
             ("request_timeout: 2s", ("limits.request_timeout (2 s)", "leader_wait (5")),
+            ("drain_timeout: -1", ("limits.drain_timeout is -1", "a duration")),
+            (
+                "drain_wait: 11s",
+                ("drain_wait (11 s)", "drain_timeout to at least 11 s"),
+            ),
             ("max_keys: 5", ("limits.max_keys is 5", "at least 16")),
             ("max_buffered_bytes: 9", ("limits.max_buffered_bytes (9)", "max_mess")),
             ("max_conections: 1", ("did you mean limits.max_connections?",)),
         ]:
             self.assertFault(f"limits:\n  {written}\n", 2, *words)
+
+    def test_limits_that_may_be_zero(self) -> None:
+        """A node need not wait for clients."""
+        settings = self.load("limits: {drain_timeout: 0, drain_wait: 0s}\n")
+
+        self.assertEqual(settings.limits.http.drain_timeout, 0.0)
 
     def test_limits_of_different_sections(self) -> None:
         """What contradicts another section is told at what was written."""

@@ -33,6 +33,9 @@ STATE_SESSIONS = 65536
 MAX_SECONDS = 366 * 86400.0
 """No duration is longer than a year: what shall never happen has another switch."""
 
+MAY_BE_ZERO = ("drain_timeout", "drain_wait")
+"""Limits that say for how long something waits that need not wait at all."""
+
 SECONDS = ("_timeout", "_wait", "_interval", "_slice", "_ttl_min")
 
 

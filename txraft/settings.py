@@ -20,7 +20,12 @@ import yaml
 
 from txraft.addresses import is_loopback, is_wildcard, parse_address, parse_listen
 from txraft.config import Config, validate_config
-from txraft.consistency import contradictions, numbers_of, out_of_bounds
+from txraft.consistency import (
+    MAY_BE_ZERO,
+    contradictions,
+    numbers_of,
+    out_of_bounds,
+)
 from txraft.core.configuration import Server
 from txraft.credentials import (
     HTTPTLSSettings,
@@ -417,11 +422,15 @@ def _fit(
 
 def _limits_of(section: Section, kind: type[L]) -> L:
     limits = kind()
-    values = {
-        f.name: section.read(
-            f.name, getattr(limits, f.name), _positive(_READERS[str(f.type)])
-        )
+    readers = {
+        f.name: _READERS[str(f.type)]
+        if f.name in MAY_BE_ZERO
+        else _positive(_READERS[str(f.type)])
         for f in fields(kind)
+    }
+    values = {
+        name: section.read(name, getattr(limits, name), reader)
+        for name, reader in readers.items()
     }
     return _refuse(section, values, lambda: kind(**values)) or limits
 

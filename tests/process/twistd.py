@@ -21,8 +21,8 @@ from twisted.trial.unittest import TestCase
 from twisted.web.client import HTTPConnectionPool
 
 CHECKOUT = Path(__file__).parents[2]
-START_TIMEOUT = 20.0
-STOP_TIMEOUT = 5.0
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 20.0
 REQUEST_TIMEOUT = 15.0
 TWISTD = "from twisted.scripts.twistd import run; run()"
 QUICK = (
@@ -91,7 +91,7 @@ class Twistd(ProcessProtocol):
         return await self.ended.addTimeout(within, reactor)
 
     async def terminate(self) -> int:
-        """Send SIGTERM; return the exit status, which takes at most 5 seconds."""
+        """Send SIGTERM; return the exit status, which takes at most 20 seconds."""
         self.transport.signalProcess("TERM")
         return await self.status(STOP_TIMEOUT)
 

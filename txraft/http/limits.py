@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from txraft.consistency import (
+    MAY_BE_ZERO,
     contradictions,
     not_above_zero,
     numbers_of,
@@ -15,9 +16,6 @@ from txraft.consistency import (
 from txraft.errors import ConfigError
 from txraft.kv.state import MAX_SESSIONS
 from txraft.memory import usable_memory
-
-MAY_BE_ZERO = ("drain_timeout", "drain_wait")
-"""Limits that say how long a node waits, when it need not wait at all."""
 
 
 def _option(default: Any, doc: str) -> Any:
