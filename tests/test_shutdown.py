@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txraft.core.configuration import Configuration
 from txraft.errors import NodeFailed, RaftError, TransferFailed
 from txraft.http.limits import HTTPLimits
-from txraft.node.state import RaftState
+from txraft.node.events import RaftState
 from txraft.shutdown import HANDOVER_TIMEOUT, LAST_WORDS_SECONDS, Shutdown
 
 

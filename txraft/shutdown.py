@@ -28,7 +28,7 @@ from txraft.core.configuration import Configuration
 from txraft.errors import RaftError
 from txraft.http.acceptance import stop_accepting
 from txraft.http.limits import HTTPLimits
-from txraft.node.state import RaftState
+from txraft.node.events import RaftState
 
 HANDOVER_TIMEOUT = 1.5
 """Seconds that handing leadership over may take."""

@@ -57,6 +57,23 @@ class Transfers(SynchronousTestCase):
         self.assertEqual(len(sent(leading.ready(), TimeoutNowRequest, "b")), 1)
         self.assertEqual(sent(leading.ready(), TimeoutNowRequest), [])
 
+    def test_transfer_first_commits_everything(self) -> None:
+        """Or whoever waits for the outcome of an entry would never learn of it here.
+
+        The target has all of them before this leader's own disk has.
+        """
+        leading = settled_leader()
+        leading.propose([command()])
+        leading.transfer("b")
+        ready = leading.ready()
+        accept(leading, "b", sent(ready, Replicate, "b")[0])
+        self.assertEqual(sent(leading.ready(), TimeoutNowRequest), [])
+
+        leading.synced(ready.write_number)
+
+        self.assertEqual(leading.commit_index, leading.log.last_index)
+        self.assertEqual(len(sent(leading.ready(), TimeoutNowRequest, "b")), 1)
+
     def test_transfer_accepts_no_entries_meanwhile(self) -> None:
         """Or the target would never have all of them."""
         leading = settled_leader()

@@ -592,7 +592,10 @@ class Leader(BaseRole):
     # Transfer -----------------------------------------------------------------------
 
     def transfer(self, target: str) -> None:
-        """Stop taking entries until *target* has all of them, then let it campaign."""
+        """Stop taking entries until all are committed and *target* has them.
+
+        Then let it campaign.
+        """
         is_voter = self.server.configuration.is_voter(target)
         if self.transferee is None and is_voter and target in self.followers:
             self.transferee = target
@@ -642,8 +645,12 @@ class Leader(BaseRole):
         target = self.transferee
         if target is None or self._told_transferee:
             return
-        progress = self.followers.get(target)
-        if progress is not None and progress.match == self.server.log.last_index:
+        progress, last = self.followers.get(target), self.server.log.last_index
+        # What the target has, others may lack, even this server's own disk. Whoever
+        # waits here for the outcome of such an entry would be told that it is unknown.
+        if self.server.commit_index < last:
+            return
+        if progress is not None and progress.match == last:
             self._told_transferee = True
             self.server.send(target, TimeoutNowRequest(transfer=self._transfers))
 
