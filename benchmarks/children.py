@@ -12,7 +12,7 @@ from pathlib import Path
 from random import sample
 from typing import Any
 
-STOP_SECONDS = 10.0
+STOP_SECONDS = 20.0
 LOG_TAIL_BYTES = 2000
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

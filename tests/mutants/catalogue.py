@@ -16,6 +16,7 @@ from tests.mutants import (
     reads,
     roles,
     shell,
+    stops,
     storage,
     transitions,
 )
@@ -38,6 +39,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *keyvalue.MUTANTS,
     *reads.MUTANTS,
     *clients.MUTANTS,
+    *stops.MUTANTS,
 )
 
 _HEAD = """\
