@@ -45,12 +45,15 @@ class Transfers(SynchronousTestCase):
         )
 
     def test_transfer_first_brings_the_target_up_to_date(self) -> None:
-        """It is told when it has the last entry, and once."""
+        """It is told when it has the last entry, which others may have before, once."""
         leading = settled_leader()
         leading.propose([command()])
         leading.transfer("b")
         ready = sync(leading)
         self.assertEqual(sent(ready, TimeoutNowRequest), [])
+        accept(leading, "c", sent(ready, Replicate, "c")[0])
+        self.assertEqual(leading.commit_index, leading.log.last_index)
+        self.assertEqual(sent(leading.ready(), TimeoutNowRequest), [])
 
         accept(leading, "b", sent(ready, Replicate, "b")[0])
 

@@ -35,14 +35,6 @@ MUTANTS = (
         caught_by="tests.client.test_calls.Attempts.test_refusal_stands",
     ),
     Mutant(
-        name="a node that stops answers those who watch a lock",
-        at="Waits.close",
-        old='"consistent" in call.parameters',
-        new="False",
-        caught_by="tests.http.test_waits.Waits"
-        ".test_close_drops_what_would_ask_the_leader",
-    ),
-    Mutant(
         name="a flag of a write counts by presence",
         at="Call.flag",
         old="self.writes and value not in ...",

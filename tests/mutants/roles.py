@@ -302,7 +302,7 @@ MUTANTS = (
     Mutant(
         name="leadership is handed to one that lacks entries",
         at="Leader._tell_transferee",
-        old="progress.match == self.server.log.last_index",
+        old="progress.match == last",
         new="progress.match >= 0",
         caught_by="tests.core.test_transfer.Transfers.test_transfer_first_brings_the_target_up_to_date",
     ),

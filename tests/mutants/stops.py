@@ -119,7 +119,7 @@ MUTANTS = (
     Mutant(
         name="leadership is handed over while an outcome is awaited",
         at="Leader._tell_transferee",
-        old="self.consensus.commit_index < last",
+        old="self.server.commit_index < last",
         new="False",
         caught_by="tests.core.test_transfer.Transfers.test_transfer_first_commits_everything",
     ),
