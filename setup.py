@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 LMDB = ["lmdb>=1.4"]
 TEST = ["pytest>=8", "hypothesis>=6.100", *LMDB, "trustme>=1.1"]
-DOCS = ["sphinx>=8,<9"]
+DOCS = ["sphinx>=8.2", "furo>=2025.12"]
 BENCHMARKS = ["pysyncobj==0.3.17", "matplotlib>=3.9"]
 
 setup(
@@ -49,6 +49,9 @@ setup(
             "mypy==2.4.1",
             "mypy-zope==1.0.17",
             "types-PyYAML>=6.0.12",
+            "towncrier>=24.8",
+            "coverage>=7.10",
+            "nox>=2024.10",
         ],
     },
     classifiers=[
