@@ -120,7 +120,7 @@ class CommandLine(OptionsTestCase):
         ending = self.assertRaises(
             SystemExit,
             options.parseOptions,
-            ["--check-config", "--listen", "tcp:2:interface=127.0.0.1"],
+            ["--check-config", "--listen", "tcp:8302:interface=127.0.0.1"],
         )
 
         assert ending is not None

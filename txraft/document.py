@@ -63,14 +63,18 @@ class Faults:
         """Note that *problem* is at *place*."""
         self.found.append((place, problem))
 
+    def told(self) -> list[str]:
+        """List what is wrong, each with its place, in the order of the lines."""
+        self.found.sort(key=lambda fault: fault[0])
+        return [f"{place}: {problem}" for place, problem in self.found]
+
     def check(self) -> None:
         """Let a document without faults pass.
 
         Raises: ConfigError, whose `problems` are in the order of the lines.
         """
         if self.found:
-            self.found.sort(key=lambda fault: fault[0])
-            raise ConfigError([f"{place}: {problem}" for place, problem in self.found])
+            raise ConfigError(self.told())
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,11 @@ def parse_document(text: str, name: str, faults: Faults) -> Mapping:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        problem = f"{name}:{line}: not valid YAML: {error.problem or error.context}"
+        what = error.problem or error.context
+        problem = (
+            f"{name}:{line}: not valid YAML: {what}; a setting is `key: value`, what "
+            "belongs to a section is indented by spaces below it, all of it alike"
+        )
         raise ConfigError([problem]) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
@@ -229,8 +237,12 @@ class Section:
         keys = list(keys)
         for key in self._mapping.entries:
             if key not in keys:
-                near = get_close_matches(key, keys, 1) or get_close_matches(
-                    key, elsewhere, 1, 0.8
+                # A setting of a section that was not indented is more than alike.
+                near = (
+                    [key]
+                    if key in elsewhere
+                    else get_close_matches(key, keys, 1)
+                    or get_close_matches(key, elsewhere, 1, 0.8)
                 )
                 meant = elsewhere.get(near[0], self._path + near[0]) if near else ""
                 hint = f"did you mean {meant}?" if near else f"known: {', '.join(keys)}"

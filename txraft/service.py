@@ -14,8 +14,9 @@ import atexit
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from twisted.application.service import IServiceCollection, MultiService, Service
 from twisted.internet.defer import Deferred
@@ -74,7 +75,11 @@ class Options(usage.Options):
     ]
     optFlags = [  # noqa: RUF012 - likewise
         ["join", None, "Start empty and wait to be added, instead of --peers."],
-        ["check-config", None, "Print the effective settings and exit."],
+        [
+            "check-config",
+            None,
+            "Check all that a start needs, print the settings, exit.",
+        ],
     ]
 
     settings: Settings
@@ -90,13 +95,27 @@ class Options(usage.Options):
             flags["join"] = "true"
         directory = self.parent.get("rundir", ".") if self.parent else "."
         try:
+            if self["check-config"]:
+                self._check(self["config"], flags, directory)
             self.settings = load_settings(self["config"], flags, directory)
         except ConfigError as error:
             self._refused = True
             raise usage.UsageError("\n".join(error.problems)) from error
-        if self["check-config"]:
-            sys.stdout.write(effective(self.settings))
-            raise SystemExit(0)
+
+    def _check(
+        self, path: str | None, flags: Mapping[str, str], directory: str
+    ) -> NoReturn:
+        """Tell what a start would find, and print the effective settings.
+
+        Raises: ConfigError; SystemExit, when nothing is wrong
+        """
+        from txraft.preflight import check_settings
+
+        self.settings, hints = check_settings(path, flags, directory)
+        for hint in hints:
+            sys.stderr.write(f"warning: {hint}\n")
+        sys.stdout.write(effective(self.settings))
+        raise SystemExit(0)
 
     def getUsage(self, width: int | None = None) -> str:
         """Describe the options; not after a fault, whose message says enough."""

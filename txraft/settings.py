@@ -18,7 +18,13 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from txraft.addresses import is_loopback, is_wildcard, parse_address, parse_listen
+from txraft.addresses import (
+    Listen,
+    is_loopback,
+    is_wildcard,
+    parse_address,
+    parse_listen,
+)
 from txraft.config import Config, validate_config
 from txraft.consistency import (
     MAY_BE_ZERO,
@@ -210,6 +216,22 @@ def load_settings(
     file start at the file.
     Raises: ConfigError, whose `problems` name each place and what would be right.
     """
+    settings, _, faults = read_settings(path, flags, directory)
+    faults.check()
+    return settings
+
+
+def read_settings(
+    path: str | None = None,
+    flags: MappingType[str, str] | None = None,
+    directory: str = ".",
+) -> tuple[Settings, Mapping, Faults]:
+    """Do as `load_settings`, and tell where each setting stands.
+
+    Returns: the settings, the document that they were read from, and what is wrong
+        with it. Settings of a document with faults are good for nothing.
+    Raises: ConfigError for a file that cannot be read at all.
+    """
     faults = Faults()
     if path is None:
         document, base = Mapping({}, Place(0, "settings")), directory
@@ -220,8 +242,7 @@ def load_settings(
     )
     override(document.entries, flags or {}, os.path.abspath(directory))
     settings = _settings(Section(document, faults), os.path.abspath(base))
-    faults.check()
-    return settings
+    return settings, document, faults
 
 
 def effective(settings: Settings) -> str:
@@ -269,7 +290,7 @@ def field_documentation(
 
 def _settings(top: Section, base: str) -> Settings:
     names = [f.name for f in fields(Settings)]
-    top.known(names, {name: f"raft.{name}" for name in raft_settings()})
+    top.known(names, _elsewhere(names))
     insecure = top.read("insecure_peers", False, boolean)
     safe = insecure or (top.given("tls") and not top.null("tls"))
     permission = "secure it with tls, or permit it with insecure_peers: true"
@@ -280,9 +301,10 @@ def _settings(top: Section, base: str) -> Settings:
     raft = _raft(raft_section, {name: name for name in names})
     identity = _id(top, raft)
     peers = read_members(top, Own(advertise, identity), raft.protocol_version, join)
-    http, limits = _http(top.section("http"), base), _limits(limits_section)
+    http_section = top.section("http")
+    http, limits = _http(http_section, base), _limits(limits_section)
     _fit(raft_section, limits_section, raft, limits, http is not None)
-    return Settings(
+    settings = Settings(
         data_dir=top.read("data_dir", "", lambda value: _directory(value, base)),
         id=identity,
         store=top.read("store", "file", _store),
@@ -297,6 +319,53 @@ def _settings(top: Section, base: str) -> Settings:
         tls=peer_tls(top, base, advertise, [peer.address for peer in peers]),
         insecure_peers=insecure,
     )
+    if http is not None:
+        _refuse_shared_port(top, http_section, settings, http)
+    return settings
+
+
+def _elsewhere(names: list[str]) -> dict[str, str]:
+    """Map settings of sections, which were not indented, to how they are written."""
+    sections = {
+        "limits": list(Limits().named()),
+        "http": [f.name for f in fields(HTTPSettings)],
+        "tls": [f.name for f in fields(TLSSettings)],
+        "raft": list(raft_settings()),
+    }
+    return {
+        name: f"{section}.{name}"
+        for section, settings in sections.items()
+        for name in settings
+        if name not in names
+    }
+
+
+def _refuse_shared_port(
+    top: Section, section: Section, settings: Settings, http: HTTPSettings
+) -> None:
+    """Note where peers and clients would meet at one port."""
+    keys = ("listen", "advertise")
+    if not (top.sound(*keys) and section.sound(*keys)):
+        return
+    if _meet(parse_listen(settings.listen), parse_listen(http.listen)):
+        key, written, other = "listen", http.listen, settings.listen
+    elif urlsplit(http.advertise).netloc == settings.advertise:
+        key, written, other = "advertise", http.advertise, settings.advertise
+    else:
+        return
+    place = section.place(key) if section.given(key) else top.place(key)
+    section.fault(
+        key,
+        f"is {written!r}, which has the port of {key} ({other!r}): peers and clients "
+        "need a port each",
+        place,
+    )
+
+
+def _meet(one: Listen, other: Listen) -> bool:
+    hosts = (one.host, other.host)
+    is_shared = one.host == other.host or any(map(is_wildcard, hosts))
+    return is_shared and one.port == other.port
 
 
 def _listen(section: Section, default: str, insecure: bool, permission: str) -> str:

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from txraft.errors import StorageError
 from txraft.interfaces import LogStore, StableStore
-from txraft.storage.directory import DataDirectory
+from txraft.storage.directory import (
+    LMDB_NAME,
+    LOG_NAME,
+    STATE_NAME,
+    DataDirectory,
+)
 from txraft.storage.filelog import FileLog
+from txraft.storage.filesystem import FileSystem
 from txraft.storage.identity import identity_of
 from txraft.storage.stable import FileStableStore
 
@@ -35,6 +42,7 @@ def open_stores(kind: str, directory: DataDirectory, node_name: str) -> Stores:
     Raises: StorageError, also when the directory holds another kind; OSError.
     """
     assert kind in STORE_KINDS, "the settings know these kinds only"
+    refuse_other_kind(kind, directory.file_system, directory.path)
     return (
         _open_lmdb(directory, node_name)
         if kind == "lmdb"
@@ -42,9 +50,29 @@ def open_stores(kind: str, directory: DataDirectory, node_name: str) -> Stores:
     )
 
 
+def refuse_other_kind(kind: str, files: FileSystem, path: Path) -> None:
+    """Refuse a data directory *path* that does not hold stores of *kind*.
+
+    Raises: StorageError
+    """
+    held = "file"
+    if kind == "file":
+        held = "lmdb" if files.exists(path / LMDB_NAME) else kind
+    elif not files.exists(path / STATE_NAME) and not _holds(files, path / LOG_NAME):
+        held = kind
+    if held != kind:
+        raise StorageError(
+            f"{path}: the data directory holds a store of kind {held}, and {kind} is "
+            f"asked for; write store: {held}, or remove this member from the cluster "
+            "and add it again with an empty data directory"
+        )
+
+
+def _holds(files: FileSystem, directory: Path) -> bool:
+    return files.is_directory(directory) and bool(files.list(directory))
+
+
 def _open_files(directory: DataDirectory, node_name: str) -> Stores:
-    if directory.file_system.exists(directory.lmdb):
-        raise _refusal(directory, "lmdb", "file")
     fs = directory.file_system
     stable = FileStableStore(directory.state, node_name, fs)
     identity = identity_of(fs, directory.log, stable)
@@ -55,16 +83,5 @@ def _open_files(directory: DataDirectory, node_name: str) -> Stores:
 def _open_lmdb(directory: DataDirectory, node_name: str) -> Stores:
     from txraft.storage.lmdbstore import LMDBStore  # an extra: it may be missing
 
-    files = directory.file_system
-    if files.exists(directory.state) or files.list(directory.log):
-        raise _refusal(directory, "file", "lmdb")
     store = LMDBStore(directory.lmdb, node_name)
     return Stores(store, store, store.close)
-
-
-def _refusal(directory: DataDirectory, held: str, asked: str) -> StorageError:
-    return StorageError(
-        f"{directory.path}: the data directory holds a store of kind {held}, and "
-        f"{asked} is asked for; write store: {held}, or remove this member from the "
-        "cluster and add it again with an empty data directory"
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants import (
     advice,
     application,
+    certificates,
     clients,
     consensus,
     decisions,
@@ -40,6 +41,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *reads.MUTANTS,
     *clients.MUTANTS,
     *stops.MUTANTS,
+    *certificates.MUTANTS,
 )
 
 _HEAD = """\

@@ -126,8 +126,8 @@ MUTANTS = (
     ),
     Mutant(
         name="any host name passes",
-        at="Identity.is_named",
-        old="verify_certificate_hostname(self._certificate, name)",
+        at="proves",
+        old="verify_certificate_hostname(certificate, name)",
         new="pass",
         caught_by="tests.security.test_callees.Callees.test_name_of_another_member",
     ),

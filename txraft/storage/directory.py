@@ -26,7 +26,7 @@ HINT_NAME = "state.hint"
 PEERS_NAME = "peers.json"
 
 _MAX_PID_BYTES = 20
-_OURS = frozenset(
+OURS = frozenset(
     {
         LOG_NAME,
         LMDB_NAME,
@@ -85,7 +85,7 @@ class DataDirectory:
     def _refuse_links(self) -> None:
         for name in self.file_system.list(self.path):
             path = self.path / name
-            if name in _OURS and self.file_system.is_symlink(path):
+            if name in OURS and self.file_system.is_symlink(path):
                 raise StorageError(
                     f"{path}: a symbolic link is refused in a data directory; put "
                     "what it points to in its place, or point data_dir elsewhere"

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from types import SimpleNamespace
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL, crypto
 
 from txraft.errors import ConfigError
+from txraft.reasons import reason_of
 from txraft.transport.peer import PeerProtocol
 from txraft.transport.validity import end_of_authority, end_of_chain, utc_now
 
@@ -21,6 +27,18 @@ _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 _OTHERS_MAY_READ = 0o077
 _ALERT_WRITTEN = 0x4008
 _NO_RENEGOTIATION = 100
+_FLIGHTS = 4
+"""More than any handshake has."""
+
+OPEN_TO_OTHERS = "other users may read the private key; chmod 600 it"
+
+PrivateKey = (
+    rsa.RSAPrivateKey
+    | ec.EllipticCurvePrivateKey
+    | ed25519.Ed25519PrivateKey
+    | ed448.Ed448PrivateKey
+    | dsa.DSAPrivateKey
+)
 
 _PROBLEMS = {
     9: "its certificate is not valid yet",
@@ -57,23 +75,87 @@ class Contexts:
     """
 
     def __init__(self, files: TLSFiles, *, required: bool = True) -> None:
-        chain = _load(files.certificate)
+        chain = load_certificates(files.certificate)
         self.certificate = chain[0]
         self.client = _context(files, required)
         self.server = _context(files, required)
         self.ends = {"certificate": end_of_chain(chain)}
         if files.ca is not None:
-            self.ends["ca"] = end_of_authority(_load(files.ca), chain)
+            self.ends["ca"] = end_of_authority(load_certificates(files.ca), chain)
         now = utc_now()
         self.not_valid_now = _not_valid_now(self.certificate, files.certificate, now)
         self.warnings = []
         if self.not_valid_now and now < self.certificate.not_valid_before_utc:
             self.warnings.append(self.not_valid_now)
-        if os.stat(files.private_key).st_mode & _OTHERS_MAY_READ:
-            self.warnings.append(
-                f"{files.private_key}: other users may read the private key; "
-                "chmod 600 it"
-            )
+        if is_open_to_others(files.private_key):
+            self.warnings.append(f"{files.private_key}: {OPEN_TO_OTHERS}")
+
+
+def load_certificates(path: str) -> list[x509.Certificate]:
+    """Read the certificates in the PEM file *path*. Raises: ConfigError"""
+    try:
+        return x509.load_pem_x509_certificates(_read(path))
+    except ValueError as error:
+        raise ConfigError(
+            [
+                f"{path}: it is not a certificate in PEM; name a file with "
+                "-----BEGIN CERTIFICATE-----"
+            ]
+        ) from error
+
+
+def load_key(path: str) -> PrivateKey:
+    """Read the private key in the PEM file *path*.
+
+    OpenSSL would ask the terminal for a passphrase, and a daemon has none.
+    Raises: ConfigError
+    """
+    try:
+        key = load_pem_private_key(_read(path), None)
+    except TypeError as error:
+        raise ConfigError(
+            [
+                f"{path}: it has a passphrase, which a node cannot ask for; write it "
+                "without, with mode 600 (openssl pkey -in FILE -out NEW)"
+            ]
+        ) from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigError(
+            [
+                f"{path}: it is not PEM of the right kind; name a file with "
+                "-----BEGIN PRIVATE KEY-----"
+            ]
+        ) from error
+    if not isinstance(key, PrivateKey):
+        raise ConfigError([f"{path}: it is not a key for TLS"])
+    return key
+
+
+def is_open_to_others(path: str) -> bool:
+    """Tell whether anybody but the owner may do anything with the file *path*."""
+    return bool(os.stat(path).st_mode & _OTHERS_MAY_READ)
+
+
+def refusal_between(server: SSL.Context, client: SSL.Context) -> str | None:
+    """Have *client* connect to *server* in memory.
+
+    Returns: why one of them refuses the other, None if they agree.
+    """
+    judged = Judged()
+    one, other = SSL.Connection(client, None), SSL.Connection(server, None)
+    one.set_connect_state()
+    other.set_accept_state()
+    for side in (one, other):
+        side.set_app_data(SimpleNamespace(wrappedProtocol=judged))
+    for side, opposite in _FLIGHTS * ((one, other), (other, one)):
+        try:
+            with suppress(SSL.WantReadError):
+                side.do_handshake()
+        except SSL.Error as error:
+            return judged.problem or reason_of(error)
+        with suppress(SSL.WantReadError):
+            opposite.bio_write(side.bio_read(MAX_PEM_BYTES))
+    return None
 
 
 class Judged:
@@ -94,14 +176,11 @@ def _context(files: TLSFiles, required: bool) -> SSL.Context:
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_cipher_list(_CIPHERS)
     context.set_info_callback(_told)
-    for path, load in (
-        (files.certificate, context.use_certificate_chain_file),
-        (files.private_key, context.use_privatekey_file),
-        (files.ca, context.load_verify_locations),
-    ):
-        if path is not None:
-            _with(path, load)
+    key = load_key(files.private_key)
+    _with(files.certificate, context.use_certificate_chain_file)
+    _with(files.private_key, lambda _: context.use_privatekey(key))
     if files.ca is not None:
+        _with(files.ca, context.load_verify_locations)
         wanted = SSL.VERIFY_FAIL_IF_NO_PEER_CERT if required else 0
         context.set_verify(SSL.VERIFY_PEER | wanted, _verified)
     return context
@@ -156,11 +235,14 @@ def _with(path: str, load: Callable[[str], None]) -> None:
         raise ConfigError([f"{path}: {what}"]) from error
 
 
-def _load(path: str) -> list[x509.Certificate]:
+def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            return x509.load_pem_x509_certificates(file.read(MAX_PEM_BYTES))
+            return file.read(MAX_PEM_BYTES)
     except OSError as error:
-        raise ConfigError([f"{path}: it cannot be read: {error.strerror}"]) from error
-    except ValueError as error:
-        raise ConfigError([f"{path}: it is not a certificate in PEM"]) from error
+        raise ConfigError(
+            [
+                f"{path}: it cannot be read: {error.strerror}; correct the path, or "
+                "let the user of the node read it"
+            ]
+        ) from error

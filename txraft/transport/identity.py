@@ -50,14 +50,7 @@ class Identity:
 
     def is_named(self, name: str) -> bool:
         """Tell whether the certificate proves *name*, a host name or IP address."""
-        try:
-            if is_ip_address(name):
-                verify_certificate_ip_address(self._certificate, name)
-            else:
-                verify_certificate_hostname(self._certificate, name)
-        except (VerificationError, CertificateError):
-            return False
-        return True
+        return proves(self._certificate, name)
 
 
 class PeerNames:
@@ -84,6 +77,40 @@ class PeerNames:
             if first != address:
                 shared.append((name, first, address))
         return shared
+
+
+def proves(certificate: x509.Certificate, name: str) -> bool:
+    """Tell whether *certificate* is for *name*, a host name or IP address."""
+    try:
+        if is_ip_address(name):
+            verify_certificate_ip_address(certificate, name)
+        else:
+            verify_certificate_hostname(certificate, name)
+    except (VerificationError, CertificateError):
+        return False
+    return True
+
+
+def is_for(certificate: x509.Certificate, *uses: x509.ObjectIdentifier) -> bool:
+    """Tell whether *certificate* may be used for all of *uses*."""
+    try:
+        found = certificate.extensions.get_extension_for_class(
+            x509.ExtendedKeyUsage
+        ).value
+    except x509.ExtensionNotFound:
+        return True
+    return _ANY_USE in found or all(use in found for use in uses)
+
+
+def is_authority(certificate: x509.Certificate) -> bool:
+    """Tell whether *certificate* may sign others."""
+    try:
+        basic = certificate.extensions.get_extension_for_class(
+            x509.BasicConstraints
+        ).value
+    except x509.ExtensionNotFound:
+        return False
+    return basic.ca
 
 
 def names_of(certificate: crypto.X509) -> tuple[str, ...]:
@@ -140,23 +167,12 @@ def _names_in(certificate: x509.Certificate) -> tuple[str, ...]:
 
 def _check_uses(certificate: x509.Certificate) -> None:
     """Refuse what was not issued for a server that dials as well as listens."""
-    extensions = certificate.extensions
-    try:
-        uses = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        uses = None
-    if uses is not None and _ANY_USE not in uses:
-        missing = [use for use in _BOTH_USES if use not in uses]
-        if missing:
-            raise NoIdentity(
-                "its certificate is not for a peer, which needs both clientAuth and "
-                "serverAuth"
-            )
-    try:
-        basic = extensions.get_extension_for_class(x509.BasicConstraints).value
-    except x509.ExtensionNotFound:
-        return
-    if basic.ca:
+    if not is_for(certificate, *_BOTH_USES):
+        raise NoIdentity(
+            "its certificate is not for a peer, which needs both clientAuth and "
+            "serverAuth"
+        )
+    if is_authority(certificate):
         raise NoIdentity("its certificate is that of an authority, not of a peer")
 
 

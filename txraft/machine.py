@@ -1,0 +1,77 @@
+"""What this machine says about addresses and ports, without binding any."""
+
+from __future__ import annotations
+
+import os
+import socket
+from ipaddress import ip_address
+from pathlib import Path
+
+from txraft.addresses import is_loopback
+
+_UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+_NONLOCAL = Path("/proc/sys/net/ipv4/ip_nonlocal_bind")
+_STATUS = Path("/proc/self/status")
+_CAPABILITIES = "CapEff:"
+_BIND_SERVICE = 1 << 10
+_ANY_PORT = 9
+
+
+class Machine:
+    """Asks the operating system."""
+
+    def unresolved(self, host: str) -> str | None:
+        """Say why *host* has no address, None if it has one."""
+        try:
+            _addresses(host)
+        except OSError as error:
+            return error.strerror or str(error)
+        except UnicodeError:
+            return "it is no host name"
+        return None
+
+    def has(self, host: str) -> bool:
+        """Tell whether an interface of this machine has the address *host*.
+
+        The kernel is asked which address it would send from to get there: to an
+        address of its own, that is the address itself. Nothing is sent.
+        """
+        if is_loopback(host) or _read(_NONLOCAL) == "1":
+            return True
+        return any(_is_own(family, address) for family, address in _addresses(host))
+
+    def may_bind(self, port: int) -> bool:
+        """Tell whether this process may listen at *port*; True if nobody can tell."""
+        least = _read(_UNPRIVILEGED)
+        if not least.isdigit() or port >= int(least) or os.geteuid() == 0:
+            return True
+        for line in _read(_STATUS).splitlines():
+            if line.startswith(_CAPABILITIES):
+                return bool(int(line.removeprefix(_CAPABILITIES), 16) & _BIND_SERVICE)
+        return True
+
+    def user(self) -> int:
+        """Return the number of the user of this process."""
+        return os.geteuid()
+
+
+def _addresses(host: str) -> list[tuple[int, str]]:
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
+    return [(family, str(address[0])) for family, _, _, _, address in found]
+
+
+def _is_own(family: int, address: str) -> bool:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as asking:
+            asking.connect((address, _ANY_PORT))
+            source = asking.getsockname()[0]
+    except OSError:
+        return False
+    return ip_address(source.partition("%")[0]) == ip_address(address.partition("%")[0])
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:  # another system than Linux, or a part of it that is hidden
+        return ""
