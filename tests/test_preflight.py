@@ -454,6 +454,15 @@ class Hints(PreflightTestCase):
 
         self.assertHint("roles:", "gives no name in", "the role node")
 
+    def test_certificate_that_is_its_own_authority(self) -> None:
+        """A certificate that is signed by itself may stand where its authority does."""
+        self.http = self.forge.issue("n1.test", ends=40 * DAY, self_signed=True)
+        own = str(self.http.certificate)
+        start = self.text.index("    ca: {ca}")
+        self.text = self.text[:start] + self.text[start:].replace("{ca}", own, 1)
+
+        self.assertEqual(self.check(), [])
+
     def test_authority_of_http_that_the_system_does_not_know(self) -> None:
         self.text = self.text.replace("    ca: {ca}\n", "")
         start = self.text.index("    roles:")

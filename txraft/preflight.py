@@ -333,7 +333,12 @@ class _Preflight:
                 )
         if loaded.authorities:
             ends["ca"] = end_of_authority(loaded.authorities, loaded.chain)
-            strangers = [c for c in loaded.authorities if not is_authority(c)]
+            # One that is signed by itself vouches for itself, whatever it says it is.
+            strangers = [
+                each
+                for each in loaded.authorities
+                if not is_authority(each) and each.issuer != each.subject
+            ]
             if strangers:
                 _refuse(
                     wrong,
