@@ -42,9 +42,10 @@ class Watch(SynchronousTestCase):
         return [formatEvent(event) for event in events]
 
     def test_start(self) -> None:
-        """It is told at once what expires within 30 days, and what to do."""
+        """It is told at once, once a file, what expires and what to do."""
         self.validities = [
             Validity("tls.certificate", "/n1.pem", NOW + 30 * DAY),
+            Validity("http.tls.certificate", "/n1.pem", NOW + 30 * DAY),
             Validity("tls.ca", "/ca.pem", NOW + 31 * DAY),
         ]
 

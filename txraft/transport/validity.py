@@ -142,7 +142,7 @@ class ValidityWatch:
     def look(self) -> None:
         """Warn of what expires soon, or has expired."""
         now = self._now()
-        for validity in self._validities():
-            warning = validity.warning(now)
+        found = [validity.warning(now) for validity in self._validities()]
+        for warning in dict.fromkeys(found):  # peers and HTTP may share a file
             if warning is not None:
                 self.log.warn("{found}", found=warning)
