@@ -6,7 +6,7 @@ from tests.cli.commands import CommandCase
 from txraft.cli.cluster import MOST_IN_VAIN
 from txraft.cli.exits import Exit
 from txraft.errors import NotAdmitted
-from txraft.node.membership import Admission
+from txraft.node.admission import Admission
 from txraft.node.metrics import PeerMetrics
 
 

@@ -27,8 +27,8 @@ from txraft.http.site import make_api
 from txraft.kv.backup import describe, pack
 from txraft.kv.commands import encode_advertise
 from txraft.kv.state import KeyValueFSM
+from txraft.node.admission import Admission
 from txraft.node.events import LeaderObservation, Observation, Observer, RaftState
-from txraft.node.membership import Admission
 from txraft.node.metrics import NodeMetrics, PeerMetrics
 from txraft.node.pending import ApplyResult
 from txraft.node.worker import MemoryWorker

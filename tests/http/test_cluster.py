@@ -4,7 +4,7 @@ from twisted.internet.defer import Deferred
 
 from tests.http.network import HTTPCase
 from txraft.errors import ConfigurationRefused, LeadershipLost, NotAdmitted
-from txraft.node.membership import Admission
+from txraft.node.admission import Admission
 
 PEER = "/v1/operator/raft/peer"
 

@@ -279,8 +279,8 @@ MUTANTS = (
     ),
     Mutant(
         name="a handed over leadership is waited for for ever",
-        at="Raft._handover_ended",
-        old="self._handover = None",
+        at="Raft._transfer_ended",
+        old="self._transfer = None",
         new="pass",
         caught_by="tests.node.test_raft_membership.Transferring.test_transfer_again_by_one_that_leads_again",
     ),
@@ -412,14 +412,14 @@ MUTANTS = (
     ),
     Mutant(
         name="a nonvoter that lacks much gets a vote",
-        at="Membership.admit_peer",
+        at="Raft.admit_peer",
         old="behind > CAUGHT_UP_ENTRIES",
         new="False",
         caught_by="tests.node.test_admission.Admitting.test_a_nonvoter_gets_its_vote_when_it_has_caught_up",
     ),
     Mutant(
         name="a nonvoter that is away gets a vote",
-        at="Membership.admit_peer",
+        at="Raft.admit_peer",
         old="shell.consensus.silence_of(address)",
         new="False",
         caught_by="tests.node.test_admission.Admitting.test_a_nonvoter_that_went_away_gets_no_vote",

@@ -12,8 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.node.kit import ClusterCase
 from txraft.core.configuration import Configuration, Suffrage
 from txraft.errors import ConnectionFailed, NotAdmitted, NotLeader
-from txraft.node.admission import Probed, why_not
-from txraft.node.membership import Admission
+from txraft.node.admission import Admission, Probed, why_not
 from txraft.testing import Cluster, Node
 from txraft.testing.cluster import FAST
 

@@ -13,8 +13,8 @@ from txraft.errors import (
     TransferFailed,
     UnknownPeer,
 )
+from txraft.node.bootstrap import first_membership
 from txraft.node.events import RaftState
-from txraft.node.membership import founders
 
 
 class ById(ClusterCase):
@@ -125,14 +125,14 @@ class Founders(SynchronousTestCase):
         servers = [Server("1", "b"), Server("2", "a", Suffrage.NONVOTER)]
         expected = Configuration((servers[1], servers[0]))
 
-        self.assertEqual(founders(servers, "a", "2", 3), expected)
-        self.assertEqual(founders(servers[::-1], "b", "1", 3), expected)
-        self.assertEqual(founders([], "a", "a", 3), Configuration())
+        self.assertEqual(first_membership(servers, "a", "2", 3), expected)
+        self.assertEqual(first_membership(servers[::-1], "b", "1", 3), expected)
+        self.assertEqual(first_membership([], "a", "a", 3), Configuration())
 
     def test_alone_under_any_id(self) -> None:
         """The list of one address is a server under the id that it has."""
         expected = Configuration((Server("id", "a"),))
-        self.assertEqual(founders([Server("a", "a")], "a", "id", 3), expected)
+        self.assertEqual(first_membership([Server("a", "a")], "a", "id", 3), expected)
 
     def test_refused(self) -> None:
         """Lists that founders could not agree on."""
@@ -147,4 +147,4 @@ class Founders(SynchronousTestCase):
             ([two[0], Server("a", "b")], "a", 3),
         ):
             with self.assertRaises(ConfigurationRefused):
-                founders(servers, "a", id, version)
+                first_membership(servers, "a", id, version)

@@ -7,8 +7,8 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from txraft.core.configuration import Configuration
+from txraft.node.admission import Admission
 from txraft.node.events import Observer, RaftState
-from txraft.node.membership import Admission
 from txraft.node.metrics import NodeMetrics
 from txraft.node.pending import ApplyResult
 

@@ -1,18 +1,37 @@
-"""Who answers at an address, asked before that address becomes a member.
+"""Admission: ask the server at an address who it is, before it becomes a member.
 
-The question is AppendEntries of term 0, which is no leader's: whoever speaks the
-protocol refuses it, and nothing changes there. Our servers answer it with all that
-their headers can hold: their cluster, incarnation, id and address.
+A server that is added before it answers, or before it has the log, counts for the
+quorum and cannot help to reach it. So it is probed first, and at protocol version 3 it
+gets its vote only once it has nearly all of the log.
 
-Source: Raft dissertation §4.1, §4.2.1: what a server that is added too early costs.
+The probe is AppendEntries of term 0, which is no leader's: whoever speaks the protocol
+refuses it, and nothing changes there. Our servers answer it with all that their headers
+can hold: their cluster, incarnation, id and address.
+
+Source: Raft dissertation §4.1, §4.2.1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from twisted.python.failure import Failure
 
 from txraft.core.configuration import Configuration
 from txraft.core.messages import AppendEntriesResponse
+from txraft.errors import NotAdmitted, TransportError
+
+CAUGHT_UP_ENTRIES = 250
+"""So many entries a nonvoter may lack to become a voter: it has them in a moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """How far a server is on its way to be a voter; *behind* in entries."""
+
+    is_voter: bool
+    behind: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +104,16 @@ def why_not(
             "and start it with join: true"
         )
     return None
+
+
+def refuse_silent(address: str) -> Callable[[Failure], Admission]:
+    """Make the errback that refuses the server at *address*, which did not answer."""
+
+    def refuse(failure: Failure) -> Admission:
+        failure.trap(TransportError)
+        raise NotAdmitted(
+            f"nobody answers as a peer at {address} ({failure.getErrorMessage()}): "
+            "start the server there first, with join: true"
+        )
+
+    return refuse

@@ -5,7 +5,7 @@ Source: hashicorp/raft `Raft`; the names are its own, in snake_case.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from random import Random
 from threading import get_ident
@@ -17,20 +17,21 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txraft.config import Config, validate_config
-from txraft.core.configuration import Configuration
+from txraft.core.configuration import Configuration, Server, Suffrage
 from txraft.core.entry import Entry, LogType
 from txraft.core.leader import Leader
 from txraft.core.messages import RequestVoteRequest
 from txraft.errors import (
     EntryTooLarge,
     NodeFailed,
+    NodeIsLeader,
     NodeRemoved,
+    NotAdmitted,
     NothingNewToSnapshot,
     NotLeader,
     RaftError,
     RaftShutdown,
     ShutdownWhileCommitting,
-    TransferFailed,
     TransferInProgress,
     WrongThread,
 )
@@ -47,8 +48,16 @@ from txraft.interfaces import (
     WithClose,
     WithLostHandler,
 )
+from txraft.node.admission import (
+    CAUGHT_UP_ENTRIES,
+    Admission,
+    Probed,
+    probed,
+    refuse_silent,
+    why_not,
+)
 from txraft.node.application import answer_of, check_methods, told
-from txraft.node.bootstrap import Founding, stored_founders
+from txraft.node.bootstrap import Bootstrap, stored_membership
 from txraft.node.events import (
     Edges,
     EventNotifier,
@@ -57,15 +66,24 @@ from txraft.node.events import (
     RaftState,
     is_state,
 )
-from txraft.node.leadership_transfer import LeadershipTransfer
-from txraft.node.membership import Membership
+from txraft.node.leadership_transfer import LeadershipTransfer, choose_successor
+from txraft.node.membership import (
+    FIRST_VERSION_WITH_IDS,
+    MakeEntry,
+    nonvoter_added,
+    peer_removed,
+    server_removed,
+    voter_added,
+    voter_demoted,
+)
+from txraft.node.metrics import NodeMetrics
 from txraft.node.ownership import application_of, check_application
 from txraft.node.parts import Parts
-from txraft.node.pending import ApplyResult, waiter_for
+from txraft.node.pending import ApplyResult, Change, Proposal, waiter_for
 from txraft.node.shell import Shell
 from txraft.node.snapshot_writer import discards
 from txraft.node.startup import Recovered, Restored, recover, restore_newest
-from txraft.node.status import Status
+from txraft.node.status import metrics_of, stats_of
 from txraft.node.timing import tick_seconds
 from txraft.node.verifications import Verification
 from txraft.node.worker import Workers
@@ -87,7 +105,7 @@ ANSWERED_LATER = frozenset(
 """Methods of a transport that may be coroutines, as a Deferred is what they return."""
 
 
-class Raft(Status, Membership, Founding):
+class Raft:
     """One node: a member of a cluster that keeps *fsm* equal on all of them.
 
     Nothing happens before `start`. *local_addr* is this node's address as its peers
@@ -151,27 +169,33 @@ class Raft(Status, Membership, Founding):
             random or Random(),  # noqa: S311 - election timeouts are no secret
             workers,
         )
-        self._shell = None
+        self._shell: Shell | None = None
         self._ticker: LoopingCall | None = None
         self._events = EventNotifier(self, self._parts, stop=self.stop)
         self._started = False
         self._thread = get_ident()
         self._shutdown_error: RaftShutdown | None = None
         self._start_error: RaftShutdown | None = None
-        self._handover: LeadershipTransfer | None = None
+        self._transfer: LeadershipTransfer | None = None
         self._stopping: Waiters = {}
         self._leaving: Waiters = {}
         self._has_stopped = False
         self._next_snapshot_check = 0.0
         self._snapshot_index = 0
         self._hurries = True
+        self._bootstrap = Bootstrap(
+            self._parts, begin_again=self._begin_again, stop_because=self.stop_because
+        )
 
-    # Life
+    def __repr__(self) -> str:
+        return f"Node at {self.address} [{self.state}]"
+
+    # Start and stop
 
     def start(self) -> Deferred[None]:
         """Recover what is on disk and take part in the cluster.
 
-        A node with nothing on disk founds a cluster with the peers of its peer
+        A node with nothing on disk bootstraps a cluster with the peers of its peer
         store; with no peers there it waits until a leader adds it.
 
         Returns: a Deferred that fires when the node takes part. It fails with
@@ -205,10 +229,10 @@ class Raft(Status, Membership, Founding):
         parts = self._parts
         for warning in restored.warnings:
             self.log.warn("{node}: {found}", node=parts.address, found=warning)
-        return self._read(restored, lambda: stored_founders(parts))
+        return self._read(restored, lambda: stored_membership(parts))
 
     def _read(
-        self, restored: Restored, founders: Callable[[], Configuration]
+        self, restored: Restored, read_membership: Callable[[], Configuration]
     ) -> Deferred[Recovered]:
         parts = self._parts
         version = parts.config.protocol_version
@@ -217,7 +241,7 @@ class Raft(Status, Membership, Founding):
                 parts.log_store,
                 parts.stable_store,
                 restored,
-                founders,
+                read_membership,
                 version,
                 lambda entry: encode_new(entry, version),
                 application_of(parts.fsm),
@@ -254,8 +278,9 @@ class Raft(Status, Membership, Founding):
         transport.set_handler(shell)
         shell.schedule()
 
-    def _begin_again(self, founders: Callable[[], Configuration]) -> Deferred[None]:
-        return self._read(Restored(), founders).addCallback(self._enter)
+    def _begin_again(self, members: Configuration) -> Deferred[None]:
+        """Take part again, with a new shell that begins with *members*."""
+        return self._read(Restored(), lambda: members).addCallback(self._enter)
 
     def shutdown(self) -> Deferred[None]:
         """Leave at once, without handing leadership over; idempotent.
@@ -476,7 +501,7 @@ class Raft(Status, Membership, Founding):
     # Leadership
 
     def transfer_leadership(self, target: str | None = None) -> Deferred[None]:
-        """Hand leadership to the voter at *target*, by default the most complete.
+        """Transfer leadership to the voter at *target*, by default the most complete.
 
         Only one that has answered of late is chosen; a *target* that has not is refused
         at once. No command is accepted meanwhile.
@@ -486,42 +511,176 @@ class Raft(Status, Membership, Founding):
         self._check_thread("transfer_leadership")
         try:
             shell = self._leading()
-            if self._handover is not None or shell.consensus.is_transferring:
-                raise TransferInProgress("leadership is being handed over already")
-            chosen = self._successor(shell, target)
+            if self._transfer is not None or shell.consensus.is_transferring:
+                raise TransferInProgress("leadership is being transferred already")
+            chosen = choose_successor(
+                shell.consensus,
+                target,
+                own_address=self.address,
+                tick=tick_seconds(self._parts.config),
+            )
         except RaftError as error:
             return fail(error)
         shell.transfer(chosen)
-        self._handover = LeadershipTransfer(
+        self._transfer = LeadershipTransfer(
             chosen,
-            self._events.observers,
-            self._parts.clock,
-            2 * self._parts.config.election_timeout,
-            self._handover_ended,
+            observers=self._events.observers,
+            clock=self._parts.clock,
+            patience=2 * self._parts.config.election_timeout,
+            ended=self._transfer_ended,
         )
-        return self._handover.done
+        return self._transfer.done
 
-    def _successor(self, shell: Shell, target: str | None) -> str:
-        """Return whom to hand leadership to.
+    def _transfer_ended(self) -> None:
+        self._transfer = None
 
-        Raises: TransferFailed, if nobody there would take it.
+    # Membership
+    #
+    # Every change is a Deferred of the index of its entry, once that is committed.
+    # One waits until the one before it is committed: single-server changes are safe
+    # only one at a time (§4.1).
+
+    def add_peer(self, address: str) -> Deferred[int]:
+        """Make the server at *address* a voter. It starts with `join`, or empty.
+
+        Returns: as every membership change, a Deferred of the index of the entry,
+            once that is committed. It fails with NotLeader, QueueFull or RaftShutdown,
+            with ConfigurationRefused for what is no legal single step, and with
+            LeadershipLost when it may still commit. Cancelling withdraws the change
+            while it waits for the one before it, and afterwards only stops the wait.
+            This one also fails with KnownPeer.
         """
-        consensus = shell.consensus
-        others = set(consensus.configuration.voters) - {self._parts.address}
-        if not others or target == self._parts.address:
-            raise TransferFailed("there is no other voter to hand leadership to")
-        chosen = target or consensus.best_successor()
-        if chosen is None:
-            raise TransferFailed("no other voter has answered of late")
-        if chosen not in others:
-            raise TransferFailed(f"{chosen} is not a voter")
-        silence = consensus.silence_of(chosen) * tick_seconds(self._parts.config)
-        if silence:
-            raise TransferFailed(f"{chosen} has not answered for {silence:.1f} s")
-        return chosen
+        return self.add_voter(address, address)
 
-    def _handover_ended(self) -> None:
-        self._handover = None
+    def remove_peer(self, address: str) -> Deferred[int]:
+        """Remove the member at *address*, which may be this one.
+
+        Returns: as `add_peer`; it also fails with UnknownPeer.
+        """
+        return self._change(peer_removed(address, self._version))
+
+    def add_voter(self, id: str, address: str) -> Deferred[int]:
+        """Make the server *id* at *address* a voter, new or a nonvoter so far.
+
+        Returns: as `add_peer`; it also fails with KnownPeer, and with
+            ConfigurationRefused when the server answers that it understands less of
+            the state machine than is active.
+        """
+        server = Server(id, address, Suffrage.VOTER)
+        return self._change(voter_added(server, self._version), newcomer=address)
+
+    def add_nonvoter(self, id: str, address: str) -> Deferred[int]:
+        """Make the server *id* at *address* a member that gets entries but no vote.
+
+        Returns: as `add_peer`; it also fails with KnownPeer, and with
+            ConfigurationRefused below protocol version 3, or as for `add_voter`.
+        """
+        server = Server(id, address, Suffrage.NONVOTER)
+        return self._change(nonvoter_added(server, self._version), newcomer=address)
+
+    def demote_voter(self, id: str) -> Deferred[int]:
+        """Take the vote of the server *id*, which may be this one.
+
+        Returns: as `add_peer`; it also fails with UnknownPeer, and with
+            ConfigurationRefused below protocol version 3.
+        """
+        return self._change(voter_demoted(id, self._version))
+
+    def remove_server(self, id: str) -> Deferred[int]:
+        """Remove the server *id*, which may be this one.
+
+        Returns: as `add_peer`; it also fails with UnknownPeer.
+        """
+        return self._change(server_removed(id, self._version))
+
+    def probe_peer(self, address: str) -> Deferred[Probed]:
+        """Ask the server at *address*, member or not, who it is. Nothing changes there.
+
+        Returns: a Deferred of what it tells. It fails with a TransportError when nobody
+            there answers as a peer in time, and with NotLeader or RaftShutdown.
+        """
+        try:
+            asked = self._leading().outbox.probe(address)
+        except RaftError as error:
+            return fail(error)
+        return asked.addCallback(lambda answer: probed(address, answer))
+
+    def admit_peer(self, address: str) -> Deferred[Admission]:
+        """Make the server at *address* a voter, but only if that costs no quorum.
+
+        It is probed first. At protocol version 3 it becomes a nonvoter, under the id
+        that it tells, and a voter once it has nearly all of the log: call this again
+        until it is.
+
+        Returns: a Deferred of how far it is. It fails as `add_peer`, and with
+            NotAdmitted when nobody answers there, or one who belongs elsewhere.
+        Source: Raft dissertation §4.2.1.
+        """
+        try:
+            shell = self._leading()
+        except RaftError as error:
+            return fail(error)
+        server = shell.consensus.configuration.server(address)
+        if server is None:
+            return self.probe_peer(address).addCallbacks(
+                self._admit, refuse_silent(address)
+            )
+        if server.suffrage is Suffrage.VOTER:
+            return succeed(Admission(True))
+        behind = shell.consensus.entries_behind(address)
+        # One that went away is as far as it was: it could not help to commit now.
+        if behind > CAUGHT_UP_ENTRIES or shell.consensus.silence_of(address):
+            return succeed(Admission(False, behind))
+        promoted = self.add_voter(server.id, address)
+        return promoted.addCallback(lambda _: Admission(True))
+
+    def _admit(self, found: Probed) -> Deferred[Admission]:
+        shell, address = self._leading(), found.address
+        consensus = shell.consensus
+        reason = why_not(found, consensus.configuration, consensus.cluster)
+        if reason is not None:
+            raise NotAdmitted(reason)
+        if self._version < FIRST_VERSION_WITH_IDS:
+            return self.add_peer(address).addCallback(lambda _: Admission(True))
+        added = self.add_nonvoter(found.id or address, address)
+        return added.addCallback(
+            lambda _: Admission(False, consensus.entries_behind(address))
+        )
+
+    def set_peers(self, peers: Sequence[str]) -> Deferred[None]:
+        """Bootstrap a cluster of *peers*, this node included, if it has no past.
+
+        All of them must be given the same list. It is unsafe where some of them are
+        members of a cluster that others are to join: let that one's leader add them.
+
+        Returns: a Deferred that fires when the membership is durable and in the peer
+            store. It fails, and nothing has changed, with NodeIsLeader, with
+            ConfigurationRefused when log, snapshot or an earlier vote show that there
+            is a cluster already or when this node is not among *peers*, and with
+            RaftShutdown. Cancelling it only stops the wait.
+        Source: hashicorp/raft `SetPeers`, which replaces any membership.
+        """
+        self._check_thread("set_peers")
+        try:
+            shell = self._running()
+            if self.state is RaftState.LEADER:
+                raise NodeIsLeader("the leader changes its peers with add_peer")
+            return self._bootstrap.run(shell, peers)
+        except RaftError as error:
+            return fail(error)
+
+    @property
+    def _version(self) -> int:
+        return self._parts.config.protocol_version
+
+    def _change(self, make: MakeEntry, newcomer: str | None = None) -> Deferred[int]:
+        self._check_thread("add_voter, or a change like it,")
+        proposal = Proposal(Entry(0, 0, LogType.CONFIGURATION), None)
+        try:
+            self._leading().change(Change(make, proposal, newcomer))
+        except RaftError as error:
+            return fail(error)
+        return proposal.deferred.addCallback(lambda result: result.index)
 
     # Snapshots
 
@@ -566,7 +725,7 @@ class Raft(Status, Membership, Founding):
         if wanted and not shell.snapshots.busy:
             self.snapshot().addErrback(lambda f: f.trap(RaftError))
 
-    # Observers
+    # Events
 
     def when_leader(self) -> Deferred[str]:
         """Wait for a leader, this node or another.
@@ -604,6 +763,99 @@ class Raft(Status, Membership, Founding):
         """Tell *observer* no more; idempotent."""
         self._check_thread("deregister_observer")
         self._events.observers.deregister(observer)
+
+    # Status: all of it may be asked at any time, on any thread
+
+    @property
+    def address(self) -> str:
+        """This node's address as its peers know it."""
+        return self._parts.address
+
+    @property
+    def state(self) -> RaftState:
+        """What this node is doing."""
+        return self._events.state
+
+    @property
+    def leader(self) -> str | None:
+        """The address of the leader, None if none is known."""
+        return self._events.leader
+
+    @property
+    def term(self) -> int:
+        """The current term."""
+        return self._shell.consensus.term if self._shell else 0
+
+    @property
+    def last_index(self) -> int:
+        """The index of the newest entry in the log or snapshot."""
+        return self._shell.consensus.log.last_index if self._shell else 0
+
+    @property
+    def commit_index(self) -> int:
+        """The index up to which entries are known to be committed."""
+        return self._shell.consensus.commit_index if self._shell else 0
+
+    @property
+    def applied_index(self) -> int:
+        """The index up to which entries were applied to the FSM."""
+        return self._shell.applier.applied_index if self._shell else 0
+
+    @property
+    def last_contact(self) -> float | None:
+        """When a leader was last heard, in the clock's seconds; None if never."""
+        return self._events.last_contact
+
+    @property
+    def configuration(self) -> Configuration:
+        """The membership in force, committed or not; empty before the start."""
+        return self._shell.consensus.configuration if self._shell else Configuration()
+
+    def peers(self) -> list[str]:
+        """Return the addresses of all members, this node included, sorted."""
+        return sorted(self.configuration.addresses)
+
+    @property
+    def active_level(self) -> int:
+        """The level of the state machine that is active in what was applied here."""
+        return self._shell.levels.active if self._shell else 0
+
+    @property
+    def levels(self) -> dict[str, int | None]:
+        """Up to which level each member understands the state machine, as it announced.
+
+        A leader has heard it from all that answer it, other members know their own;
+        None is unknown. Go servers, and protocol version 0, count as 0.
+        """
+        return self._shell.levels.told(self._shell.consensus) if self._shell else {}
+
+    def stats(self) -> dict[str, str]:
+        """Return the status for an operator, under hashicorp/raft's keys."""
+        if self._shell is None:
+            return {"state": str(self.state)}
+        return stats_of(
+            self._shell,
+            state=self.state,
+            silence=self._silence,
+            tick=tick_seconds(self._parts.config),
+        )
+
+    def metrics(self) -> NodeMetrics:
+        """Return the status in numbers, for whoever watches this node."""
+        if self._shell is None:
+            return NodeMetrics()
+        return metrics_of(
+            self._shell,
+            log_store=self._parts.log_store,
+            silence=self._silence,
+            tick=tick_seconds(self._parts.config),
+        )
+
+    @property
+    def _silence(self) -> float | None:
+        """Seconds since a leader was last heard, None if never."""
+        heard = self.last_contact
+        return None if heard is None else self._parts.clock.seconds() - heard
 
     # What a turn brought about
 

@@ -409,7 +409,7 @@ class Shell:
     def _why_refused(self) -> RaftError:
         consensus = self.consensus
         if consensus.is_leader and consensus.is_transferring:
-            return TransferInProgress("leadership is being handed over")
+            return TransferInProgress("leadership is being transferred")
         return NotLeader(None if consensus.is_leader else consensus.leader)
 
     def _settle_refused(self) -> None:

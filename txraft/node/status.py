@@ -1,178 +1,103 @@
-"""What a node is doing, for its users to look at."""
+"""Status: what a running node tells operators, in words and in numbers.
+
+Everything is read when somebody asks, and nothing here changes anything.
+"""
 
 from __future__ import annotations
 
-from txraft.core.configuration import Configuration, Suffrage
+from txraft.core.configuration import Suffrage
 from txraft.core.leader import Leader
-from txraft.node.events import EventNotifier, RaftState
+from txraft.interfaces import LogStore
+from txraft.node.events import RaftState
 from txraft.node.metrics import MeteredLog, NodeMetrics, PeerMetrics
-from txraft.node.parts import Parts
 from txraft.node.shell import Shell
-from txraft.node.timing import tick_seconds
 
 HEALTHY_SILENCE = 2.0
 """Seconds without a word after which a leader counts a member as silent."""
 
 
-class Status:
-    """The part of `Raft` that only tells. All of it may be asked at any time."""
+def stats_of(
+    shell: Shell, *, state: RaftState, silence: float | None, tick: float
+) -> dict[str, str]:
+    """Return what `Raft.stats` tells, under hashicorp/raft's keys.
 
-    _parts: Parts
-    _events: EventNotifier
-    _shell: Shell | None
+    *silence* is how many seconds ago a leader was heard, None for never; *tick* is in
+    seconds.
+    """
+    consensus = shell.consensus
+    members = consensus.configuration.addresses
+    return {
+        "state": str(state),
+        "term": str(consensus.term),
+        "last_log_index": str(consensus.log.last_index),
+        "last_log_term": str(consensus.log.last_term),
+        "commit_index": str(consensus.commit_index),
+        "applied_index": str(shell.applier.applied_index),
+        "fsm_pending": str(shell.applier.backlog),
+        "last_snapshot_index": str(consensus.snapshot.index),
+        "last_snapshot_term": str(consensus.snapshot.term),
+        "num_peers": str(max(0, len(members) - 1)),
+        "last_contact": _last_contact(state, silence),
+        "level": str(shell.levels.announced),
+        "active_level": str(shell.levels.active),
+        **_cluster(shell),
+        **_silent(shell, tick),
+        **_refused(shell),
+        **_undeliverable(shell),
+        **_stuck(shell),
+        **_skipped(shell),
+    }
 
-    def __repr__(self) -> str:
-        return f"Node at {self._parts.address} [{self.state}]"
 
-    @property
-    def address(self) -> str:
-        """This node's address as its peers know it."""
-        return self._parts.address
+def metrics_of(
+    shell: Shell, *, log_store: LogStore, silence: float | None, tick: float
+) -> NodeMetrics:
+    """Return what `Raft.metrics` tells; *silence* and *tick* as for `stats_of`."""
+    consensus = shell.consensus
+    return NodeMetrics(
+        term=consensus.term,
+        first_index=log_store.first_index(),
+        last_index=consensus.log.last_index,
+        commit_index=consensus.commit_index,
+        applied_index=shell.applier.applied_index,
+        apply_backlog=shell.applier.backlog,
+        stuck_seconds=shell.stuck.seconds,
+        pending_entries=len(shell.pending),
+        pending_bytes=shell.pending.waiting_bytes,
+        waiting_writes=shell.writer.waiting,
+        appended=shell.pending.appended_count,
+        stored=shell.writer.stored,
+        snapshot_index=consensus.snapshot.index,
+        snapshot_bytes=shell.snapshots.newest_bytes,
+        silence=silence,
+        commits=shell.pending.commits,
+        stores=shell.writer.stores,
+        snapshots=shell.snapshots.taken,
+        peers=_peers(shell, tick),
+        log=log_store.metrics() if isinstance(log_store, MeteredLog) else {},
+    )
 
-    @property
-    def state(self) -> RaftState:
-        """What this node is doing."""
-        return self._events.state
 
-    @property
-    def leader(self) -> str | None:
-        """The address of the leader, None if none is known."""
-        return self._events.leader
-
-    @property
-    def term(self) -> int:
-        """The current term."""
-        return self._shell.consensus.term if self._shell else 0
-
-    @property
-    def last_index(self) -> int:
-        """The index of the newest entry in the log or snapshot."""
-        return self._shell.consensus.log.last_index if self._shell else 0
-
-    @property
-    def commit_index(self) -> int:
-        """The index up to which entries are known to be committed."""
-        return self._shell.consensus.commit_index if self._shell else 0
-
-    @property
-    def applied_index(self) -> int:
-        """The index up to which entries were applied to the FSM."""
-        return self._shell.applier.applied_index if self._shell else 0
-
-    @property
-    def last_contact(self) -> float | None:
-        """When a leader was last heard, in the clock's seconds; None if never."""
-        return self._events.last_contact
-
-    @property
-    def active_level(self) -> int:
-        """The level of the state machine that is active in what was applied here."""
-        return self._shell.levels.active if self._shell else 0
-
-    @property
-    def levels(self) -> dict[str, int | None]:
-        """Up to which level each member understands the state machine, as it announced.
-
-        A leader has heard it from all that answer it, other members know their own;
-        None is unknown. Go servers, and protocol version 0, count as 0.
-        """
-        return self._shell.levels.told(self._shell.consensus) if self._shell else {}
-
-    def stats(self) -> dict[str, str]:
-        """Return figures for an operator, under the seed's keys."""
-        shell = self._shell
-        if shell is None:
-            return {"state": str(self.state)}
-        consensus = shell.consensus
-        return {
-            "state": str(self.state),
-            "term": str(consensus.term),
-            "last_log_index": str(consensus.log.last_index),
-            "last_log_term": str(consensus.log.last_term),
-            "commit_index": str(consensus.commit_index),
-            "applied_index": str(shell.applier.applied_index),
-            "fsm_pending": str(shell.applier.backlog),
-            "last_snapshot_index": str(consensus.snapshot.index),
-            "last_snapshot_term": str(consensus.snapshot.term),
-            "num_peers": str(max(0, len(self.peers()) - 1)),
-            "last_contact": self._last_contact_text(),
-            "level": str(shell.levels.announced),
-            "active_level": str(shell.levels.active),
-            **_cluster(shell),
-            **_silent(shell, tick_seconds(self._parts.config)),
-            **_refused(shell),
-            **_undeliverable(shell),
-            **_stuck(shell),
-            **_skipped(shell),
-        }
-
-    def metrics(self) -> NodeMetrics:
-        """Return figures for whoever watches this node."""
-        shell = self._shell
-        if shell is None:
-            return NodeMetrics()
-        consensus = shell.consensus
-        store = self._parts.log_store
-        heard = self.last_contact
-        now = self._parts.clock.seconds()
-        return NodeMetrics(
-            term=consensus.term,
-            first_index=store.first_index(),
-            last_index=consensus.log.last_index,
-            commit_index=consensus.commit_index,
-            applied_index=shell.applier.applied_index,
-            apply_backlog=shell.applier.backlog,
-            stuck_seconds=shell.stuck.seconds,
-            pending_entries=len(shell.pending),
-            pending_bytes=shell.pending.waiting_bytes,
-            waiting_writes=shell.writer.waiting,
-            appended=shell.pending.appended_count,
-            stored=shell.writer.stored,
-            snapshot_index=consensus.snapshot.index,
-            snapshot_bytes=shell.snapshots.newest_bytes,
-            silence=None if heard is None else now - heard,
-            commits=shell.pending.commits,
-            stores=shell.writer.stores,
-            snapshots=shell.snapshots.taken,
-            peers=self._peer_figures(shell),
-            log=store.metrics() if isinstance(store, MeteredLog) else {},
+def _peers(shell: Shell, tick: float) -> dict[str, PeerMetrics]:
+    leader, consensus = shell.consensus.role, shell.consensus
+    if not isinstance(leader, Leader):
+        return {}
+    return {
+        address: PeerMetrics(
+            match=progress.match,
+            lag=consensus.log.last_index - progress.match,
+            in_flight=progress.inflight,
+            silence=(consensus.now - progress.contact) * tick,
+            undeliverable=progress.undeliverable,
         )
+        for address, progress in leader.followers.items()
+    }
 
-    def _peer_figures(self, shell: Shell) -> dict[str, PeerMetrics]:
-        leader, consensus = shell.consensus.role, shell.consensus
-        if not isinstance(leader, Leader):
-            return {}
-        tick = tick_seconds(self._parts.config)
-        return {
-            address: PeerMetrics(
-                progress.match,
-                consensus.log.last_index - progress.match,
-                progress.inflight,
-                (consensus.now - progress.contact) * tick,
-                progress.undeliverable,
-            )
-            for address, progress in leader.followers.items()
-        }
 
-    def _last_contact_text(self) -> str:
-        if self.last_contact is None:
-            return "never"
-        if self.state is RaftState.LEADER:
-            return "0"
-        return f"{self._parts.clock.seconds() - self.last_contact:.6f}s"
-
-    @property
-    def configuration(self) -> Configuration:
-        """The membership in force, committed or not; empty before the start."""
-        if self._shell is None:
-            return Configuration()
-        return self._shell.consensus.configuration
-
-    def peers(self) -> list[str]:
-        """Return the addresses of all members, this node included, sorted."""
-        if self._shell is None:
-            return []
-        return sorted(self._shell.consensus.configuration.addresses)
+def _last_contact(state: RaftState, silence: float | None) -> str:
+    if silence is None:
+        return "never"
+    return "0" if state is RaftState.LEADER else f"{silence:.6f}s"
 
 
 def _cluster(shell: Shell) -> dict[str, str]:
