@@ -36,8 +36,8 @@ MUTANTS = (
     Mutant(
         name="what a turn asks for has no turn of its own",
         at="Shell._turn",
-        old="if self._scheduled: ...",
-        new="if False: ...",
+        old="self._progress is TURNING_AND_DUE",
+        new="False",
         caught_by="tests.node.test_raft_reads.VerifyLeader.test_lease_expires_without_a_quorum",
     ),
     Mutant(
@@ -57,22 +57,22 @@ MUTANTS = (
     Mutant(
         name="a turn goes on although the node stopped in it",
         at="Shell._turn",
-        old="not self._stopped",
+        old="self._progress is not STOPPED",
         new="True",
         caught_by="tests.node.test_turns.Turns.test_stopped_by_who_is_answered",
     ),
     Mutant(
         name="a turn begins within a turn",
         at="Shell._hasten",
-        old="self._scheduled or self._turning",
-        new="self._scheduled",
+        old="self._progress is IDLE",
+        new="self._progress is not DUE",
         caught_by="tests.node.test_turns.Turns.test_no_turn_within_a_turn",
     ),
     Mutant(
         name="each request has a turn of its own while the disk works",
         at="Shell._hasten",
-        old="self.writer.rests and not (self._scheduled or self._turning)",
-        new="not (self._scheduled or self._turning)",
+        old="self.writer.rests and self._progress is IDLE",
+        new="self._progress is IDLE",
         caught_by="tests.node.test_turns.Turns.test_entries_while_the_disk_works",
     ),
     Mutant(
@@ -307,7 +307,7 @@ MUTANTS = (
     ),
     Mutant(
         name="a member that lost its data is heard",
-        at="Shell._wrong_life",
+        at="Shell._wrong_incarnation",
         old="self.incarnations.refuses(peer, header.incarnation, history)",
         new="None",
         caught_by="tests.node.test_incarnations.Wiped.test_wiped_member_counts_for_no_quorum",
@@ -363,7 +363,7 @@ MUTANTS = (
     ),
     Mutant(
         name="reading a snapshot waits until another is written",
-        at="Shell.__init__",
+        at="Shell._make_network",
         old="parts.workers.sender",
         new="parts.workers.snapshot",
         caught_by="tests.node.test_raft_snapshots.Sending.test_laggard_gets_a_snapshot_while_the_leader_writes_one",

@@ -30,6 +30,7 @@ from txraft.node.application import (
 )
 from txraft.node.events import Observer, RaftState
 from txraft.node.raft import Raft
+from txraft.node.shell import DUE, IDLE, STOPPED
 from txraft.storage.memory import InmemSnapshotStore, InmemStore
 from txraft.storage.peers import StaticPeers
 from txraft.testing import Cluster, ListFSM
@@ -168,7 +169,7 @@ class StateMachines(BaseExceptionCase):
             self.assertFailedWith(barrier, ShutdownWhileCommitting)
             shell = leader.raft._shell
             assert shell is not None
-            self.assertFalse(shell._turning)
+            self.assertIs(shell._progress, STOPPED)
             self.assertGoesOn(cluster)
 
     def test_snapshot(self) -> None:
@@ -296,7 +297,7 @@ class Listeners(BaseExceptionCase):
             for node in cluster.nodes.values():
                 shell = node.raft._shell
                 assert shell is not None
-                self.assertFalse(shell._turning)
+                self.assertIn(shell._progress, (IDLE, DUE, STOPPED))
                 self.assertIsNot(node.raft.state, RaftState.LEADER)
             self.flushLoggedErrors(Boom)
 
@@ -413,7 +414,7 @@ class Stores(BaseExceptionCase):
 
         self.assertStopped(stopped, "a turn was interrupted")
         self.assertFailedWith(proposed, NotLeader)
-        self.assertFalse(shell._turning)
+        self.assertIs(shell._progress, STOPPED)
         self.assertGoesOn(cluster)
 
     def test_turn_that_runs_out_of_memory(self) -> None:

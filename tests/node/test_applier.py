@@ -91,12 +91,12 @@ class ApplierCase(SynchronousTestCase):
         self.failed: list[tuple[str, Failure]] = []
         self.applier = Applier(
             self.fsm,  # type: ignore[arg-type]
-            self.clock,
-            SLICE,
-            self.fetch,
-            self.settle,
-            lambda reason, failure: self.failed.append((reason, failure)),
-            0,
+            clock=self.clock,
+            slice_seconds=SLICE,
+            fetch=self.fetch,
+            settled=self.settle,
+            failed=lambda reason, failure: self.failed.append((reason, failure)),
+            applied_index=0,
         )
 
     def fetch(self, first: int, last: int) -> list[Entry] | Deferred[list[Entry]]:

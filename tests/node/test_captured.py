@@ -196,16 +196,16 @@ class Originated(SynchronousTestCase):
     def sent(self, version: int, request: OutgoingRequest) -> bytes:
         """Send *request* as a server of *version*; return the bytes."""
         transport = HeldTransport()
-        replies = Responder(version, "node-3", VOTER, bytes(16))
+        replies = Responder(version, "node-3", VOTER, incarnation=bytes(16))
         outbox = Outbox(
             VOTER,
             transport,  # type: ignore[arg-type]
-            self,  # type: ignore[arg-type]
-            lambda first, last: [],
-            lambda peer, request: None,
-            10,
-            replies.request_header(bytes(16)),
-            lambda: "node-3",
+            inbox=self,  # type: ignore[arg-type]
+            fetch=lambda first, last: [],
+            send_snapshot=lambda peer, request: None,
+            patience_ticks=10,
+            header=replies.request_header(bytes(16)),
+            own_id=lambda: "node-3",
         )
         outbox.send("b:1", request)
         [(_, message, _)] = transport.calls

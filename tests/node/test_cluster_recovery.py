@@ -278,7 +278,12 @@ class Recovery(OfflineCase):
         meta = self.recover()
 
         recovered = recover(
-            self.store, self.store, Restored(meta), lambda: ALL, 1, lambda _: None
+            self.store,
+            self.store,
+            Restored(meta),
+            read_founders=lambda: ALL,
+            protocol_version=1,
+            encode=lambda _: None,
         )
 
         self.assertEqual(recovered.configurations.latest, SURVIVOR)

@@ -368,7 +368,7 @@ class Voids(SynchronousTestCase):
 
         own, known = read_incarnations(store, bytes)
         self.incarnations = Incarnations(
-            "a", own, known, self.saved.append, 1, read_pardoned(store)
+            "a", own, known, self.saved.append, told=1, pardoned=read_pardoned(store)
         )
         self.void(7)
         self.assertFalse(self.refuses(b"B"))

@@ -94,7 +94,7 @@ class LevelsCase(ClusterCase):
         assert shell is not None
         own = shell.outbox.header.incarnation
         shell.responder = Responder(
-            cluster.config.protocol_version, address, address, own
+            cluster.config.protocol_version, address, address, incarnation=own
         )
         return node
 

@@ -94,12 +94,14 @@ class OutboxCase(SynchronousTestCase):
         self.outbox = Outbox(
             "a",
             self.transport,  # type: ignore[arg-type]
-            self,
-            self.fetch,
-            lambda peer, request: self.fates.append(("snapshot", request)),
-            PATIENCE,
-            Header(1),
-            lambda: "id-of-a",
+            inbox=self,
+            fetch=self.fetch,
+            send_snapshot=lambda peer, request: self.fates.append(
+                ("snapshot", request)
+            ),
+            patience_ticks=PATIENCE,
+            header=Header(1),
+            own_id=lambda: "id-of-a",
         )
 
     def fetch(self, first: int, last: int) -> list[Entry] | Deferred[list[Entry]]:

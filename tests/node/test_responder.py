@@ -67,7 +67,7 @@ class RepliesCase(SynchronousTestCase):
             rpc: Any = KeptRPC(command=question)
             consensus = Consensus("a", Random(0), configurations=MEMBERS)
             consensus.cluster = b"c" * 16
-            replies = Responder(version, "id-a", "a", b"i" * 16, 2)
+            replies = Responder(version, "id-a", "a", incarnation=b"i" * 16, level=2)
 
             replies.send(rpc, AppendEntriesResponse(2, 7, False), consensus)
 

@@ -43,7 +43,9 @@ class Order(SynchronousTestCase):
         worker = MemoryWorker(lambda call: clock.callLater(0, call))
         mark = SnapshotMark(7, 6, Configuration.of_voters(["a"]), 1)
 
-        receiving = SnapshotReceiver(store, worker, mark, b"", lambda: synced)
+        receiving = SnapshotReceiver(
+            store, worker, mark=mark, cluster=b"", when_synced=lambda: synced
+        )
         stored = receiving.take(Body())
         clock.pump([0.1] * 5)
 

@@ -145,13 +145,13 @@ class Installing(SynchronousTestCase):
     def install(self) -> Snapshots:
         applier: Applier = self  # type: ignore[assignment]
         snapshots = Snapshots(
-            "a",
-            self.fsm,
-            self.store,  # type: ignore[arg-type]
-            self.worker,
-            applier,
-            self,
-            Header,
+            address="a",
+            fsm=self.fsm,
+            store=self.store,  # type: ignore[arg-type]
+            worker=self.worker,
+            applier=applier,
+            host=self,
+            header=Header,
         )
         request = InstallSnapshotRequest(
             term=2,

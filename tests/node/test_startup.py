@@ -59,9 +59,9 @@ class BootCase(SynchronousTestCase):
             self.store,
             self.store,
             Restored(snapshot, lost=lost),
-            lambda: self.founders,
-            version,
-            lambda made: encode_new(made, version),
+            read_founders=lambda: self.founders,
+            protocol_version=version,
+            encode=lambda made: encode_new(made, version),
         )
 
 
@@ -335,9 +335,9 @@ class PlainStores(BootCase):
             plain,  # type: ignore[arg-type]
             self.store,
             Restored(),
-            lambda: FOUNDERS,
-            1,
-            encode_new,
+            read_founders=lambda: FOUNDERS,
+            protocol_version=1,
+            encode=encode_new,
         )
 
         self.assertEqual(recovered.log.runs, [(1, 1), (3, 2), (6, 3), (9, 4)])

@@ -90,12 +90,12 @@ class NoteCase(WriterCase):
         self.store = NotedStore()
         self.writer = Writer(
             self.worker,
-            self.store,
-            self.store,
-            self.store.synced,
-            self.failures.append,
-            NOTHING,
-            self.clock.seconds,
+            log_store=self.store,
+            stable_store=self.store,
+            synced=self.store.synced,
+            failed=self.failures.append,
+            end=NOTHING,
+            seconds=self.clock.seconds,
         )
 
     def perform(self) -> list[str]:
@@ -247,12 +247,12 @@ class Hints(NoteCase):
         self.store = HintingStore()
         self.writer = Writer(
             self.worker,
-            self.store,
-            self.store,
-            self.store.synced,
-            self.failures.append,
-            NOTHING,
-            self.clock.seconds,
+            log_store=self.store,
+            stable_store=self.store,
+            synced=self.store.synced,
+            failed=self.failures.append,
+            end=NOTHING,
+            seconds=self.clock.seconds,
         )
         self.has_noted(2)
 
@@ -334,9 +334,9 @@ class Hints(NoteCase):
                 self.store,
                 self.store,
                 Restored(),
-                lambda: Configuration.of_voters("a"),
-                1,
-                lambda made: None,
+                read_founders=lambda: Configuration.of_voters("a"),
+                protocol_version=1,
+                encode=lambda made: None,
             )
 
         error = self.assertRaises(DataCorrupted, start)

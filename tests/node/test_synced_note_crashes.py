@@ -52,7 +52,12 @@ class Disk:
         """Start: raise DataCorrupted, or return what a node begins with."""
         newest = next(iter(self.snapshots.list()), None)
         return recover(
-            self.log, self.stable, Restored(newest), lambda: MEMBERS, 1, encode_new
+            self.log,
+            self.stable,
+            Restored(newest),
+            read_founders=lambda: MEMBERS,
+            protocol_version=1,
+            encode=encode_new,
         )
 
 
@@ -216,14 +221,14 @@ class Story:
 def _writer(story: Story, recovered: Recovered) -> Writer:
     return Writer(
         story.worker,
-        story.here.log,
-        story.here.stable,
-        lambda number: None,
-        _raise,
-        LogEnd(recovered.log.last_index, recovered.log.last_term),
-        story.clock.seconds,
-        recovered.noted,
-        recovered.hard_state.term,
+        log_store=story.here.log,
+        stable_store=story.here.stable,
+        synced=lambda number: None,
+        failed=_raise,
+        end=LogEnd(recovered.log.last_index, recovered.log.last_term),
+        seconds=story.clock.seconds,
+        noted=recovered.noted,
+        current_term=recovered.hard_state.term,
     )
 
 

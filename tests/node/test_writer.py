@@ -44,11 +44,11 @@ class WriterCase(SynchronousTestCase):
         self.number = 0
         self.writer = Writer(
             self.worker,
-            self.store,
-            self.store,
-            self.synced.append,
-            self.failures.append,
-            LogEnd(),
+            log_store=self.store,
+            stable_store=self.store,
+            synced=self.synced.append,
+            failed=self.failures.append,
+            end=LogEnd(),
         )
 
     def write(

@@ -82,12 +82,12 @@ class TwoStepCase(WriterCase):
         self.store = TwoStepStore()
         self.writer = Writer(
             self.worker,
-            self.store,
-            self.store,
-            self.store.synced,
-            self.failures.append,
-            LogEnd(),
-            self.clock.seconds,
+            log_store=self.store,
+            stable_store=self.store,
+            synced=self.store.synced,
+            failed=self.failures.append,
+            end=LogEnd(),
+            seconds=self.clock.seconds,
         )
 
     def take_events(self) -> list[str]:

@@ -65,14 +65,14 @@ def probed(address: str, answer: AppendEntriesResponse) -> Probed:
     header = answer.header
     return Probed(
         address,
-        header.protocol_version,
-        header.address or None,
-        header.id or None,
-        header.cluster,
-        header.incarnation,
-        header.level,
-        answer.term,
-        answer.last_log,
+        protocol_version=header.protocol_version,
+        own_address=header.address or None,
+        id=header.id or None,
+        cluster=header.cluster,
+        incarnation=header.incarnation,
+        level=header.level,
+        term=answer.term,
+        last_index=answer.last_log,
     )
 
 

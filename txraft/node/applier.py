@@ -65,6 +65,7 @@ class Applier:
     def __init__(
         self,
         fsm: FSM,
+        *,
         clock: IReactorTime,
         slice_seconds: float,
         fetch: Fetch,

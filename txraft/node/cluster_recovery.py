@@ -58,7 +58,7 @@ CONFIGURATION_INDEX = 1
 """Where the given membership is said to come from: as if it had founded the cluster."""
 
 
-class SnapshotSource(SnapshotShelf, Protocol):
+class SnapshotArchive(SnapshotShelf, Protocol):
     """Snapshots that another node has left, and what was found wrong with them."""
 
     warnings: list[str]
@@ -133,7 +133,7 @@ def recover_cluster(
 
 
 def import_snapshot(
-    source: SnapshotSource,
+    source: SnapshotArchive,
     log_store: LogStore,
     stable_store: StableStore,
     snapshots: SnapshotStore,
@@ -210,7 +210,7 @@ def _identity_before(
     return before if renewed == read_hard_state(stable_store).cluster else None
 
 
-def _newest_whole(source: SnapshotSource) -> SnapshotMeta:
+def _newest_whole(source: SnapshotArchive) -> SnapshotMeta:
     problems = []
     for meta in source.list():
         try:

@@ -342,11 +342,10 @@ class EventNotifier:
                 self._tell_resignation(self._role.resignation)
             self._role = role
             self.changed(shell, state_of(consensus), leader)
-        heard_leader, heard_at = shell.heard
         if self.state is RaftState.LEADER:
             self.last_contact = self._parts.clock.seconds()
-        elif heard_leader is not None and heard_leader == leader:
-            self.last_contact = heard_at
+        elif leader is not None and shell.heard_leader == leader:
+            self.last_contact = shell.heard_at
         latest = consensus.configurations.latest_index
         if latest != self._settled_membership and consensus.commit_index >= latest:
             self._membership_committed(shell)

@@ -78,6 +78,7 @@ class Incarnations:
         own: bytes | None,
         known: Mapping[str, bytes],
         save: Callable[[Mapping[bytes, bytes]], None],
+        *,
         told: int = 0,
         pardoned: int = 0,
     ) -> None:

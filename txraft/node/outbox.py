@@ -102,6 +102,7 @@ class Outbox:
         self,
         address: str,
         transport: Transport,
+        *,
         inbox: Inbox,
         fetch: Callable[[int, int], list[Entry] | Deferred[list[Entry]]],
         send_snapshot: Callable[[str, SendSnapshot], None],

@@ -22,7 +22,7 @@ from txraft.interfaces import (
 from txraft.node.worker import Workers
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What a node is made of: the plug points, and where it runs."""
 

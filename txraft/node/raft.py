@@ -156,18 +156,18 @@ class Raft:
         check_methods(transport, Transport, ANSWERED_LATER)
         address = local_addr or transport.local_addr()
         self._parts = Parts(
-            config,
-            fsm,
-            log_store,
-            stable_store,
-            snapshots,
-            peer_store,
-            address,
-            server_id or address,
-            transport,
-            clock,
-            random or Random(),  # noqa: S311 - election timeouts are no secret
-            workers,
+            config=config,
+            fsm=fsm,
+            log_store=log_store,
+            stable_store=stable_store,
+            snapshots=snapshots,
+            peer_store=peer_store,
+            address=address,
+            server_id=server_id or address,
+            transport=transport,
+            clock=clock,
+            random=random or Random(),  # noqa: S311 - election timeouts are no secret
+            workers=workers,
         )
         self._shell: Shell | None = None
         self._ticker: LoopingCall | None = None
@@ -241,10 +241,10 @@ class Raft:
                 parts.log_store,
                 parts.stable_store,
                 restored,
-                read_membership,
-                version,
-                lambda entry: encode_new(entry, version),
-                application_of(parts.fsm),
+                read_founders=read_membership,
+                protocol_version=version,
+                encode=lambda entry: encode_new(entry, version),
+                application=application_of(parts.fsm),
             )
         )
 

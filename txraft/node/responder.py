@@ -44,6 +44,7 @@ class Responder:
         version: int,
         server_id: str,
         address: str,
+        *,
         incarnation: bytes | None = None,
         level: int | None = None,
     ) -> None:

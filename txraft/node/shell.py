@@ -18,9 +18,10 @@ same turn.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from enum import Enum
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -51,10 +52,8 @@ from txraft.errors import (
     RaftError,
     TransferInProgress,
 )
-from txraft.interfaces import (
-    IncomingRPC,
-)
-from txraft.node.applier import Applier, Fetch, Settled, StuckWatch
+from txraft.interfaces import IncomingRPC, RPCHandler
+from txraft.node.applier import Applier, StuckWatch
 from txraft.node.incarnations import Incarnations, encode_known, sender_of
 from txraft.node.levels import Levels
 from txraft.node.outbox import Outbox
@@ -62,8 +61,8 @@ from txraft.node.parts import Owner, Parts
 from txraft.node.pending import Change, Changes, Pending, Proposal
 from txraft.node.responder import SHUT_DOWN, Responder
 from txraft.node.skipping import Skips, noted_failure
-from txraft.node.snapshot_sender import SnapshotSender
-from txraft.node.snapshots import Snapshots
+from txraft.node.snapshot_sender import SenderHost, SnapshotSender
+from txraft.node.snapshots import Snapshots, SnapshotsHost
 from txraft.node.startup import Recovered
 from txraft.node.synced_note import LogEnd
 from txraft.node.tail import Tail, read_range, up_to
@@ -74,81 +73,180 @@ from txraft.node.writer import Writer
 from txraft.wire.entries import encode_all_new
 
 READ_BYTES = 1 << 20
+"""Bytes of entries that one read of the log store brings, at most."""
 
 
-class Shell:
-    """One running node: its `Consensus` and what carries out its wishes."""
+class Progress(Enum):
+    """Where a shell stands between and in its turns.
+
+                        an input, or `schedule`
+        ┌──────> IDLE ─────────────────────────────> DUE
+        │        │  ^                                │ the reactor comes to it
+        │        │  └── `_digest_soon`, no news      │ (callLater of 0 seconds)
+        │        │                                   v
+        │        └── `_hasten`, and the disk ────> TURNING <─> TURNING_AND_DUE
+        │            rests                           │    something   │
+        │                                            │    came in     │
+        └────────────────────────────────────────────┘                │
+                 nothing came in meanwhile           DUE <────────────┘
+
+    `stop` leads from each of them to STOPPED, which nothing leaves.
+
+    There are four ways to get on, from the latest to the earliest:
+
+    - `schedule`: a turn soon, together with all else that the reactor has by then.
+    - `_hasten`: a turn at once if the disk rests, as nothing is gained by waiting.
+    - `_digest_soon`: consensus hears of it at once, and a turn follows only if there is
+      something to do. Two thirds of a turn less for each commit with one in flight.
+    - `_apply_first`: within a turn, the FSM gets what is committed before the turn
+      looks for proposals, so that those who are answered can propose for this turn.
+
+    While TURNING, consensus may be on the stack: what arrives then is only queued, and
+    no turn begins within a turn.
+    """
+
+    IDLE = "no turn is due"
+    DUE = "the reactor was asked for a turn"
+    TURNING = "a turn is on the stack"
+    TURNING_AND_DUE = "a turn is on the stack, and another one is to follow"
+    STOPPED = "there is no turn any more"
+
+
+# Looked up in the module, which is cheaper than in the Enum: they are, several times
+# for each message.
+IDLE, DUE, TURNING, TURNING_AND_DUE, STOPPED = Progress
+
+
+class Shell(RPCHandler, SenderHost, SnapshotsHost):
+    """One running node: its `Consensus` and what carries out its wishes.
+
+    *owner* is told what a turn brought about. As the bases say, it is where a transport
+    delivers requests, where the outbox and the sender of snapshots report the fate of
+    theirs, and where snapshots report what was taken or installed.
+
+    `heard_leader` is who has last sent entries or a heartbeat, `heard_at` when.
+    """
 
     log = Logger()
 
     def __init__(self, parts: Parts, recovered: Recovered, owner: Owner) -> None:
         self._parts = parts
         self._owner = owner
+        self._progress = IDLE
         self._inputs: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
-        self._scheduled = False
-        self._turning = False
-        self._stopped = False
         self._after_sync: deque[tuple[int, list[Outgoing]]] = deque()
         self._refused: list[tuple[Proposal, RaftError]] = []
         self._leader_connections: dict[object, str] = {}
         self._contradicted_by: str | None = None
         self._ticked_at = parts.clock.seconds()
-        self.heard: tuple[str | None, float] = (None, 0.0)
-        self.pending = make_pending(parts)
+        self.heard_leader: str | None = None
+        self.heard_at = 0.0
+        self._make_consensus(recovered)
+        self._make_disk_and_fsm(recovered)
+        self._make_network(recovered)
+
+    def _make_consensus(self, recovered: Recovered) -> None:
+        parts, config = self._parts, self._parts.config
+        self.pending = Pending(config.max_pending_entries, config.max_pending_bytes)
         self.changes = Changes()
-        self.tail = make_tail(parts, recovered)
-        self.levels = make_levels(parts)
-        announced = self.levels.announced
-        self.consensus = make_consensus(parts, recovered, self.tail, announced)
+        self.tail = Tail(
+            recovered.log.last_index, config.max_tail_bytes, config.max_append_bytes
+        )
+        self.levels = Levels(parts.address, parts.fsm, config.protocol_version)
+        self.consensus = Consensus(
+            parts.address,
+            parts.random,
+            replace(core_options(config), level=self.levels.announced),
+            hard_state=recovered.hard_state,
+            log=recovered.log,
+            configurations=recovered.configurations,
+            snapshot=recovered.snapshot,
+            fit=self.tail.fit,
+        )
+        self.consensus.cluster_proposals.update(recovered.cluster_proposals)
         self.consensus.activated(self.levels.active)
-        self.writer = make_writer(parts, recovered, self._synced, self._write_failed)
+
+    def _make_disk_and_fsm(self, recovered: Recovered) -> None:
+        parts, config = self._parts, self._parts.config
+        self.writer = Writer(
+            parts.workers.writer,
+            log_store=parts.log_store,
+            stable_store=parts.stable_store,
+            synced=self._synced,
+            failed=self._write_failed,
+            end=LogEnd(recovered.log.last_index, recovered.log.last_term),
+            seconds=parts.clock.seconds,
+            noted=recovered.noted,
+            current_term=recovered.hard_state.term,
+        )
         self.skips = Skips(parts.address, recovered.skipped)
-        self.applier = make_applier(
-            parts,
-            recovered,
-            self._fetch,
-            self.pending.applied,
-            owner,
-            self._decided,
-            self.skips,
-            lambda entries: self.writer.save(noted_failure(entries)),
+        self.applier = Applier(
+            parts.fsm,
+            clock=parts.clock,
+            slice_seconds=config.apply_slice,
+            fetch=self._fetch,
+            settled=self.pending.applied,
+            failed=self._owner.stop_because,
+            applied_index=recovered.snapshot.index,
+            decided=self._decided,
+            skips=self.skips,
+            singly_up_to=recovered.failed.last,
+            failed_at=lambda entries: self.writer.save(noted_failure(entries)),
         )
-        self.stuck = StuckWatch(parts.address, parts.config.stuck_timeout)
+        self.stuck = StuckWatch(parts.address, config.stuck_timeout)
         self.verifications = Verifications(
-            self.applier, parts.clock, parts.config.apply_slice
+            self.applier, parts.clock, config.apply_slice
         )
-        self.incarnations = make_incarnations(parts, recovered, self._save)
-        self.responder = make_responder(parts, recovered, announced)
+
+    def _make_network(self, recovered: Recovered) -> None:
+        parts, config = self._parts, self._parts.config
+        self.incarnations = Incarnations(
+            parts.address,
+            recovered.incarnation,
+            recovered.known_incarnations,
+            self._save,
+            told=recovered.configurations.latest_index,
+            pardoned=recovered.pardoned,
+        )
+        self.responder = Responder(
+            config.protocol_version,
+            parts.server_id,
+            parts.address,
+            incarnation=recovered.incarnation,
+            level=self.levels.announced,
+        )
         self.undeliverable = UndeliverableEntries(parts.address, self._fetch)
         self.sender = SnapshotSender(
-            parts.address,
-            parts.config.protocol_version,
-            parts.snapshots,
-            parts.workers.sender,
-            parts.transport,
-            self,
-            lambda: self.outbox.header,
-            self.skips.encoded_up_to,
+            address=parts.address,
+            protocol_version=config.protocol_version,
+            store=parts.snapshots,
+            worker=parts.workers.sender,
+            transport=parts.transport,
+            host=self,
+            header=lambda: self.outbox.header,
+            skipped=self.skips.encoded_up_to,
         )
         self.outbox = Outbox(
             parts.address,
             parts.transport,
-            self,
-            self._fetch,
-            self.sender.send,
-            self.consensus.options.heartbeat_timeout_ticks,
-            self.responder.request_header(self.consensus.cluster),
-            lambda: self.consensus.configuration.id_of(parts.address, parts.server_id),
+            inbox=self,
+            fetch=self._fetch,
+            send_snapshot=self.sender.send,
+            patience_ticks=self.consensus.options.heartbeat_timeout_ticks,
+            header=self.responder.request_header(self.consensus.cluster),
+            own_id=lambda: self.consensus.configuration.id_of(
+                parts.address, parts.server_id
+            ),
         )
         self.outbox.known_incarnations = encode_known(recovered.known_incarnations)
         self.snapshots = Snapshots(
-            parts.address,
-            parts.fsm,
-            parts.snapshots,
-            parts.workers.snapshot,
-            self.applier,
-            self,
-            lambda: self.outbox.header,
+            address=parts.address,
+            fsm=parts.fsm,
+            store=parts.snapshots,
+            worker=parts.workers.snapshot,
+            applier=self.applier,
+            host=self,
+            header=lambda: self.outbox.header,
         )
 
     # Inputs
@@ -159,14 +257,15 @@ class Shell:
 
     def schedule(self) -> None:
         """Have a turn soon."""
-        if not self._scheduled and not self._stopped:
-            self._scheduled = True
-            if not self._turning:
-                self._parts.clock.callLater(0, self._turn)
+        if self._progress is IDLE:
+            self._progress = DUE
+            self._parts.clock.callLater(0, self._turn)
+        elif self._progress is TURNING:
+            self._progress = TURNING_AND_DUE  # the reactor is asked when it is over
 
     def _hasten(self) -> None:
         """Have a turn at once while the disk rests, or soon, with what else comes."""
-        if self.writer.rests and not (self._scheduled or self._turning):
+        if self.writer.rests and self._progress is IDLE:
             self._turn()
         else:
             self.schedule()
@@ -175,7 +274,8 @@ class Shell:
         self, peer: str | None, function: Callable[..., None], *arguments: object
     ) -> None:
         """Let consensus digest what *peer*, or for None the disk, has said."""
-        if self._scheduled or self._turning or self._stopped:
+        if self._progress is not IDLE:
+            # Behind what came before it; and consensus may be on the stack.
             self._input(function, *arguments)
             return
         try:
@@ -188,7 +288,7 @@ class Shell:
 
     def tick(self, count: int) -> None:
         """Let *count* ticks pass."""
-        if self._stopped:
+        if self._progress is STOPPED:
             return
         self._ticked_at = now = self._parts.clock.seconds()
         applier, snapshots = self.applier, self.snapshots
@@ -215,10 +315,10 @@ class Shell:
     def rpc_received(self, rpc: IncomingRPC) -> None:
         """Take a request from a peer."""
         command = rpc.command
-        refusal = self.responder.refuses(command) or self._wrong_life(
+        refusal = self.responder.refuses(command) or self._wrong_incarnation(
             sender_of(command), command
         )
-        if self._stopped or refusal:
+        if refusal or self._progress is STOPPED:
             self.responder.refuse(rpc, refusal or "raft is shut down")
             return
         digest: Callable[[Request, object], None] = self.consensus.request
@@ -227,7 +327,8 @@ class Shell:
         self._inputs.append((digest, (command, rpc)))
         if isinstance(command, AppendEntriesRequest) and command.term:
             self._leader_connections[rpc.connection] = command.leader
-            self.heard = (command.leader, self._parts.clock.seconds())
+            self.heard_leader = command.leader
+            self.heard_at = self._parts.clock.seconds()
             self._hasten()
             return
         if isinstance(command, RequestVoteRequest):
@@ -241,8 +342,8 @@ class Shell:
             self._input(self.consensus.disconnected, leader)
 
     def answered(self, peer: str, request: OutgoingRequest, answer: Response) -> None:
-        """Take a peer's answer, unless it is in another life."""
-        if self._wrong_life(peer, answer) is not None:
+        """Take a peer's answer, unless it is of another incarnation."""
+        if self._wrong_incarnation(peer, answer) is not None:
             self.lost(peer, request, False)
             return
         if isinstance(request, RequestPreVoteRequest) and self._stalled():
@@ -260,12 +361,14 @@ class Shell:
 
     def connection_lost(self, target: str) -> None:
         """Learn that a connection to *target* ended."""
-        if not self._stopped and self.consensus.is_leader:
+        if self._progress is not STOPPED and self.consensus.is_leader:
             self._input(self.consensus.connection_lost, target)
 
-    def _wrong_life(self, peer: str | None, message: Request | Response) -> str | None:
+    def _wrong_incarnation(
+        self, peer: str | None, message: Request | Response
+    ) -> str | None:
         header, history = message.header, self.consensus.configurations
-        if peer is None or self._stopped:
+        if peer is None or self._progress is STOPPED:
             return None
         is_foreign = header.cluster and self.consensus.cluster not in (
             None,
@@ -342,13 +445,15 @@ class Shell:
     # The turn
 
     def _turn(self) -> None:
-        self._scheduled = False
-        if self._stopped:
+        if self._progress is STOPPED:
             return
-        self._turning = True
+        self._progress = TURNING
         try:
             self._digest()
-            if not self._stopped:
+            # Whoever was answered in there may have stopped the node.
+            if self._progress is not STOPPED:
+                # Before `ready`, which takes what is coming out of consensus: the
+                # requests that it holds are made from the entries in the tail.
                 self._remember(self.consensus.coming)
                 self._act(self.consensus.ready())
         except BaseException:  # half a turn must not be followed by another one
@@ -356,8 +461,10 @@ class Shell:
         finally:
             if self._refused:
                 self._settle_refused()
-            self._turning = False
-            if self._scheduled:
+            if self._progress is TURNING:
+                self._progress = IDLE
+            elif self._progress is TURNING_AND_DUE:
+                self._progress = DUE
                 self._parts.clock.callLater(0, self._turn)
 
     def _broken(self) -> None:
@@ -389,7 +496,8 @@ class Shell:
         is_all = consensus.commit_index == consensus.log.last_index
         if is_all and not consensus.coming.changes_log:
             self.applier.advance(consensus.commit_index)
-            self._scheduled = bool(self._inputs)  # proposals need no turn of their own
+            if self._progress is TURNING_AND_DUE and not self._inputs:
+                self._progress = TURNING  # proposals need no turn of their own
 
     def _propose(self) -> None:
         proposals, late = self.pending.take(self._parts.clock.seconds())
@@ -474,7 +582,7 @@ class Shell:
             self._after_sync.append((ready.write_number, ready.after_sync))
             self._release()
         self._owner.turned()
-        if self._stopped:
+        if self._progress is STOPPED:
             return
         self.applier.advance(ready.commit_index)
         self.incarnations.turned(self.consensus.configurations, ready)
@@ -534,7 +642,7 @@ class Shell:
     def stop(self, error: RaftError, unknown: RaftError) -> None:
         """Take no part any more; fail what waits with *error*, or *unknown* if it
         may still commit."""
-        self._stopped = True
+        self._progress = STOPPED
         self.applier.stop()
         self.snapshots.stop()
         with ExitStack() as then:  # from last to first, whatever a transport raises
@@ -642,113 +750,3 @@ def _why_broken(failure: Failure) -> str:
     if failure.check(Exception):
         return "an invariant of consensus broke"
     return "a turn was interrupted"
-
-
-def make_pending(parts: Parts) -> Pending:
-    """Make room for those who wait for an outcome."""
-    config = parts.config
-    return Pending(config.max_pending_entries, config.max_pending_bytes)
-
-
-def make_tail(parts: Parts, recovered: Recovered) -> Tail:
-    """Make the memory of the newest entries, which is empty."""
-    config = parts.config
-    return Tail(
-        recovered.log.last_index, config.max_tail_bytes, config.max_append_bytes
-    )
-
-
-def make_consensus(
-    parts: Parts, recovered: Recovered, tail: Tail, level: int
-) -> Consensus:
-    """Make the consensus of a node that has just started and announces *level*."""
-    consensus = Consensus(
-        parts.address,
-        parts.random,
-        replace(core_options(parts.config), level=level),
-        recovered.hard_state,
-        recovered.log,
-        recovered.configurations,
-        recovered.snapshot,
-        tail.fit,
-    )
-    consensus.cluster_proposals.update(recovered.cluster_proposals)
-    return consensus
-
-
-def make_writer(
-    parts: Parts,
-    recovered: Recovered,
-    synced: Callable[[int], None],
-    failed: Callable[[Failure], None],
-) -> Writer:
-    """Make the way to the disk."""
-    return Writer(
-        parts.workers.writer,
-        parts.log_store,
-        parts.stable_store,
-        synced,
-        failed,
-        LogEnd(recovered.log.last_index, recovered.log.last_term),
-        parts.clock.seconds,
-        recovered.noted,
-        recovered.hard_state.term,
-    )
-
-
-def make_applier(
-    parts: Parts,
-    recovered: Recovered,
-    fetch: Fetch,
-    settled: Settled,
-    owner: Owner,
-    decided: Callable[[Entry], None],
-    skips: Skips,
-    failed_at: Callable[[Sequence[Entry]], None],
-) -> Applier:
-    """Make what feeds the state machine, which is as the snapshot has left it."""
-    return Applier(
-        parts.fsm,
-        parts.clock,
-        parts.config.apply_slice,
-        fetch,
-        settled,
-        owner.stop_because,
-        recovered.snapshot.index,
-        decided,
-        skips,
-        recovered.failed.last,
-        failed_at,
-    )
-
-
-def make_levels(parts: Parts) -> Levels:
-    """Make what announces and activates levels of the state machine."""
-    return Levels(parts.address, parts.fsm, parts.config.protocol_version)
-
-
-def make_incarnations(
-    parts: Parts,
-    recovered: Recovered,
-    save: Callable[[Mapping[bytes, bytes]], None],
-) -> Incarnations:
-    """Make the memory of who the other members are."""
-    return Incarnations(
-        parts.address,
-        recovered.incarnation,
-        recovered.known_incarnations,
-        save,
-        recovered.configurations.latest_index,
-        recovered.pardoned,
-    )
-
-
-def make_responder(parts: Parts, recovered: Recovered, level: int) -> Responder:
-    """Make what answers peers."""
-    return Responder(
-        parts.config.protocol_version,
-        parts.server_id,
-        parts.address,
-        recovered.incarnation,
-        level,
-    )

@@ -46,6 +46,7 @@ class SnapshotReceiver:
         self,
         store: SnapshotStore,
         worker: Worker,
+        *,
         mark: SnapshotMark,
         cluster: bytes,
         when_synced: Callable[[], Deferred[None]],

@@ -25,7 +25,7 @@ from txraft.node.outbox import Inbox
 from txraft.node.worker import Worker
 
 
-class Host(Inbox, Protocol):
+class SenderHost(Inbox, Protocol):
     """What sending snapshots needs of the node."""
 
     def hears(self, peer: str) -> bool:
@@ -64,12 +64,13 @@ class SnapshotSender:
 
     def __init__(
         self,
+        *,
         address: str,
         protocol_version: int,
         store: SnapshotStore,
         worker: Worker,
         transport: Transport,
-        host: Host,
+        host: SenderHost,
         header: Callable[[], Header],
         skipped: Callable[[int], bytes] = lambda index: b"",
     ) -> None:

@@ -33,7 +33,7 @@ from txraft.node.snapshot_writer import write_snapshot
 from txraft.node.worker import Worker
 
 
-class Host(Protocol):
+class SnapshotsHost(Protocol):
     """What the snapshots of a node need from it."""
 
     def snapshot_position(self) -> SnapshotMark:
@@ -66,12 +66,13 @@ class Snapshots:
 
     def __init__(
         self,
+        *,
         address: str,
         fsm: FSM,
         store: SnapshotStore,
         worker: Worker,
         applier: Applier,
-        host: Host,
+        host: SnapshotsHost,
         header: Callable[[], Header],
     ) -> None:
         self._address = address
@@ -231,7 +232,11 @@ class Snapshots:
         )
         cluster = request.header.cluster or b""
         self._receiving = receiving = SnapshotReceiver(
-            self._store, self._worker, mark, cluster, self._host.when_synced
+            self._store,
+            self._worker,
+            mark=mark,
+            cluster=cluster,
+            when_synced=self._host.when_synced,
         )
         stored = receiving.take(body)
         stored.addCallbacks(

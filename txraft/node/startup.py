@@ -164,6 +164,7 @@ def recover(
     log_store: LogStore,
     stable_store: StableStore,
     restored: Restored,
+    *,
     read_founders: Callable[[], Configuration],
     protocol_version: int,
     encode: Callable[[Entry], None],

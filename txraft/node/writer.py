@@ -77,6 +77,7 @@ class Writer:
     def __init__(
         self,
         worker: Worker,
+        *,
         log_store: LogStore,
         stable_store: StableStore,
         synced: Callable[[int], None],
