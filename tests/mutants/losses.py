@@ -70,8 +70,8 @@ MUTANTS = (
     ),
     Mutant(
         name="a start drops the log before it lowers the note",
-        at="recover",
-        old="noted.index > mark.index",
+        at="_drop_outrun",
+        old="noted.reaches.index > mark.index",
         new="False",
         caught_by="tests.node.test_synced_note.Cut.test_note_is_lowered_before_a_log_is_dropped",
     ),

@@ -21,8 +21,8 @@ MUTANTS = (
     ),
     Mutant(
         name="a server that lost its term and vote starts",
-        at="recover",
-        old="not is_empty and state.term == 0",
+        at="_refuse_forgotten_vote",
+        old="state.term == 0",
         new="False",
         caught_by="tests.node.test_raft_disk.FailingDisk.test_start_on_a_damaged_disk_fails_and_changes_nothing",
     ),

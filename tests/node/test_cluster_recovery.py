@@ -281,7 +281,7 @@ class Recovery(OfflineCase):
             self.store,
             self.store,
             Restored(meta),
-            read_founders=lambda: ALL,
+            read_membership=lambda: ALL,
             protocol_version=1,
             encode=lambda _: None,
         )

@@ -59,7 +59,7 @@ class BootCase(SynchronousTestCase):
             self.store,
             self.store,
             Restored(snapshot, lost=lost),
-            read_founders=lambda: self.founders,
+            read_membership=lambda: self.founders,
             protocol_version=version,
             encode=lambda made: encode_new(made, version),
         )
@@ -335,7 +335,7 @@ class PlainStores(BootCase):
             plain,  # type: ignore[arg-type]
             self.store,
             Restored(),
-            read_founders=lambda: FOUNDERS,
+            read_membership=lambda: FOUNDERS,
             protocol_version=1,
             encode=encode_new,
         )

@@ -334,7 +334,7 @@ class Hints(NoteCase):
                 self.store,
                 self.store,
                 Restored(),
-                read_founders=lambda: Configuration.of_voters("a"),
+                read_membership=lambda: Configuration.of_voters("a"),
                 protocol_version=1,
                 encode=lambda made: None,
             )

@@ -55,7 +55,7 @@ class Disk:
             self.log,
             self.stable,
             Restored(newest),
-            read_founders=lambda: MEMBERS,
+            read_membership=lambda: MEMBERS,
             protocol_version=1,
             encode=encode_new,
         )

@@ -241,7 +241,7 @@ class Raft:
                 parts.log_store,
                 parts.stable_store,
                 restored,
-                read_founders=read_membership,
+                read_membership=read_membership,
                 protocol_version=version,
                 encode=lambda entry: encode_new(entry, version),
                 application=application_of(parts.fsm),

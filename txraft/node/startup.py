@@ -1,7 +1,21 @@
-"""From what is on disk to the state that consensus starts with.
+"""Startup: read from disk the state that consensus starts with.
 
-Log and snapshot hold the truth about membership; the list of peers counts only
-while neither holds any. What does not fit together is refused, never mended.
+    snapshots ──> the newest whole one is restored
+                       │
+    stable store ──> term, vote, cluster, note of what was synced
+                       │
+    log ─────────> does it reach as far as the note? as the snapshot?
+                       │
+                  `Recovered`, or DataCorrupted and nothing has changed
+
+What does not fit together is refused and never mended: a server that has lost a vote
+or an acknowledged entry, and does not know, can lose what is committed. The message
+names the way out. The one thing that is dropped is a log that a snapshot stands for.
+
+Log and snapshot hold the truth about membership; the list of peers counts only while
+neither holds any. Then the cluster is bootstrapped here.
+
+Source: Raft dissertation §3.8, §5.1.
 """
 
 from __future__ import annotations
@@ -50,7 +64,7 @@ from txraft.node.writer import (
 )
 
 SCAN_BYTES = 4 << 20
-FOUNDING_TERM = 1
+BOOTSTRAP_TERM = 1
 
 
 @runtime_checkable
@@ -66,7 +80,7 @@ class IndexedLogStore(Protocol):
 
 @runtime_checkable
 class LossTellingSnapshotStore(Protocol):
-    """A snapshot store that tells what its latest `list` has left out, by index."""
+    """A snapshot store that tells the indexes of what its latest `list` left out."""
 
     left_out: list[int]
 
@@ -112,6 +126,7 @@ def read_hard_state(store: StableStore) -> HardState:
     """Read term, vote and cluster. Thread: writer."""
     term = store.get_uint64(CURRENT_TERM)
     candidate = store.get(LAST_VOTE_CANDIDATE).decode("utf-8", "surrogateescape")
+    # Stored apart, as in hashicorp/raft: a vote of an older term is none in this one.
     voted = bool(candidate) and store.get_uint64(LAST_VOTE_TERM) == term
     return HardState(term, candidate if voted else None, store.get(CLUSTER) or None)
 
@@ -132,6 +147,7 @@ def restore_newest(snapshots: SnapshotStore, fsm: FSM) -> Restored:
         try:
             _, file = snapshots.open(meta.id)
         except StorageError as error:
+            # An older one will do, if the log goes on from there: `_refuse_loss`.
             warnings.append(f"snapshot {meta.id} is passed over: {error}")
             lost = max(lost, meta.index)
             continue
@@ -165,14 +181,14 @@ def recover(
     stable_store: StableStore,
     restored: Restored,
     *,
-    read_founders: Callable[[], Configuration],
+    read_membership: Callable[[], Configuration],
     protocol_version: int,
     encode: Callable[[Entry], None],
     application: str = "",
 ) -> Recovered:
-    """Make the state that consensus starts with; found a cluster if there is none.
+    """Make the state that consensus starts with; bootstrap if there is none.
 
-    *read_founders* returns the membership to begin with, empty for a server that
+    *read_membership* returns the membership to begin with, empty for a server that
     waits to be added; it is asked only while nothing on disk knows any. *encode*
     fills in the bytes of a new entry. The data are noted as those of *application*,
     "" for one without a name; whether they are was checked before.
@@ -182,43 +198,25 @@ def recover(
     snapshot = restored.snapshot
     mark = _mark_of(snapshot)
     noted = read_note(stable_store)
+    # All that refuses comes before anything is written: what was refused is as it was.
     _refuse_loss(log_store, mark, restored.lost)
     state = _in_one_cluster(read_hard_state(stable_store), snapshot)
     _refuse_cut(log_store, mark, noted.reaches)
-    is_empty = not log_store.last_index() and snapshot is None
-    if not is_empty and state.term == 0:
-        raise DataCorrupted(
-            "there is a log or a snapshot but no term and vote beside it: a server "
-            "that forgets its vote can elect two leaders. Restore the file `state`, "
-            "or remove this member from the cluster, take its data directory away "
-            "and add it again with join: true"
-        )
-    if is_empty:
-        founders = read_founders()
-        if founders.servers and _is_fresh(state):
-            state = _found(log_store, stable_store, founders, protocol_version, encode)
-        elif founders.servers and protocol_version:
-            raise DataCorrupted(
-                f"there is a term and vote (term {state.term}) but no log beside it, "
-                "though a founding member has one before its first election: entries "
-                "it has acknowledged may be lost. Restore the log, or remove this "
-                "member from the cluster, take its data directory away and add it "
-                "again with join: true"
+    if log_store.last_index() or snapshot is not None:
+        _refuse_forgotten_vote(state)
+    else:
+        members = read_membership()
+        if members.servers and _is_fresh(state):
+            state = _bootstrap(
+                log_store, stable_store, members, protocol_version, encode
             )
+        elif members.servers and protocol_version:
+            raise _log_is_gone(state)
     if application and noted_application(stable_store) != application:
         stable_store.set_many(noted_as(application))
-    problem = _outrun(log_store, mark)
-    warnings = []
-    if problem is not None:
-        if noted.reaches.index > mark.index:
-            # As before any reset: a crash between the two must leave no log that ends
-            # below its note.
-            noted = Noted(LogEnd(mark.index, mark.term), number=noted.number + 1)
-            note = encoded_note(noted.end, state.term, noted.number)
-            done(stable_store.set_many, note)
-        warnings = [_drop(log_store, mark, noted.reaches, problem)]
+    noted, warnings = _drop_outrun(log_store, stable_store, mark, noted, state.term)
     recovered = replace(
-        _recovered(log_store, state, mark, read_founders, warnings),
+        _recovered(log_store, state, mark, read_membership, warnings),
         noted=noted,
         skipped=read_skips(stable_store),
         failed=read_failure(stable_store),
@@ -232,6 +230,51 @@ def recover(
         known_incarnations=known,
         pardoned=read_pardoned(stable_store),
     )
+
+
+def _refuse_forgotten_vote(state: HardState) -> None:
+    """Refuse data without a term beside them: no node ever had a log in term 0."""
+    if state.term == 0:
+        raise DataCorrupted(
+            "there is a log or a snapshot but no term and vote beside it: a server "
+            "that forgets its vote can elect two leaders. Restore the file `state`, "
+            "or remove this member from the cluster, take its data directory away "
+            "and add it again with join: true"
+        )
+
+
+def _log_is_gone(state: HardState) -> DataCorrupted:
+    return DataCorrupted(
+        f"there is a term and vote (term {state.term}) but no log beside it, "
+        "though a first member has one before its first election: entries "
+        "it has acknowledged may be lost. Restore the log, or remove this "
+        "member from the cluster, take its data directory away and add it "
+        "again with join: true"
+    )
+
+
+def _drop_outrun(
+    log_store: LogStore,
+    stable_store: StableStore,
+    mark: SnapshotMark,
+    noted: Noted,
+    current_term: int,
+) -> tuple[Noted, list[str]]:
+    """Drop a log that the snapshot has outrun; return the note then, and warnings.
+
+    A crash between a leader's snapshot that was installed and the reset of the log
+    leaves such a log: it ends below the snapshot, or has other entries there.
+    """
+    problem = _outrun(log_store, mark)
+    if problem is None:
+        return noted, []
+    if noted.reaches.index > mark.index:
+        # The note goes first, as before any reset: a crash between the two must leave
+        # no log that ends below its note.
+        noted = Noted(LogEnd(mark.index, mark.term), number=noted.number + 1)
+        note = encoded_note(noted.end, current_term, noted.number)
+        done(stable_store.set_many, note)
+    return noted, [_drop(log_store, mark, noted.reaches, problem)]
 
 
 def _refuse_loss(log_store: LogStore, mark: SnapshotMark, lost: int) -> None:
@@ -260,7 +303,7 @@ def _refuse_cut(log_store: LogStore, mark: SnapshotMark, noted: LogEnd) -> None:
     first, last = log_store.first_index(), log_store.last_index()
     if last >= noted.index:
         if not noted.term or noted.index < first:
-            return
+            return  # the term there is not known: that the log is so long has to do
         term = log_store.get_log(noted.index).term
         if term == noted.term:
             return
@@ -300,7 +343,9 @@ def _in_one_cluster(state: HardState, snapshot: SnapshotMeta | None) -> HardStat
 
 def _is_fresh(state: HardState) -> bool:
     """Tell whether no part was ever taken in a cluster: no vote may be forgotten."""
-    return state.term <= FOUNDING_TERM and state.voted_for is None and not state.cluster
+    return (
+        state.term <= BOOTSTRAP_TERM and state.voted_for is None and not state.cluster
+    )
 
 
 def _mark_of(snapshot: SnapshotMeta | None) -> SnapshotMark:
@@ -314,26 +359,27 @@ def _mark_of(snapshot: SnapshotMeta | None) -> SnapshotMark:
     )
 
 
-def _found(
+def _bootstrap(
     log_store: LogStore,
     stable_store: StableStore,
-    founders: Configuration,
+    members: Configuration,
     protocol_version: int,
     encode: Callable[[Entry], None],
 ) -> HardState:
-    """Store the founding term and, from version 1 on, the founding entry.
+    """Store the first term and, from version 1 on, the first entry: the membership.
 
-    The term first: a term without an entry is founded again, an entry without a
-    term would be refused.
+    All first members write the same entry, so that their logs agree from the start.
     """
-    founding = HardState(FOUNDING_TERM)
-    done(stable_store.set_many, stored_state(founding))
+    state = HardState(BOOTSTRAP_TERM)
+    # The term first. After a crash in between, a term without an entry is bootstrapped
+    # again; an entry without a term would be refused for ever.
+    done(stable_store.set_many, stored_state(state))
     if protocol_version:
         kind = LogType.ADD_PEER if protocol_version == 1 else LogType.CONFIGURATION
-        entry = Entry(1, FOUNDING_TERM, kind, configuration=founders)
+        entry = Entry(1, BOOTSTRAP_TERM, kind, configuration=members)
         encode(entry)
         done(log_store.store_logs, [entry])
-    return founding
+    return state
 
 
 def _outrun(log_store: LogStore, mark: SnapshotMark) -> str | None:
@@ -352,6 +398,8 @@ def _outrun(log_store: LogStore, mark: SnapshotMark) -> str | None:
             "join: true"
         )
     if last >= mark.index > 0 and mark.index >= first:
+        # By the log matching property one equal term is enough: up to there both are
+        # the same, and what the log has behind it goes on from the snapshot.
         is_same = log_store.get_log(mark.index).term == mark.term
         return None if is_same else "disagrees with"
     return "ends before" if last < mark.index else None
@@ -377,7 +425,7 @@ def _recovered(
     log_store: LogStore,
     state: HardState,
     mark: SnapshotMark,
-    read_founders: Callable[[], Configuration],
+    read_membership: Callable[[], Configuration],
     warnings: list[str],
 ) -> Recovered:
     runs, special = scan(log_store)
@@ -388,7 +436,7 @@ def _recovered(
         base_index,
         base_term,
     )
-    configurations, proposals = _history(special, mark, read_founders)
+    configurations, proposals = _history(special, mark, read_membership)
     return Recovered(state, log, configurations, mark, proposals, warnings)
 
 
@@ -419,13 +467,15 @@ def _runs_after(
 def _history(
     special: Sequence[Entry],
     mark: SnapshotMark,
-    read_founders: Callable[[], Configuration],
+    read_membership: Callable[[], Configuration],
 ) -> tuple[ConfigurationHistory, dict[int, bytes]]:
     nothing_known = not mark.index and not any(e.configuration for e in special)
-    first = read_founders() if nothing_known else mark.configuration
+    first = read_membership() if nothing_known else mark.configuration
     history = ConfigurationHistory(mark.configuration_index, first)
     proposals = {}
     for entry in special:
+        # What the snapshot covers it has already; and with the log cut by runs an
+        # entry may be listed that the history was begun with.
         newer = entry.index > max(mark.index, history.latest_index)
         if entry.configuration is not None and newer:
             history.append(entry.index, entry.configuration)
