@@ -45,7 +45,7 @@ class Opening(SynchronousTestCase):
 
         ready = leading.ready()
 
-        expected = Replicate(3, 2, 1, 3, 0, sent=0, life=1)
+        expected = Replicate(3, 2, 1, 3, 0, sent=0, stream=1)
         self.assertEqual(sent(ready, Replicate, "b"), [expected])
         self.assertEqual(len(sent(ready, Heartbeat)), 2)
         self.assertEqual([(e.index, e.term) for e in ready.append], [(3, 3)])
@@ -178,7 +178,7 @@ class Commitment(SynchronousTestCase):
         settle(leading, "c")
         self.assertEqual(leading.commit_index, 7)
         leading.unreachable(
-            "c", Replicate(1, 1, 1, 3, 1, 0, progress(leading, "c").life)
+            "c", Replicate(1, 1, 1, 3, 1, 0, progress(leading, "c").stream)
         )
         leading.tick(2)
 
@@ -190,9 +190,9 @@ class Commitment(SynchronousTestCase):
         """An empty AppendEntries proves that logs agree, not what is on disk."""
         leading = leader(1)
         sync(leading)
-        life = progress(leading, "b").life
+        stream = progress(leading, "b").stream
 
-        empty = Replicate(1, 1, 1, 1, 0, 0, life)
+        empty = Replicate(1, 1, 1, 1, 0, 0, stream)
         accept(leading, "b", empty)
 
         self.assertEqual(progress(leading, "b").match, 0)
@@ -586,18 +586,18 @@ class Verification(SynchronousTestCase):
         leading.verify("token")
         now = sent(leading.ready(), Heartbeat, "b")[0]
 
-        stale = Heartbeat(3, now.round, now.sent, now.life)
+        stale = Heartbeat(3, now.round, now.sent, now.stream)
         leading.response("b", stale, AppendEntriesResponse(5, 0, True))
 
         self.assertEqual(leading.ready().verified, [])
 
-    def test_verify_does_not_count_answers_of_an_earlier_life(self) -> None:
+    def test_verify_does_not_count_answers_of_an_earlier_stream(self) -> None:
         """Nor one to a heartbeat that a removed and re-added peer got before."""
         leading = settled_leader()
         leading.verify("token")
         now = sent(leading.ready(), Heartbeat, "b")[0]
 
-        stale = Heartbeat(1, now.round, now.sent, now.life - 1)
+        stale = Heartbeat(1, now.round, now.sent, now.stream - 1)
         leading.response("b", stale, AppendEntriesResponse(1, 0, True))
 
         self.assertEqual(leading.ready().verified, [])

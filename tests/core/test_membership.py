@@ -137,7 +137,7 @@ class BeforeOwnTerm(SynchronousTestCase):
             follower.request(append(2, (1, 1), (2,), sender="2"), "reply")
             sync(follower)
             accept(
-                second, name, Replicate(2, 1, 1, 2, 0, 0, progress(second, name).life)
+                second, name, Replicate(2, 1, 1, 2, 0, 0, progress(second, name).stream)
             )
         self.assertTrue(second.may_change_configuration)
 

@@ -12,7 +12,7 @@ class Progresses(SynchronousTestCase):
 
     def test_accepted_never_moves_back(self) -> None:
         """A late answer lowers neither match nor next."""
-        progress = Progress(next=10, life=1, contact=0)
+        progress = Progress(next=10, stream=1, contact=0)
 
         progress.accepted(20)
         progress.accepted(5)
@@ -22,7 +22,7 @@ class Progresses(SynchronousTestCase):
 
     def test_refused_steps_back_twice_as_far_each_time(self) -> None:
         """A follower that has much of another leader's is found in few steps."""
-        progress = Progress(next=1000, life=1, contact=0)
+        progress = Progress(next=1000, stream=1, contact=0)
         seen = []
         for _ in range(5):
             progress.refused(last_log=5000)
@@ -32,7 +32,7 @@ class Progresses(SynchronousTestCase):
 
     def test_refused_follows_the_hint_down_not_up(self) -> None:
         """A short log is reached at once; a long one gives no reason to go on."""
-        progress = Progress(next=1000, life=1, contact=0)
+        progress = Progress(next=1000, stream=1, contact=0)
         progress.refused(last_log=10)
         self.assertEqual(progress.next, 11)
         progress.refused(last_log=10**9)
@@ -40,7 +40,7 @@ class Progresses(SynchronousTestCase):
 
     def test_refused_stops_after_match(self) -> None:
         """next > match, whatever a follower says."""
-        progress = Progress(next=10, life=1, contact=0, match=7)
+        progress = Progress(next=10, stream=1, contact=0, match=7)
 
         for _ in range(9):
             progress.refused(last_log=0)
@@ -49,16 +49,18 @@ class Progresses(SynchronousTestCase):
 
     def test_restart_begins_at_the_first_index_lost(self) -> None:
         """What was on its way is sent again, and what is known to be there is not."""
-        progress = Progress(next=50, life=1, contact=0, match=20, inflight=2)
+        progress = Progress(next=50, stream=1, contact=0, match=20, inflight=2)
 
-        progress.restart(life=2, unanswered=30)
+        progress.restart(stream=2, unanswered=30)
 
-        self.assertEqual((progress.next, progress.inflight, progress.life), (30, 0, 2))
+        self.assertEqual(
+            (progress.next, progress.inflight, progress.stream), (30, 0, 2)
+        )
         self.assertIs(progress.mode, Mode.PROBE)
 
     def test_failed_waits_longer_each_time_up_to_a_bound(self) -> None:
         """Back-off doubles and ends at the longest wait."""
-        progress = Progress(next=1, life=1, contact=0)
+        progress = Progress(next=1, stream=1, contact=0)
         waits = []
         for _ in range(6):
             progress.failed(now=100, longest_wait=10)

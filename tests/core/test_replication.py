@@ -155,10 +155,10 @@ class Pipelining(SynchronousTestCase):
         """A lost request of another term says nothing of this one."""
         leading = settled_leader(3)
         before = repr(progress(leading, "b"))
-        life = progress(leading, "b").life
+        stream = progress(leading, "b").stream
 
-        leading.unreachable("b", Replicate(1, 0, 0, 1, 0, 0, life))
-        leading.unreachable("b", SendSnapshot(1, 1, 0, life))
+        leading.unreachable("b", Replicate(1, 0, 0, 1, 0, 0, stream))
+        leading.unreachable("b", SendSnapshot(1, 1, 0, stream))
 
         self.assertEqual(repr(progress(leading, "b")), before)
 
@@ -166,9 +166,9 @@ class Pipelining(SynchronousTestCase):
         """An answer to a request of another term tells only its term."""
         leading = leader(5)
         sync(leading)
-        life = progress(leading, "b").life
+        stream = progress(leading, "b").stream
 
-        stale = Replicate(3, 0, 0, 1, 0, 0, life)
+        stale = Replicate(3, 0, 0, 1, 0, 0, stream)
         leading.response("b", stale, AppendEntriesResponse(5, 1, True))
 
         self.assertEqual(progress(leading, "b").match, 0)

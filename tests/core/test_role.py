@@ -30,7 +30,7 @@ def ticks_left(waiting: ElectionTimer) -> int:
 class Timer(SynchronousTestCase):
     """A full wait, a short one, and a full one that is shortened.
 
-    Source: Raft dissertation §3.4, §9.3.
+    Source: Raft dissertation §3.4, §9.2.
     """
 
     def test_restart_draws_once_to_twice_the_least(self) -> None:

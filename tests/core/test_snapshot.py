@@ -239,8 +239,8 @@ class Sending(SynchronousTestCase):
         settle(self.leading, "c")
         self.leading.snapshotted(SnapshotMark(8, 1, self.leading.configuration, 0))
         self.leading.compacted(8)
-        life = progress(self.leading, "c").life
-        lagging = Replicate(1, 1, 1, 2, 1, 0, life)
+        stream = progress(self.leading, "c").stream
+        lagging = Replicate(1, 1, 1, 2, 1, 0, stream)
         refuse(self.leading, "c", lagging, last_log=0, at_once=False)
         self.leading.tick(1)
         settle_heartbeats(self.leading)
@@ -253,7 +253,7 @@ class Sending(SynchronousTestCase):
 
     def order(self) -> SendSnapshot:
         """Return the order to send a snapshot, as it would be now."""
-        return SendSnapshot(1, 8, self.leading.now, progress(self.leading, "c").life)
+        return SendSnapshot(1, 8, self.leading.now, progress(self.leading, "c").stream)
 
     def test_snapshot_is_sent_once(self) -> None:
         """While it is on its way nothing else goes there but heartbeats."""
@@ -296,7 +296,7 @@ class Sending(SynchronousTestCase):
     def test_snapshot_answer_of_an_earlier_life_does_not_count(self) -> None:
         """Only the answer to the snapshot on its way does."""
         order = self.order()
-        stale = SendSnapshot(1, 8, order.sent, order.life - 1)
+        stale = SendSnapshot(1, 8, order.sent, order.stream - 1)
 
         self.leading.response("c", stale, InstallSnapshotResponse(1, True))
 

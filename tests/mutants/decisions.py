@@ -22,15 +22,15 @@ MUTANTS = (
     Mutant(
         name="a server that was added again counts with what it announced before",
         at="Progress.announces",
-        old="request.life < self.born or request.sent < self.contact",
+        old="request.stream < self.first_stream or request.sent < self.contact",
         new="request.sent < self.contact",
         caught_by="tests.core.test_levels.Announcements.test_earlier_membership",
     ),
     Mutant(
         name="an announcement counts that a newer one has overtaken",
         at="Progress.announces",
-        old="request.life < self.born or request.sent < self.contact",
-        new="request.life < self.born",
+        old="request.stream < self.first_stream or request.sent < self.contact",
+        new="request.stream < self.first_stream",
         caught_by="tests.core.test_levels.Announcements.test_overtaken_answer",
     ),
     Mutant(

@@ -200,7 +200,7 @@ MUTANTS = (
     Mutant(
         name="answers to an earlier stream of requests count",
         at="Leader._entries_answered",
-        old="if request.life != progress.life: ...",
+        old="if request.stream != progress.stream: ...",
         new="if False: ...",
         caught_by="tests.core.test_membership.Leaving.test_added_again_begins_anew",
     ),
@@ -247,7 +247,7 @@ MUTANTS = (
         at="Leader._heartbeat_answered",
         old="request != progress.heartbeat_inflight",
         new="progress.heartbeat_inflight is None",
-        caught_by="tests.core.test_leader.Verification.test_verify_does_not_count_answers_of_an_earlier_life",
+        caught_by="tests.core.test_leader.Verification.test_verify_does_not_count_answers_of_an_earlier_stream",
     ),
     Mutant(
         name="a refused heartbeat confirms a read",
@@ -395,14 +395,14 @@ MUTANTS = (
     ),
     Mutant(
         name="a copy counts that its holder denies",
-        at="Leader._entries_answered",
+        at="Leader._entries_refused",
         old="self._forgets(peer, progress)",
         new="pass",
         caught_by="tests.core.test_replication.Repair.test_refused_by_one_that_has_forgotten",
     ),
     Mutant(
         name="a denial that was overtaken is held against a follower",
-        at="Leader._entries_answered",
+        at="Leader._entries_refused",
         old="denies_match and progress.failures > 0",
         new="denies_match",
         caught_by="tests.core.test_replication.Repair.test_refused_before_it_was_acknowledged",

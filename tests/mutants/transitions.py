@@ -10,8 +10,7 @@ MUTANTS = (
         at="Consensus.tick",
         old="if (wanted := self.role.tick(count)) is not None: ...",
         new="self.role.tick(count)",
-        caught_by="tests.core.test_follower.Waiting.test_tick_campaigns_between_once_and_twice_the_timeout",
-        seed=0,
+        caught_by="tests.core.test_leader.Lease.test_tick_without_answers_steps_down",
     ),
     Mutant(
         name="a response that wins changes nothing",

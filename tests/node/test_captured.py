@@ -225,7 +225,7 @@ class Originated(SynchronousTestCase):
         """0.1.0's at version 0, 1.1.2's at 1 to 3."""
         for name, version in CAPTURES.items():
             for rpc, request in (
-                ("AppendEntries", Heartbeat(2, round=1, sent=0, life=1)),
+                ("AppendEntries", Heartbeat(2, round=1, sent=0, stream=1)),
                 ("RequestVote", RequestVoteRequest(2, VOTER, 1, 1)),
             ):
                 keys = keys_of(self.sent(version, request))

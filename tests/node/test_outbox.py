@@ -32,14 +32,14 @@ from txraft.errors import (
 from txraft.node.outbox import Outbox
 
 PATIENCE = 10
-HEARTBEAT = Heartbeat(term=3, round=1, sent=0, life=1)
+HEARTBEAT = Heartbeat(term=3, round=1, sent=0, stream=1)
 VOTE = RequestVoteRequest(3, "a", 5, 2)
 PRE_VOTE = RequestPreVoteRequest(3, "a", 5, 2)
 ANSWER = AppendEntriesResponse(3, 7, True)
 
 
 def replicate(prev: int = 4, last: int = 6, commit: int = 4) -> Replicate:
-    return Replicate(3, prev, 2, last, commit, sent=0, life=1)
+    return Replicate(3, prev, 2, last, commit, sent=0, stream=1)
 
 
 class HeldPipeline:
@@ -365,7 +365,7 @@ class OneForAll(OutboxCase):
         [first] = self.sent(replicate())
         self.log = [Entry(i, 5, LogType.COMMAND, b"") for i in range(1, 11)]
 
-        self.outbox.send("c", Replicate(5, 4, 2, 6, 4, sent=0, life=1))
+        self.outbox.send("c", Replicate(5, 4, 2, 6, 4, sent=0, stream=1))
         [second] = self.pipeline().sent
 
         self.assertEqual([first.entries[0].term, second.entries[0].term], [3, 5])

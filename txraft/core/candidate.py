@@ -86,7 +86,8 @@ class PreCandidate(_Campaign):
         return (
             isinstance(request, RequestPreVoteRequest)
             and request.term == self.server.term + 1
-            and request.transfer is None  # a leader's consent is no vote
+            # A leader's consent to a transfer is no pre-vote.
+            and request.transfer is None
         )
 
     def response(
@@ -110,7 +111,10 @@ class PreCandidate(_Campaign):
         return None
 
     def unsupported(self, peer: str, request: OutgoingRequest) -> Next | None:
-        """Count a peer that has no pre-vote as one that does not object."""
+        """Count a peer that has no pre-vote as one that does not object.
+
+        Else a cluster of old peers could never elect this server.
+        """
         return self._grant(peer) if self._is_current(request) else None
 
 
@@ -119,8 +123,10 @@ class Candidate(_Campaign):
 
     After a split vote, when those that are left are no quorum any more, the next round
     is due shortly, after another random wait; but only once in a while, as a candidate
-    whose log is not complete would keep all others from campaigning. *levels* are what
+    whose log is not complete would keep all others from campaigning. `levels` are what
     its voters announced, with which it begins as a leader.
+
+    Source: Raft dissertation §3.4, §9.2.
     """
 
     _won = Next.LEADER
@@ -128,8 +134,11 @@ class Candidate(_Campaign):
     def __init__(self, server: ServerState, is_transfer: bool) -> None:
         super().__init__(server)
         self._is_transfer = is_transfer
-        self._missing: set[str] = set()
         self.levels: dict[str, int] = {}
+
+        # The voters that will not vote for this server in this round, and whether one
+        # of them said so in this term: then it has surely voted for another.
+        self._missing: set[str] = set()
         self._others_won_votes = False
 
     def campaign(self) -> None:
@@ -168,7 +177,7 @@ class Candidate(_Campaign):
         return None
 
     def unreachable(self, peer: str, request: OutgoingRequest, closed: bool) -> None:
-        """Do without the vote of a peer that did not answer."""
+        """Do without the vote of a peer that gave no response."""
         if self._is_current(request):
             self._miss(peer, has_voted=False)
 
@@ -193,6 +202,7 @@ class Candidate(_Campaign):
     def _hurry(self) -> None:
         """Let the next round begin soon, unless another one has just done so."""
         server = self.server
+        # Without pre-votes each round is a new term, which deposes whoever has won.
         if server.options.pre_vote and server.now >= server.no_hurry_before:
             rest = 2 * server.options.election_timeout_ticks
             server.no_hurry_before = server.now + rest

@@ -1,4 +1,4 @@
-"""Who is a member: the configuration that an entry of the log asserts.
+"""Configurations: the membership that an entry of the log asserts, and its quorums.
 
 A configuration always stands for the whole membership, never for a difference.
 It says nothing about whether it is committed; `ConfigurationHistory` does.
@@ -16,7 +16,7 @@ from txraft.errors import ConfigurationRefused
 
 
 class Suffrage(IntEnum):
-    """Whether a server votes; the numbers are those on the wire."""
+    """The right of a server to vote; the numbers are those on the wire."""
 
     VOTER = 0
     NONVOTER = 1
@@ -100,6 +100,9 @@ class Configuration:
         Source: Raft dissertation §4.1.
         """
         new.check()
+        # Any majority of the old voters and any of the new ones share a server then, so
+        # no two leaders of one term can be elected by the two. Two voters more or less
+        # would allow it.
         changed = set(self.voters) ^ set(new.voters)
         if len(changed) > 1:
             raise ConfigurationRefused(
@@ -134,6 +137,7 @@ class ConfigurationHistory:
 
     def truncate_from(self, index: int) -> None:
         """Roll back configurations of entries at *index* and after."""
+        # The first stays: it is from a snapshot or the start, and never truncated.
         while len(self._made) > 1 and self._made[-1][0] >= index:
             self._made.pop()
         self.latest_index, self.latest = self._made[-1]
@@ -155,6 +159,7 @@ class ConfigurationHistory:
 
     def forget_before(self, index: int) -> None:
         """Drop what is not needed to answer `at` for *index* or later."""
+        # The second must be there by then: the first is in force up to it.
         while len(self._made) > 1 and self._made[1][0] <= index:
             del self._made[0]
 
@@ -173,5 +178,7 @@ def agreed_value(values: Iterable[int]) -> int:
     No voters agree on nothing: 0.
     Source: Raft dissertation §3.6.2.
     """
+    # In descending order: the value at the middle, and all before it, which are a
+    # majority, are at least as high. Of four it is the third, of five as well.
     ordered = sorted(values, reverse=True)
-    return ordered[len(ordered) // 2] if ordered else 0  # a majority is as far
+    return ordered[len(ordered) // 2] if ordered else 0

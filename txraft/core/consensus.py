@@ -220,8 +220,8 @@ class Consensus(ServerState):
         self.installing = False
         if mark is not None:
             self.restart_at(mark)
-        # Behind the write of this batch: until the log is reset on the disk as well,
-        # a restart would find the old log beside the new snapshot.
+        # Behind the write of this batch, which resets the log: success says that all
+        # of it is on the disk.
         response = InstallSnapshotResponse(self.term, mark is not None)
         self.send_after_sync(install.reply_to, response)
 

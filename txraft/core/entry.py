@@ -9,7 +9,7 @@ from txraft.core.configuration import Configuration
 
 
 class LogType(IntEnum):
-    """What an entry is; the numbers are those on the wire."""
+    """The kind of an entry; the numbers are those on the wire."""
 
     COMMAND = 0
     NOOP = 1
@@ -26,21 +26,26 @@ MEMBERSHIP_TYPES = frozenset(
 
 @dataclass(slots=True)
 class Entry:
-    """One entry of the replicated log (the seed's `Log`).
+    """One entry of the replicated log (`Log` in hashicorp/raft).
 
-    *index* and *term* are 0 until a leader has accepted the entry. *data* keeps
-    nil (None) and empty (b"") apart, as the wire does. *configuration* is the whole
-    membership that an entry of a membership type asserts, and None on all others.
-    *encoded* is the entry's msgpack map as it goes to the file and to every
-    follower, made once; consensus never looks at it. *cluster* is the identity that
-    the first leader of a cluster gave it; it travels in *extensions*.
+    Not frozen: the leader that accepts an entry gives it its *index* and *term*, which
+    are 0 until then.
     """
 
     index: int
     term: int
     type: LogType
+
+    # nil (None) and empty (b"") are two things, as on the wire.
     data: bytes | None = None
     extensions: bytes | None = None
+
+    # The whole membership that an entry of a membership type asserts, None on others.
     configuration: Configuration | None = None
+
+    # The identity that the first leader of a cluster gave it; it is in *extensions*.
     cluster: bytes | None = None
+
+    # The entry's msgpack map as it goes to the file and to every follower, made once.
+    # Consensus never looks at it.
     encoded: bytes = field(default=b"", compare=False, repr=False)

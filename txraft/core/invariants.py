@@ -1,4 +1,4 @@
-"""What must hold at every moment: figure 3.2 of the dissertation as assertions.
+"""The invariants of Raft: figure 3.2 of the dissertation as assertions.
 
 `check_server` and `check_ready` look at one server, `History` at a whole cluster and
 all of its past. They read and remember; they change nothing.
@@ -38,7 +38,7 @@ class Seen:
 
 
 def check_server(server: Consensus, before: Seen | None = None) -> Seen:
-    """Assert what one server promises, alone and since *before* in the same life."""
+    """Assert what one server promises, alone and since *before*, without a restart."""
     log = server.log
     assert log.base_index <= server.commit_index, "what is compacted is committed"
     assert server.commit_index <= log.last_index, "what is committed is in the log"
@@ -84,7 +84,7 @@ def _check_leader(server: Consensus) -> dict[tuple[str, int], int]:
     assert not own or server.commit_index >= role.first_index, (
         "no membership change before an entry of the leader's own term is committed"
     )
-    return {(a, p.life): p.match for a, p in role.followers.items()}
+    return {(a, p.stream): p.match for a, p in role.followers.items()}
 
 
 def _check_step(server: Consensus, before: Seen, now: Seen) -> None:

@@ -26,9 +26,9 @@ from txraft.core.replication import replicate
 from txraft.core.role import BaseRole, Next
 from txraft.core.server import ServerState
 
-OF_A_LEADER = (Replicate, Heartbeat, SendSnapshot)
-"""What a leader sends to keep its followers, each with its term."""
-
+TO_FOLLOWERS = (Replicate, Heartbeat, SendSnapshot)
+"""The requests that are a leader's, each with its term. A response to another one is to
+what this server asked in an earlier role."""
 
 LONG_WAIT_TIMEOUTS = 20
 """Heartbeat timeouts between attempts, at most, to send what has failed often: a
@@ -36,10 +36,10 @@ snapshot, or an entry that a follower does not take."""
 
 
 class Resignation(NamedTuple):
-    """Why a leader gave up, in ticks.
+    """The reason for which a leader gave up, in ticks.
 
-    For *silence* it had heard no quorum, and its oldest write was waiting for
-    *write_age*. Ticks came at once, *late* of them: the server was held up itself.
+    It had heard no quorum for *silence*, and its oldest write had waited for
+    *write_age*. When the server was held up itself, *late* ticks came at once.
     """
 
     silence: int
@@ -50,33 +50,52 @@ class Resignation(NamedTuple):
 class Leader(BaseRole):
     """Leads one term.
 
-    *followers* are all other servers that get entries, removed ones too until they
-    have been told. *transferee* is the server that leadership is being handed to.
-    *resignation* tells why it steps down by itself. *level* is the highest level of
-    the state machine whose activation this leader has appended; *levels* are what its
-    voters announced as they gave it their votes.
+    *levels* are what its voters announced as they gave it their votes.
     """
 
     def __init__(self, server: ServerState, levels: Mapping[str, int]) -> None:
         super().__init__(server)
         self.leader = server.address
+
+        # All other servers that get entries; removed ones too, until they were told.
         self.followers: dict[str, Progress] = {}
-        self.transferee: str | None = None
-        self.resignation: Resignation | None = None
-        self._transfer_until = 0
-        self._told_transferee = False
-        self._transfers = 0
+        self._streams = 0
+
+        # Up to where its own log is durable: one copy among others. All of it is at
+        # first, since a candidate asks for votes behind its writes.
+        self.own_match = server.log.last_index
+
+        # Where its own term begins in the log. Until that entry is committed it can
+        # neither know what is committed nor commit by counting (§3.6.2, §6.4).
+        self.first_index = server.log.last_index + 1
+
+        # Whether this server is a voter itself: one that is not leads on until its
+        # removal is committed, but takes no entries (§4.2.2).
+        self._votes = True
+        self._leave_by: int | None = None
+
+        # The round of heartbeats that is due, and the newest of which one has left.
+        # Each verification waits for its round, oldest first.
+        self._round = self._begun = 0
+        self._verifying: deque[tuple[object, int]] = deque()
+
+        # Since when it has no lease, if it has none; how many ticks came at once then;
+        # when it gives up; and why it did, for people to know.
         self._doubts_since: int | None = None
         self._late = 1
         self._patient_until = 0
-        self._leave_by: int | None = None
+        self.resignation: Resignation | None = None
+
+        # Whom it hands its leadership to, until when, and whether that server was told
+        # to campaign; how many transfers this one has begun.
+        self.transferee: str | None = None
+        self._transfer_until = 0
+        self._told_transferee = False
+        self._transfers = 0
+
+        # The highest level of the state machine whose activation it has appended.
         self.level = 0
-        self.own_match = server.log.last_index
-        self.first_index = server.log.last_index + 1
-        self._round = self._begun = 0
-        self._lives = 0
-        self._votes = True
-        self._verifying: deque[tuple[object, int]] = deque()
+
         self._follow_configuration()
         for address, level in levels.items():
             if address in self.followers:
@@ -96,6 +115,7 @@ class Leader(BaseRole):
             self._append([Entry(0, 0, LogType.ADD_PEER, configuration=members)])
         else:
             self._append([Entry(0, 0, LogType.NOOP, cluster=cluster)])
+        # Rounds begin with 1: 0 is what a follower has answered that never answered.
         self._round += 1
 
     @property
@@ -106,7 +126,12 @@ class Leader(BaseRole):
     # Entries ----------------------------------------------------------------------
 
     def propose(self, entries: Sequence[Entry]) -> None:
-        """Append *entries*, unless this leader is about to go."""
+        """Append *entries*, unless this leader is about to go.
+
+        During a transfer the target would have to catch up for ever. A leader without a
+        vote leads on only until its removal is committed, and could not tell what
+        becomes of more entries.
+        """
         if entries and self.transferee is None and self._votes:
             self._append(entries)
 
@@ -115,6 +140,7 @@ class Leader(BaseRole):
         for entry in entries:
             index += 1
             entry.index, entry.term = index, term
+        # What is appended is in force, so it must be followed before anything is sent.
         known = self.server.configurations.latest_index
         self.server.append(entries)
         if self.server.configurations.latest_index > known:
@@ -122,7 +148,12 @@ class Leader(BaseRole):
 
     @property
     def may_change_configuration(self) -> bool:
-        """Whether the configuration in force, and an entry of this term, committed."""
+        """Whether the configuration in force, and an entry of this term, are committed.
+
+        Two changes at once, or one behind an entry of an older leader that may still be
+        replaced, could have quorums that share no server.
+        Source: Raft dissertation §4.1; Ongaro, raft-dev, 10 July 2015.
+        """
         server = self.server
         return (
             server.configurations.latest_index <= server.commit_index
@@ -131,15 +162,14 @@ class Leader(BaseRole):
         )
 
     def _follow_configuration(self) -> None:
-        """Send to new servers; keep telling removed ones until they know.
-
-        Called for every entry with a configuration; a leader drops none of them.
-        """
+        """Send to new servers; keep telling removed ones until they know."""
         server = self.server
         self._votes = server.configuration.is_voter(server.address)
         members = set(server.configuration.addresses)
         for address in server.configuration.addresses:
             known = self.followers.get(address)
+            # One that was removed and is added again may have lost its disk meanwhile:
+            # nothing that is known of it counts.
             if address != server.address and (known is None or known.leaving):
                 self.followers[address] = self._new_progress()
         for address, progress in self.followers.items():
@@ -147,17 +177,19 @@ class Leader(BaseRole):
                 progress.leaving = server.configurations.latest_index
 
     def _new_progress(self) -> Progress:
-        life = self._new_life()
+        stream = self._new_stream()
         return Progress(
             next=self.server.log.last_index + 1,
-            life=life,
+            stream=stream,
             contact=self.server.now,
-            born=life,
+            first_stream=stream,
         )
 
-    def _new_life(self) -> int:
-        self._lives += 1
-        return self._lives
+    def _new_stream(self) -> int:
+        # Of all followers together, so that no number comes back to one that is removed
+        # and added again.
+        self._streams += 1
+        return self._streams
 
     def synced(self, index: int) -> None:
         """Count this server's own copy, now that it is on disk."""
@@ -171,6 +203,8 @@ class Leader(BaseRole):
         Source: Raft dissertation §3.6.2.
         """
         server = self.server
+        # The third copy of three, say: the quorum was complete without it. Every copy
+        # behind the one that completed it ends here.
         if copied <= server.commit_index:
             return
         agreed = agreed_value(
@@ -181,6 +215,9 @@ class Leader(BaseRole):
                 for address in server.configurations.latest.voters
             ]
         )
+        # An entry of an older term may be on a quorum and still be replaced, by a
+        # leader that never had it: figure 3.7. It is committed by one of this term
+        # behind it.
         if agreed <= server.commit_index or agreed < self.first_index:
             return
         server.commit(agreed)
@@ -203,7 +240,12 @@ class Leader(BaseRole):
         return None
 
     def _lacks_support(self, late: int) -> bool:
-        """Tell whether *late* ticks ago no quorum, or no disk, had answered in time."""
+        """Tell whether, as of *late* ticks ago, no quorum or no disk answered in time.
+
+        A disk that hangs counts as well: this leader could not vote or store anything,
+        and others can.
+        Source: Raft dissertation §6.2.
+        """
         server = self.server
         voters = server.configuration.voters
         others = [address for address in voters if address != server.address]
@@ -227,6 +269,9 @@ class Leader(BaseRole):
         Source: Raft dissertation §6.2, §6.4.
         """
         now = self.server.now
+        # As of the tick before this stall it had support: so the stall is the reason.
+        # Only then it is patient, and only once: the stalls that follow find it in
+        # doubt and leave `_patient_until` as it is.
         if self._doubts_since is None and not self._lacks_support(count - 1):
             self._late = count
             limit = self.server.options.heartbeat_timeout_ticks
@@ -236,12 +281,19 @@ class Leader(BaseRole):
             age = self.server.oldest_write_age
             self.resignation = Resignation(silence, age, max(count, self._late))
         elif self._doubts_since is None:
+            # A response counts only if it is to what was sent from here on, so that
+            # must leave now.
             self._doubts_since = now
             for progress in self.followers.values():
                 progress.heartbeat_due = now
 
     def _heard(self, progress: Progress, sent: int) -> None:
-        """Note an answer to what was *sent* at that tick; it may end a doubt."""
+        """Note a response to what was *sent* at that tick; it may end a doubt.
+
+        When it was sent counts, and not when the response came: only then the follower
+        surely had no newer leader yet.
+        Source: Raft dissertation §6.4.1.
+        """
         progress.contact = max(progress.contact, sent)
         since = self._doubts_since
         if since is not None and agreed_value(self._contacts()) >= since:
@@ -250,7 +302,7 @@ class Leader(BaseRole):
             self._settle_verifications()
 
     def _contacts(self) -> list[int]:
-        """Return when each voter was heard, in no order."""
+        """Return the tick at which each voter was heard, in no order."""
         server = self.server
         return [
             server.now if address == server.address else self.followers[address].contact
@@ -280,6 +332,7 @@ class Leader(BaseRole):
             if due or self._verifying:
                 self._send_heartbeat(address, progress, due)
             replicate(server, address, progress)
+        # Behind the entries: the target campaigns as soon as it reads this.
         if self.transferee is not None:
             self._tell_transferee()
         if not self._votes and self._removal_is_committed():
@@ -287,8 +340,9 @@ class Leader(BaseRole):
         return None
 
     def _removal_is_committed(self) -> bool:
-        """Tell whether this leader, who votes no more, has said so for a while.
+        """Tell whether this leader's removal is committed, and all know or time is up.
 
+        Who knows does not campaign against the others for lack of a leader.
         Source: Raft dissertation §4.2.2.
         """
         server = self.server
@@ -307,23 +361,29 @@ class Leader(BaseRole):
     def _send_heartbeat(self, address: str, progress: Progress, due: bool) -> None:
         """Send a heartbeat when it is *due* or a verification asks for one.
 
-        One at a time: an answer proves only what was sent before it.
+        One at a time: a response proves only what was sent before its request, and what
+        a follower does not answer would pile up there.
         """
         server = self.server
         wanted = progress.round_sent < self._round and bool(self._verifying)
+        # One that does not answer is not called again for each verification.
         waits = progress.heartbeat_failures and not due
         if progress.heartbeat_inflight or waits or not (due or wanted):
             return
         interval = server.options.heartbeat_interval_ticks
-        heartbeat = Heartbeat(server.term, self._round, server.now, progress.life)
+        heartbeat = Heartbeat(server.term, self._round, server.now, progress.stream)
         progress.heartbeat_inflight = heartbeat
         progress.heartbeat_due = server.now + interval
         progress.round_sent = self._begun = self._round
         server.send(address, heartbeat)
 
     def has_news(self, peer: str | None) -> bool:
-        """Tell whether there may be anything to send to *peer*, or a verification to
-        go on with; to a *peer* that has all there is, it can wait."""
+        """Tell whether a response of *peer* may bring something to send or to confirm.
+
+        What a *peer* that has all there is may be told can wait for the next input. So
+        most responses cost no turn of the shell. To say True too often costs time; to
+        say False too often costs a tick of waiting.
+        """
         if self._verifying or self.transferee is not None or not self.hears_leader:
             return True
         progress = None if peer is None else self.followers.get(peer)
@@ -336,12 +396,14 @@ class Leader(BaseRole):
     # Answers ----------------------------------------------------------------------
 
     def response(self, peer: str, request: OutgoingRequest, response: Response) -> None:
-        """Take an answer to a request of this term."""
+        """Take a response to a request of this term."""
         progress = self.followers.get(peer)
-        if progress is None or not isinstance(request, OF_A_LEADER):
+        if progress is None or not isinstance(request, TO_FOLLOWERS):
             return
         if request.term != self.server.term:
             return
+        # Before the response is taken: it may make entries leave, which go only to
+        # those whose level is known.
         level = response.header.level
         if level is None:
             level = NO_LEVELS
@@ -356,28 +418,29 @@ class Leader(BaseRole):
                 self._snapshot_answered(progress, request, response)
 
     def _heartbeat_answered(
-        self, progress: Progress, request: Heartbeat, answer: AppendEntriesResponse
+        self, progress: Progress, request: Heartbeat, response: AppendEntriesResponse
     ) -> None:
+        # One that was given up: its follower may have been added anew since.
         if request != progress.heartbeat_inflight:
             return
         progress.heartbeat_inflight = None
-        self._heard_again(progress, answer)
+        self._heard_again(progress, response)
         self._heard(progress, request.sent)
-        if answer.success:
+        if response.success:
             progress.round_answered = request.round
             self._settle_verifications()
 
-    def _heard_again(self, progress: Progress, answer: AppendEntriesResponse) -> None:
+    def _heard_again(self, progress: Progress, response: AppendEntriesResponse) -> None:
         """Learn how the follower is, and wait no longer for one that was away.
 
         A long wait is for a follower that is as it was: one that was restarted may
         have other limits, and one that has done with a snapshot takes entries.
         """
         was_away = progress.heartbeat_failures > 0
-        is_done = progress.installing and not answer.no_retry_backoff
+        is_done = progress.installing and not response.no_retry_backoff
         progress.heartbeat_failures = 0
-        progress.installing = answer.no_retry_backoff
-        progress.last_log = answer.last_log
+        progress.installing = response.no_retry_backoff
+        progress.last_log = response.last_log
         if was_away or is_done:
             soon = self.server.now + self._longest_wait
             progress.wait_until = min(progress.wait_until, soon)
@@ -387,31 +450,51 @@ class Leader(BaseRole):
         peer: str,
         progress: Progress,
         request: Replicate,
-        answer: AppendEntriesResponse,
+        response: AppendEntriesResponse,
     ) -> None:
+        # Whatever it says, and to whichever stream: it shows that the follower is
+        # there.
         self._heard(progress, request.sent)
-        if request.life != progress.life:
+        if request.stream != progress.stream:
             return
         progress.inflight = max(0, progress.inflight - 1)
-        if answer.success:
+        if response.success:
             self._entries_accepted(progress, request)
         else:
-            progress.life = self._new_life()
-            progress.inflight = 0
-            progress.next = min(progress.next, request.prev_index + 1)
-            denies_match = request.prev_index <= progress.match
-            has_forgotten = denies_match and progress.failures > 0
-            progress.refused(answer.last_log)
-            if has_forgotten and answer.no_retry_backoff:
-                self._forgets(peer, progress)
-            if denies_match or not answer.no_retry_backoff:
-                progress.failed(self.server.now, self._longest_wait)
+            self._entries_refused(peer, progress, request, response)
+
+    def _entries_refused(
+        self,
+        peer: str,
+        progress: Progress,
+        request: Replicate,
+        response: AppendEntriesResponse,
+    ) -> None:
+        """Look for where the logs agree, from the entry before the refused ones.
+
+        All that was sent behind them follows on them and is refused as well: their
+        responses are of an old stream then, and step back no further.
+        Source: Raft dissertation §3.5.
+        """
+        progress.stream = self._new_stream()
+        progress.inflight = 0
+        progress.next = min(progress.next, request.prev_index + 1)
+        denies_match = request.prev_index <= progress.match
+        # Before `refused` and `failed` change what this is told from.
+        has_forgotten = denies_match and progress.failures > 0
+        progress.refused(response.last_log)
+        if has_forgotten and response.no_retry_backoff:
+            self._forgets(peer, progress)
+        # Else the next probe leaves at once: it asks for an older entry. These would
+        # only ask for the same once more.
+        if denies_match or not response.no_retry_backoff:
+            progress.failed(self.server.now, self._longest_wait)
 
     def _forgets(self, peer: str, progress: Progress) -> None:
         """Count no promise of *peer*, who denies what it has acknowledged.
 
         Called at a denial that follows a failure: a first one may have been overtaken
-        by the acknowledgement, but this is the answer to a request that was sent when
+        by the acknowledgement, but this is the response to a request that was sent when
         that was known.
         """
         if progress.match:
@@ -424,6 +507,8 @@ class Leader(BaseRole):
         One that was cut short leaves a gap to what was sent behind it, which is refused
         then. So that this does not happen each time, what is next is sent alone.
         """
+        # By the request, which the response answers, and not by its `last_log`: behind
+        # that may be entries of another leader.
         if request.last > request.prev_index:
             progress.accepted(request.last)
             if progress.most or progress.recovering:
@@ -431,6 +516,7 @@ class Leader(BaseRole):
             if request.may_shorten:
                 self._read_back(progress, request)
         else:
+            # The logs agree up to here, but the follower may not have synced it.
             progress.mode = Mode.REPLICATE
             progress.failures, progress.step = 0, 1
         progress.commit_known = max(progress.commit_known, request.commit)
@@ -450,6 +536,8 @@ class Leader(BaseRole):
         most = progress.most or server.options.max_append_entries
         wanted = request.prev_index + most
         progress.cut_short = request.last < min(wanted, server.log.last_index)
+        # `next` went ahead by what was asked for. Nothing else is on its way that would
+        # be sent twice.
         if not progress.inflight:
             progress.next = progress.match + 1
 
@@ -457,13 +545,13 @@ class Leader(BaseRole):
         self,
         progress: Progress,
         request: SendSnapshot,
-        answer: InstallSnapshotResponse,
+        response: InstallSnapshotResponse,
     ) -> None:
         self._heard(progress, request.sent)
-        if request.life != progress.life or progress.mode is not Mode.SNAPSHOT:
+        if request.stream != progress.stream or progress.mode is not Mode.SNAPSHOT:
             return
         progress.mode = Mode.PROBE
-        if answer.success:
+        if response.success:
             progress.match = max(progress.match, request.index)
             progress.next = progress.match + 1
             progress.recovering = progress.match
@@ -486,30 +574,35 @@ class Leader(BaseRole):
     def unreachable(self, peer: str, request: OutgoingRequest, closed: bool) -> None:
         """Wait a little, then begin again after what is known to have arrived."""
         progress = self.followers.get(peer)
+        # The target will not campaign, so this leader takes entries again at once.
         if isinstance(request, TimeoutNowRequest) and peer == self.transferee:
             self._end_transfer()
-        if progress is None or not isinstance(request, OF_A_LEADER):
+        if progress is None or not isinstance(request, TO_FOLLOWERS):
             return
         if request.term != self.server.term:
             return
         now = self.server.now
+        # Unless it has answered something newer: a process that is started at this
+        # address next may understand less than this one did.
         if request.sent >= progress.contact:
-            progress.level = None  # whoever is started there next may know less
+            progress.level = None
         match request:
             case Heartbeat():
                 if request == progress.heartbeat_inflight:
                     progress.heartbeat_inflight = None
                     self._hasten(progress)
                     progress.heartbeat_failures += 1
-            case Replicate() if request.life == progress.life:
-                progress.restart(self._new_life(), request.prev_index + 1)
+            case Replicate() if request.stream == progress.stream:
+                # The entries may have arrived, and only the response got lost: then
+                # they come twice, which changes nothing there.
+                progress.restart(self._new_stream(), request.prev_index + 1)
                 if closed and not progress.heartbeat_failures:
                     self._cut_off(peer, progress, request)
                 longest = self._longest_wait
                 if progress.undeliverable:
                     longest *= 2 * LONG_WAIT_TIMEOUTS
                 progress.failed(now, longest)
-            case SendSnapshot() if request.life == progress.life:
+            case SendSnapshot() if request.stream == progress.stream:
                 progress.mode = Mode.PROBE
                 self._snapshot_failed(progress)
 
@@ -521,7 +614,10 @@ class Leader(BaseRole):
             self.server.cannot_deliver(peer, first)
 
     def connection_lost(self, peer: str) -> None:
-        """Say at once that this server still leads: who lost it soon campaigns."""
+        """Say at once that this server still leads.
+
+        A follower that lost the connection as well campaigns after a short wait.
+        """
         progress = self.followers.get(peer)
         if progress is not None and progress.heartbeat_inflight is None:
             self._hasten(progress)
@@ -532,7 +628,7 @@ class Leader(BaseRole):
             progress.heartbeat_due = self.server.now
 
     def unsupported(self, peer: str, request: OutgoingRequest) -> None:
-        """Treat a peer that does not know a request as one that did not answer."""
+        """Treat a peer that does not know a request as one that is not there."""
         self.unreachable(peer, request, closed=False)
 
     def may_compact_to(self, index: int) -> int:
@@ -556,6 +652,7 @@ class Leader(BaseRole):
         level = server.options.level
         for address in server.configuration.addresses:
             if address != server.address:
+                # Not known counts as 0: it may be any process.
                 announced = self.followers[address].level
                 level = min(level, max(0, announced or 0))
         return level
@@ -565,7 +662,7 @@ class Leader(BaseRole):
     def verify(self, token: object) -> None:
         """Begin a round of heartbeats for *token*, or join the one about to begin.
 
-        One that a single heartbeat has left for has begun: its answer may have been
+        One of which a single heartbeat has left has begun: the response may have been
         on its way before this call, and proves nothing about the time after it.
         """
         if self._round <= self._begun:
@@ -576,8 +673,12 @@ class Leader(BaseRole):
     def _settle_verifications(self) -> None:
         """Answer what a quorum has confirmed, once an entry of this term committed."""
         server = self.server
+        # Until an entry of this term is committed the commit index may be behind what
+        # an earlier leader has confirmed to a client: a read there would go back.
         if not self._verifying or server.commit_index < self.first_index:
             return
+        # After a stall it may have confirmations in its sockets from before it, of
+        # followers that have elected another since.
         if self._doubts_since is not None:
             return
         confirmed = agreed_value(
@@ -606,7 +707,7 @@ class Leader(BaseRole):
             )
 
     def best_successor(self) -> str | None:
-        """Return the voter that has most of the log of those that answer, if any do.
+        """Return the voter with most of the log among those that answer, if any does.
 
         Of those that have the same, the one that was heard last.
         """
@@ -624,7 +725,7 @@ class Leader(BaseRole):
         return max(others, key=merit, default=None)
 
     def silence_of(self, peer: str) -> int:
-        """Return for how long *peer* was not heard; 0 within the time of a lease."""
+        """Return for how many ticks *peer* was not heard; 0 within those of a lease."""
         progress = self.followers.get(peer)
         silence = 0 if progress is None else self.server.now - progress.contact
         return silence if silence > self.server.options.lease_ticks else 0
@@ -632,7 +733,7 @@ class Leader(BaseRole):
     def consents(self, request: RequestPreVoteRequest) -> bool:
         """Tell whether the transfer that *request* names still is under way here.
 
-        The number is one of this leadership, and so is the term of who asks.
+        Numbers are of one leadership, so the term of the server that asks counts too.
         """
         return (
             self._told_transferee
@@ -650,6 +751,7 @@ class Leader(BaseRole):
         # waits here for the outcome of such an entry would be told that it is unknown.
         if self.server.commit_index < last:
             return
+        # Told earlier it could not win: the others have a more complete log.
         if progress is not None and progress.match == last:
             self._told_transferee = True
             self.server.send(target, TimeoutNowRequest(transfer=self._transfers))

@@ -1,12 +1,12 @@
 """The requests and responses that servers exchange, free of their encoding.
 
-Field for field the seed's RPC records, in snake_case, plus the two that later
-versions of the protocol added. Addresses are text; the wire turns them into bytes
+Field for field they are hashicorp/raft's RPC records, in snake_case, plus the two that
+later versions of the protocol added. Addresses are text; the wire turns them into bytes
 and back without loss. A response means nothing without the request it answers: the
 wire has no request numbers, so whoever delivers a response hands in its request.
 
 None of them ever changes. Those that are made for each commit say so to mypy alone, by
-`Final`: a frozen dataclass takes three times as long to make.
+`Final`: a frozen dataclass takes three times as long to make (1.0 us instead of 0.3).
 """
 
 from __future__ import annotations
@@ -24,18 +24,25 @@ class Header:
     """Who sent a message, and in which protocol version.
 
     None stands for a key that is absent on the wire: version 0 sends none of them,
-    versions 1 to 3 send *protocol_version*, newer Go peers all three. *cluster*,
-    *incarnation*, *known*, the incarnations that a leader knows, and *level*, up to
-    which the sender understands the replicated state machine, are extra keys of ours,
-    which Go peers skip.
+    versions 1 to 3 send *protocol_version*, newer Go peers the first three. The others
+    are keys of ours, which Go peers skip.
     """
 
     protocol_version: Final[int | None] = None
+
+    # The sender's id, and the address at which others dial it.
     id: Final[str | None] = None
     address: Final[str | None] = None
+
+    # The identity of the sender's cluster, once it knows that it is committed.
     cluster: Final[bytes | None] = None
+
+    # The sender's incarnation, and the incarnations of members that a leader knows.
+    # They mean nothing to the core.
     incarnation: Final[bytes | None] = None
     known: Final[bytes | None] = None
+
+    # The level up to which the sender understands the replicated state machine.
     level: Final[int | None] = None
 
 
@@ -44,17 +51,25 @@ NO_HEADER = Header()
 
 @dataclass(slots=True)
 class AppendEntriesRequest:
-    """Replicate *entries* after (*prev_log_index*, *prev_log_term*).
+    """Replicate *entries*, or with nothing but *term* and *leader* say who leads.
 
-    Source: Raft paper, figure 2.
+    Term 0, of which there is no leader, asks who is there.
+    Source: Raft dissertation, figure 3.1.
     """
 
     term: Final[int]
     leader: Final[str]
+
+    # The entry before the first of *entries*: if the follower has it, the logs agree up
+    # to there, and only then it takes what follows.
     prev_log_index: Final[int] = 0
     prev_log_term: Final[int] = 0
+
     entries: Final[Sequence[Entry]] = ()
+
+    # The leader's commit index. A follower takes of it what this request proves.
     leader_commit: Final[int] = 0
+
     header: Final[Header] = NO_HEADER
 
     @property
@@ -70,24 +85,32 @@ class AppendEntriesRequest:
 
 @dataclass(slots=True)
 class AppendEntriesResponse:
-    """Answer to AppendEntries; *last_log* is the follower's last index before it.
-
-    *no_retry_backoff* says that the previous entry did not match: try older ones at
-    once. In the answer to a heartbeat, of which no entry is asked, it says that a
-    snapshot is being installed: neither entries nor another snapshot are of use. Go
-    peers never set it there and do not look at it.
-    """
+    """The response to AppendEntries."""
 
     term: Final[int]
+
+    # The follower's last index before it took the entries: what it has acknowledged is
+    # told by the request, not by this.
     last_log: Final[int]
+
     success: Final[bool]
+
+    # That the previous entry did not match: older ones may be tried at once. To a
+    # heartbeat, which asks for no entry, it says that a snapshot is being installed, so
+    # that neither entries nor another snapshot are of use. Go peers never set it there,
+    # and do not look at it.
     no_retry_backoff: Final[bool] = False
     header: Final[Header] = NO_HEADER
 
 
 @dataclass(frozen=True, slots=True)
 class RequestVoteRequest:
-    """Ask for a vote in *term*; *leadership_transfer* overrides a known leader."""
+    """Ask for a vote in *term*.
+
+    The candidate's log ends with (*last_log_index*, *last_log_term*).
+    *leadership_transfer* tells that the leader itself has asked for this election: then
+    also those vote who hear it.
+    """
 
     term: int
     candidate: str
@@ -99,7 +122,7 @@ class RequestVoteRequest:
 
 @dataclass(frozen=True, slots=True)
 class RequestVoteResponse:
-    """Answer to RequestVote; *peers* are the voter's peers (protocol 0 and 1)."""
+    """The response to RequestVote; *peers* are the voters (protocol 0 and 1)."""
 
     term: int
     granted: bool
@@ -126,7 +149,10 @@ class RequestPreVoteRequest:
 
 @dataclass(frozen=True, slots=True)
 class RequestPreVoteResponse:
-    """Answer to RequestPreVote."""
+    """The response to RequestPreVote.
+
+    When *granted*, *term* is that of the request, in which nobody is yet.
+    """
 
     term: int
     granted: bool
@@ -135,28 +161,33 @@ class RequestPreVoteResponse:
 
 @dataclass(frozen=True, slots=True)
 class InstallSnapshotRequest:
-    """Announce a snapshot of *size* bytes that follow it on the connection.
-
-    *snapshot_version* 0 carries the membership in *peers*, 1 in *configuration*.
-    *skipped* tells which entries were skipped on the way to this state, in bytes that
-    mean nothing here; b"" for none, nearly always. Go peers skip that key.
-    """
+    """Announce a snapshot of *size* bytes that follow it on the connection."""
 
     term: int
     leader: str
+
+    # The last entry whose effect is in the snapshot.
     last_log_index: int
     last_log_term: int
+
     size: int
+
+    # The membership there, and the index of the entry that made it. With
+    # *snapshot_version* 0 it travels in *peers*.
     configuration: Configuration
     configuration_index: int
     peers: tuple[str, ...] = ()
     snapshot_version: int = 1
+
     header: Header = NO_HEADER
+
+    # Which entries were skipped on the way to this state, in bytes that mean nothing
+    # here; b"" for none, nearly always. Go peers skip that key.
     skipped: bytes = b""
 
     @property
     def fault(self) -> str | None:
-        """What is wrong with it, if anything is."""
+        """A text that tells what is wrong with it, None if nothing is."""
         if (
             self.last_log_term > self.term
             or self.configuration_index > self.last_log_index
@@ -169,7 +200,7 @@ class InstallSnapshotRequest:
 
 @dataclass(frozen=True, slots=True)
 class InstallSnapshotResponse:
-    """Answer to InstallSnapshot, sent once the snapshot is durable and restored."""
+    """The response to InstallSnapshot, once the snapshot is durable and restored."""
 
     term: int
     success: bool
@@ -180,8 +211,8 @@ class InstallSnapshotResponse:
 class TimeoutNowRequest:
     """Tell the target of a leadership transfer to campaign at once.
 
-    With a number of the *transfer*, which is a key of ours, once the leader says that
-    this transfer still is under way; Go peers write none, and skip it.
+    With the number of a *transfer*, which is a key of ours, the target first asks the
+    leader whether that transfer still is under way. Go peers write none, and skip it.
     """
 
     header: Header = NO_HEADER
@@ -190,8 +221,9 @@ class TimeoutNowRequest:
 
 @dataclass(frozen=True, slots=True)
 class TimeoutNowResponse:
-    """Answer to TimeoutNow, sent before the election starts. It names no term."""
+    """The response to TimeoutNow, sent before the election starts."""
 
+    # It names none on the wire; as 0 it never is newer than a server's own.
     term: ClassVar[int] = 0
     header: Header = NO_HEADER
 

@@ -1,4 +1,7 @@
-"""What consensus wants done: the only way anything leaves the core."""
+"""The orders of consensus to its shell: the only way anything leaves the core.
+
+Also what a server starts from, and the numbers of its writes.
+"""
 
 from __future__ import annotations
 
@@ -28,21 +31,30 @@ class HardState:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Send a heartbeat; *round* and *sent* (a tick) pair its answer with the cause."""
+    """Send a heartbeat.
+
+    *round* and *sent*, a tick, tell what its response proves: that this leader still
+    led then, for all who asked before that round. *stream* is the follower's.
+    """
 
     term: int
     round: int
     sent: int
-    life: int
+    stream: int
 
 
 @dataclass(slots=True)
 class Replicate:
     """Send the entries after *prev_index* up to *last*; none when they are equal.
 
-    The shell fills in the bodies. It may stop early when *may_shorten* is set, and
-    then answers with the request it really sent.
+    The shell fills in the entries. When *may_shorten* is set they are read from the
+    disk; the shell may stop early then, and hands in the request that it really sent
+    with the response. *commit* never exceeds *last*: the follower could not tell what
+    of its own log it speaks of.
     """
+
+    # `Final` tells mypy alone that it never changes. Frozen, one would take 1.5 us to
+    # make instead of 0.3, and one is made for each follower and commit.
 
     term: Final[int]
     prev_index: Final[int]
@@ -50,7 +62,7 @@ class Replicate:
     last: Final[int]
     commit: Final[int]
     sent: Final[int]
-    life: Final[int]
+    stream: Final[int]
     may_shorten: Final[bool] = False
 
 
@@ -58,13 +70,13 @@ class Replicate:
 class SendSnapshot:
     """Send the newest snapshot, which covers at least *index*.
 
-    The shell answers with the index of the one it really sent.
+    The shell hands in the index of the one that it really sent with the response.
     """
 
     term: int
     index: int
     sent: int
-    life: int
+    stream: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +96,11 @@ class Install:
 
 @dataclass(frozen=True, slots=True)
 class ResetLog:
-    """Drop the log up to *index*; unless *keep_suffix*, what follows it too."""
+    """Drop the log up to *index*; unless *keep_suffix*, what follows it too.
+
+    What follows is kept only when the log has the very entry that the snapshot ends
+    with: else it is of another leader.
+    """
 
     index: int
     keep_suffix: bool
@@ -99,49 +115,69 @@ OutgoingRequest = (
     | TimeoutNowRequest
 )
 Outgoing = tuple[object, OutgoingRequest | Response | Refusal]
-"""(destination, message): an address for a request, the *reply_to* for an answer."""
+"""(destination, message): an address for a request, *reply_to* for a response."""
 
 
 @dataclass(slots=True)
 class Ready:
-    """What has to be done after a batch of inputs. Honour it field by field.
-
-    1. *send* may leave at once: nothing in it depends on the write below.
-    2. *reset_log*, *hard_state*, *truncate_from*, *append* are one write, in this
-       order, though a crash may fall between any two. When it is durable, call
-       `Consensus.synced(write_number)`. *has_write* tells whether there is one.
-    3. *after_sync* may leave once write *write_number*, and so every write before
-       it, is durable. A Ready without a write of its own carries the number of the
-       last one, because what it promises may still be on its way to the disk.
-    4. Entries up to *commit_index* may be applied, whether synced here or not: a
-       quorum has them.
-    5. *install* is a snapshot to receive; *verified* are (token, read index) of
-       `verify` calls that a quorum has confirmed; *contradiction* names a leader
-       whose log denies what is committed here; *forgetful* are followers that deny
-       what they have acknowledged, so that their promises are worth nothing;
-       *undeliverable* are (follower, index) of entries that do not get there.
+    """What has to be done after a batch of inputs, field by field, in this order.
 
     What may overtake the disk, and so stands in *send*: a leader's own
     AppendEntries and heartbeats (its own copy counts only once synced), pre-votes
-    and their answers, rejections, and heartbeat answers while term and vote are
-    clean. A vote, a vote request and any other success waits in *after_sync*, even
+    and their responses, rejections, and responses to heartbeats while term and vote
+    are clean. A vote, a vote request and any other success waits in *after_sync*, even
     when all it speaks of was already in the log: already in the log is not already
     on disk.
 
     Source: etcd-io/raft `Ready`; Raft dissertation §10.2.1.
     """
 
+    # 1. Messages that may leave at once: nothing in them depends on the write below. A
+    #    leader sends its followers what it writes itself at the same time.
     send: list[Outgoing] = field(default_factory=list)
+
+    # 2. One write. When it is durable, call `Consensus.synced(write_number)`. Without
+    #    a write this is the number of the last one, because what *after_sync* promises
+    #    may still be on its way to the disk.
     write_number: int = 0
     has_write: bool = False
+
+    # 2a. The log is dropped for a snapshot that is durable already. Before all else:
+    #     what is appended below follows on the snapshot.
     reset_log: ResetLog | None = None
+
+    # 2b. Term, vote and cluster, in one atomic step. Before any entry: a crash may fall
+    #     between, and no rule allows for an entry of a term that the server has not
+    #     heard of yet.
     hard_state: HardState | None = None
+
+    # 2c. The first index whose entry is dropped, with all after it. Before the append:
+    #     what is appended takes its place.
     truncate_from: int | None = None
+
+    # 2d. Entries to be written behind what is then the end of the log.
     append: list[Entry] = field(default_factory=list)
+
+    # 3. Messages that may leave once write *write_number*, and so every write before
+    #    it, is durable: each promises something that a crash must not undo.
     after_sync: list[Outgoing] = field(default_factory=list)
+
+    # 4. Entries up to here may be applied, whether synced on this server or not: a
+    #    quorum has them.
     commit_index: int = 0
+
+    # 5. A snapshot to be received; then call `Consensus.installed`. The log must not be
+    #    written meanwhile, and no entries come.
     install: Install | None = None
+
+    # 6. The (token, read index) of each `verify` that a quorum has confirmed. A read is
+    #    linearizable once the state machine has applied the entries up to that index.
     verified: list[tuple[object, int]] = field(default_factory=list)
+
+    # 7. For people to know of, as consensus cannot mend it: a leader whose log denies
+    #    what is committed here; followers that deny what they have acknowledged, so
+    #    that their promises are worth nothing; (follower, index) of entries that do not
+    #    get there.
     contradiction: str | None = None
     forgetful: list[str] = field(default_factory=list)
     undeliverable: list[tuple[str, int]] = field(default_factory=list)
@@ -154,32 +190,54 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The tunables of consensus, in ticks and entries.
+    """The tunables of consensus, in ticks and entries."""
 
-    *opening_entry_lists_members* is protocol version 0's habit of opening a
-    leadership with the whole membership instead of a no-op. *level* is the highest
-    level of the replicated state machine that this server understands.
-    """
-
+    # A follower campaigns after once to twice as long without its leader.
     heartbeat_timeout_ticks: int = 20
+
+    # A round of a campaign takes once to twice as long; a leader whose disk takes
+    # longer for one write gives up.
     election_timeout_ticks: int = 20
+
+    # Time between heartbeats, and before a commit index without entries is sent again.
     heartbeat_interval_ticks: int = 2
     commit_interval_ticks: int = 1
+
+    # A leader gives up when no quorum has answered what it sent so long ago. Less than
+    # a heartbeat timeout, or followers might elect another before it has.
     lease_ticks: int = 10
+
+    # Entries in one request, and requests on their way to one follower.
     max_append_entries: int = 64
     max_inflight_requests: int = 2
+
+    # Entries that are kept for followers that are being sent a snapshot.
     max_kept_entries: int = 1 << 17
+
+    # Whether to ask for pre-votes before a new term (§9.6), and whether a leader needs
+    # the responses of a quorum to lead on (§6.2).
     pre_vote: bool = True
     check_quorum: bool = True
+
+    # Whether a server campaigns as soon as it starts.
     campaign_at_once: bool = False
+
+    # Protocol version 0 opens a leadership with the whole membership, not a no-op.
     opening_entry_lists_members: bool = False
+
+    # Whether the first leader gives the cluster an identity.
     tags_cluster: bool = True
+
+    # The highest level of the state machine that this server understands.
     level: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotMark:
-    """Where the newest durable snapshot ends, and the membership there."""
+    """The end of the newest durable snapshot, and the membership there.
+
+    *configuration* was made by the entry at *configuration_index*.
+    """
 
     index: int = 0
     term: int = 0
@@ -189,7 +247,7 @@ class SnapshotMark:
 
 @dataclass(slots=True)
 class _NumberedWrite:
-    """One write: when it was issued, in ticks, and what is on disk once it is done."""
+    """One write, issued at that tick; and what is on disk once it is done."""
 
     number: Final[int]
     issued: Final[int]
@@ -214,6 +272,8 @@ class WriteNumbers:
 
     def issue(self, ready: Ready, state: HardState, last_index: int, now: int) -> None:
         """Put into *ready* what has to be written, and its number."""
+        # By identity first: it is the same object nearly always, and a comparison of
+        # equal states takes 0.3 us of every `ready`.
         if state is not self._issued_state and state != self._issued_state:
             ready.hard_state = self._issued_state = state
         ready.has_write = ready.changes_log or ready.hard_state is not None

@@ -1,4 +1,4 @@
-"""What a leader sends to one follower, beside heartbeats: entries, or a snapshot.
+"""Replication to one follower: entries, or a snapshot; heartbeats go beside it.
 
 How far a follower is, and how many requests may be on their way to it, is in its
 `Progress`.
@@ -22,14 +22,20 @@ def replicate(server: ServerState, address: str, progress: Progress) -> None:
             and progress.next > end
             and progress.inflight
         ):
-            return  # all there is is on its way: the usual case, by far
+            # All there is is on its way: the usual case, by far. This branch takes 0.2
+            # us for each follower and turn, and the questions below 0.5.
+            return
         if _is_paused(server, progress):
             return
-        if progress.leaving is not None:  # nothing after the entry that says so
+        # A removed server gets the entry that removed it, and none after that: it is of
+        # no cluster then, but knows it.
+        if progress.leaving is not None:
             end = min(end, progress.leaving)
         if progress.next > end and not _has_other_news(server, progress, end):
             return
         prev_term = server.log.term_at(progress.next - 1)
+        # The entry before the next one is compacted away, so what follows cannot be
+        # sent in a way that the follower could check.
         if prev_term is None:
             if _looks_elsewhere(server, progress):
                 continue
@@ -41,14 +47,16 @@ def replicate(server: ServerState, address: str, progress: Progress) -> None:
 def _is_paused(server: ServerState, progress: Progress) -> bool:
     """Tell whether the follower gets nothing but heartbeats for now.
 
-    So does one that has not told yet that it knows of levels, when one is active: it
-    might judge entries by rules that do not hold any more. Its answer to a heartbeat
-    tells.
+    One that has not told yet that it knows of levels gets nothing while one is active:
+    it might judge entries by rules that do not hold any more. Its response to a
+    heartbeat tells.
     """
     if progress.mode is Mode.SNAPSHOT or progress.installing:
         return True
     if server.active_level and progress.may_misjudge:
         return True
+    # One at a time while probing, as the next probe depends on the response; and while
+    # reads from the disk are cut short, as what is sent behind one leaves a gap.
     pipelined = progress.mode is Mode.REPLICATE and (
         not progress.cut_short or progress.next >= server.resident_from
     )
@@ -57,7 +65,7 @@ def _is_paused(server: ServerState, progress: Progress) -> bool:
 
 
 def _has_other_news(server: ServerState, progress: Progress, end: int) -> bool:
-    """Tell whether to send a request without entries to who gets none after *end*.
+    """Tell whether to send a request without entries, as there are none up to *end*.
 
     The commit index is said again once in a while: a follower that restarted
     between two heartbeats has forgotten it, and heartbeats do not carry it.
@@ -76,6 +84,8 @@ def _send_entries(
     server: ServerState, address: str, progress: Progress, prev_term: int, end: int
 ) -> None:
     """Send one request, with as many of the entries up to *end* as fit, or none."""
+    # Only of entries in memory it is known how many fit into a message; of others the
+    # shell reads what fits, and says how many that were.
     resident = progress.next >= server.resident_from
     most = progress.most or server.options.max_append_entries
     last = min(end, progress.next + most - 1)
@@ -83,6 +93,8 @@ def _send_entries(
         last = progress.next - 1
     elif resident:
         last = server.fit(progress.next, last)
+    # Not beyond what is sent: behind *last* the follower may have entries of an older
+    # leader, and a Go follower would apply them.
     commit = min(server.commit_index, last)
     request = Replicate(
         term=server.term,
@@ -91,12 +103,14 @@ def _send_entries(
         last=last,
         commit=commit,
         sent=server.now,
-        life=progress.life,
+        stream=progress.stream,
         may_shorten=not resident,
     )
     progress.inflight += 1
     progress.commit_sent = commit
     progress.commit_due = server.now + server.options.commit_interval_ticks
+    # Taken as received: the next request goes behind it without waiting. A probe that
+    # is lost is sent again from the same place.
     if progress.mode is Mode.REPLICATE:
         progress.next = last + 1
     server.send(address, request)
@@ -106,7 +120,7 @@ def _looks_elsewhere(server: ServerState, progress: Progress) -> bool:
     """Try the end that the follower says its log has, before a snapshot is sent.
 
     It may have got one meanwhile: from another leader, or from this one, when only
-    the answer was lost. Each end is tried once.
+    the response was lost. Each end is tried once.
     """
     end = min(progress.last_log, server.log.last_index)
     if progress.last_log == progress.looked_at or end < server.log.base_index:
@@ -130,5 +144,5 @@ def _send_snapshot(server: ServerState, address: str, progress: Progress) -> Non
     assert index >= server.log.base_index, "what is compacted is in a snapshot"
     server.send(
         address,
-        SendSnapshot(server.term, index, server.now, progress.life),
+        SendSnapshot(server.term, index, server.now, progress.stream),
     )

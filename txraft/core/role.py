@@ -32,7 +32,7 @@ class ElectionTimer:
     A full wait takes at least *least* ticks and less than twice as many. A short one
     is for when there surely is no leader to wait for.
 
-    Source: Raft dissertation §3.4, §9.3.
+    Source: Raft dissertation §3.4, §9.2.
     """
 
     __slots__ = ("_least", "_longest_short_wait", "_random", "_timeout", "elapsed")

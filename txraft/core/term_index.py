@@ -1,8 +1,8 @@
-"""The log as consensus sees it: which term each index has, and nothing else.
+"""The log as consensus sees it: the term of each index, and nothing else.
 
-Runs of equal terms are kept, so a look-up is a bisect and memory grows with
-elections, not with entries. The prefix up to `base_index` is compacted away; of it
-only the last term is known.
+Runs of equal terms are kept, as terms never fall along the log. So a look-up is a
+bisect, and memory grows with elections, not with entries. The prefix up to `base_index`
+is compacted away; of it only the last term is known.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from bisect import bisect_right
 
 
 class TermIndex:
-    """Terms of the entries after (*base_index*, *base_term*).
+    """The terms of the entries after (*base_index*, *base_term*).
 
     *runs* are (first index, term) with rising indexes and terms; *last_index* is
     the newest entry, or *base_index* when there is none.
@@ -73,6 +73,7 @@ class TermIndex:
     def truncate_from(self, index: int) -> None:
         """Forget the entry at *index* and all after it."""
         assert index > self.base_index, "what is compacted is committed"
+        # A run that begins before *index* stays, and ends earlier: its end is not kept.
         while self._firsts and self._firsts[-1] >= index:
             self._firsts.pop()
             self._terms.pop()
@@ -86,6 +87,7 @@ class TermIndex:
         assert term is not None, "compaction past the end of the log"
         keep = bisect_right(self._firsts, index) - 1
         del self._firsts[:keep], self._terms[:keep]
+        # What is left of the run that *index* was in; perhaps nothing.
         self._firsts[0] = index + 1
         if self.last_index == index:
             self._firsts.clear()
@@ -101,6 +103,8 @@ class TermIndex:
         Returns: whether they stay.
         Source: Raft dissertation §5.3, figure 5.3.
         """
+        # By the Log Matching Property what follows this entry may be this leader's. It
+        # is kept: some of it may be acknowledged, and count as a copy elsewhere.
         if self.term_at(index) == term:
             self.compact_to(index)
             return True
