@@ -44,6 +44,7 @@ class ClusterTestCase(TwistdTestCase):
     """Starts members in a directory of its own, and ends them, come what may."""
 
     timeout = 150
+    election, lease = "400ms", "300ms"
 
     def setUp(self) -> None:
         super().setUp()
@@ -57,8 +58,9 @@ class ClusterTestCase(TwistdTestCase):
             f"data_dir: {name}\n"
             f"listen: tcp:{member.peer_port}:interface=127.0.0.1\n"
             f"http: {{listen: 'tcp:{member.http_port}:interface=127.0.0.1'}}\n"
-            "raft: {heartbeat_timeout: 400ms, election_timeout: 400ms,"
-            f" leader_lease_timeout: 300ms{raft}}}\n"
+            f"raft: {{heartbeat_timeout: {self.election}, "
+            f"election_timeout: {self.election}, leader_lease_timeout: {self.lease}"
+            f"{raft}}}\n"
         )
         return member
 

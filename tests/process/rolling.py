@@ -99,7 +99,9 @@ class RollingCase(ClusterTestCase):
     """Restarts each of three members in turn, some *rounds*, under writers."""
 
     rounds = 3
-    timeout = 900
+    timeout = 3600
+    election, lease = "3s", "2s"
+    """Long, so that a busy machine is no reason to lose a leader: the stop is meant."""
 
     async def restart_all(self) -> list[Writer]:
         """Do it. Returns: the writers, who have ended."""

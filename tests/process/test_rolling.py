@@ -15,7 +15,7 @@ class RollingRestart(RollingCase):
         writers = await self.restart_all()
 
         failed = [failure for writer in writers for failure in writer.failed]
-        self.assertEqual(failed, [])
+        self.assertEqual(failed, [], "\n".join(["failed requests:", *failed]))
         found = [await self.written(writer) for writer in writers]
         self.assertEqual(found, [writer.written for writer in writers])
         sys.stdout.write(
