@@ -4,7 +4,7 @@
 
 Each writer knows every member, keeps its connection as long as it can, and goes on to
 the next member when a connection is refused. Every answer but 200, and every connection
-that ends without an answer, is a failed request.
+that ends without an answer, is a failed request. A ninth one uses `txraft.client`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ import sys
 from http.client import HTTPConnection, HTTPException
 from random import Random
 from threading import Event, Thread
+from typing import Any
 from unittest import TestResult
 
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.reporter import VerboseTextReporter
 from twisted.trial.runner import TrialRunner
 
 from tests.process.clusters import ClusterTestCase, Member
+from txraft.client import Client, ClientError, ClientLimits
 
 WRITERS = 8
 PATIENCE = 30.0
@@ -39,9 +42,8 @@ class Writer(Thread):
 
     def __init__(self, number: int, ports: list[int]) -> None:
         super().__init__(daemon=True)
-        self.key = f"/v1/kv/writer{number}"
+        self.key = f"writer{number}"
         self.written = 0
-        self.refused = 0
         self.failed: list[str] = []
         self._ports = ports[number % len(ports) :] + ports[: number % len(ports)]
         self._random = Random(number)
@@ -59,7 +61,6 @@ class Writer(Thread):
             try:
                 connection.connect()
             except ConnectionRefusedError:
-                self.refused += 1
                 self._ports.append(self._ports.pop(0))
                 # All of them refuse for a moment, if the machine is slow.
                 self._ended.wait(0.01)
@@ -75,7 +76,7 @@ class Writer(Thread):
         while not self._ended.is_set():
             body = str(self.written + 1).encode()
             try:
-                connection.request("PUT", self.key, body)
+                connection.request("PUT", f"/v1/kv/{self.key}", body)
                 response = connection.getresponse()
                 said = response.read()
             except (OSError, HTTPException) as error:
@@ -95,20 +96,51 @@ class Writer(Thread):
         self.failed.append(f"{self.key}={self.written + 1} at {self._ports[0]}: {how}")
 
 
+class ClientWriter:
+    """Writes likewise, through the client of this package, which repeats no write."""
+
+    def __init__(self, urls: list[str], reactor: Any) -> None:
+        self.key = "client"
+        self.written = 0
+        self.failed: list[str] = []
+        self._client = Client(urls, reactor, limits=ClientLimits(timeout=PATIENCE))
+        self._ended = False
+        self.running = Deferred.fromCoroutine(self._run())
+
+    def end(self) -> None:
+        """Write no more after the request at hand."""
+        self._ended = True
+
+    async def _run(self) -> None:
+        while not self._ended:
+            try:
+                await self._client.put(self.key, str(self.written + 1).encode())
+            except ClientError as error:
+                self.failed.append(f"{self.key}={self.written + 1}: {error}")
+            else:
+                self.written += 1
+        await self._client.close()
+
+
 class RollingCase(ClusterTestCase):
     """Restarts each of three members in turn, some *rounds*, under writers."""
 
     rounds = 3
-    timeout = 3600
+    timeout = 900
     election, lease = "3s", "2s"
     """Long, so that a busy machine is no reason to lose a leader: the stop is meant."""
 
-    async def restart_all(self) -> list[Writer]:
+    async def restart_all(self) -> list[Writer | ClientWriter]:
         """Do it. Returns: the writers, who have ended."""
+        from twisted.internet import reactor
+
         await self.found(3)
         ports = [member.http_port for member in self.members]
         writers = [Writer(number, ports) for number in range(WRITERS)]
         self.addCleanup(lambda: [writer.end() for writer in writers])
+        urls = [f"http://127.0.0.1:{port}" for port in ports]
+        client = ClientWriter(urls, reactor)
+        self.addCleanup(client.end)
         for writer in writers:
             writer.start()
         for _ in range(self.rounds):
@@ -117,7 +149,9 @@ class RollingCase(ClusterTestCase):
         for writer in writers:
             writer.end()
             await deferToThread(writer.join)
-        return writers
+        client.end()
+        await client.running
+        return [*writers, client]
 
     async def restart(self, member: Member, writers: list[Writer]) -> None:
         """Stop *member* in order, start it again, and wait until all write on."""
@@ -132,9 +166,10 @@ class RollingCase(ClusterTestCase):
             while writer.written == written and writer.is_alive():
                 await self.sleep(0.05)
 
-    async def written(self, writer: Writer) -> int:
+    async def stored(self, writer: Writer | ClientWriter) -> int:
         """Return the number that is stored for *writer*."""
-        status, body = await self.ask(self.members[0], "GET", f"{writer.key}?raw")
+        path = f"/v1/kv/{writer.key}?raw"
+        status, body = await self.ask(self.members[0], "GET", path)
         assert status == 200, body
         return int(body)
 
@@ -145,7 +180,8 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=10)
-    RollingRestart.rounds = parser.parse_args().rounds
+    RollingRestart.rounds = rounds = parser.parse_args().rounds
+    RollingRestart.timeout = 300 * rounds
     result: TestResult = TrialRunner(VerboseTextReporter).run(
         RollingRestart("test_no_request_fails")
     )

@@ -99,7 +99,7 @@ class Twistd(ProcessProtocol):
 class TwistdTestCase(TestCase):
     """Starts processes in a directory of its own, and ends them, come what may."""
 
-    timeout = 60
+    timeout = 300
     package = CHECKOUT
     """Where the package is that processes run."""
 
