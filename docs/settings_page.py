@@ -1,0 +1,136 @@
+"""The page of the manual that has every setting, made from the code.
+
+    python docs/settings_page.py > docs/reference/settings.rst
+
+A test compares the page in the checkout with what this makes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from textwrap import fill
+from typing import TYPE_CHECKING
+
+from txraft import config, credentials, settings
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+WIDTH = 88
+
+_HEAD = """\
+.. This page is made by ``python docs/settings_page.py``.
+
+Settings
+========
+
+Every setting of ``node.yaml``, with its default. :doc:`configuration` says how they are
+given and which belong together.
+"""
+
+
+def page() -> str:
+    """Return the page as text."""
+    limits = settings.Limits()
+    http_limits = _limits_of(limits.http)
+    parts = [
+        _section("The node", "At the top of the file.", _rows(settings.Settings)),
+        _section("http", "The HTTP API.", _rows(settings.HTTPSettings)),
+        _section(
+            "tls",
+            "TLS among peers; see :doc:`/how-to/security`.",
+            _rows(credentials.TLSSettings),
+        ),
+        _section(
+            "http.tls",
+            "TLS of the HTTP API; see :doc:`/how-to/security`.",
+            _rows(credentials.HTTPTLSSettings),
+        ),
+        _section(
+            "raft",
+            "Consensus. All members should have the same.",
+            _raft(),
+        ),
+        _section("limits", "Bounds of what clients and peers can cause.", http_limits),
+        _prose(limits.connections),
+        _prose(limits.messages),
+    ]
+    return _HEAD + "".join(parts)
+
+
+def _section(title: str, sentence: str, rows: Iterator[str]) -> str:
+    return f"\n{title}\n{'-' * len(title)}\n\n{sentence}\n\n" + "\n".join(rows)
+
+
+def _rows(kind: type) -> Iterator[str]:
+    for name, default, doc in settings.field_documentation(kind):
+        yield _row(name, default if " " in default else f"``{default}``", doc)
+
+
+def _raft() -> Iterator[str]:
+    settable = settings.raft_settings()
+    for name, kind, _, doc in config.field_documentation():
+        if name in settable:
+            default = getattr(settings.RAFT_DEFAULTS, name)
+            yield _row(name, _limit(name, default, kind), doc)
+
+
+def _limits_of(limits: DataclassInstance) -> Iterator[str]:
+    for f in fields(limits):
+        default = _limit(f.name, f.default, str(f.type))
+        yield _row(f.name, f.metadata.get("default", default), f.metadata["doc"])
+
+
+def _row(name: str, default: str, doc: str) -> str:
+    known = "Required." if default == "``required``" else f"Default: {default}."
+    text = _with_code(f"{doc} {known}")
+    return f"``{name}``\n{_filled(text, '    ')}\n"
+
+
+def _prose(part: DataclassInstance) -> str:
+    """Describe limits whose class does so in sentences."""
+    paragraphs = inspect.cleandoc(type(part).__doc__ or "").split("\n\n")
+    defaults = "".join(
+        f"- ``{f.name}``: {_limit(f.name, f.default, str(f.type))}\n"
+        for f in fields(part)
+    )
+    prose = "".join(f"\n{_filled(_with_code(text))}\n" for text in paragraphs)
+    return f"{prose}\n{defaults}"
+
+
+def _filled(text: str, indent: str = "") -> str:
+    return fill(
+        " ".join(text.split()),
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _with_code(text: str) -> str:
+    return re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", text)
+
+
+def _limit(name: str, value: object, kind: str) -> str:
+    text = f"``{_yaml(value, kind)}``"
+    if isinstance(value, int) and name.endswith("_bytes"):
+        for unit, size in (("TiB", 1 << 40), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+            if value >= size and value % size == 0:
+                return f"{text} ({value // size} {unit})"
+    return text
+
+
+def _yaml(value: object, kind: str) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}s" if kind == "float" else str(value)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

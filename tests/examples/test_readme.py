@@ -1,0 +1,67 @@
+"""The lines of the README that embed a node run as they stand there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from textwrap import indent
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.process.twistd import free_port
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = re.compile(
+    r"\.\. the example\n\n\.\. code-block:: python\n\n(.+?)\n\.\. its end\n", re.DOTALL
+)
+PORT = "8400"
+
+PROGRAM = """\
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+
+from examples.counter import Counter
+from txraft import *
+
+me = "127.0.0.1:{port}"
+
+async def main(reactor):
+{example}
+    await raft.shutdown()
+
+react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
+"""
+
+
+def example() -> str:
+    """Return the lines."""
+    match = EXAMPLE.search((ROOT / "README.rst").read_text())
+    assert match is not None, "the README has lost the marks around its example"
+    return match[1]
+
+
+class Readme(SynchronousTestCase):
+    def test_example_is_short(self) -> None:
+        """It is eight lines long."""
+        self.assertEqual(len(example().splitlines()), 8)
+
+    def test_example_runs(self) -> None:
+        """With a state machine and an address it runs, and what it says is true."""
+        port = str(free_port())
+        lines = indent(re.sub("^    ", "", example(), flags=re.MULTILINE), "    ")
+        program = PROGRAM.format(port=port, example=lines.replace(PORT, port))
+        with TemporaryDirectory() as directory:
+            done = subprocess.run(
+                [sys.executable, "-c", program],
+                cwd=directory,
+                env={"PYTHONPATH": str(ROOT)},
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+
+        self.assertEqual((done.stdout, done.stderr), ("1\n", ""))

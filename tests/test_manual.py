@@ -1,0 +1,91 @@
+"""The pages of the manual that are made from the code, and what they must name."""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import txraft.client
+import txraft.testing
+import txraft.testing.contracts
+
+CHECKOUT = Path(__file__).parents[1]
+DOCS = CHECKOUT / "docs"
+PARTS = ["tutorials", "how-to", "explanation", "reference"]
+
+
+def settings_page() -> str:
+    """Make the page of settings as `python docs/settings_page.py` does."""
+    name = "settings_page"
+    spec = spec_from_file_location(name, DOCS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+        return module.page()
+    finally:
+        del sys.modules[name]
+
+
+def documented(page: str) -> set[str]:
+    """List the names that a page takes from the code."""
+    text = (DOCS / "reference" / page).read_text()
+    return set(re.findall(r"^\.\. auto\w+:: ([\w.]+)$", text, re.MULTILINE))
+
+
+class Pages(SynchronousTestCase):
+    def test_settings(self) -> None:
+        """Every setting is in the checkout as the code has it.
+
+        `python docs/settings_page.py > docs/reference/settings.rst` makes the page.
+        """
+        page = (DOCS / "reference" / "settings.rst").read_text()
+
+        self.assertEqual(page, settings_page())
+
+    def test_client(self) -> None:
+        """The page of the client has every name that it exports."""
+        missing = set(txraft.client.__all__) - documented("client.rst")
+
+        self.assertEqual(missing, set())
+
+    def test_testing(self) -> None:
+        """The page of the means for tests has every name that they export."""
+        listed = documented("testing.rst")
+
+        self.assertEqual(set(txraft.testing.__all__) - listed, set())
+        self.assertIn("txraft.testing.contracts", listed)
+
+    def test_four_parts(self) -> None:
+        """The front page lists each page in the part in whose folder it lies."""
+        index = (DOCS / "index.rst").read_text()
+        listed = re.findall(r"^   ([\w-]+)/([\w-]+)$", index, re.MULTILINE)
+        there = [
+            (path.parent.name, path.stem)
+            for path in sorted(DOCS.rglob("*.rst"))
+            if path != DOCS / "index.rst" and "_build" not in path.parts
+        ]
+
+        self.assertEqual(sorted(listed), sorted(there))
+        self.assertEqual(list(dict.fromkeys(part for part, _ in listed)), PARTS)
+        self.assertEqual(
+            [page for _, page in listed][-3:],
+            ["hashicorp-raft-api", "performance", "planted-bugs"],
+        )
+
+
+class Words(SynchronousTestCase):
+    def test_links_of_the_readme(self) -> None:
+        """Every file that the README links to is there."""
+        links = re.findall(
+            r"<([\w/.-]+\.\w+)>`_", (CHECKOUT / "README.rst").read_text()
+        )
+
+        self.assertGreater(len(links), 8)
+        self.assertEqual([link for link in links if not (CHECKOUT / link).exists()], [])
