@@ -1,4 +1,4 @@
-"""The application's code: every call that a node makes into it goes through here.
+"""Calls into the application's code: all that a node makes go through here.
 
 What such a call may return is decided in this one place, and the manual has the table
 of it (docs/how-to/embedding.rst, "What is called, and where"):

@@ -1,7 +1,19 @@
-"""Feeds committed entries to the FSM: in order, in short slices, one at a time.
+"""The applier: feed committed entries to the FSM, in order, one at a time, in slices.
 
-Between slices the reactor has its turn, so heartbeats live. A response may be anything
-that can be awaited, a Deferred or a coroutine; the next entry waits for it.
+A slice ends after some milliseconds, and the reactor has its turn before the next one:
+a node that applies a long backlog still answers heartbeats, and is not taken for dead.
+A response may be anything that can be awaited, a Deferred or a coroutine; the next
+entry waits for it.
+
+          advance            the slice is over, or a response is awaited
+    idle ─────────> applying ──────────────────────────────────────────> busy
+      ^                │  ^                                                │
+      └── all applied ─┘  └──── callLater(0), or the response fires ───────┘
+
+`pause` holds it between two entries, for a snapshot; `stop` and a failure of the FSM
+end it. `StuckWatch` tells when the FSM does not get on.
+
+Source: Raft dissertation §3.5, figure 3.1 ("lastApplied").
 """
 
 from __future__ import annotations
@@ -87,12 +99,15 @@ class Applier:
         self._skips = skips
         self._singly_up_to = singly_up_to
         self._failed_at = failed_at
+        # Up to here is committed; when the slice ends.
         self._target = applied_index
         self._until = 0.0
+        # Waiting for a timer, a response or entries; on the stack of the FSM.
         self._busy = False
         self._applying = False
         self._paused = False
         self._stopped = False
+        # Who is to be told that the FSM is left alone, and that an index is applied.
         self._idle: list[Deferred[None]] = []
         self._waiting: list[tuple[int, Callable[[int], None]]] = []
         self.applied_index = applied_index
@@ -127,6 +142,7 @@ class Applier:
         It then is where `applied_index` says: nothing is half done, and no response
         to what it has done is outstanding. It never fires after `stop`.
         """
+        # A response that is awaited may have done half of its work: it is waited for.
         self._paused = True
         idle: Deferred[None] = Deferred()
         if self._busy or self._applying:
@@ -150,9 +166,10 @@ class Applier:
 
     def _run(self) -> None:
         if self._busy or self._stopped:
-            return
+            return  # it goes on by itself, from the timer or the response
         self._until = self._clock.seconds() + self._slice_seconds
         while self.applied_index < self._target and not self._paused:
+            # The target may grow while an entry is applied; it is looked at each time.
             first = self.applied_index + 1
             last = min(self._target, first + LARGEST_SLICE_ENTRIES - 1)
             entries = self._fetch(first, last)
@@ -189,6 +206,7 @@ class Applier:
 
     def _apply(self, entries: Sequence[Entry]) -> bool:
         """Apply *entries*; tell whether to go on at once."""
+        # `_applying` is for calls out of the FSM: `pause` must not find it left alone.
         self._applying = True
         if self._skips:  # hardly ever: once a slice, for speed
             entries = self._skips.around(entries)
@@ -211,7 +229,7 @@ class Applier:
             if entry.type is LogType.COMMAND:
                 most = self._batch_entries
                 if entry.index <= self._singly_up_to:
-                    most = 1
+                    most = 1  # the FSM failed in a batch there: which one was it?
                 end = _end_of_commands(entries, position, most)
                 if self._batching_fsm is None:
                     go_on = self._apply_each(entries, position, end)
@@ -243,6 +261,7 @@ class Applier:
             whole = last = None
             try:
                 responses = fsm.apply_batch(batch)
+                # A list is the usual answer, and needs no look at what it could be.
                 if type(responses) is not list and is_unfinished(responses):
                     whole = awaited(responses, self._name_of_batch)
                 else:
@@ -252,9 +271,12 @@ class Applier:
                 return False
             self._fit_batches(self._clock.seconds() - began)
             if whole is not None:
+                # The whole batch is one piece of work, answered at once when it ends.
                 first = end
                 waiting, accept = whole, partial(self._accept_batch, batch)
             elif last is not None:
+                # It returned early, with a last response that is unfinished: that one
+                # is awaited, and the rest of the batch is given again behind it.
                 first += len(responses)
                 self._settle_batch(batch, responses[:-1])
                 waiting, accept = last, partial(self._accept, entries[first - 1])
@@ -267,6 +289,8 @@ class Applier:
 
     def _fit_batches(self, took: float) -> None:
         """Let the next batches be smaller, or larger, after one that *took* so long."""
+        # Nothing can come in between while a batch is applied. Halving and doubling
+        # finds the size within a few batches, with room for one that takes longer.
         if took > self._slice_seconds / 2:
             self._batch_entries = max(1, self._batch_entries // 2)
         elif took < self._slice_seconds / 8:
@@ -282,6 +306,7 @@ class Applier:
                 is_there = type(response) in FINISHED or not is_unfinished(response)
                 waiting = None if is_there else awaited(response, self._name)
             except ApplicationError as refusal:
+                # All replicas refuse it alike: that is an outcome, not a failure.
                 response, waiting = refusal, None
             except BaseException:
                 self._fail_at((entry,), Failure())
@@ -317,6 +342,8 @@ class Applier:
         Returns: whether it was there already, and taken. If it comes later, *rest* is
             applied after it.
         """
+        # A response that is there already is taken by a loop and not by recursion: a
+        # backlog of a million such responses must not fill the stack.
         there: list[object] = []
         waiting = False
 
@@ -369,12 +396,14 @@ class Applier:
             self._settled(settled, responses)
 
     def _settle(self, entry: Entry, response: object) -> None:
+        # First: whoever is answered may read the FSM, and ask where it stands.
         self.applied_index = entry.index
         if entry.type in (LogType.COMMAND, LogType.BARRIER):
             self.last_command_index = entry.index
         self._settled((entry,), (response,))
 
     def _tell_waiting(self) -> None:
+        # Taken out before any is called: what is called may add others.
         due = [w for w in self._waiting if w[0] <= self.applied_index]
         self._waiting = [w for w in self._waiting if w[0] > self.applied_index]
         for _, call in due:
@@ -382,6 +411,8 @@ class Applier:
 
     def _fail_at(self, entries: Sequence[Entry], failure: Failure) -> None:
         """Stop, as the state machine has failed at one of *entries*."""
+        # Noted first, as the node stops then: only an entry at which a node has stopped
+        # may be skipped by an operator.
         self._failed_at(entries)
         # Lack of memory is this node's own, and says nothing about the replica.
         reason = OUT_OF_MEMORY if failure.check(MemoryError) else FSM_FAILED

@@ -1,8 +1,11 @@
-"""What an operator does to a stopped node, and no node ever does by itself.
+"""Cluster recovery: what an operator does to a stopped node, and no node by itself.
 
 `recover_cluster` gives a node's own data another membership, after a quorum was lost
-for good. `import_snapshot` founds a cluster from a snapshot of another one, of Go
-servers for example. Both are blocking and need the node's stores to themselves.
+for good. `import_snapshot` begins a cluster from a snapshot of another one, of Go
+servers for example. Both block and need the node's stores to themselves.
+
+Both write the snapshot first and cut the log last. In between, a crash leaves data that
+the same call goes on with.
 
 Source: hashicorp/raft `RecoverCluster`.
 """
@@ -55,7 +58,7 @@ PIECE_BYTES = 1 << 20
 READ_BYTES = 4 << 20
 RECOVERED_FROM = b"RecoveredFrom"
 CONFIGURATION_INDEX = 1
-"""Where the given membership is said to come from: as if it had founded the cluster."""
+"""The index that the given membership is said to have: as if it was bootstrapped."""
 
 
 class SnapshotArchive(SnapshotShelf, Protocol):
@@ -103,12 +106,7 @@ def recover_cluster(
     if not end and meta is None:
         raise StorageError("there is neither a log nor a snapshot to recover from")
     is_begun = meta is not None and end <= last and meta.configuration == configuration
-    skipped, known = skipped_in(log_store, stable_store, skip)
-    for each in skipped:
-        # What a recovery that did not end has left out its snapshot covers.
-        if each not in known and each.index <= last and not is_begun:
-            raise SkipRefused(f"a snapshot covers entry {each.index}, up to {last}")
-    skips = Skips(type(fsm).__name__, skipped)
+    skips = _skips(fsm, log_store, stable_store, skip, 0 if is_begun else last)
     if end > last:
         last, term = _replay(fsm, log_store, last + 1, end, skips)
     state = read_hard_state(stable_store)
@@ -119,6 +117,7 @@ def recover_cluster(
         before = _identity_before(stable_store, configuration) or before
     cluster = before and _renewed(before, configuration)
     mark = SnapshotMark(last, term, configuration, CONFIGURATION_INDEX)
+    # Snapshot, stable store, log: each is of use only once the one before it is there.
     recovered = _persist(fsm, snapshots, mark, cluster or b"")
     values = stored_state(HardState(newest, vote, cluster))
     values |= noted_as(application_of(fsm))
@@ -139,11 +138,11 @@ def import_snapshot(
     snapshots: SnapshotStore,
     configuration: Configuration,
 ) -> SnapshotMeta:
-    """Found a cluster of *configuration* from the newest whole snapshot in *source*.
+    """Begin a cluster of *configuration* from the newest whole snapshot in *source*.
 
     The stores must never have been used. Run it on one server, alone in its
     *configuration*, and have that one add the others; or with the same *source* and
-    *configuration* on every founding server. It is not for a member that lost its
+    *configuration* on every first server. It is not for a member that lost its
     disk: a snapshot knows no vote and not what came after it.
 
     Returns: the snapshot, as this node has it now.
@@ -188,6 +187,25 @@ def skipped_in(
         if not any(each.is_named(index, term, digest) for each in known):
             skipped.append(named_entry(log_store, *named))
     return skipped, known
+
+
+def _skips(
+    fsm: FSM,
+    log_store: LogStore,
+    stable_store: StableStore,
+    skip: Sequence[str],
+    covered: int,
+) -> Skips:
+    """Return what a recovery leaves out, of which none may be *covered* already.
+
+    *covered* is the index up to which a snapshot has everything, 0 where that snapshot
+    is of this very recovery, which did not end: what it was to skip it has skipped.
+    """
+    skipped, known = skipped_in(log_store, stable_store, skip)
+    for each in skipped:
+        if each not in known and each.index <= covered:
+            raise SkipRefused(f"a snapshot covers entry {each.index}, up to {covered}")
+    return Skips(type(fsm).__name__, skipped)
 
 
 def _renewed(cluster: bytes, configuration: Configuration) -> bytes:

@@ -115,16 +115,15 @@ class Observer:
     """Calls *callback* with each observation that *filter* lets through.
 
     A callback that returns a Deferred, or is a coroutine, is busy until that has ended.
-    Meanwhile an observer
-    that is *blocking* keeps what comes, in its order, and at most *max_waiting* of it;
-    others drop it. It is never entered twice: what comes while it is on the stack is
-    delivered when it returns. The `put` of a `DeferredQueue` of limited size is a
-    callback that drops what does not fit, as the seed's channel does. Without a
+    Meanwhile a *blocking* observer keeps what comes, in its order, and at most
+    *max_waiting* of it; others drop it. It is never entered twice: what comes while it
+    is on the stack is delivered when it returns. The `put` of a `DeferredQueue` of limited size is a
+    callback that drops what does not fit, as a channel of Go does. Without a
     callback, only the filter is called.
 
     `num_observed` counts what was delivered; `num_dropped` what was not, because the
-    callback was busy, its queue full, or it raised. Where the seed's blocking observer
-    holds the node up, ours never does.
+    callback was busy, its queue full, or it raised. A blocking observer of
+    hashicorp/raft holds its node up, this one never does.
     """
 
     log = Logger()
@@ -154,6 +153,8 @@ class Observer:
             return
         if self._callback is None:
             return
+        # One that is on the stack keeps what comes, blocking or not: it cannot be
+        # entered, and it did not ask for this either.
         kept = self._most if self._blocking or self._entered else 0
         if not self._busy:
             self._deliver(observation)
@@ -181,7 +182,7 @@ class Observer:
         done = self._call(observation)
         self._entered = False
         if done is None:
-            self._done(None)
+            self._done(None)  # nearly always: nothing to wait for
             return
         if not self._blocking and not done.called:
             self.num_dropped += len(self._waiting)
@@ -267,7 +268,7 @@ class Observers:
         """
         self._untold.append(observation)
         if self._telling:
-            return
+            return  # an observer brought this about: told when all know what is before
         self._telling = True
         try:
             while self._untold:
@@ -307,7 +308,10 @@ class EventNotifier:
         self._raft = raft
         self._stop = stop
         self._parts = parts
+        # The role object itself: a node that leads again has another one.
         self._role: object = None
+        # Indexes of the membership that was told, and of the last one that needs no
+        # further look: not that of a node which was removed, and waits to stop.
         self._told_membership = self._settled_membership = -1
         self._was_member = False
         self._removed_at: float | None = None
@@ -336,6 +340,7 @@ class EventNotifier:
     def turned(self, shell: Shell) -> None:
         """Tell of changes of role, leader and membership."""
         consensus = shell.consensus
+        # Two looks for most turns: this runs in each of them.
         role, leader = consensus.role, consensus.role.leader
         if role is not self._role or leader != self.leader:
             if isinstance(self._role, Leader) and self._role is not role:
@@ -346,6 +351,7 @@ class EventNotifier:
             self.last_contact = self._parts.clock.seconds()
         elif leader is not None and shell.heard_leader == leader:
             self.last_contact = shell.heard_at
+        # Only a committed membership is told: one that is not may be taken back.
         latest = consensus.configurations.latest_index
         if latest != self._settled_membership and consensus.commit_index >= latest:
             self._membership_committed(shell)
@@ -353,9 +359,11 @@ class EventNotifier:
     def changed(
         self, shell: Shell | None, state: RaftState, leader: str | None
     ) -> None:
-        """Tell of a new state or leader, in the seed's order.
+        """Tell of a new state or leader, in the order of hashicorp/raft.
 
-        Whoever is told may shut the node down: then the rest is news no more.
+        That is: no leader, then the new state, then its leader. Whoever is told may
+        shut the node down, and then the rest is news no more; so each step looks
+        whether the state is still what it was.
         """
         before = self.state
         if state is not before:
@@ -406,6 +414,7 @@ class EventNotifier:
                 waiter.callback(leader)
 
     def _leadership_changed(self, shell: Shell | None, gained: bool) -> None:
+        # Before the application is told: by then nothing of the old term is pending.
         if not gained and shell is not None:
             shell.leadership_lost()
         notify = self._parts.config.notify
@@ -449,7 +458,7 @@ class EventNotifier:
             else:
                 done(store.set_peers, addresses)
 
-        # A list that outlives the log it was read from would found another cluster.
+        # A list that outlives the log it was read from would bootstrap another cluster.
         written = shell.writer.when_synced().addCallback(
             lambda _: self._parts.workers.reader.run(write)
         )

@@ -1,4 +1,4 @@
-"""Which life of each member is the one that the cluster knows.
+"""Incarnations: refuse a member that comes back without what it has promised.
 
 A node whose data directory was lost comes back under its old name without what it
 has promised: votes, acknowledged entries. So each data directory has an incarnation, a
@@ -66,8 +66,8 @@ class Incarnations:
     """What the server at *address* knows of the others; *save* makes it durable.
 
     *known* was known when the log ended with the membership of entry *told*. What
-    entries up to *pardoned* declare void is not. `refused` maps members that come in
-    another life to why they are refused.
+    entries up to *pardoned* declare void is not. `refused` maps members that come with
+    another incarnation to why they are refused.
     """
 
     log = Logger()
@@ -90,7 +90,9 @@ class Incarnations:
         self._told = told
         self._looked = False
         self._pardoned = pardoned
+        # Found to have forgotten by this leader, and not yet declared void by an entry.
         self._suspects: dict[str, bytes] = {}
+        # In which term such an entry was appended; at which index one was committed.
         self._proposed: dict[str, int] = {}
         self._voided_at: dict[str, int] = {}
 
@@ -103,11 +105,14 @@ class Incarnations:
         if len(incarnation) > MAX_INCARNATION_BYTES:
             return f"an incarnation has at most {MAX_INCARNATION_BYTES} bytes"
         known = self._known.get(peer)
+        # The first incarnation that is met is believed: a member that was just added has
+        # promised nothing before.
         if known is None:
             if history.latest.server(peer) is not None:
                 self._known[peer] = incarnation
                 self._store()
             return None
+        # One that was void begins with `VOID` here, and so is never equal.
         if known == incarnation and self._suspects.get(peer) != incarnation:
             self.refused.pop(peer, None)
             return None
@@ -147,6 +152,8 @@ class Incarnations:
 
     def turned(self, history: ConfigurationHistory, ready: Ready) -> None:
         """Take from a turn of consensus who is a member and who has forgotten."""
+        # Committed, as a removal that is taken back must not make anybody be forgotten;
+        # and once for each membership, as this runs in every turn.
         latest = history.latest_index
         if ready.commit_index >= latest and not (self._looked and latest <= self._told):
             self._members_committed(history)
@@ -194,6 +201,7 @@ class Incarnations:
             return
         if any(each.server(peer) is None for each in history.since(entry.index)):
             return
+        # Not over another one that is known by now: that came after a removal.
         if self._known.get(peer, incarnation) == incarnation and peer != self._address:
             self._known[peer] = VOID + incarnation
             self._voided_at[peer] = entry.index

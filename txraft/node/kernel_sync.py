@@ -1,4 +1,4 @@
-"""Syncs that the kernel makes beside the reactor: Linux's asynchronous I/O.
+"""Kernel syncs: fdatasync beside the reactor and without a thread, by Linux's own AIO.
 
 A thread that syncs a file takes Python's lock from the reactor twice for each write.
 Here the reactor thread hands the sync over and learns of its end as of any other event:
@@ -68,6 +68,7 @@ class KernelSync:
         try:
             self._context.submit(operation)
         except Exception as error:  # one for each errno; none is OSError
+            # From here on the worker's thread makes the syncs, this one included.
             self._give_up(error)
             return None
         self._under_way.add(done)
@@ -119,6 +120,7 @@ class KernelSync:
         except BlockingIOError:
             pass  # ends may be fetched before they are told
         self._context.process_events()
+        # Several may have ended with one wake-up; whoever is told may begin another.
         ended, self._ended = self._ended, []
         for done, result in ended:
             self._under_way.remove(done)

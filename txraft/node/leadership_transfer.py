@@ -51,6 +51,8 @@ class LeadershipTransfer:
         self._ended()
 
     def _observe(self, observation: Observation) -> None:
+        # A change of state is the end of it: this node no longer leads. Whether the
+        # successor does is not known here, and whoever wins then is a leader all right.
         state = observation.data
         if not isinstance(state, RaftState):
             return

@@ -1,4 +1,4 @@
-"""Levels of the replicated state machine: announced by servers, activated by the log.
+"""Levels: servers announce what they understand, and the log activates what all do.
 
 Every message of a server says up to which level it understands the state machine. A
 leader whose servers, nonvoters too, have all announced a level that is not active
@@ -40,6 +40,7 @@ def apply_activation(fsm: object, entry: Entry) -> int:
     """
     level = activated_level(entry.data or b"")
     leveled = fsm if isinstance(fsm, LeveledFSM) else None
+    # An entry may come twice, by two leaderships: the second does nothing.
     if not level or (leveled is not None and level <= leveled.active_level):
         return 0
     if leveled is None or level > leveled.level:
@@ -77,8 +78,11 @@ class Levels:
         """
         if not self.announced:
             return
+        # At level 0 nobody can be behind: nothing to look at in most clusters.
         if self.behind or consensus.active_level:
             self._look_who_is_behind(consensus)
+        # None before this leader has applied what it found in its log: only then does it
+        # know which level the log ends with.
         level = consensus.level_due(applied_index)
         if level:
             data = encode_activation(level)

@@ -1,4 +1,4 @@
-"""Metrics of a node for whoever watches it; nothing here decides anything.
+"""Metrics: what a node counts of itself. Nothing here decides anything.
 
 What is counted while the node works costs well under a microsecond for each write or
 batch, and nothing for each entry. All else is read when somebody asks.

@@ -1,7 +1,15 @@
-"""The way to the peers: turns what consensus sends into calls of the transport.
+"""The outbox: turn what consensus sends into calls of the transport.
 
-Each request that leaves comes back exactly once, as an answer, as unreachable, or
-as unsupported. Nothing here decides anything about consensus.
+Each request that leaves comes back to the `Inbox` exactly once: as a response, as lost,
+or as unsupported. Consensus counts on that. Its window to a follower, at most
+`max_inflight_requests`, is also what bounds all that waits here: nothing is queued for
+a peer beyond what the window has let out.
+
+Entries go over a pipeline, one for each peer, in order. Heartbeats and votes are single
+calls beside it, so that a large request does not delay them. Nothing here decides
+anything about consensus.
+
+Source: hashicorp/raft `replication.go`.
 """
 
 from __future__ import annotations
@@ -45,7 +53,7 @@ MAX_REFUSAL_TEXT = 300
 
 
 class Inbox(Protocol):
-    """Where the fate of a request is reported."""
+    """Where the fate of each request is reported, exactly once."""
 
     def answered(self, peer: str, request: OutgoingRequest, answer: Response) -> None:
         """Report an answer."""
@@ -117,11 +125,14 @@ class Outbox:
         self._send_snapshot = send_snapshot
         self._patience_ticks = patience_ticks
         self._pipelines: dict[str, _Pipeline] = {}
+        # What has to wait, in order, while older entries for that peer are read.
         self._reading: dict[str, list[Replicate]] = {}
         self._calls: list[_Call] = []
+        # What each peer has refused with, to log it once and not each time.
         self._refusals: dict[str, str] = {}
         self._now = 0
         self._stopped = False
+        # The last request and the key of what it holds: see `_request_of`.
         self._last: tuple[object, AppendEntriesRequest] | None = None
         self._own_id = own_id
         self.header = header
@@ -171,11 +182,17 @@ class Outbox:
         return replace(self.header, known=self.known_incarnations)
 
     def tick(self, count: int) -> None:
-        """Give up calls that were not answered in time."""
+        """Give up calls that were not answered in time.
+
+        Deadlines in ticks, looked at here: a timer for each call would be a `callLater`
+        and a cancel for each message.
+        """
         self._now += count
         late = [call for call in self._calls if call.deadline <= self._now]
         for call in late:
             call.deferred.cancel()
+            # A peer that does not answer heartbeats will not answer entries either:
+            # what is in flight comes back now, and is sent again from where it stands.
             if isinstance(call.request, Heartbeat):
                 self._drop_pipeline(call.peer)
 
@@ -255,6 +272,7 @@ class Outbox:
     def _call(
         self, peer: str, request: OutgoingRequest, deferred: Deferred[Any]
     ) -> None:
+        # Noted before the callbacks: the answer may be there already.
         call = _Call(peer, request, deferred, self._now + self._patience_ticks)
         self._calls.append(call)
         deferred.addCallbacks(
@@ -279,11 +297,15 @@ class Outbox:
     def _report(self, failure: Failure, peer: str, request: OutgoingRequest) -> None:
         if self._stopped:
             return
+        # A broken contract is a fault of the transport and not of the way to a peer: it
+        # is logged with its traceback, and the request is lost all the same.
         is_known = failure.check(RaftError, CancelledError)
         if not is_known or failure.check(ContractBroken):
             self._broke(failure, peer)
         refused = failure.check(RemoteError) is not None
         if refused and UNEXPECTED_COMMAND in str(failure.value):
+            # A pre-vote, or a transfer, at a server that is too old for it: consensus
+            # goes another way, instead of trying again.
             self._inbox.unsupported(peer, request)
             return
         if refused:
@@ -323,9 +345,10 @@ class Outbox:
     def _replicate(self, peer: str, message: Replicate) -> None:
         """Send entries, but behind those for the same peer that are being read."""
         if peer in self._reading:
+            # Order: a follower that gets entries behind a gap refuses them.
             self._reading[peer].append(message)
             return
-        if message.last == message.prev_index:
+        if message.last == message.prev_index:  # no entries, only a commit index
             self._entries_fetched([], peer, message)
             return
         entries = self._fetch(message.prev_index + 1, message.last)
@@ -357,6 +380,8 @@ class Outbox:
     def _entries_fetched(
         self, entries: list[Entry], peer: str, message: Replicate
     ) -> None:
+        # One read brings what fits into a message. Consensus is told by the response
+        # how far the follower got, and sends the rest.
         if len(entries) < message.last - message.prev_index:
             message = _shortened(message, len(entries))
         wire = self._request_of(message, entries)
@@ -377,7 +402,9 @@ class Outbox:
     ) -> AppendEntriesRequest:
         """Make the request, or return the last one if another peer got the same.
 
-        A leader's log does not change but at its end.
+        Followers that are in step get one object, which the transport then encodes once
+        for all of them. The key names all that it depends on; not the entries, as the
+        log of a leader changes at its end only.
         """
         commit = message.commit
         key = (message.term, message.prev_index, message.last, commit, self.header)
@@ -390,7 +417,7 @@ class Outbox:
             message.prev_term,
             entries,
             commit,
-            self.header,
+            header=self.header,
         )
         self._last = (key, request)
         return request
@@ -422,6 +449,8 @@ class Outbox:
         message: Replicate,
         pipeline: AppendPipeline,
     ) -> None:
+        # All that is in flight on a pipeline fails with it, one by one. Only the first
+        # of these may drop it: a new one may be open by the time of the last.
         held = self._pipelines.get(peer)
         if held is not None and held.open is pipeline:
             self._drop_pipeline(peer)
@@ -441,7 +470,7 @@ class Outbox:
         self, opened: AppendPipeline, peer: str, pipeline: _Pipeline
     ) -> None:
         if self._pipelines.get(peer) is not pipeline:
-            opened.close()
+            opened.close()  # given up while it was being opened
             return
         pipeline.opening, pipeline.open = None, opened
         waiting, pipeline.waiting = pipeline.waiting, []
@@ -453,6 +482,7 @@ class Outbox:
     ) -> None:
         waiting, pipeline.waiting = pipeline.waiting, []
         if failure.check(PipelineReplicationNotSupported):
+            # Remembered with the pipeline that is none: single calls from here on.
             pipeline.supported = False
             for message, wire in waiting:
                 self._call(
@@ -466,6 +496,7 @@ class Outbox:
 
     def _drop_pipeline(self, peer: str) -> None:
         """Close the pipeline to *peer*; what is in flight on it is reported lost."""
+        # Popped first: to close it fails its requests, which come back here.
         pipeline = self._pipelines.pop(peer, None)
         if pipeline is None:
             return
@@ -478,8 +509,8 @@ class Outbox:
 def _shortened(message: Replicate, count: int) -> Replicate:
     """Return *message* as it is with *count* entries only.
 
-    No commit index above the last entry sent: Go followers would commit a stale
-    tail of their own.
+    Nor does it name a commit index above the last entry that is sent: a follower of
+    hashicorp/raft would commit what it has there of an earlier leader.
     """
     last = message.prev_index + count
     return replace(message, last=last, commit=min(message.commit, last))

@@ -1,4 +1,4 @@
-"""The application that a data directory is of, and no other one may use.
+"""Ownership: refuse the data of another application.
 
 A log is a list of commands that only one application understands. Another that is
 started on it, or recovers it, would take them for its own: it would skip them or fail
@@ -121,7 +121,7 @@ def _foreign(
         with file:
             if not fsm.is_own_snapshot(file.read(HEAD_BYTES)):
                 yield f"snapshot {meta.id}"
-        break
+        break  # one snapshot tells: they are all of the same application
     first, last = log_store.first_index(), log_store.last_index()
     if not last:
         return

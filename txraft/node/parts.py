@@ -1,4 +1,4 @@
-"""What a node is made of, and who is told what it brings about."""
+"""Parts: the plug points that a node is made of, and the owner that it reports to."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ from txraft.node.worker import Workers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a node is made of: the plug points, and where it runs."""
+    """The plug points of one node, and what it runs on.
+
+    *fsm*, the stores, *snapshots* and *transport* are the application's; *address* is
+    where peers reach this node, *server_id* counts at protocol version 3 only. *random*
+    draws election timeouts, and when snapshots are due.
+    """
 
     config: Config
     fsm: FSM
@@ -41,7 +46,7 @@ class Parts:
 
 
 class Owner(Protocol):
-    """Who is told what a turn brought about."""
+    """The holder of a shell, which is told what a turn brought about: `Raft`."""
 
     def turned(self) -> None:
         """Look at role, leader and membership: they may have changed."""

@@ -1,7 +1,15 @@
-"""Who waits for an outcome: proposals not yet appended, and entries not yet applied.
+"""Proposals and what is pending: all that somebody was promised an outcome of.
+
+    proposed ──> appended ──> applied
+       │            │            └── the FSM's response
+       │            └── leadership lost: unknown, it may still commit
+       └── refused, too late, withdrawn: it was never in a log
 
 Every Deferred that is handed out here fires exactly once, with the truth: *not
-applied* before an entry is appended, *unknown* from then until it is committed.
+applied* before an entry is appended, *unknown* from then until it is committed. A
+membership change waits here, too, until the one before it is committed.
+
+Source: Raft dissertation §6.3.
 """
 
 from __future__ import annotations
@@ -80,6 +88,7 @@ class Pending:
         self._max_bytes = max_bytes
         self.queued: list[Proposal] = []
         self.appended: dict[int, Proposal] = {}
+        # Of data, in both of them. The index whose commit is being timed, since when.
         self._bytes = 0
         self._timed_index = 0
         self._timed_since = 0.0
@@ -101,6 +110,7 @@ class Pending:
         """
         size = len(entry.data) if entry.data else 0
         waiting = len(self.queued) + len(self.appended)
+        # Refused at once, not queued without a bound: who is told can slow down.
         if waiting >= self._max_entries or self._bytes + size > self._max_bytes:
             raise QueueFull(
                 f"{waiting} entries of {self._bytes} bytes wait for an outcome, and "
@@ -132,6 +142,7 @@ class Pending:
     def keep(self, proposals: Iterable[Proposal]) -> list[Proposal]:
         """Keep those whose entry got an index; return the others, refused."""
         refused = []
+        # Counted by the size of the dict, not once for each proposal: for speed.
         before = self.appended_count - len(self.appended)
         for proposal in proposals:
             if proposal.entry.index:
@@ -140,6 +151,8 @@ class Pending:
                 self._forget(proposal)
                 refused.append(proposal)
         self.appended_count = before + len(self.appended)
+        # One proposal at a time is timed, from its append to its outcome: to read the
+        # clock for each would be work for each entry.
         if self._timed_index not in self.appended and self.appended:
             self._timed_index = next(reversed(self.appended))
             self._timed_since = perf_counter()
@@ -151,8 +164,8 @@ class Pending:
         One who waits for what another leader has replaced by it is not answered
         with its response: an index may be written twice, in two terms.
         """
-        if not self.appended:  # on a follower nobody waits
-            return
+        if not self.appended:
+            return  # on a follower nobody waits: nothing to look up for each entry
         for entry, response in zip(entries, responses, strict=True):
             proposal = self.appended.pop(entry.index, None)
             if proposal is None:
@@ -160,6 +173,7 @@ class Pending:
             if entry.index == self._timed_index:
                 self.commits.add(perf_counter() - self._timed_since)
             self._bytes -= proposal.size
+            # The same term and index is the same entry, by the log matching property.
             if proposal.entry.term == entry.term:
                 proposal.succeed(response)
             else:
@@ -175,6 +189,7 @@ class Pending:
         return self._remove(i for i in self.appended if i <= last)
 
     def _remove(self, indexes: Iterable[int]) -> list[Proposal]:
+        # All taken out before any is told: one that is told may propose again.
         proposals = [self.appended.pop(index) for index in list(indexes)]
         for proposal in proposals:
             self._forget(proposal)

@@ -90,7 +90,7 @@ from txraft.node.worker import Workers
 from txraft.wire.entries import encode_new
 
 Waiters = dict[Deferred[RaftError | None], None]
-"""Those who wait for the end, in the order in which they came."""
+"""Who waits for the end, in the order they came in; a dict, so that one can leave."""
 
 ANSWERED_LATER = frozenset(
     {
@@ -169,11 +169,14 @@ class Raft:
             random=random or Random(),  # noqa: S311 - election timeouts are no secret
             workers=workers,
         )
+        # None before the start, and anew after a bootstrap; kept after a stop, for what
+        # may still be read.
         self._shell: Shell | None = None
         self._ticker: LoopingCall | None = None
         self._events = EventNotifier(self, self._parts, stop=self.stop)
         self._started = False
         self._thread = get_ident()
+        # Why it stops, and why it did not start: what every method then fails with.
         self._shutdown_error: RaftShutdown | None = None
         self._start_error: RaftShutdown | None = None
         self._transfer: LeadershipTransfer | None = None
@@ -182,6 +185,7 @@ class Raft:
         self._has_stopped = False
         self._next_snapshot_check = 0.0
         self._snapshot_index = 0
+        # The first check after an entry was skipped comes at once: see `skipping`.
         self._hurries = True
         self._bootstrap = Bootstrap(
             self._parts, begin_again=self._begin_again, stop_because=self.stop_because
@@ -275,6 +279,7 @@ class Raft:
         transport = self._parts.transport
         if isinstance(transport, WithLostHandler):
             transport.set_lost_handler(shell.connection_lost)
+        # Last: from here on requests may come.
         transport.set_handler(shell)
         shell.schedule()
 
@@ -339,6 +344,8 @@ class Raft:
             node=self._parts.address,
             reason=reason,
         )
+        # SystemExit and its like go on to where they were going, but from a stack on
+        # which nothing is half done.
         if not isinstance(failure.value, Exception):
             self._parts.clock.callLater(0, failure.raiseException)
         self.stop(NodeFailed(f"{reason}: {told(failure)}"))
@@ -352,7 +359,10 @@ class Raft:
         if self._ticker is not None and self._ticker.running:
             self._ticker.stop()
         shell = self._shell
-        with ExitStack() as then:  # from last to first, whatever each of them raises
+        # From last to first, whatever each of them raises: pending outcomes are told,
+        # then observers, then those who wait for a leader; then the disk is waited for,
+        # while those who must end by a time are told that it has begun.
+        with ExitStack() as then:
             then.callback(self._tell, self._leaving)
             then.callback(self._wind_up, shell)
             then.callback(self._events.stopped, error)
@@ -362,6 +372,7 @@ class Raft:
 
     def _wind_up(self, shell: Shell | None) -> None:
         """End what blocks and what is open, once all that was written is durable."""
+        # The last write needs its worker, so the workers end after it.
         flushed = succeed(None) if shell is None else shell.writer.finish()
         done = flushed.addCallback(lambda _: self._parts.workers.stop())
         done.addCallback(lambda _: self._close_transport())
@@ -407,6 +418,7 @@ class Raft:
         Raises: TypeError, if *data* is not bytes or *timeout* is no number; ValueError,
             if it is negative or NaN.
         """
+        # As `_check_thread`, but without a call more for each command.
         if get_ident() != self._thread:
             raise WrongThread("apply")
         if not isinstance(data, bytes):
@@ -445,6 +457,8 @@ class Raft:
             proposal = shell.pending.queue(Entry(0, 0, kind, data), deadline)
         except RaftError as error:
             return fail(error)
+        # Not appended here: all that is proposed until the turn shares one append, one
+        # write and one message for each follower.
         shell.schedule()
         return proposal.deferred
 
@@ -697,6 +711,7 @@ class Raft:
         except RaftError as error:
             return fail(error)
         covered = max(self._snapshot_index, shell.consensus.snapshot.index)
+        # Commands only: a snapshot that differs by a no-op is not worth its writing.
         if shell.applier.last_command_index <= covered:
             return fail(NothingNewToSnapshot())
         taken = shell.snapshots.take().addCallback(self._snapshot_taken)
@@ -708,6 +723,7 @@ class Raft:
 
     def _schedule_snapshot_check(self) -> None:
         interval = self._parts.config.snapshot_interval
+        # At random, as in hashicorp/raft: not all members take one at the same time.
         wait = interval * (1 + self._parts.random.random())
         self._next_snapshot_check = self._parts.clock.seconds() + wait
 
@@ -756,6 +772,7 @@ class Raft:
         edges = Edges(callback)
         observer = Observer(edges, is_state, blocking=True)
         self.register_observer(observer)
+        # Registered first, told what is second: nothing can get lost in between.
         observer.observe(Observation(self, self.state))
         return lambda: self.deregister_observer(observer)
 

@@ -1,4 +1,8 @@
-"""Answers to peers, in the form that this node's protocol version has.
+"""The responder: answer peers, in the form of this node's protocol version.
+
+Consensus says what to answer and when; here it gets its header. A request with a body,
+a snapshot, has its body read to the end whatever the answer is, unless it is taken: the
+connection is needed for the next request.
 
 Source: hashicorp/raft, protocol versions 0 to 3.
 """
@@ -48,19 +52,19 @@ class Responder:
         incarnation: bytes | None = None,
         level: int | None = None,
     ) -> None:
-        life = incarnation if version else None
+        own = incarnation if version else None
         self._version = version
-        self._incarnation = life
+        self._incarnation = own
         self._header = NO_HEADER
         self._zero_header = NO_HEADER
         if version:
-            self._header = Header(version, incarnation=life, level=level)
-            self._zero_header = Header(0, incarnation=life, level=level)
+            self._header = Header(version, incarnation=own, level=level)
+            self._zero_header = Header(0, incarnation=own, level=level)
         self._named_header = Header(
             version or None,
             server_id,
             address,
-            incarnation=life,
+            incarnation=own,
             level=level if version else None,
         )
         self._address = address
@@ -104,7 +108,7 @@ class Responder:
         if isinstance(message, Refusal):
             self.refuse(rpc, message.error)
             return
-        if rpc.body is not None:
+        if rpc.body is not None:  # hardly ever: no call for all other responses
             self._drain(rpc)
         command = rpc.command
         if isinstance(command, AppendEntriesRequest) and not command.term:

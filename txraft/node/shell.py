@@ -1,18 +1,19 @@
-"""The turn: what arrived since the last one goes through consensus in one go.
+"""The shell: it feeds inputs to consensus, in turns, and carries out its wishes.
 
-Protocols, timers, threads and public methods only queue inputs here, and the first
-of them schedules a turn. The turn lets consensus digest them all, then acts on one
-`Ready`: remember new entries, send, write, apply, tell observers, settle answers.
+Transports, timers, threads and public methods only queue inputs here, and the first
+of them schedules a turn. A turn:
+
+1. consensus digests all inputs, then reads, proposals and membership changes;
+2. the tail takes the new entries, encoded once for the file and all followers;
+3. one `Ready` is carried out, in the order that `Shell._act` explains;
+4. whoever was refused is told, when nothing of the turn is left to do.
+
 So all requests that one reactor iteration read, from all connections, share one
 write, one sync and one round of messages; and consensus is never entered while it
-is on the stack, whatever a user's callback does.
+is on the stack, whatever a user's callback does. `Progress` says when a turn comes.
 
-What seldom asks for anything, an answer or a sync, is digested between turns, and a
-turn follows only if something does: two thirds of a turn less for each commit with one
-in flight. While the disk rests nothing is gained by waiting for more, so an answer with
-news and entries from the leader have their turn at once. And once all is committed,
-applying it comes first: what is proposed by those who are answered goes out with the
-same turn.
+It decides nothing about consensus: what is sent, written and answered is what `Ready`
+says. The public face of a node is `Raft`, which holds a shell while it runs.
 """
 
 from __future__ import annotations
@@ -112,8 +113,8 @@ class Progress(Enum):
     STOPPED = "there is no turn any more"
 
 
-# Looked up in the module, which is cheaper than in the Enum: they are, several times
-# for each message.
+# Looked at several times for each message: a name of the module is found five times as
+# fast as a member of an Enum (Python 3.11).
 IDLE, DUE, TURNING, TURNING_AND_DUE, STOPPED = Progress
 
 
@@ -133,10 +134,15 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         self._parts = parts
         self._owner = owner
         self._progress = IDLE
+        # The calls that the next turn makes, with their arguments; no closure for each.
         self._inputs: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        # What leaves when a write is durable, by the number of that write, in order.
         self._after_sync: deque[tuple[int, list[Outgoing]]] = deque()
+        # Who is to be told of a refusal, when nothing of the turn is left to do.
         self._refused: list[tuple[Proposal, RaftError]] = []
+        # Inbound connections by their tokens, and which leader speaks on each.
         self._leader_connections: dict[object, str] = {}
+        # The leader whose contradiction was logged, to say it once.
         self._contradicted_by: str | None = None
         self._ticked_at = parts.clock.seconds()
         self.heard_leader: str | None = None
@@ -290,8 +296,11 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         """Let *count* ticks pass."""
         if self._progress is STOPPED:
             return
+        # At the tick itself, not when consensus digests it: `_stalled` asks whether the
+        # reactor has come to its timers.
         self._ticked_at = now = self._parts.clock.seconds()
         applier, snapshots = self.applier, self.snapshots
+        # While a snapshot is installed nothing is applied, and nothing hangs.
         backlog = 0 if snapshots.installing else applier.backlog
         self.stuck.look(now, applier.applied_index, backlog)
         self.outbox.tick(count)
@@ -315,6 +324,8 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
     def rpc_received(self, rpc: IncomingRPC) -> None:
         """Take a request from a peer."""
         command = rpc.command
+        # Refused before consensus hears of it: a version that is not spoken here, or a
+        # member that has lost what it promised.
         refusal = self.responder.refuses(command) or self._wrong_incarnation(
             sender_of(command), command
         )
@@ -322,10 +333,13 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             self.responder.refuse(rpc, refusal or "raft is shut down")
             return
         digest: Callable[[Request, object], None] = self.consensus.request
+        # Heartbeats only: entries go straight to consensus.
         if command.header.known is not None:
             digest = self._told_known
         self._inputs.append((digest, (command, rpc)))
         if isinstance(command, AppendEntriesRequest) and command.term:
+            # Entries and heartbeats, but no probe, which has term 0. A turn at once: a
+            # leader waits for this disk, and a follower has little else to do.
             self._leader_connections[rpc.connection] = command.leader
             self.heard_leader = command.leader
             self.heard_at = self._parts.clock.seconds()
@@ -337,12 +351,14 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
 
     def connection_closed(self, connection: object) -> None:
         """Learn that an inbound connection ended."""
+        # A leader has several connections: only with the last one it may be gone.
         leader = self._leader_connections.pop(connection, None)
         if leader is not None and leader not in self._leader_connections.values():
             self._input(self.consensus.disconnected, leader)
 
     def answered(self, peer: str, request: OutgoingRequest, answer: Response) -> None:
         """Take a peer's answer, unless it is of another incarnation."""
+        # Each request comes back once, so what is not heard counts as lost.
         if self._wrong_incarnation(peer, answer) is not None:
             self.lost(peer, request, False)
             return
@@ -354,7 +370,9 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
     def _stalled(self) -> bool:
         """Tell whether this process was held up, and has not yet counted for how long.
 
-        Sockets are read before timers then: what comes out of them may be old.
+        After a stall the reactor reads sockets before it runs timers: what comes out of
+        them may be old, and the lease that it would confirm may have run out. Ticks
+        that are late are counted in the next turn, and by then this is over.
         """
         late = self._parts.clock.seconds() - self._ticked_at
         return late > self._parts.config.heartbeat_timeout
@@ -370,12 +388,14 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         header, history = message.header, self.consensus.configurations
         if peer is None or self._progress is STOPPED:
             return None
+        # An entry of another cluster is let through: consensus refuses it, and its
+        # refusal says which way out there is.
         is_foreign = header.cluster and self.consensus.cluster not in (
             None,
             header.cluster,
         )
         if is_foreign and isinstance(message, AppendEntriesRequest):
-            return None  # consensus refuses it, and says which way out there is
+            return None
         return self.incarnations.refuses(peer, header.incarnation, history)
 
     def _told_known(self, command: Request, rpc: object) -> None:
@@ -424,6 +444,8 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         self.changes.add(change)
         newcomer = change.newcomer
         members = self.consensus.configuration
+        # A newcomer is asked first, as it may understand less than the log uses. The
+        # change keeps its place meanwhile, or a later one could overtake it.
         if newcomer and self.levels.announced and members.server(newcomer) is None:
             change.asking = True
             self.outbox.ask_level(newcomer).addCallback(self._level_told, change)
@@ -438,6 +460,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         self._input(self.consensus.transfer, target)
 
     def _synced(self, number: int) -> None:
+        # Answers first: a peer waits for them, consensus only counts.
         if self._after_sync:
             self._release()
         self._digest_soon(None, self.consensus.synced, number)
@@ -476,9 +499,13 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         inputs, self._inputs = self._inputs, []
         for function, arguments in inputs:
             function(*arguments)
+        # Reads, proposals and changes come after all inputs, which may have ended this
+        # leadership: what cannot be done any more is then refused at once.
         if self.verifications.new:
             self.consensus.verify(self.verifications.take())
         pending = self.pending
+        # With proposals in the queue this turn has something to send anyway; without
+        # them it is worth while to see whether those who are answered make some.
         if pending.appended and not pending.queued:
             self._apply_first()
         if pending.queued:
@@ -500,12 +527,13 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
                 self._progress = TURNING  # proposals need no turn of their own
 
     def _propose(self) -> None:
+        # One look at the clock for all of them, and one append.
         proposals, late = self.pending.take(self._parts.clock.seconds())
         if late:
             self._refused += [(proposal, EnqueueTimeout()) for proposal in late]
         try:
             self.consensus.propose([proposal.entry for proposal in proposals])
-        finally:  # they are queued no more, and must be told whatever happens
+        finally:  # they are not in the queue any more, and must be told in any case
             self._keep_appended(proposals)
 
     def _keep_appended(self, proposals: list[Proposal]) -> None:
@@ -549,6 +577,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             except RaftError as error:
                 self._refused.append((proposal, error))
             except BaseException:
+                # An invariant broke, which ends the node; but whoever waits is told.
                 self._keep_appended([proposal])
                 raise
             else:
@@ -563,25 +592,45 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
 
     def _remember(self, changes: Ready) -> None:
         """Keep new entries in memory, in the bytes that file and followers get."""
+        # In the order of `Ready`: reset, truncate, append. Entries that a snapshot or
+        # another leader has replaced must be gone before those that replace them come.
         if changes.reset_log is not None and not changes.reset_log.keep_suffix:
             self.tail.restart_at(changes.reset_log.index)
         if changes.truncate_from is not None:
             self.tail.truncate_from(changes.truncate_from)
         if changes.append:
             version = self._parts.config.protocol_version
+            # A follower's entries came encoded; a leader's own are encoded here, all in
+            # one call and once for file and followers.
             encode_all_new([e for e in changes.append if not e.encoded], version)
             self.tail.append(changes.append)
         self.consensus.resident_from = self.tail.first
 
     def _act(self, ready: Ready) -> None:
+        """Carry out *ready*. Consensus is not on the stack any more.
+
+        The order matters:
+
+        1. Send before write: followers write while this leader does (§10.2.1). What
+           must not leave before the write is in `after_sync`.
+        2. Hand over the write before anybody is told of anything: users may shut the
+           node down, and what was decided is then on its way to the disk.
+        3. Tell of role and leader before the applier answers: who learns that his
+           command was applied sees a node that knows who leads.
+        4. Apply before reads are confirmed: most find their index applied at once.
+        5. Trim the tail last: nothing above must need what it forgets.
+        """
         if ready.send:
             self._dispatch(ready.send)
         if ready.has_write:
             self.writer.write(ready)
         if ready.after_sync:
             self._after_sync.append((ready.write_number, ready.after_sync))
+            # At once for what needs no write: its number is durable already.
             self._release()
         self._owner.turned()
+        # Whoever was told may have stopped the node: nothing may be applied or
+        # installed then, as the callers of these were told that it is not known.
         if self._progress is STOPPED:
             return
         self.applier.advance(ready.commit_index)
@@ -594,12 +643,17 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             self.undeliverable.found(peer, index)
         if ready.contradiction is not None:
             self._contradicted(ready.contradiction)
+        # Unsynced entries are nowhere else, unapplied ones would be read back soon.
         self.tail.trim(self.writer.synced_index, self.applier.applied_index)
         if self.consensus.cluster != self.outbox.header.cluster:
             self.outbox.header = self.responder.request_header(self.consensus.cluster)
 
     def _release(self) -> None:
-        """Let go what waited for writes that are durable now."""
+        """Send the responses and votes that waited for writes that are durable now.
+
+        In the order of the writes: a response of an earlier write never overtakes one
+        of a later write, and a vote never leaves before it is on the disk (§3.8).
+        """
         synced = self.writer.synced_number
         while self._after_sync and self._after_sync[0][0] <= synced:
             self._dispatch(self._after_sync.popleft()[1])
@@ -630,7 +684,10 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
     # What the node waits for
 
     def leadership_lost(self) -> None:
-        """Fail what only a leader can finish; entries may still commit."""
+        """Fail what only a leader can finish; entries may still commit.
+
+        What is committed is not failed: it is applied here, and answered with that.
+        """
         leader = self.consensus.leader
         self.pending.fail_appended_after(
             self.consensus.commit_index, LeadershipLost(leader)
@@ -645,7 +702,10 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         self._progress = STOPPED
         self.applier.stop()
         self.snapshots.stop()
-        with ExitStack() as then:  # from last to first, whatever a transport raises
+        # From last to first, whatever one of them raises: the outbox closes, proposals
+        # that were never appended are failed before those that may commit, and peers
+        # are refused at the end.
+        with ExitStack() as then:
             then.callback(self._refuse_requests)
             then.callback(self.verifications.fail, error)
             then.callback(self.changes.fail, error)
@@ -684,9 +744,12 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
     def _compact(self, mark: SnapshotMark) -> None:
         consensus = self.consensus
         consensus.snapshotted(mark)
-        self.writer.note()  # the log reaches at least to where the snapshot ends
+        # The log reaches at least to where the snapshot ends. It is noted before the
+        # log is cut, so that a log which lost its end is told from one that was cut.
+        self.writer.note()
         keep = self._parts.config.trailing_logs
         index = min(mark.index, consensus.log.last_index - keep)
+        # Followers that lag a little get entries, not the snapshot.
         index = consensus.may_compact_to(index)
         # What nobody can apply is sent to nobody: who needs it gets the snapshot.
         index = max(index, self.skips.newest_up_to(mark.index))
@@ -701,15 +764,19 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
     def _installed(self, install: Install, mark: SnapshotMark | None) -> None:
         self.consensus.installed(install, mark)
         if mark is not None:
+            # The FSM is another one now: its level, and where the applier goes on. Only
+            # after consensus has moved, which is asked for entries from there on.
             self.consensus.activated(self.levels.active)
             self.applier.resume(mark.index)
             self.incarnations.forget_all()
             inherited = self.skips.inherit(install.request.skipped, mark.index)
             if inherited:
                 self.writer.save(inherited)
+            # These are in the snapshot or were replaced: nobody here can tell.
             overtaken = self.pending.take_appended(mark.index)
             leader = self.consensus.leader
             self._refused += [(p, LeadershipLost(leader)) for p in overtaken]
+        # Last: until here nobody could say where the FSM stands, or take a snapshot.
         self.snapshots.installing = False
 
     def stop_because(self, reason: str, failure: Failure) -> None:
@@ -734,7 +801,8 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         """
         entries = self.tail.slice(first, last)
         if entries is not None:
-            return entries
+            return entries  # nearly always: no thread, no copy of the entries
+        # Not what the tail has, too: that may not be in the store yet.
         last = min(last, self.tail.first - 1)
         store = self._parts.log_store
         most = min(READ_BYTES, self._parts.config.max_append_bytes)

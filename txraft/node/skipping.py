@@ -1,4 +1,4 @@
-"""Skipping a command that no member can apply, so that the cluster can go on.
+"""Skipping: leave out a command that no member can apply, so that the cluster goes on.
 
 A state machine that raises at a command stops its node; and as all members apply the
 same commands, it stops node after node, and each again after its restart. The way out

@@ -1,4 +1,4 @@
-"""A leader's snapshot on its way in: from the bytes that arrive to a restored FSM.
+"""The snapshot receiver: from the bytes of a leader to an FSM restored from them.
 
     received ──> staged ──> restored ──> listed
                     │           └── the FSM refuses it ──> set aside
@@ -80,6 +80,8 @@ class SnapshotReceiver:
         if self._stopped or sink is None:
             raise RaftShutdown
         if staged is None:
+            # The store cannot hold back what is complete: it is listed already. One
+            # that does not restore would be what the next start finds.
             with self._store.open(sink.id)[1] as file:
                 restore(fsm, file)
             self.restored = True

@@ -1,4 +1,4 @@
-"""Sending this node's newest snapshot to followers that need one.
+"""The snapshot sender: send this node's newest snapshot to followers that need one.
 
 It is read on a thread of its own: a node that writes one, which can take minutes, sends
 another meanwhile.
@@ -26,7 +26,7 @@ from txraft.node.worker import Worker
 
 
 class SenderHost(Inbox, Protocol):
-    """What sending snapshots needs of the node."""
+    """What the sender of snapshots asks of its node, besides where fates are told."""
 
     def hears(self, peer: str) -> bool:
         """Tell whether *peer* follows this node, and has answered it lately."""
@@ -107,6 +107,8 @@ class SnapshotSender:
             try:
                 return self._store.open(found[0].id)
             except (StorageError, OSError):
+                # It was listed and is gone: a newer one has taken its place, so look
+                # again. The same one twice is damaged.
                 if tried == found[0].id:
                     raise
                 tried = found[0].id
@@ -128,9 +130,13 @@ class SnapshotSender:
         answered = answer_of(
             self._transport.install_snapshot, peer, self._wire(meta, request), source
         )
+        # By now there may be a newer one than consensus knew of: the follower will be
+        # where that ends.
         sent = replace(request, index=meta.index)
 
         def close(outcome: object) -> object:
+            # On the thread that reads it, behind a read that may be under way; here
+            # only when that thread has ended.
             self._worker.run(file.close).addErrback(lambda _: file.close())
             return outcome
 

@@ -1,4 +1,4 @@
-"""From a captured state to a snapshot that counts, behind which the log may be cut.
+"""The snapshot writer: from a captured state to a snapshot that the log is cut for.
 
 What a state machine says of its work is not believed, nor what a sink says when it is
 closed. The store is asked again, and only what it lists as written is there.
@@ -65,7 +65,7 @@ def write_snapshot(
         try:
             persist(captured, lent)
         finally:
-            lent.take_back()
+            lent.take_back()  # before the close: another thread may still hold it
         size = lent.written()
         closed: object = sink.close()  # type: ignore[func-returns-value]
         refuse_unfinished(closed, f"{type(sink).__name__}.close", ON_A_THREAD)

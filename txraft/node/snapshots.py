@@ -1,6 +1,11 @@
-"""Snapshots of one node: taking them, and installing a leader's.
+"""Snapshots of one node: take its own, and install a leader's.
 
-How they are sent is in `SnapshotSender`.
+The FSM is captured on the reactor, between two entries; what was captured is written on
+the snapshot thread, while entries go on being applied. A leader's is stored there piece
+by piece, and restored while nothing is applied.
+
+`snapshot_writer` has how one is written, `snapshot_receiver` how one comes in, and
+`snapshot_sender` how one is sent.
 
 Source: Raft dissertation §5.
 """
@@ -34,7 +39,7 @@ from txraft.node.worker import Worker
 
 
 class SnapshotsHost(Protocol):
-    """What the snapshots of a node need from it."""
+    """What `Snapshots` asks of its node, and tells it."""
 
     def snapshot_position(self) -> SnapshotMark:
         """Return where a snapshot of the FSM as it is now would end."""
@@ -83,6 +88,7 @@ class Snapshots:
         self._host = host
         self._header = header
         self._stopped = False
+        # `_taking` until one is durable, `installing` until the host has moved to it.
         self._taking = False
         self._pausing: Deferred[None] = succeed(None)
         self._receiving: SnapshotReceiver | None = None
@@ -138,9 +144,12 @@ class Snapshots:
             self._host.stop_because("the state machine gave no snapshot", Failure())
             raise SnapshotFailed("failed to start snapshot") from error
         finally:
+            # What was captured does not change any more: entries may be applied again.
             self._applier.resume()
         began = perf_counter()
         cluster = self._header().cluster or b""
+        # A snapshot stands for entries of the log. Were it durable before they are, a
+        # crash would leave a log that ends below it, with a gap behind.
         done = self._host.when_synced().addCallback(
             lambda _: self._worker.run(lambda: self._persist(captured, mark, cluster))
         )
@@ -210,6 +219,7 @@ class Snapshots:
         then what the FSM holds.
         """
         request, body = install.request, rpc.body
+        # Read to its end and refused: the connection then serves the next request.
         if self.busy or body is None:
             if body is not None:
                 body.drain()
@@ -263,6 +273,8 @@ class Snapshots:
     def _stored(
         self, _: None, receiving: SnapshotReceiver, install: Install, mark: SnapshotMark
     ) -> None:
+        # Between two entries, and until the host has moved: nothing may be applied to
+        # a state that is about to be another one.
         restored = self._applier.pause()
         restored.addCallback(
             lambda _: self._worker.run(lambda: receiving.restore_into(self._fsm))

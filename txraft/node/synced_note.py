@@ -1,4 +1,4 @@
-"""The note of how far the log was synced: an index and its term, beside term and vote.
+"""The synced note: how far the log was synced, as an index and a term beside the vote.
 
 A log that lost its newest part looks like a shorter log that is whole. What tells the
 two apart is written down elsewhere, in the `StableStore`, now and then. Three rules
@@ -89,7 +89,7 @@ def read_note(store: StableStore) -> Noted:
         return UNNOTED
     index, term, current_term, number = _LAYOUT.unpack(stored)
     if current_term != store.get_uint64(CURRENT_TERM):
-        return Noted(number=number)
+        return Noted(number=number)  # but it is counted on, as hints may be left
     return Noted(LogEnd(index, term), _read_hint(store, number), number)
 
 
@@ -125,6 +125,7 @@ class SyncedNote:
         self._store = store
         self._hints = store if isinstance(store, HintingStableStore) else None
         self.end = end
+        # What the note says; what note or hint says at most; the number of the note.
         self._noted = noted.end
         self._claimed = noted.reaches
         self._number = noted.number
@@ -173,5 +174,6 @@ class SyncedNote:
             returns.
         """
         self.end = end
+        # A new number does away with all hints, so this is for these too.
         if self._claimed.index > end.index:
             self.save({})

@@ -1,8 +1,13 @@
-"""The newest entries, in memory: for followers that keep up and for the FSM.
+"""The tail: the newest entries, in memory, for followers that keep up and for the FSM.
 
-What is older is read from the log store. Entries that are not synced are always
-here, because no store could give them back. Those that are not applied are here as long
-as there is room: a state machine that is slow, or hangs, must not fill the memory.
+What is older is read from the log store, by `read_range`. Entries that are not synced
+are always here, because no store could give them back. Those that are not applied are
+here as long as there is room: a state machine that is slow, or hangs, must not fill the
+memory.
+
+    first                             last
+      │  synced and applied  │ synced │ not synced │
+      └── trimmed first ─────┴─ then ─┴── never ───┘
 """
 
 from __future__ import annotations
@@ -39,6 +44,8 @@ class Tail:
 
     def append(self, entries: list[Entry]) -> None:
         """Add *entries*, which follow on the last one."""
+        # Running sums, so that `fit` needs no loop: a message of 512 entries is sized
+        # by one binary search.
         end = self._ends[-1] if self._ends else self._trimmed_bytes
         sizes = [len(entry.encoded) for entry in entries]
         self._ends += islice(accumulate(sizes, initial=end), 1, None)
@@ -46,7 +53,7 @@ class Tail:
 
     def truncate_from(self, index: int) -> None:
         """Drop the entry at *index* and all after it."""
-        keep = max(0, index - self.first)
+        keep = max(0, index - self.first)  # it may begin below what is here
         del self._entries[keep:], self._ends[keep:]
         if index < self.first:
             self.first = index
@@ -68,6 +75,7 @@ class Tail:
         position = first - self.first
         before = self._ends[position - 1] if position else self._trimmed_bytes
         most = bisect_right(self._ends, before + self._max_append_bytes, lo=position)
+        # At least one, however large: else it would never be sent.
         return min(last, max(first, self.first + most - 1))
 
     def trim(self, synced: int, applied: int) -> None:
@@ -84,10 +92,13 @@ class Tail:
     @property
     def _cost(self) -> int:
         held = (self._ends[-1] if self._ends else 0) - self._trimmed_bytes
+        # Twice, as an entry holds its data and the bytes it is encoded as.
         return 2 * held + ENTRY_OVERHEAD_BYTES * len(self._entries)
 
     def _drop(self, last: int) -> None:
         """Forget entries up to *last*, but no more than leaves half of what may be."""
+        # Down to a half and not just below the limit: each trim moves all that stays,
+        # and so they are rare.
         share = 1 - self._max_bytes / (2 * self._cost)
         drop = min(int(len(self._entries) * share), last - self.first + 1)
         if drop > 0:

@@ -1,4 +1,7 @@
-"""Seconds to ticks, once: consensus counts nothing but ticks."""
+"""Timing: turn the seconds of a `Config` into ticks, the only time that consensus has.
+
+So consensus needs no clock, and a simulation can let time pass as it likes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,10 @@ from txraft.config import Config
 from txraft.core.ready import Options
 
 TICKS_PER_HEARTBEAT_TIMEOUT = 20
+"""So fine that rounding moves no timeout by more than a twentieth of it."""
+
 HEARTBEATS_PER_TIMEOUT = 10
+"""About so many heartbeats are lost in a row before a follower campaigns."""
 
 
 def tick_seconds(config: Config) -> float:
@@ -22,6 +28,7 @@ def tick_seconds(config: Config) -> float:
 
 def to_ticks(seconds: float, tick: float) -> int:
     """Return the least number of ticks that last *seconds*, at least one."""
+    # What divides evenly must not become a tick more by the error of a float.
     return max(1, math.ceil(seconds / tick - 1e-9))
 
 

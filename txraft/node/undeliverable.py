@@ -1,4 +1,4 @@
-"""Entries that a follower does not take, although it answers heartbeats.
+"""Undeliverable entries: name those that a follower refuses though it is alive.
 
 Its limits are lower than this leader's, or the way there is too slow for an entry of
 that size: nobody but an operator can help, who is told which entry it is.

@@ -1,7 +1,10 @@
-"""One-thread pools: blocking work off the reactor thread, in the order it was given.
+"""Workers: one thread each, for blocking work, in the order in which it was given.
 
 A `Worker` is the only seam between the reactor and blocking code. `ThreadWorker`
 is the real one; `MemoryWorker` does the work when a test says so.
+
+No thread of the reactor's own pool is used: that one is shared with name look-ups, and
+two of its threads could write the log at the same time.
 """
 
 from __future__ import annotations
@@ -110,6 +113,7 @@ class ThreadWorker:
         if self._has_stopped:
             self._ended()
         elif not self._stopping:
+            # The kernel first: what it has under way ends before the thread does.
             self._stopping = True
             closed = succeed(None) if self._kernel is None else self._kernel.close()
             closed.addCallback(lambda _: self._end_thread())
@@ -130,6 +134,7 @@ class ThreadWorker:
             except BaseException:
                 outcome = Failure()
             self._call_from_thread(result.callback, outcome)
+            # Else the last job, and all that it holds, would live until the next one.
             del job, function, result, outcome
         self._call_from_thread(self._ended)
 

@@ -1,4 +1,4 @@
-"""The way to the disk: one queue of writes, in consensus order, one at a time.
+"""The writer: one queue of writes to the disk, in consensus order, one at a time.
 
 All that waits when the disk is free goes to it together, so entries per sync equal
 what arrived during the sync before. There is no other batching.
@@ -49,7 +49,7 @@ Operation = Callable[[], None]
 
 
 def stored_state(state: HardState) -> dict[bytes, bytes]:
-    """Encode *state* under the keys that the seed uses, and one of ours."""
+    """Encode *state* under the keys of hashicorp/raft, and one of ours."""
     term = state.term.to_bytes(8, "big")
     candidate = (state.voted_for or "").encode("utf-8", "surrogateescape")
     return {
@@ -92,13 +92,17 @@ class Writer:
         self._note = SyncedNote(stable_store, end, noted, current_term)
         self._two_step = log_store if isinstance(log_store, TwoStepLogStore) else None
         self._seconds = seconds
+        # How long the last write and its sync took: is the disk quick?
         self._took = 0.0
         self._ended = self._noted_at = self._hinted_at = seconds()
         self._synced = synced
         self._failed = failed
+        # What waits for the disk; the last of them stores `_appending`, if that is set.
         self._operations: list[Operation] = []
         self._appending: list[Entry] | None = None
+        # The number of the newest write that was queued.
         self._number = 0
+        # Where the log will end after all that is queued, and after what is under way.
         self._last_index = self._coming_index = end.index
         self._waiting: deque[tuple[int, Deferred[None]]] = deque()
         self._flushing: list[Deferred[None]] = []
@@ -116,6 +120,9 @@ class Writer:
 
     def write(self, ready: Ready) -> None:
         """Queue the write of *ready*, in the order that `Ready` documents."""
+        # The order is the contract of `Ready`. Term and vote go before the entries of
+        # that term: a log of a term that the stable store has not seen is refused at
+        # the next start, while a term without its entries is only an empty one.
         if ready.reset_log is not None:
             index, keep = ready.reset_log.index, ready.reset_log.keep_suffix
             self._queue(lambda: self._reset_log(index, keep))
@@ -212,6 +219,8 @@ class Writer:
 
     def _append(self, entries: list[Entry]) -> None:
         """Let entries of several turns that wait together be one write."""
+        # One call of the store for all turns that wait: entries per sync are what makes
+        # a loaded cluster fast. Anything queued in between ends the batch (`_queue`).
         if self._appending is None:
             batch = list(entries)
             self._operations.append(lambda: self._store(batch))
@@ -223,12 +232,15 @@ class Writer:
     def _start(self) -> None:
         if not self.rests or self._broken is not None or not self._operations:
             return
+        # All that waits goes together, and is durable together.
         operations, self._operations = self._operations, []
         appending, self._appending = self._appending, None
         self.rests = False
         number, self._coming_index = self._number, self._last_index
         began = self._seconds()
         done = None
+        # Only what does nothing but append may be written here: truncation and term
+        # sync by themselves, and would hold up the reactor.
         if appending is not None and len(operations) == 1:
             done = self._write_here(appending)
         if done is None:
@@ -243,11 +255,15 @@ class Writer:
     def _write_here(self, entries: list[Entry]) -> Deferred[None] | None:
         """Write *entries* on this thread, and have the worker sync them.
 
+        Two steps: `write_logs` puts the bytes into the memory of the operating system,
+        `sync` makes them durable, and only then `logs_synced` lets the store count
+        them. Nothing else touches the log between the two, as `rests` is False.
+
         Returns: None, and nothing was done, when the worker has to do it all.
         """
         store = self._two_step
         if store is None or self._took > QUICK_SECONDS:
-            return None
+            return None  # a write may have to wait for a disk that is busy with a sync
         began = perf_counter()
         try:
             file = store.write_logs(entries)
@@ -255,7 +271,7 @@ class Writer:
             # Not here and now: the node that stops because of it is in a turn.
             return self._worker.run(partial(_fail, error))
         if file is None:
-            return None
+            return None  # it needs more than a place at the end, a new segment say
 
         def synced(failure: Failure | None) -> Failure | None:
             if failure is None:
@@ -272,11 +288,14 @@ class Writer:
         self._took = self._ended - began
         self.rests = True
         self.synced_number = number
+        # Not the index that was written: a truncation that was queued meanwhile has
+        # lowered this, and what it takes back must not be counted as durable.
         self.synced_index = self._coming_index
         if self._ended - self._hinted_at >= HINT_SECONDS:
-            self._hint(
-                self._ended
-            )  # ahead of the next write: the note is free only now
+            # Ahead of the next write: while that is under way the note is the worker's.
+            self._hint(self._ended)
+        # The disk gets its next work before anybody is told of the last: it is what
+        # all wait for.
         if self._operations:
             self._start()
         self._synced(number)
@@ -292,6 +311,8 @@ class Writer:
 
     def _broke(self, failure: Failure) -> None:
         self.rests = True
+        # Nothing is written any more: after a failed sync the kernel may have dropped
+        # the pages, and would call the next sync a success (PostgreSQL met it in 2018).
         self._broken = failure
         if not failure.check(RaftShutdown):  # a worker that ends has not failed
             self._failed(failure)
@@ -312,7 +333,9 @@ class Writer:
         self._note.end = LogEnd(newest.index, newest.term)
 
     def _save_state(self, state: HardState, truncate_from: int | None) -> None:
-        if truncate_from is not None:  # so that one write does both
+        if truncate_from is not None:
+            # The note is lowered in the write that stores the term: one sync for both,
+            # and it has to be lowered before the log is truncated.
             self._note.end = self._end_before(truncate_from)
         self._note.save_state(stored_state(state), state.term)
 
@@ -337,7 +360,7 @@ class Writer:
         end, log = self._note.end, self._log_store
         if index > end.index:
             return end
-        is_here = 0 < log.first_index() < index
+        is_here = 0 < log.first_index() < index  # else a snapshot ends right there
         return LogEnd(index - 1, log.get_log(index - 1).term if is_here else 0)
 
     def _delete_up_to(self, index: int) -> None:
