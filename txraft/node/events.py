@@ -117,9 +117,9 @@ class Observer:
     A callback that returns a Deferred, or is a coroutine, is busy until that has ended.
     Meanwhile a *blocking* observer keeps what comes, in its order, and at most
     *max_waiting* of it; others drop it. It is never entered twice: what comes while it
-    is on the stack is delivered when it returns. The `put` of a `DeferredQueue` of limited size is a
-    callback that drops what does not fit, as a channel of Go does. Without a
-    callback, only the filter is called.
+    is on the stack is delivered when it returns. The `put` of a `DeferredQueue` of
+    limited size is a callback that drops what does not fit, as a channel of Go does.
+    Without a callback, only the filter is called.
 
     `num_observed` counts what was delivered; `num_dropped` what was not, because the
     callback was busy, its queue full, or it raised. A blocking observer of

@@ -105,8 +105,8 @@ class Incarnations:
         if len(incarnation) > MAX_INCARNATION_BYTES:
             return f"an incarnation has at most {MAX_INCARNATION_BYTES} bytes"
         known = self._known.get(peer)
-        # The first incarnation that is met is believed: a member that was just added has
-        # promised nothing before.
+        # The first incarnation that is met is believed: a member that was just added
+        # has promised nothing before.
         if known is None:
             if history.latest.server(peer) is not None:
                 self._known[peer] = incarnation

@@ -81,8 +81,8 @@ class Levels:
         # At level 0 nobody can be behind: nothing to look at in most clusters.
         if self.behind or consensus.active_level:
             self._look_who_is_behind(consensus)
-        # None before this leader has applied what it found in its log: only then does it
-        # know which level the log ends with.
+        # None before this leader has applied what it found in its log: only then does
+        # it know which level the log ends with.
         level = consensus.level_due(applied_index)
         if level:
             data = encode_activation(level)
