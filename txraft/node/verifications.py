@@ -1,4 +1,4 @@
-"""Those who wait for a quorum to confirm that this node leads.
+"""Verifications: have a quorum confirm that this node leads, for all that ask.
 
 All that call in one turn ask consensus one question, and all that a round confirms are
 answered in one pass over them: what a read costs does not depend on how many wait. A
