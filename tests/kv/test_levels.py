@@ -16,18 +16,28 @@ from txraft.errors import ApplicationError, DataCorrupted, UpgradeNeeded
 from txraft.kv.commands import (
     LEVEL,
     CommandTooNew,
+    CreateSession,
     Kind,
     Operation,
+    encode_advertise,
+    encode_create_session,
     encode_once,
     encode_put,
     encode_transact,
 )
-from txraft.kv.records import Outcome
+from txraft.kv.records import Outcome, Written
 from txraft.kv.snapshot import read_state
 from txraft.kv.state import KeyValueFSM
 
 SLOW = [HealthCheck.too_slow]
 """The first example takes long to draw where it is the first of the process."""
+
+
+WRITTEN = Written("1m", 90_000_000_000, None, (), ("serfHealth",))
+TOLD = encode_create_session(
+    CreateSession("s", "name", "node", 60_000, False, 60_000, WRITTEN)
+)
+"""The creation of a session that tells what was written."""
 
 
 def answers_of(machine: Machine, commands: list[bytes]) -> str:
@@ -143,6 +153,8 @@ class Activation(SynchronousTestCase):
             inner,
             encode_once("c", 1, encode_put("k", b""), 1),
             encode_once("c", 1, inner),
+            encode_advertise("n1:1", "http://n1:2", "n1"),
+            TOLD,
             msgpack.packb([3, 1, "k", b"", 0]),
             msgpack.packb([3, 99]),
         ):
@@ -202,3 +214,127 @@ class Activation(SynchronousTestCase):
 
         self.assertEqual(machine.fsm.active_level, 1)
         self.assertEqual(list(machine.fsm), ["k"])
+
+
+class WhatWasWritten(SynchronousTestCase):
+    """From level 1 on, names of nodes and what was written of sessions are kept."""
+
+    def test_session(self) -> None:
+        """It decides nothing: the session is what its other fields say."""
+        machine = active(TOLD)
+
+        made = machine.fsm.sessions["s"]
+
+        self.assertEqual(made.written, WRITTEN)
+        self.assertEqual(
+            made._replace(written=None)[:5], ("name", "node", 60000, False, 60000)
+        )
+
+    def test_name(self) -> None:
+        machine = active(encode_advertise("n1:1", "http://n1:2", "first"))
+        self.assertEqual(machine.fsm.node_name("n1:1"), "first")
+        self.assertEqual(machine.fsm.node_name("n2:1"), "n2:1")
+
+        machine.apply(encode_advertise("n1:1", "http://n1:2"))
+
+        self.assertEqual(machine.fsm.node_name("n1:1"), "n1:1")
+
+    def test_snapshot(self) -> None:
+        machine = active(TOLD, encode_advertise("n1:1", "http://n1:2", "first"))
+        machine.apply(session("plain"))
+        fsm = KeyValueFSM()
+
+        fsm.restore(io.BytesIO(snapshot_of(machine.fsm)))
+
+        self.assertEqual(fsm.sessions, machine.fsm.sessions)
+        self.assertEqual(fsm.node_name("n1:1"), "first")
+        self.assertEqual(fsm.digest(), machine.fsm.digest())
+        self.assertEqual(snapshot_of(fsm), snapshot_of(machine.fsm))
+        self.assertEqual(fsm.state_bytes, machine.fsm.state_bytes)
+
+    def test_digest(self) -> None:
+        """Replicas that differ in nothing else differ."""
+        written = active(TOLD)
+        plain = active(
+            encode_create_session(
+                CreateSession("s", "name", "node", 60_000, False, 60_000)
+            )
+        )
+        named = active(encode_advertise("n1:1", "http://n1:2", "first"))
+        other = active(encode_advertise("n1:1", "http://n1:2"))
+
+        self.assertNotEqual(written.fsm.digest(), plain.fsm.digest())
+        self.assertNotEqual(named.fsm.digest(), other.fsm.digest())
+
+    def test_snapshot_that_tells_it_ahead_of_the_level(self) -> None:
+        """Older releases have no such records, and nobody else may have made it."""
+        fields = ["s", "n", "n", 0, False, 0, 1, 1]
+        written = ["1m", 0, None, [], ["serfHealth"]]
+        ahead = ([0, "txraft-kv", 2, 0, 1], [3, 1])
+        on_time = ([0, "txraft-kv", 3, 0, 1, 1], [3, 1])
+        for record in ([4, *fields, written], [2, "n1:1", "http://n1:2", "first"]):
+            header, end = ahead
+            early = stream(header, record, end)
+            self.assertRaises(DataCorrupted, read_state, early)
+            header, end = on_time
+            read_state(stream(header, record, end))
+        header, end = on_time
+        for malformed in (
+            [],
+            ["1m", 0, None, [], "serfHealth"],
+            ["1m", 0, None, [], [1]],
+            [1, 0, None, None, None],
+            ["1m", -1, None, None, None],
+        ):
+            broken = stream(header, [4, *fields, malformed], end)
+            self.assertRaises(DataCorrupted, read_state, broken)
+
+    def test_backup_at_level_0(self) -> None:
+        """What older releases could not read gets into none of their snapshots."""
+        data = snapshot_of(active(TOLD).fsm)
+        machine = Machine(msgpack.packb([2, 9, "id", 0, len(data), data]))
+
+        self.assertIsNone(machine.fsm.sessions["s"].written)
+        read_state(io.BytesIO(snapshot_of(machine.fsm)))
+
+    def test_backup_keeps_names(self) -> None:
+        data = snapshot_of(Machine(encode_put("k", b"v")).fsm)
+        machine = active(encode_advertise("n1:1", "http://n1:2", "first"))
+
+        machine.apply(msgpack.packb([2, 9, "id", 0, len(data), data]))
+
+        self.assertEqual(machine.fsm.node_name("n1:1"), "first")
+
+    def test_done_once(self) -> None:
+        """A repetition that writes the TTL in another way is another write."""
+        machine = active(encode_once("c", 1, TOLD, 1))
+        other = encode_create_session(
+            CreateSession(
+                "t", "name", "else", 60_000, False, 60_000, WRITTEN._replace(ttl="60s")
+            )
+        )
+
+        again = TOLD.replace(b"node", b"else")
+        self.assertEqual(machine.apply(encode_once("c", 1, again, 1)), "s")
+        refused = machine.apply(encode_once("c", 1, other, 1))
+
+        self.assertIsInstance(refused, ApplicationError)
+
+    def test_malformed(self) -> None:
+        """All replicas refuse it, and go on."""
+        plain = [3, 5, "s", "n", "n", 0, 0, 0]
+        for command in (
+            plain,
+            [*plain, None],
+            [*plain, ["1m", 0, None, None]],
+            [*plain, ["1m" * 40, 0, None, None, None]],
+            [*plain, ["1m", 0, ["c"] * 65, None, None]],
+            [*plain, ["1m", 0, None, [1], None]],
+            [3, 5],
+            [3, 3, "n1:1", "http://n1:2"],
+            [3, 3, "n1:1", "http://n1:2", ""],
+            [3, 3, "n1:1", "http://n1:2", "n" * 129],
+        ):
+            machine = active(msgpack.packb(command))
+            self.assertEqual((command, len(machine.fsm.sessions)), (command, 0))
+            self.assertEqual(machine.fsm.http_url("n1:1"), None)

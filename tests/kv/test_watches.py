@@ -48,6 +48,25 @@ class Watched(SynchronousTestCase):
         self.machine.apply(encode_put("a/b", b"1"))
         self.assert_woken()
 
+    def test_one_session(self) -> None:
+        """Changes of others wake nobody who waits for one.  Source: `SessionGet`."""
+        mine = Topic(Scope.SESSION, "s1")
+        self.watch("mine", mine)
+        self.machine.apply(session("s2"))
+        self.assert_woken()
+
+        self.machine.apply(session("s1"))
+
+        self.assert_woken("mine")
+        self.assertEqual(self.machine.fsm.changed_at(mine), 3)
+        self.watch("mine", mine)
+        self.machine.apply(encode_destroy_sessions(["s2"]))
+        self.assert_woken()
+        self.assertEqual(self.machine.fsm.changed_at(mine), 3)
+        self.machine.apply(encode_destroy_sessions(["s", "s1"]))
+        self.assert_woken("mine")
+        self.assertEqual(self.machine.fsm.changed_at(mine), 5)
+
     def test_what_changes_nothing_wakes_nobody(self) -> None:
         self.machine.apply(encode_put("k", b"v"))
         self.watch("key", Topic(Scope.KEY, "k"))

@@ -12,7 +12,9 @@ bytes are in logs and on other replicas, so a verb never changes its meaning:
     [2, 7, [[key: str, index: uint64], ...]]         end lock delays
     [2, 8, client: str, sequence: uint64, command: bin]           once
     [2, 9, id: str, offset, total: uint64, piece: bin]            restore
+    [3, 3, address, url, name: str]                  advertise, with the node's name
     [3, 4, [operation, ...]]                         transact, within bounds
+    [3, 5, id, ..., ttl_ms, written]                 create session, as it was written
     [3, 8, client: str, sequence: uint64, command: bin]           once, compared
 
 An operation is `[kind, key: str, value: bin, flags, index: uint64, session: str]`.
@@ -20,7 +22,9 @@ An operation is `[kind, key: str, value: bin, flags, index: uint64, session: str
 Version 3 belongs to level 1 of the state machine: it is proposed, and applied, only
 once that level is active. Its transactions have up to `MAX_OPERATIONS_3` operations,
 and what they may answer and visit is a constant here, never a setting: over it they
-are refused on every replica alike. Its `once` remembers what command it was.
+are refused on every replica alike. Its `once` remembers what command it was. What was
+*written* of a session is `[ttl: str, lock_delay_ns, checks, node checks, service
+checks]`, of which each of the last three is a list of texts or nil.
 
 Every replica must judge a command alike. So whatever is malformed, of a version no
 longer understood, or of a verb that its version does not have, is refused with
@@ -39,6 +43,7 @@ from typing import Any, NamedTuple, assert_never
 import msgpack
 
 from txraft.errors import ApplicationError, RaftError
+from txraft.kv.records import Written
 
 VERSION = 3
 LEVEL = 1
@@ -59,6 +64,10 @@ MAX_TTL_MS = 86_400_000
 MAX_RESTORE_BYTES = 64 << 20
 MAX_ADDRESS_CHARACTERS = 512
 MAX_URL_CHARACTERS = 2048
+MAX_NODE_NAME_CHARACTERS = 128
+MAX_DURATION_CHARACTERS = 64
+MAX_CHECKS = 64
+"""Checks of one kind that a session names at most."""
 NO_KEY = "a key is a text of at least one character"
 
 
@@ -88,10 +97,14 @@ class Delete:
 
 @dataclass(slots=True)
 class Advertise:
-    """Tell the cluster that the node at *address* serves HTTP at *url*."""
+    """Tell the cluster that the node at *address* serves HTTP at *url*.
+
+    Its *name* is what clients know it by; "" stands for the address.
+    """
 
     address: str
     url: str
+    name: str = ""
 
 
 class Kind(IntEnum):
@@ -133,7 +146,10 @@ class Transact:
 
 @dataclass(slots=True)
 class CreateSession:
-    """Make the session *id*, which has no TTL when *ttl_ms* is 0."""
+    """Make the session *id*, which has no TTL when *ttl_ms* is 0.
+
+    *written* is kept for whoever reads it back, and decides nothing.
+    """
 
     id: str
     name: str
@@ -141,6 +157,7 @@ class CreateSession:
     lock_delay_ms: int
     deletes: bool
     ttl_ms: int
+    written: Written | None = None
 
 
 @dataclass(slots=True)
@@ -209,8 +226,10 @@ def encode_delete(key: str) -> bytes:
     return _pack([1, _DELETE, key])
 
 
-def encode_advertise(address: str, url: str) -> bytes:
-    """Encode an `Advertise`."""
+def encode_advertise(address: str, url: str, name: str = "") -> bytes:
+    """Encode an `Advertise`, of level 1 if it has a *name*."""
+    if name:
+        return _pack([3, _ADVERTISE, address, url, name])
     return _pack([1, _ADVERTISE, address, url])
 
 
@@ -225,19 +244,18 @@ def encode_transact(operations: Sequence[Operation], level: int = 0) -> bytes:
 
 
 def encode_create_session(command: CreateSession) -> bytes:
-    """Encode a `CreateSession`."""
-    return _pack(
-        [
-            2,
-            _CREATE,
-            command.id,
-            command.name,
-            command.node,
-            command.lock_delay_ms,
-            int(command.deletes),
-            command.ttl_ms,
-        ]
-    )
+    """Encode a `CreateSession`, of level 1 if it tells what was written."""
+    fields: list[object] = [
+        command.id,
+        command.name,
+        command.node,
+        command.lock_delay_ms,
+        int(command.deletes),
+        command.ttl_ms,
+    ]
+    if command.written is None:
+        return _pack([2, _CREATE, *fields])
+    return _pack([3, _CREATE, *fields, command.written])
 
 
 def encode_destroy_sessions(ids: Sequence[str]) -> bytes:
@@ -267,8 +285,8 @@ def encode(command: Command) -> bytes:
             return encode_put(key, value, flags)
         case Delete(key):
             return encode_delete(key)
-        case Advertise(address, url):
-            return encode_advertise(address, url)
+        case Advertise(address, url, name):
+            return encode_advertise(address, url, name)
         case Transact(operations):
             return encode_transact(operations)
         case CreateSession():
@@ -370,6 +388,16 @@ def _advertise(arguments: list[Any]) -> Command:
     return Advertise(address, url)
 
 
+def _advertise_3(arguments: list[Any]) -> Command:
+    if len(arguments) != 3:
+        raise ApplicationError("advertise takes an address, a URL and a name")
+    plain, name = _advertise(arguments[:2]), arguments[2]
+    assert isinstance(plain, Advertise), "that is what it makes"
+    if not _text(name, MAX_NODE_NAME_CHARACTERS):
+        raise ApplicationError("the name of an advertise is empty")
+    return Advertise(plain.address, plain.url, name)
+
+
 def _transact(arguments: list[Any]) -> Command:
     return Transact([_operation(each) for each in _batch(arguments, MAX_OPERATIONS)])
 
@@ -408,6 +436,30 @@ def _create(arguments: list[Any]) -> Command:
         bool(_number(deletes, 1)),
         _number(ttl_ms, MAX_TTL_MS),
     )
+
+
+def _create_3(arguments: list[Any]) -> Command:
+    plain = _create(arguments[:-1])
+    assert isinstance(plain, CreateSession), "that is what it makes"
+    plain.written = _written(arguments[-1])
+    return plain
+
+
+def _written(value: object) -> Written:
+    if type(value) is not list or len(value) != 5:
+        raise ApplicationError("what was written of a session has five fields")
+    ttl, lock_delay_ns, *checks = value
+    return Written(
+        _text(ttl, MAX_DURATION_CHARACTERS),
+        _number(lock_delay_ns),
+        *(None if each is None else _checks(each) for each in checks),
+    )
+
+
+def _checks(value: object) -> tuple[str, ...]:
+    if type(value) is not list or len(value) > MAX_CHECKS:
+        raise ApplicationError("the checks of a session are too many or no list")
+    return tuple(_text(each) for each in value)
 
 
 def _destroy(arguments: list[Any]) -> Command:
@@ -501,5 +553,11 @@ _VERBS_2: _Verbs = {
     _ONCE: _once,
     _RESTORE: _restore,
 }
-_VERBS_3: _Verbs = {**_VERBS_2, _TRANSACT: _transact_3, _ONCE: _once_3}
+_VERBS_3: _Verbs = {
+    **_VERBS_2,
+    _ADVERTISE: _advertise_3,
+    _TRANSACT: _transact_3,
+    _CREATE: _create_3,
+    _ONCE: _once_3,
+}
 _VERSIONS = {1: _VERBS_1, 2: _VERBS_2, 3: _VERBS_3}

@@ -29,10 +29,30 @@ class Record(NamedTuple):
     session: str = ""
 
 
+class Written(NamedTuple):
+    """What the maker of a session wrote, for those who read it back.
+
+    The TTL as a text, "" for none; the ids of checks, None where there was no list.
+    """
+
+    ttl: str
+    lock_delay_ns: int
+    checks: tuple[str, ...] | None
+    node_checks: tuple[str, ...] | None
+    service_checks: tuple[str, ...] | None
+
+    @property
+    def characters(self) -> int:
+        """How long all its texts are together."""
+        lists = (self.checks, self.node_checks, self.service_checks)
+        return len(self.ttl) + sum(len(text) for each in lists for text in each or ())
+
+
 class Session(NamedTuple):
     """Who may hold locks. Durations are milliseconds, a TTL of 0 is none.
 
-    Its keys are deleted with it if *deletes*, and else released.
+    Its keys are deleted with it if *deletes*, and else released. What was *written* is
+    kept from level 1 on.
     """
 
     name: str
@@ -42,6 +62,7 @@ class Session(NamedTuple):
     ttl_ms: int
     create_index: int
     modify_index: int
+    written: Written | None = None
 
 
 EXACT_VERSION = "8"
@@ -110,7 +131,8 @@ class State:
     """The whole replicated state.
 
     *index* is that of the last change of a key, *session_index* of a session; *level*
-    is the level of the state machine that was activated last.
+    is the level of the state machine that was activated last. *names* are those of
+    nodes, by address, as far as they differ from that.
     """
 
     rows: dict[str, Row]
@@ -122,6 +144,7 @@ class State:
     results: Results = field(default_factory=Results)
     staged: Staged | None = None
     level: int = 0
+    names: dict[str, str] = field(default_factory=dict)
 
     def copy(self) -> State:
         """Return a copy, of references only."""
@@ -135,4 +158,5 @@ class State:
             self.results.copy(),
             self.staged,
             self.level,
+            self.names.copy(),
         )

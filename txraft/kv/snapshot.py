@@ -14,8 +14,12 @@ A stream of msgpack lists, each led by a number that says what it is:
 From level 1 of the state machine on it is version 3: the header ends in the level, and
 a result in the digest of its command, if that is known. So a replica that does not
 understand the level takes no snapshot of it, and one of level 0 is written as ever.
+Then an address may be followed by the node's name, and a session by what was written.
 
     [0, "txraft-kv", 3, index: uint64, session index, level]
+    [2, address: str, url: str, name: str]
+    [4, id: str, ..., modify, [ttl: str, lock_delay_ns, checks, node checks, service
+     checks]]                                          each of the last three may be nil
     [6, client: str, floor, [[sequence, result: bin, digest: bin], ...]]
 
 Version 1, which is still read, has neither the session index, the session of a key,
@@ -37,7 +41,7 @@ from txraft.errors import DataCorrupted, FormatTooNew, UpgradeNeeded
 from txraft.interfaces import SnapshotSink
 from txraft.kv.commands import LEVEL, MAX_FLAGS
 from txraft.kv.once import DIGEST_BYTES, WINDOW, Client
-from txraft.kv.records import Delay, Session, Staged, State
+from txraft.kv.records import Delay, Session, Staged, State, Written
 
 FORMAT = "txraft-kv"
 VERSION = 3
@@ -50,6 +54,7 @@ _LISTS = frozenset(bytes([0x90 + fields]) for fields in range(16))
 _MARK: bytes = msgpack.packb(_HEADER) + msgpack.packb(FORMAT)
 _HEADER_FIELDS = {1: 4, 2: 5, 3: 6}
 _KEY_FIELDS = {1: 7, 2: 8, 3: 8}
+_SESSION_FIELDS = 9
 
 
 def is_snapshot(head: bytes) -> bool:
@@ -96,7 +101,8 @@ def encode_state(state: State) -> Iterator[bytes]:
     for key, row in state.rows.items():
         yield pack([_KEY, key, *row])
     for address, url in state.urls.items():
-        yield pack([_URL, address, url])
+        name = state.names.get(address)
+        yield pack([_URL, address, url] if name is None else [_URL, address, url, name])
     for record in _others(state):
         yield pack(record)
     yield pack([_END, _count(state)])
@@ -107,7 +113,7 @@ def digest_parts(state: State) -> Iterator[bytes]:
     pack = msgpack.Packer().pack
     yield pack([state.index, state.session_index, sorted(state.urls.items())])
     if state.level:
-        yield pack(state.level)
+        yield pack([state.level, sorted(state.names.items())])
     for key in sorted(state.rows):
         yield pack([key, *state.rows[key]])
     for record in _others(state):
@@ -188,7 +194,8 @@ def _header(state: State) -> list[object]:
 def _others(state: State) -> Iterator[list[object]]:
     """Tell all but keys and addresses; the oldest first, as their order counts."""
     for id, session in state.sessions.items():
-        yield [_SESSION, id, *session]
+        *fields, written = session
+        yield [_SESSION, id, *fields] if written is None else [_SESSION, id, *session]
     for key, delay in state.delays.items():
         yield [_DELAY, key, *delay]
     for name, client in state.results.clients().items():
@@ -259,8 +266,10 @@ def _add(state: State, version: int, fields: list[Any]) -> None:
     kind = fields[0]
     if kind == _KEY and len(fields) == _KEY_FIELDS[version]:
         _add_key(state, fields)
-    elif kind == _URL and len(fields) == 3:
+    elif kind == _URL and (len(fields) == 3 or (len(fields) == 4 and version > 2)):
         _add_url(state, fields)
+    elif kind == _SESSION and version > 2 and len(fields) == _SESSION_FIELDS + 1:
+        _add_session(state, fields[:-1], _read_written(fields[-1]))
     elif version > 1 and kind in _OTHERS and len(fields) == _OTHERS[kind][0]:
         _OTHERS[kind][1](state, fields)
     else:
@@ -276,13 +285,36 @@ def _add_key(state: State, fields: list[Any]) -> None:
 
 
 def _add_url(state: State, fields: list[Any]) -> None:
-    _, address, url = fields
-    if type(address) is not str or type(url) is not str or address in state.urls:
+    address, *texts = fields[1:]
+    if (
+        not all(type(text) is str for text in (address, *texts))
+        or address in state.urls
+    ):
         raise DataCorrupted("an HTTP address in the snapshot is malformed or twice")
-    state.urls[address] = url
+    state.urls[address] = texts[0]
+    if len(texts) > 1:
+        state.names[address] = texts[1]
 
 
-def _add_session(state: State, fields: list[Any]) -> None:
+def _read_written(value: object) -> Written:
+    """Read what was written of a session. Raises: DataCorrupted"""
+    if type(value) is list and len(value) == 5:
+        ttl, lock_delay, *checks = value
+        if type(ttl) is str and _unsigned(lock_delay) and all(map(_is_texts, checks)):
+            read = (None if each is None else tuple(each) for each in checks)
+            return Written(ttl, lock_delay, *read)
+    raise DataCorrupted("what was written of a session in the snapshot is malformed")
+
+
+def _is_texts(value: object) -> bool:
+    if value is None:
+        return True
+    return type(value) is list and all(type(text) is str for text in value)
+
+
+def _add_session(
+    state: State, fields: list[Any], written: Written | None = None
+) -> None:
     _, id, name, node, lock_delay, deletes, ttl, create, modify = fields
     if (
         not all(type(text) is str for text in (id, name, node))
@@ -293,7 +325,9 @@ def _add_session(state: State, fields: list[Any]) -> None:
         or not create <= modify <= state.session_index
     ):
         raise DataCorrupted("a session in the snapshot is malformed or twice")
-    state.sessions[id] = Session(name, node, lock_delay, deletes, ttl, create, modify)
+    state.sessions[id] = Session(
+        name, node, lock_delay, deletes, ttl, create, modify, written
+    )
 
 
 def _add_delay(state: State, fields: list[Any]) -> None:
@@ -386,7 +420,7 @@ def _check_locks(state: State) -> None:
 
 
 _OTHERS: dict[int, tuple[int, Callable[[State, list[Any]], None]]] = {
-    _SESSION: (9, _add_session),
+    _SESSION: (_SESSION_FIELDS, _add_session),
     _DELAY: (4, _add_delay),
     _CLIENT: (4, _add_client),
     _STAGED: (4, _add_staged),

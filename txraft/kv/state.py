@@ -181,6 +181,10 @@ class KeyValueFSM:
         """Return the index of the last change of *topic*, or a later one."""
         if topic.scope is Scope.SESSIONS:
             return self._state.session_index
+        if topic.scope is Scope.SESSION:
+            session = self._state.sessions.get(topic.text)
+            # When one that is gone has ended is not known, but by then at the latest.
+            return self.session_index if session is None else session.modify_index
         if topic.scope is Scope.CATALOG:
             return self.catalog_index
         keys = self._keys
@@ -220,6 +224,19 @@ class KeyValueFSM:
     def http_url(self, address: str) -> str | None:
         """Return where the node at the peer *address* serves HTTP, if it said so."""
         return self._state.urls.get(address)
+
+    def node_name(self, address: str) -> str:
+        """Return the name of the node at the peer *address*: that, if none was told."""
+        return self._state.names.get(address, address)
+
+    def catalog_changed(self) -> None:
+        """Let the index of the catalog grow, and wake who waits for that.
+
+        It is at least that of the last entry that changed a key, so that it hardly
+        ever goes back when the node begins anew.
+        """
+        self.catalog_index = max(2, self.index, self.catalog_index + 1)
+        self.watches.catalog_changed()
 
     @property
     def state_bytes(self) -> int:
@@ -337,6 +354,11 @@ class KeyValueFSM:
         if command.address not in urls and len(urls) >= MAX_ADVERTISED:
             raise ApplicationError(f"{MAX_ADVERTISED} HTTP addresses are known already")
         urls[command.address] = command.url
+        if command.name and command.name != command.address:
+            self._state.names[command.address] = command.name
+        else:
+            self._state.names.pop(command.address, None)
+        self.catalog_changed()
         self.on_advertise()
         return True
 
@@ -374,9 +396,10 @@ class KeyValueFSM:
             command.ttl_ms,
             index,
             index,
+            command.written,
         )
         self._bytes += _session_size(state.sessions[command.id])
-        self._sessions_changed(index)
+        self._sessions_changed(index, [command.id])
         self.on_begun(command.id)
         return command.id
 
@@ -388,7 +411,7 @@ class KeyValueFSM:
             self._bytes -= _session_size(session)
             self._invalidate(id, session, index)
         if found:
-            self._sessions_changed(index)
+            self._sessions_changed(index, found)
         return True
 
     def _invalidate(self, id: str, session: Session, index: int) -> None:
@@ -497,7 +520,7 @@ class KeyValueFSM:
 
         All that comes from it counts as changed at *index*, as its own indexes belong
         to another history; a key's LockIndex never falls, because holders of locks are
-        told apart by it. Addresses and first results stay those of this cluster.
+        told apart by it. Addresses, names and first results stay those of this cluster.
         """
         now, rows = self._state, backup.rows
         for count, (key, row) in enumerate(rows.items(), 1):
@@ -505,7 +528,12 @@ class KeyValueFSM:
             if not count % TURN_KEYS:
                 yield True
         sessions = {
-            id: session._replace(create_index=index, modify_index=index)
+            id: session._replace(
+                create_index=index,
+                modify_index=index,
+                # No snapshot of level 0 could tell it.
+                written=session.written if now.level else None,
+            )
             for id, session in backup.sessions.items()
         }
         delays = {key: d._replace(begun=index) for key, d in backup.delays.items()}
@@ -522,6 +550,7 @@ class KeyValueFSM:
             delays,
             now.results,
             level=now.level,
+            names=now.names,
         )
         self._become(state, keys)
         self.watches.everything_changed()
@@ -589,9 +618,9 @@ class KeyValueFSM:
         if not held:
             del self._held[session]
 
-    def _sessions_changed(self, index: int) -> None:
+    def _sessions_changed(self, index: int, ids: Sequence[str]) -> None:
         self._state.session_index = index
-        self.watches.sessions_changed()
+        self.watches.sessions_changed(ids)
 
 
 class BackupReader:
@@ -643,7 +672,8 @@ def size_of(state: State) -> int:
 
 
 def _session_size(session: Session) -> int:
-    return SESSION_BYTES + len(session.name) + len(session.node)
+    written = 0 if session.written is None else session.written.characters
+    return SESSION_BYTES + len(session.name) + len(session.node) + written
 
 
 def _digest(command: Command) -> bytes:

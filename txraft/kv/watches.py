@@ -15,11 +15,12 @@ class Scope(Enum):
     KEY = auto()
     PREFIX = auto()
     SESSIONS = auto()
+    SESSION = auto()
     CATALOG = auto()
 
 
 class Topic(NamedTuple):
-    """One key, all keys under a prefix, all sessions, or who is there."""
+    """One key, all keys under a prefix, all sessions, one of them, or who is there."""
 
     scope: Scope
     text: str = ""
@@ -44,12 +45,14 @@ class Watches:
         self._keys: _Waiting = {}
         self._prefixes: _Waiting = {}
         self._sessions: _Waiting = {}
+        self._each_session: _Waiting = {}
         self._lengths: Counter[int] = Counter()
         self._ascending: tuple[int, ...] = ()
         self._scopes = {
             Scope.KEY: self._keys,
             Scope.PREFIX: self._prefixes,
             Scope.SESSIONS: self._sessions,
+            Scope.SESSION: self._each_session,
             Scope.CATALOG: {},
         }
 
@@ -111,10 +114,14 @@ class Watches:
                         continue
                 self._wake(Topic(Scope.PREFIX, text))
 
-    def sessions_changed(self) -> None:
-        """Wake who watches sessions."""
+    def sessions_changed(self, ids: Sequence[str]) -> None:
+        """Wake who watches all sessions, or one of *ids*."""
         if self._sessions:
             self._wake(SESSIONS)
+        if self._each_session:
+            for id in ids:
+                if id in self._each_session:
+                    self._wake(Topic(Scope.SESSION, id))
 
     def catalog_changed(self) -> None:
         """Wake who watches members and services."""
