@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorCore
 from twisted.internet.protocol import Factory
 
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\Z")
+_NODE_NAME = re.compile(r"[A-Za-z0-9._:\[\]-]{1,128}")
 _KINDS = ("tcp", "tcp6")
 
 
@@ -112,3 +113,8 @@ class _Notes:
         self, port: int, factory: Factory, backlog: int = 50, interface: str = ""
     ) -> None:
         self.listens.append(Listen(interface, port))
+
+
+def is_node_name(text: str) -> bool:
+    """Tell whether *text* can be what a node is called by clients."""
+    return _NODE_NAME.fullmatch(text) is not None

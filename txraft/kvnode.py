@@ -201,6 +201,7 @@ class KVNode:
             address=self._settings.advertise,
             url=http.advertise,
             worker=worker,
+            name=self._settings.node_name or "",
             access=keyring.access,
             origins=Origins(http.allowed_origins),
             meta={"insecure_peers": "true"} if self._settings.insecure_peers else {},

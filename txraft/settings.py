@@ -21,6 +21,7 @@ import yaml
 from txraft.addresses import (
     Listen,
     is_loopback,
+    is_node_name,
     is_wildcard,
     parse_address,
     parse_listen,
@@ -156,6 +157,12 @@ class Settings:
     id: str | None = _setting(
         "the address", "The server's id, at ``raft.protocol_version`` 3 only."
     )
+    node_name: str | None = _setting(
+        "the address",
+        "What clients of Consul know this node by, such as ``db1``: up to 128 letters, "
+        "digits and ``-._:[]``. Each node has its own, in any letter case. It can be "
+        "changed at a restart.",
+    )
     store: str = _setting(
         "file",
         "Kind of the store for log, term and vote: ``file``, or ``lmdb`` after "
@@ -250,8 +257,9 @@ def effective(settings: Settings) -> str:
     document: dict[str, object] = {
         f.name: getattr(settings, f.name) for f in fields(Settings)
     }
-    if settings.id is None:
-        del document["id"]
+    for name in ("id", "node_name"):
+        if document[name] is None:
+            del document[name]
     if settings.join:
         del document["peers"]
     else:
@@ -307,6 +315,7 @@ def _settings(top: Section, base: str) -> Settings:
     settings = Settings(
         data_dir=top.read("data_dir", "", lambda value: _directory(value, base)),
         id=identity,
+        node_name=top.read("node_name", None, _node_name),
         store=top.read("store", "file", _store),
         log_level=top.read("log_level", "info", _log_level),
         listen=listen,
@@ -567,6 +576,12 @@ def _directory(value: Scalar, base: str) -> str:
     if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
         raise ValueError(f"a directory of ours, but {nearest} cannot be written")
     return path
+
+
+def _node_name(value: Scalar) -> str:
+    if not is_node_name(text(value)):
+        raise ValueError("up to 128 letters, digits and -._:[], such as db1")
+    return value.text
 
 
 def _store(value: Scalar) -> str:

@@ -58,6 +58,7 @@ class ScriptedNode:
         self.more_stats: dict[str, str] = {}
         self.admissions: list[Admission] = []
         self.validities: list[Validity] = []
+        self.watchers: list[Callable[[Configuration], object]] = []
 
     def lead(self) -> None:
         """Become the leader."""
@@ -148,6 +149,18 @@ class ScriptedNode:
         if observer in self.observers:
             self.observers.remove(observer)
 
+    def watch_members(
+        self, callback: Callable[[Configuration], object]
+    ) -> Callable[[], None]:
+        self.watchers.append(callback)
+        return self.watchers.clear
+
+    def change_members(self, *members: str) -> None:
+        """Commit that these are the members."""
+        self.members = set(members)
+        for watcher in list(self.watchers):
+            watcher(self.configuration)
+
     def _observe(self, data: object) -> None:
         for observer in list(self.observers):
             observer.observe(Observation(self, data))  # type: ignore[arg-type]
@@ -231,7 +244,9 @@ class HTTPCase(SynchronousTestCase):
         for node in (self.n1, self.n2):
             node.commit(encode_advertise("n1:8300", "http://n1:8500"))
 
-    def node(self, name: str, limits: HTTPLimits | None = None) -> ScriptedNode:
+    def node(
+        self, name: str, limits: HTTPLimits | None = None, called: str = ""
+    ) -> ScriptedNode:
         """Make a node that serves HTTP at its name, port 8500."""
         node = ScriptedNode(f"{name}:8300")
         client = HTTPClient(self.network)
@@ -244,6 +259,7 @@ class HTTPCase(SynchronousTestCase):
             node.address,
             self.worker,
             validities=lambda: node.validities,
+            name=called,
         )
         self.network.agents[f"{name}:8500"] = RequestTraversalAgent(api)
         self.addCleanup(api.close)

@@ -16,10 +16,10 @@ COMMAND = encode_advertise("n1:8300", "http://n1:8500")
 
 
 def advertiser_of(
-    node: ScriptedNode, network: Network, clock: Clock, url: str
+    node: ScriptedNode, network: Network, clock: Clock, url: str, name: str = ""
 ) -> Advertiser:
     forwarder = Forwarder(HTTPClient(network), clock, HTTPLimits(), node.address)
-    return Advertiser(node, node.fsm, forwarder, clock, node.address, url)
+    return Advertiser(node, node.fsm, forwarder, clock, node.address, url, name)
 
 
 class Leading(SynchronousTestCase):
@@ -145,6 +145,43 @@ class Leading(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
+class Named(SynchronousTestCase):
+    """A name is told from level 1 of the state machine on."""
+
+    def test_leader(self) -> None:
+        """When the level becomes active, in a turn of its own."""
+        node, clock = ScriptedNode("n1:8300"), Clock()
+        advertiser = advertiser_of(node, Network(), clock, "http://n1:8500", "db1")
+        self.addCleanup(advertiser.stop)
+        advertiser.start()
+        node.lead()
+        self.assertEqual(node.applied, [COMMAND])
+
+        node.fsm.activate(1)
+        self.assertEqual(node.applied, [COMMAND])
+        clock.advance(0)
+
+        named = encode_advertise("n1:8300", "http://n1:8500", "db1")
+        self.assertEqual(node.applied, [COMMAND, named])
+        node.follow("n2:8300")
+        node.lead()
+        self.assertEqual(len(node.applied), 2)
+
+    def test_name_that_is_the_address(self) -> None:
+        """It needs not be told; one that was told before is taken back."""
+        node, clock = ScriptedNode("n1:8300"), Clock()
+        node.fsm.activate(1)
+        node.commit(encode_advertise("n1:8300", "http://n1:8500", "db1"))
+        advertiser = advertiser_of(node, Network(), clock, "http://n1:8500", "n1:8300")
+        self.addCleanup(advertiser.stop)
+
+        advertiser.start()
+        node.lead()
+
+        self.assertEqual(node.applied, [COMMAND])
+        self.assertEqual(node.fsm.node_name("n1:8300"), "n1:8300")
+
+
 class Following(HTTPCase):
     """A follower asks the leader, until the state holds its address."""
 
@@ -170,6 +207,24 @@ class Following(HTTPCase):
         self.advance(RETRY_INTERVAL, MAX_RETRY_INTERVAL)
 
         self.assertEqual(len(self.network.requests), 1)
+
+    def test_asks_with_its_name(self) -> None:
+        """A leader that is not at level 1 yet takes the address alone."""
+        self.advertiser = advertiser_of(
+            self.n2, self.network, self.clock, "http://n2:8500", "db2"
+        )
+        self.addCleanup(self.advertiser.stop)
+        self.n2.fsm.activate(1)
+        self.advertiser.start()
+        self.network.flush()
+        self.assertEqual(self.n1.fsm.node_name("n2:8300"), "n2:8300")
+        self.replicate()
+        self.n1.fsm.activate(1)
+
+        self.advance(RETRY_INTERVAL)
+
+        self.assertEqual(self.n1.fsm.node_name("n2:8300"), "db2")
+        self.assertEqual(self.n1.fsm.http_url("n2:8300"), "http://n2:8500")
 
     def test_not_when_the_state_holds_it(self) -> None:
         self.n2.commit(encode_advertise("n2:8300", "http://n2:8500"))
@@ -225,6 +280,7 @@ class Following(HTTPCase):
             ("address=n2:8300&url=http://n2:8500/path", 400),
             ("address=n2:8300&url=http://%C3%A9", 400),
             ("address=n2:8300&url=http://" + "n" * 2100, 400),
+            ("address=n2:8300&url=http://n2:8500&name=a%20b", 400),
             ("address=n2:8300", 400),
             ("url=http://n2:8500", 400),
         ):

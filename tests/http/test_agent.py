@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from twisted.logger import capturedLogs, formatEvent
+
 from tests.http.network import HTTPCase
 from txraft.errors import NotLeader
+from txraft.kv.commands import encode_advertise, encode_put
 from txraft.node.metrics import PeerMetrics
 from txraft.version import VERSION
 
@@ -34,7 +37,7 @@ class Agent(HTTPCase):
 
         self.assertEqual([node["Node"] for node in nodes], ["n2:8300"])  # type: ignore[attr-defined]
         self.assertEqual(self.get("/v1/catalog/datacenters"), ["dc1"])
-        self.assertEqual(self.get("/v1/catalog/services"), {})
+        self.assertEqual(self.get("/v1/catalog/services"), {"consul": []})
 
     def test_health(self) -> None:
         for path, count in (
@@ -49,7 +52,7 @@ class Agent(HTTPCase):
         self.assertEqual(self.reply(self.n1, "GET", "/v1/health/state/x").status, 400)
 
     def test_register(self) -> None:
-        """A node is accepted, and what would need to be kept is refused."""
+        """A node is kept, and what else would need to be kept is refused."""
         for body, status in (
             ({"Node": "x", "Address": "y"}, 200),
             ({"node": "x", "address": "y"}, 200),
@@ -96,7 +99,7 @@ class Services(HTTPCase):
         self.assertEqual(self.get("catalog/service/batman?tag=replica"), [])
         self.assertEqual(self.get("catalog/services")["batman"], ["primary", "master"])
         node = self.get("catalog/node/n2:8300")
-        self.assertEqual(list(node["Services"]), ["batman/pg1"])
+        self.assertEqual(list(node["Services"]), ["consul", "batman/pg1"])
         self.assertIsNone(self.get("catalog/node/unknown"))
 
         path = "/v1/agent/service/deregister/batman/pg1"
@@ -147,13 +150,200 @@ class Services(HTTPCase):
         self.register(Name="web")
         self.advance(0)
 
-        self.assertEqual(json.loads(self.successResultOf(waiting).body), {"web": []})
+        told = json.loads(self.successResultOf(waiting).body)
+        self.assertEqual(told, {"consul": [], "web": []})
         self.get("catalog/nodes")
         self.assertGreater(self.index, first)
         before = self.index
         self.n2.members |= {"n9:8300"}
         self.get("catalog/nodes")
         self.assertGreater(self.index, before)
+
+
+class CatalogCase(HTTPCase):
+    """The catalog of n2, which is called `db2`; n1 is a member, too."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.n2 = self.node("n2", called="db2")
+        self.n2.members |= {"n1:8300"}
+        self.n2.follow("n1:8300")
+        self.n2.commit(encode_advertise("n1:8300", "http://n1:8500"))
+
+    def get(self, path: str) -> Any:
+        reply = self.reply(self.n2, "GET", f"/v1/{path}")
+        self.assertEqual(reply.status, 200)
+        self.index = int(reply.header("X-Consul-Index") or 0)
+        return json.loads(reply.body)
+
+    def name_n1(self, name: str) -> None:
+        self.n2.commit(encode_advertise("n1:8300", "http://n1:8500", name))
+
+
+class Names(CatalogCase):
+    """Nodes have names, which clients see instead of their addresses."""
+
+    def test_own_name(self) -> None:
+        told = self.get("agent/self")
+
+        self.assertEqual(told["Config"]["NodeName"], "db2")
+        self.assertEqual(told["Member"]["Name"], "db2")
+        self.assertEqual(told["Member"]["Tags"]["id"], "n2:8300")
+        self.assertEqual(told["Config"]["NodeID"], "n2:8300")
+
+    def test_names_everywhere(self) -> None:
+        """A name that was told is shown, in place of the address."""
+        paths = (
+            ("agent/members", "Name"),
+            ("catalog/nodes", "Node"),
+            ("catalog/service/consul", "Node"),
+            ("health/state/passing", "Node"),
+        )
+        for path, key in paths:
+            names = {each[key] for each in self.get(path)}
+            self.assertEqual((path, names), (path, {"n1:8300", "db2"}))
+
+        self.n2.fsm.activate(1)
+        self.name_n1("db1")
+
+        for path, key in paths:
+            names = {each[key] for each in self.get(path)}
+            self.assertEqual((path, names), (path, {"db1", "db2"}))
+        configuration = self.get("operator/raft/configuration")["Servers"]
+        self.assertEqual([each["Node"] for each in configuration], ["db1", "db2"])
+        self.assertEqual(configuration[0]["Address"], "n1:8300")
+
+    def test_node_by_its_name(self) -> None:
+        """In any letter case, as in Consul; its address is no name then."""
+        node = self.get("catalog/node/DB2")
+
+        self.assertEqual(node["Node"]["Node"], "db2")
+        self.assertEqual(node["Node"]["Meta"]["address"], "n2:8300")
+        self.assertEqual(len(self.get("health/node/Db2")), 1)
+        self.assertIsNone(self.get("catalog/node/n2:8300"))
+
+    def test_shared_name(self) -> None:
+        """Whoever gives one name to two members is told so, once."""
+        self.n2.fsm.activate(1)
+        self.name_n1("DB2")
+
+        with capturedLogs() as logs:
+            self.get("catalog/nodes")
+            self.n2.change_members("n1:8300", "n2:8300", "n3:8300")
+
+        (warning,) = [each for each in logs if each["log_level"].name == "warn"]
+        self.assertIn("db2", formatEvent(warning))
+
+    def test_session(self) -> None:
+        """A session is of the node that was asked, by its name."""
+        path = "/v1/session/create"
+        made = json.loads(self.reply(self.n2, "PUT", path, b"").body)["ID"]
+
+        self.assertEqual(self.n1.fsm.sessions[made].node, "db2")
+
+
+class Membership(CatalogCase):
+    """The catalog follows the membership."""
+
+    def test_consul_service(self) -> None:
+        """Each member has it, at its peer address.  Source: `handleAliveMember`."""
+        found = self.get("catalog/service/consul")
+
+        self.assertEqual(
+            [(each["Node"], each["ServicePort"]) for each in found],
+            [("n1:8300", 8300), ("db2", 8300)],
+        )
+        self.assertEqual(self.get("catalog/services"), {"consul": []})
+        self.assertEqual(list(self.get("catalog/node/db2")["Services"]), ["consul"])
+        (first, _) = self.get("health/service/consul?passing")
+        self.assertEqual(first["Service"]["Service"], "consul")
+        self.assertEqual(first["Checks"][0]["CheckID"], "serfHealth")
+        self.assertEqual(self.get("agent/services"), {})
+
+    def test_change_wakes(self) -> None:
+        """Whatever of the catalog is waited for."""
+        for number, path in enumerate(
+            (
+                "catalog/nodes",
+                "catalog/services",
+                "catalog/service/consul",
+                "catalog/node/db2",
+                "health/service/consul",
+                "health/checks/consul",
+                "health/node/db2",
+                "health/state/any",
+            )
+        ):
+            self.get(path)
+            before = self.index
+            waiting = self.ask(self.n2, "GET", f"/v1/{path}?index={before}")
+            self.assertNoResult(waiting)
+
+            self.n2.change_members("n1:8300", "n2:8300", f"x{number}:8300")
+            self.advance(0)
+
+            reply = self.successResultOf(waiting)
+            self.assertGreater(int(reply.header("X-Consul-Index") or 0), before)
+
+    def test_name_wakes(self) -> None:
+        self.n2.fsm.activate(1)
+        self.get("catalog/nodes")
+        waiting = self.ask(self.n2, "GET", f"/v1/catalog/nodes?index={self.index}")
+
+        self.name_n1("db1")
+        self.advance(0)
+
+        names = [
+            each["Node"] for each in json.loads(self.successResultOf(waiting).body)
+        ]
+        self.assertEqual(names, ["db1", "db2"])
+
+    def test_what_is_no_change_wakes_nobody(self) -> None:
+        self.get("catalog/nodes")
+        waiting = self.ask(self.n2, "GET", f"/v1/catalog/nodes?index={self.index}")
+
+        self.n2.change_members("n1:8300", "n2:8300")
+        self.n2.commit(encode_put("k", b"v"))
+        self.advance(1)
+
+        self.assertNoResult(waiting)
+
+    def test_registered_nodes(self) -> None:
+        """They stand beside the members, and go when they are taken out."""
+
+        def put(path: str, **fields: object) -> int:
+            body = json.dumps(fields).encode()
+            return self.reply(self.n2, "PUT", f"/v1/catalog/{path}", body).status
+
+        self.get("catalog/nodes")
+        waiting = self.ask(self.n2, "GET", f"/v1/catalog/nodes?index={self.index}")
+        self.assertEqual(put("register", Node="ext", Address="10.0.0.9"), 200)
+        self.assertEqual(put("register", Node="db2", Address="10.0.0.9"), 200)
+        self.advance(0)
+
+        (*_, found) = json.loads(self.successResultOf(waiting).body)
+        self.assertEqual((found["Node"], found["Address"]), ("ext", "10.0.0.9"))
+        self.assertEqual(len(self.get("catalog/nodes")), 3)
+        self.assertEqual(self.get("health/node/ext"), [])
+        self.assertEqual(put("deregister", Node="ext", ServiceID="x"), 200)
+        self.assertIsNotNone(self.get("catalog/node/ext"))
+        for node in ("EXT", "ext", "db2"):
+            self.assertEqual(put("deregister", Node=node), 200)
+        self.assertEqual(put("deregister"), 400)
+        self.assertEqual(len(self.get("catalog/nodes")), 2)
+
+    def test_registered_nodes_are_bounded(self) -> None:
+        statuses = [
+            self.reply(
+                self.n2,
+                "PUT",
+                "/v1/catalog/register",
+                json.dumps({"Node": f"x{number}", "Address": "10.0.0.9"}).encode(),
+            ).status
+            for number in range(257)
+        ]
+
+        self.assertEqual((statuses.count(200), statuses[-1]), (256, 507))
 
 
 class Tools(HTTPCase):

@@ -83,10 +83,12 @@ class Shapes(SessionCase):
         self.assertEqual(shape["LockDelay"], 15_000_000_000)
 
     def test_lists(self) -> None:
-        first, second = self.create(Node="x"), self.create()
+        body = b'{"Node": "x", "Address": "10.0.0.1"}'
+        self.reply(self.n1, "PUT", "/v1/catalog/register", body)
+        first, second = self.create(Node="x", Checks=[]), self.create()
 
         self.assertEqual([s["ID"] for s in self.sessions()], [first, second])
-        self.assertEqual([s["ID"] for s in self.sessions("node/x")], [first])
+        self.assertEqual([s["ID"] for s in self.sessions("node/X")], [first])
         self.assertEqual([s["ID"] for s in self.sessions("node/n1:8300")], [second])
         self.assertEqual(self.sessions("info/unknown"), [])
 
@@ -120,13 +122,16 @@ class Shapes(SessionCase):
 
     def test_malformed(self) -> None:
         for fields in (
-            {"TTL": "soon"},
             {"TTL": []},
+            {"TTL": 30},
             {"TTL": "10s", "TTLMultiplier": 3},
             {"TTL": "10s", "TTLMultiplier": True},
             {"LockDelay": -1},
             {"LockDelay": "1e9s"},
             {"NodeChecks": "serfHealth"},
+            {"Checks": ["c"] * 65},
+            {"ServiceChecks": ["serfHealth"]},
+            {"ServiceChecks": {}},
             {"Name": "\ud800"},
             {"Name": "n" * 1025},
             {"Node": 1},
@@ -144,7 +149,16 @@ class Shapes(SessionCase):
             ({"TTL": "9s"}, "Invalid Session TTL '9000000000', must be between "),
             ({"TTL": "86401s"}, "Invalid Session TTL '86401000000000'"),
             ({"Behavior": "keep"}, "Invalid Behavior setting 'keep'"),
-            ({"Checks": ["mine"]}, "Checks: there is no check"),
+            ({"TTL": "9.5s"}, "Invalid Session TTL '9500000000', must be between "),
+            (
+                {"TTL": "1ms"},
+                "Invalid Session TTL '1000000', must be between [10s=24h0m0s]",
+            ),
+            ({"TTL": "soon"}, "Session TTL 'soon' invalid: time: invalid duration"),
+            ({"Checks": ["mine"]}, "Missing check 'mine' registration"),
+            ({"NodeChecks": [""]}, "Missing check '' registration"),
+            ({"ServiceChecks": [{"ID": "web"}]}, "Missing check 'web' registration"),
+            ({"Node": "unknown"}, "Missing node registration"),
         ):
             for node in (self.n1, self.n2):
                 body = json.dumps(fields).encode()
@@ -152,6 +166,117 @@ class Shapes(SessionCase):
                 self.assertEqual((reply.status, reply.outcome), (500, "refused"))
                 self.assertEqual(reply.body.decode()[: len(words)], words)
         self.assertEqual(dict(self.n1.fsm.sessions), {})
+
+    def test_shown_as_written(self) -> None:
+        """TTL and LockDelay, whatever they mean.  Source: `structs.Session`."""
+        self.n1.fsm.activate(1)
+        for field, written, shown in (
+            ("TTL", "1m", "1m"),
+            ("TTL", "60s", "60s"),
+            ("TTL", "10000ms", "10000ms"),
+            ("TTL", "0s", "0s"),
+            ("TTL", "", ""),
+            ("LockDelay", "90s", 90_000_000_000),
+            ("LockDelay", "100ns", 100_000_000_000),
+            ("LockDelay", 15_000, 15_000),
+            ("LockDelay", "9999999h", (1 << 63) - 1),
+        ):
+            (shape,) = self.sessions(f"info/{self.create(**{field: written})}")
+
+            self.assertEqual((field, written, shape[field]), (field, written, shown))
+
+    def test_checks(self) -> None:
+        """Source: Consul's `TestSessionCreate_NoCheck`, `fixupEmptySessionChecks`."""
+        self.n1.fsm.activate(1)
+        serf = ["serfHealth"]
+        for given, shown in (
+            ({}, (None, serf, None)),
+            ({"Checks": []}, (None, [], None)),
+            ({"Checks": None}, (None, [], None)),
+            ({"NodeChecks": []}, (None, [], None)),
+            ({"NodeChecks": None}, (None, None, None)),
+            ({"Checks": serf}, (None, serf, None)),
+            ({"Checks": serf * 2}, (serf * 2, serf, None)),
+            ({"Checks": serf * 2, "NodeChecks": []}, (None, [], None)),
+            ({"ServiceChecks": []}, (None, serf, [])),
+            (
+                {"ServiceChecks": [{"ID": "serfHealth"}]},
+                (None, serf, [{"ID": "serfHealth", "Namespace": ""}]),
+            ),
+        ):
+            (shape,) = self.sessions(f"info/{self.create(**given)}")
+
+            names = ("Checks", "NodeChecks", "ServiceChecks")
+            self.assertEqual(
+                (given, tuple(shape[name] for name in names)), (given, shown)
+            )
+
+    def test_checks_of_services(self) -> None:
+        """They are critical where they are registered, and unknown elsewhere."""
+        body = b'{"Name": "web", "Check": {"TTL": "10s"}}'
+        self.reply(self.n1, "PUT", "/v1/agent/service/register", body)
+        for node, words in (
+            (self.n1, b"Check 'service:web' is in critical state\n"),
+            (self.n2, b"Missing check 'service:web' registration\n"),
+        ):
+            wanted = b'{"Checks": ["service:web"]}'
+            reply = self.reply(node, "PUT", "/v1/session/create", wanted)
+
+            self.assertEqual((reply.status, reply.body), (500, words))
+
+    def test_node(self) -> None:
+        """A session is of a member or of a node that was registered here."""
+        self.n1.change_members("n1:8300", "n2:8300")
+        self.create(Node="N2:8300")
+
+        self.create(self.n2, Node="n2:8300")
+        body = json.dumps({"Node": "n1:8300"}).encode()
+        reply = self.reply(self.n2, "PUT", "/v1/session/create", body)
+
+        self.assertEqual(reply.body, b"Missing node registration\n")
+        body = b'{"Node": "x", "Address": "10.0.0.1"}'
+        self.reply(self.n1, "PUT", "/v1/catalog/register", body)
+        self.create(Node="x", Checks=[])
+        body = b'{"Node": "x"}'
+        reply = self.reply(self.n1, "PUT", "/v1/session/create", body)
+        self.assertEqual(reply.body, b"Missing check 'serfHealth' registration\n")
+
+    def test_before_the_level_is_active(self) -> None:
+        """Older releases could not apply what was written, so it is not told."""
+        self.create(TTL="1m", Checks=[])
+        self.n1.fsm.activate(1)
+        self.create(TTL="1m", Checks=[])
+
+        old, new = self.sessions()
+
+        self.assertEqual((old["TTL"], old["NodeChecks"]), ("60s", ["serfHealth"]))
+        self.assertEqual((new["TTL"], new["NodeChecks"]), ("1m", []))
+        self.assertEqual([data[1] for data in self.n1.applied[:2]], [2, 3])
+
+    def test_info_is_woken_by_its_session_alone(self) -> None:
+        """Source: Consul's `SessionGet`."""
+        mine, path = self.create(), "/v1/session/info/"
+        index = self.reply(self.n1, "GET", path + mine).header("X-Consul-Index")
+        waiting = self.ask(self.n1, "GET", f"{path}{mine}?index={index}")
+
+        other = self.create()
+        self.reply(self.n1, "PUT", f"/v1/session/destroy/{other}", b"")
+        self.advance(0)
+        self.assertNoResult(waiting)
+        self.reply(self.n1, "PUT", f"/v1/session/destroy/{mine}", b"")
+        self.advance(0)
+
+        self.assertEqual(self.successResultOf(waiting).body, b"[]")
+
+    def test_info_of_one_that_has_ended_is_answered_at_once(self) -> None:
+        """Whoever knew it alive must not wait for what has happened already."""
+        mine, path = self.create(), "/v1/session/info/"
+        index = self.reply(self.n1, "GET", path + mine).header("X-Consul-Index")
+        self.reply(self.n1, "PUT", f"/v1/session/destroy/{mine}", b"")
+
+        reply = self.reply(self.n1, "GET", f"{path}{mine}?index={index}")
+
+        self.assertEqual(reply.body, b"[]")
 
     def test_lock_of_a_session_that_is_gone(self) -> None:
         """Its holder learns it by 500 and the words, on any node, and at once."""

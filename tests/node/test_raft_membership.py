@@ -41,6 +41,27 @@ class Adding(ClusterCase):
             self.assertEqual(node.raft.peers(), ["a", "b", "c", "d"])
             self.assertEqual(node.peer_store.peers(), ["a", "b", "c", "d"])
 
+    def test_watch_members(self) -> None:
+        """Each membership that is committed is told, on every member and once."""
+        cluster = self.cluster(3)
+        told: list[tuple[str, ...]] = []
+        end = cluster.nodes["b"].raft.watch_members(
+            lambda members: told.append(members.addresses)
+        )
+        cluster.start_node("d")
+
+        cluster.result(cluster.leader.raft.add_peer("d"))
+        cluster.advance(1)
+        self.assertEqual(told, [("a", "b", "c", "d")])
+        cluster.result(cluster.leader.raft.remove_peer("d"))
+        cluster.advance(1)
+        self.assertEqual(told[1:], [("a", "b", "c")])
+        end()
+        cluster.result(cluster.leader.raft.add_peer("d"))
+        cluster.advance(1)
+
+        self.assertEqual(len(told), 2)
+
     def test_list_of_peers_does_not_outlive_the_log_it_is_from(self) -> None:
         """It is written once that is durable, or the list alone would found a cluster.
 

@@ -126,17 +126,19 @@ def parse_view(url: str, told: Any, nodes: Any) -> View:
     """
     try:
         stats = told["Stats"]["raft"]
+        # Nodes that programs have registered are no members, and have no id.
+        members = [node for node in nodes if node.get("ID") != ""]
         return View(
             url,
             None,
-            str(told["Config"]["NodeName"]),
+            str(told["Config"].get("NodeID") or told["Config"]["NodeName"]),
             str(stats["state"]).capitalize(),
             int(stats.get("term", 0)),
             str(told["Stats"]["consul"]["leader_addr"]),
-            tuple(str(node["Node"]) for node in nodes),
+            tuple(map(_address_of, members)),
             {
-                str(node["Node"]): normal_url(str(node["Meta"]["http"]))
-                for node in nodes
+                _address_of(node): normal_url(str(node["Meta"]["http"]))
+                for node in members
                 if "http" in node["Meta"]
             },
             int(stats.get("last_log_index", 0)),
@@ -164,6 +166,11 @@ def parse_view(url: str, told: Any, nodes: Any) -> View:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MalformedAnswer(f"{url} does not tell what a node tells") from error
+
+
+def _address_of(node: Any) -> str:
+    """Return the peer address of a node of the catalog, which may have another name."""
+    return str(node["Meta"].get("address", node["Node"]))
 
 
 def _names(text: object) -> tuple[str, ...]:

@@ -32,9 +32,9 @@ ENQUEUE_TIMEOUT = 5.0
 class Advertiser:
     """Sees to it that the state holds *url* as the HTTP address of this node.
 
-    It looks whenever there is a new leader: one that is held already is not committed
-    again. What a leader refuses, or does not answer, is asked for again ever more
-    rarely.
+    And *name*, from level 1 of the state machine on. It looks whenever there is a new
+    leader or level: what is held already is not committed again. What a leader refuses,
+    or does not answer, is asked for again ever more rarely.
     """
 
     log = Logger()
@@ -47,6 +47,7 @@ class Advertiser:
         clock: IReactorTime,
         address: str,
         url: str,
+        name: str = "",
     ) -> None:
         self._raft = raft
         self._fsm = fsm
@@ -54,6 +55,7 @@ class Advertiser:
         self._clock = clock
         self._address = address
         self._url = normal_url(url)
+        self._name = "" if name == address else name
         self._observer = Observer(self._observed)
         self._running = False
         self._busy = False
@@ -64,6 +66,7 @@ class Advertiser:
         """Advertise now, if there is a leader, and whenever there is a new one."""
         self._running = True
         self._raft.register_observer(self._observer)
+        self._fsm.on_activate = self._activated
         self._begin()
 
     def stop(self) -> None:
@@ -77,6 +80,10 @@ class Advertiser:
     def _observed(self, observation: Observation) -> None:
         if isinstance(observation.data, LeaderObservation | RaftState):
             self._begin()
+
+    def _activated(self) -> None:
+        """Look again soon: commands are being applied right now."""
+        self._clock.callLater(0, self._begin)
 
     def _begin(self) -> None:
         self._wake()
@@ -103,8 +110,13 @@ class Advertiser:
             await self._ask(leader)
         return leader is None or self._is_known()
 
+    @property
+    def _told_name(self) -> str:
+        """The name to tell: none, as long as there may be members that know of none."""
+        return self._name if self._fsm.active_level else ""
+
     def _is_known(self) -> bool:
-        return self._fsm.http_url(self._address) == self._url
+        return self._fsm.is_advertised(self._address, self._url, self._told_name)
 
     async def _commit(self) -> bool:
         """Commit it, as the leader; return whether that was done."""
@@ -113,7 +125,7 @@ class Advertiser:
             # an address that a later entry has replaced.
             await self._raft.barrier(ENQUEUE_TIMEOUT)
             if not self._is_known():
-                command = encode_advertise(self._address, self._url)
+                command = encode_advertise(self._address, self._url, self._told_name)
                 await self._raft.apply(command, ENQUEUE_TIMEOUT)
         except ApplicationError:
             raise
@@ -127,7 +139,10 @@ class Advertiser:
         url = self._fsm.http_url(leader)
         if url is None:
             return
-        query = urlencode({"address": self._address, "url": self._url})
+        told = {"address": self._address, "url": self._url}
+        if self._told_name:
+            told["name"] = self._told_name
+        query = urlencode(told)
         telling = self._forwarder.tell(url, f"{PATH}?{query}")
         self._asking = asking = Deferred.fromCoroutine(telling)
         try:

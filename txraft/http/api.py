@@ -27,6 +27,7 @@ from txraft.http.answers import (
 )
 from txraft.http.auth import Access, Everybody, check_access
 from txraft.http.calls import Call, parse_key
+from txraft.http.catalog import Catalog
 from txraft.http.deadlines import Deadlines
 from txraft.http.expiry import Expiry
 from txraft.http.leader import Leadership
@@ -50,6 +51,7 @@ class API(Resource):
         leadership: Leadership,
         waits: Waits,
         expiry: Expiry,
+        catalog: Catalog,
         metrics: Metrics,
         clock: IReactorTime,
         limits: HTTPLimits,
@@ -63,6 +65,7 @@ class API(Resource):
         self._leadership = leadership
         self._waits = waits
         self._expiry = expiry
+        self._catalog = catalog
         self._metrics = metrics
         self._limits = limits
         self._deadlines = Deadlines(clock, limits.request_timeout, self._expired)
@@ -101,6 +104,7 @@ class API(Resource):
         """Let requests at work end, and nothing wait for a leader any longer."""
         self._leadership.close()
         self._expiry.close()
+        self._catalog.close()
         self._metrics.close()
         self._waits.close()
         self._deadlines.close()

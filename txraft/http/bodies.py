@@ -40,6 +40,10 @@ class Fields:
         """Return the member *name* as it is, None when it is absent or null."""
         return self._members.get(name.lower())
 
+    def has(self, name: str) -> bool:
+        """Tell whether the member *name* is there, null or not."""
+        return name.lower() in self._members
+
     def members(self) -> dict[str, str]:
         """Return all members, which are texts."""
         return {name: self.text(name) for name in self._given}

@@ -173,6 +173,21 @@ def parse_duration(text: str) -> float | None:
     return float(sum(float(number) * _UNITS[unit] for number, unit in parts))
 
 
+def format_duration(seconds: float) -> str:
+    """Write a duration as Go does, such as `1m30s` or `250ms`."""
+    whole, left = divmod(round(seconds * 1e9), 1_000_000_000)
+    if not whole and left:
+        for unit, size in (("ms", 1_000_000), ("µs", 1000), ("ns", 1)):
+            if left >= size:
+                return f"{left / size:.12g}{unit}"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{rest}{f'{left / 1e9:.9f}'[1:].rstrip('0').rstrip('.')}s"
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text
+
+
 def _once(request: Request) -> tuple[str, int] | None:
     headers = request.requestHeaders
     clients = headers.getRawHeaders(CLIENT)

@@ -13,11 +13,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from txraft.addresses import normal_url
+from txraft.addresses import is_node_name, normal_url
 from txraft.core.configuration import Server, Suffrage
 from txraft.errors import KnownPeer, NotAdmitted
 from txraft.http.answers import JSON, TEXT, TRUE, Answer, Refusal, json_answer
 from txraft.http.calls import Call
+from txraft.http.catalog import Catalog
 from txraft.http.leader import Leadership
 from txraft.http.node import Node
 from txraft.kv.commands import MAX_URL_CHARACTERS, encode_advertise
@@ -40,9 +41,11 @@ class Cluster:
         raft: Node,
         fsm: KeyValueFSM,
         leadership: Leadership,
+        catalog: Catalog,
         clock: IReactorTime,
     ) -> None:
         self._raft = raft
+        self._catalog = catalog
         self._clock = clock
         self._fsm = fsm
         self._leadership = leadership
@@ -60,7 +63,7 @@ class Cluster:
         shapes = [
             {
                 "ID": server.id,
-                "Node": server.address,
+                "Node": self._catalog.name_of(server.address),
                 "Address": server.address,
                 "Leader": server.address == self._raft.leader,
                 "ProtocolVersion": "3",
@@ -167,7 +170,7 @@ class Cluster:
             healthy = figures.silence <= HEALTHY_SILENCE and figures.lag <= HEALTHY_LAG
         return {
             "ID": server.id,
-            "Name": server.address,
+            "Name": self._catalog.name_of(server.address),
             "Address": server.address,
             "SerfStatus": "alive" if healthy else "failed",
             "Version": "",
@@ -215,19 +218,25 @@ class Cluster:
         return self._leadership.run(call, self._remove)
 
     def advertise(self, call: Call) -> Deferred[Answer]:
-        """Take `?url=` for where the member at `?address=` serves HTTP."""
+        """Take `?url=` for where the member at `?address=` serves HTTP.
+
+        `?name=` is what it is called, where that is not the address.
+        """
         _address(call)
         _url(call)
+        _name(call)
         return self._leadership.run(call, self._advertise)
 
     def _advertise(self, call: Call) -> Deferred[Answer]:
         address, url = _address(call), _url(call)
+        # Members of an older release could not apply it.
+        name = _name(call) if self._fsm.active_level else ""
         if address not in self._raft.peers():
             raise Refusal(404, f"There is no member {address}.")
-        if self._fsm.http_url(address) == url:
+        if self._fsm.is_advertised(address, url, name):
             return succeed(TRUE)
         call.submitted = True
-        told = self._raft.apply(encode_advertise(address, url))
+        told = self._raft.apply(encode_advertise(address, url, name))
         return told.addCallback(lambda _: TRUE)
 
     def _add(self, call: Call) -> Deferred[Answer]:
@@ -312,6 +321,14 @@ def _url(call: Call) -> str:
     if len(url) > MAX_URL_CHARACTERS:
         raise Refusal(400, "The parameter 'url' is too long.")
     return url
+
+
+def _name(call: Call) -> str:
+    """Return the parameter `name`, "" for none. Raises: Refusal"""
+    name = call.parameters.get("name", "")
+    if name and not is_node_name(name):
+        raise Refusal(400, "The parameter 'name' is no name of a node.")
+    return name
 
 
 def _address(call: Call) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -68,6 +69,11 @@ class Node(Protocol):
 
     def peers(self) -> list[str]:
         """Return the addresses of all members."""
+
+    def watch_members(
+        self, callback: Callable[[Configuration], object]
+    ) -> Callable[[], None]:
+        """Tell *callback* of each committed membership; return what ends that."""
 
     def register_observer(self, observer: Observer) -> None:
         """Tell *observer* of changes of role and leader."""

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from txraft.http.answers import NOT_APPLIED, Refusal
 from txraft.http.limits import HTTPLimits
-from txraft.kv.commands import Kind, Operation
+from txraft.kv.commands import CreateSession, Kind, Operation
 from txraft.kv.state import KEY_BYTES, SESSION_BYTES, KeyValueFSM
 
 WARN_AT = 0.8
@@ -97,9 +97,10 @@ class Quotas:
                 state_bytes += added.state_bytes
         return Growth(keys, state_bytes)
 
-    def of_session(self, name: str, node: str) -> Growth:
+    def of_session(self, made: CreateSession) -> Growth:
         """Return the growth by a session."""
-        return Growth(0, SESSION_BYTES + len(name) + len(node), 1)
+        written = 0 if made.written is None else made.written.characters
+        return Growth(0, SESSION_BYTES + len(made.name) + len(made.node) + written, 1)
 
     # Judging
 

@@ -87,7 +87,9 @@ def _session_routes(sessions: Sessions) -> Routes:
         b"/v1/session/create": {b"PUT": Endpoint(sessions.create)},
         b"/v1/session/destroy/": {b"PUT": Endpoint(sessions.destroy)},
         b"/v1/session/renew/": {b"PUT": Endpoint(sessions.renew)},
-        b"/v1/session/info/": read(sessions.info),
+        b"/v1/session/info/": {
+            b"GET": Endpoint(sessions.info, BLOCKING, sessions.topic_of_one)
+        },
         b"/v1/session/node/": read(sessions.node),
         b"/v1/session/list": read(sessions.list),
     }
@@ -106,7 +108,7 @@ def _cluster_routes(cluster: Cluster) -> Routes:
             b"DELETE": Endpoint(cluster.remove, frozenset({"address", "id"})),
         },
         ADVERTISE.encode("ascii"): {
-            b"PUT": Endpoint(cluster.advertise, frozenset({"address", "url"}))
+            b"PUT": Endpoint(cluster.advertise, frozenset({"address", "url", "name"}))
         },
         b"/v1/operator/raft/transfer-leader": {b"POST": transfer, b"PUT": transfer},
         b"/v1/operator/autopilot/configuration": {
@@ -134,6 +136,7 @@ def _agent_routes(agent: Agent) -> Routes:
         b"/v1/catalog/service/": read(agent.service),
         b"/v1/health/checks/": read(agent.service_checks),
         b"/v1/catalog/register": {b"PUT": Endpoint(agent.register)},
+        b"/v1/catalog/deregister": {b"PUT": Endpoint(agent.deregister)},
         b"/v1/catalog/datacenters": read(agent.datacenters),
         b"/v1/catalog/nodes": read(agent.nodes),
         b"/v1/catalog/services": read(agent.services),

@@ -21,7 +21,8 @@ from txraft.http.answers import (
     refused,
 )
 from txraft.http.bodies import Fields, parse_json
-from txraft.http.calls import Call
+from txraft.http.calls import Call, format_duration, parse_duration
+from txraft.http.catalog import SERF_CHECK, Catalog
 from txraft.http.expiry import Expiry
 from txraft.http.leader import Leadership
 from txraft.http.limits import HTTPLimits
@@ -30,17 +31,21 @@ from txraft.http.reads import Reads
 from txraft.http.slices import Slices, Steps
 from txraft.http.writes import Writes
 from txraft.kv.commands import (
+    MAX_CHECKS,
+    MAX_DURATION_CHARACTERS,
     MAX_LOCK_DELAY_MS,
+    MAX_NAME_CHARACTERS,
     MAX_TTL_MS,
     CreateSession,
     encode_create_session,
     encode_destroy_sessions,
 )
-from txraft.kv.records import Session, exact_id
+from txraft.kv.records import Session, Written, exact_id
 from txraft.kv.state import KeyValueFSM
-from txraft.kv.watches import SESSIONS, Topic
+from txraft.kv.watches import SESSIONS, Scope, Topic
 
-DEFAULT_LOCK_DELAY_SECONDS = 15
+DEFAULT_LOCK_DELAY_NS = 15_000_000_000
+MAX_LOCK_DELAY_NS = (1 << 63) - 1
 _BEHAVIORS = {"": False, "release": False, "delete": True}
 _Listing = tuple[list[bytes], int]
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -48,11 +53,12 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 STEP_SESSIONS = 64
 """Sessions of a list that are looked at in one step: less than a millisecond."""
 
-_CHECKS = frozenset({"serfHealth"})
+_DEFAULT_CHECKS = (SERF_CHECK,)
+_Checks = tuple[str, ...] | None
 
 
 class Sessions:
-    """Makes, renews, ends and tells of sessions; *node* is where they are made."""
+    """Makes, renews, ends and tells of sessions, which are of nodes of *catalog*."""
 
     def __init__(
         self,
@@ -63,7 +69,7 @@ class Sessions:
         limits: HTTPLimits,
         leadership: Leadership,
         expiry: Expiry,
-        node: str,
+        catalog: Catalog,
     ) -> None:
         self._fsm = fsm
         self._reads = reads
@@ -72,23 +78,30 @@ class Sessions:
         self._limits = limits
         self._leadership = leadership
         self._expiry = expiry
-        self._node = node
+        self._catalog = catalog
 
     def topic(self, call: Call) -> Topic:
         """Tell what a blocking query waits for."""
         return SESSIONS
 
+    def topic_of_one(self, call: Call) -> Topic:
+        """Tell what a blocking query for one session waits for."""
+        return Topic(Scope.SESSION, _id(call))
+
     def create(self, call: Call) -> Deferred[Answer]:
         """Make a session; answers its id."""
-        wanted, exact = _parse(call.body, self._node, self._limits.session_ttl_min)
+        least = self._limits.session_ttl_min
+        wanted, exact = _parse(call.body, self._catalog.name, least)
         if not call.forwarded:
+            # Whoever is asked first knows its own services, and judges for good.
+            self._catalog.check_session(wanted.node, _ids_of_checks(wanted))
             call.body = _with_node(call.body, wanted.node)
         return self._writes.run(
             call,
-            lambda level: encode_create_session(_named(wanted, exact)),
+            lambda level: encode_create_session(_named(wanted, exact, level)),
             str,
             _created,
-            lambda quotas: quotas.of_session(wanted.name, wanted.node),
+            lambda quotas: quotas.of_session(wanted),
         )
 
     def destroy(self, call: Call) -> Deferred[Answer]:
@@ -158,7 +171,7 @@ def _texts(
 ) -> Iterator[bytes]:
     """Encode the sessions of *node*, or all; the empty text ends a step."""
     for count, (id, session) in enumerate(sessions, 1):
-        if node is None or session.node == node:
+        if node is None or session.node.lower() == node.lower():
             yield _encode(_as_json(id, session)).encode()
         if not count % STEP_SESSIONS:
             yield b""
@@ -170,34 +183,94 @@ def _parse(body: bytes, node: str, ttl_min: float) -> tuple[CreateSession, bool]
     behavior = fields.text("Behavior")
     if behavior not in _BEHAVIORS:
         raise refused(f"Invalid Behavior setting '{behavior}'")
-    for name in ("Checks", "NodeChecks", "ServiceChecks"):
-        value = fields.get(name)
-        if value and not _CHECKS.issuperset(fields.texts(name)):
-            raise refused(f"{name}: there is no check but serfHealth here.")
-    delay = fields.seconds("LockDelay")
-    if delay is None:
-        delay = DEFAULT_LOCK_DELAY_SECONDS
+    ttl = fields.text("TTL", MAX_DURATION_CHARACTERS)
+    lock_delay_ns = _lock_delay_ns(fields)
     wanted = CreateSession(
         "",
         fields.text("Name"),
         fields.text("Node") or node,
-        min(int(delay * 1000), MAX_LOCK_DELAY_MS),
+        min(lock_delay_ns // 1_000_000, MAX_LOCK_DELAY_MS),
         _BEHAVIORS[behavior],
-        _ttl_ms(fields, ttl_min),
+        _ttl_ms(ttl, ttl_min),
+        Written(ttl, lock_delay_ns, *_checks(fields)),
     )
     return wanted, _multiplier(fields) == 1
 
 
-def _ttl_ms(fields: Fields, least: float) -> int:
-    ttl = fields.seconds("TTL")
+def _lock_delay_ns(fields: Fields) -> int:
+    """Read the lock delay; below 1000 it is meant in seconds, whatever its unit is.
+
+    Source: Consul's `Session.UnmarshalJSON`.
+    """
+    seconds = fields.seconds("LockDelay")
+    if seconds is None:
+        return DEFAULT_LOCK_DELAY_NS
+    nanoseconds = round(seconds * 1e9)
+    if nanoseconds < 1000:
+        nanoseconds *= 1_000_000_000
+    return min(nanoseconds, MAX_LOCK_DELAY_NS)
+
+
+def _checks(fields: Fields) -> tuple[_Checks, _Checks, _Checks]:
+    """Read `Checks`, `NodeChecks` and `ServiceChecks`, as Consul keeps them.
+
+    Either of the first two can take away the check that a session has by default.
+    Source: Consul's `fixupEmptySessionChecks`.
+    """
+    checks = _listed(fields, "Checks", _DEFAULT_CHECKS)
+    node_checks = _listed(fields, "NodeChecks", _DEFAULT_CHECKS)
+    if not checks:
+        node_checks = ()
+    elif checks == _DEFAULT_CHECKS or not node_checks:
+        checks = None
+    return checks, node_checks, _service_checks(fields)
+
+
+def _listed(fields: Fields, name: str, default: _Checks) -> _Checks:
+    if not fields.has(name):
+        return default
+    if fields.get(name) is None:
+        return None
+    return _bounded(name, fields.texts(name))
+
+
+def _service_checks(fields: Fields) -> _Checks:
+    given = fields.get("ServiceChecks")
+    if given is None:
+        return None
+    if not isinstance(given, list):
+        raise Refusal(400, "ServiceChecks of the session is not a list.")
+    shapes = (Fields(each, "a member of ServiceChecks") for each in given)
+    return _bounded("ServiceChecks", [shape.text("ID") for shape in shapes])
+
+
+def _bounded(name: str, checks: list[str]) -> tuple[str, ...]:
+    if len(checks) > MAX_CHECKS or any(
+        len(each) > MAX_NAME_CHARACTERS for each in checks
+    ):
+        raise Refusal(400, f"{name} of the session has too many members, or long ones.")
+    return tuple(checks)
+
+
+def _ids_of_checks(wanted: CreateSession) -> list[str]:
+    """List all checks of a session."""
+    assert wanted.written is not None, "it is read with what was written"
+    _, _, *lists = wanted.written
+    return [check for checks in lists for check in checks or ()]
+
+
+def _ttl_ms(ttl: str, least: float) -> int:
     if not ttl:
         return 0
-    if not least <= ttl <= MAX_TTL_MS / 1000:
+    seconds = parse_duration(ttl)
+    if seconds is None:
+        raise refused(f"Session TTL '{ttl}' invalid: time: invalid duration {ttl!r}")
+    if seconds and not least <= seconds <= MAX_TTL_MS / 1000:
         raise refused(
-            f"Invalid Session TTL '{ttl * 1e9:.0f}', must be between "
-            f"[{least:g}s={MAX_TTL_MS // 3_600_000}h0m0s]",
+            f"Invalid Session TTL '{seconds * 1e9:.0f}', must be between "
+            f"[{format_duration(least)}={format_duration(MAX_TTL_MS / 1000)}]",
         )
-    return int(ttl * 1000)
+    return int(seconds * 1000)
 
 
 def _multiplier(fields: Fields) -> int:
@@ -218,7 +291,8 @@ def _with_node(body: bytes, node: str) -> bytes:
     return json.dumps({**kept, "Node": node}).encode()
 
 
-def _named(wanted: CreateSession, exact: bool) -> CreateSession:
+def _named(wanted: CreateSession, exact: bool, level: int) -> CreateSession:
+    """Give *wanted* an id; what was written is kept from *level* 1 on."""
     id = str(uuid4())
     return CreateSession(
         exact_id(id) if exact else id,
@@ -227,6 +301,7 @@ def _named(wanted: CreateSession, exact: bool) -> CreateSession:
         wanted.lock_delay_ms,
         wanted.deletes,
         wanted.ttl_ms,
+        wanted.written if level else None,
     )
 
 
@@ -242,16 +317,28 @@ def _id(call: Call) -> str:
 
 def _as_json(id: str, session: Session) -> dict[str, object]:
     """Shape *session* as Consul does: LockDelay in nanoseconds, the TTL a text."""
+    written = session.written or _unwritten(session)
+    service_checks = written.service_checks
     return {
         "ID": id,
         "Name": session.name,
         "Node": session.node,
-        "LockDelay": session.lock_delay_ms * 1_000_000,
+        "LockDelay": written.lock_delay_ns,
         "Behavior": "delete" if session.deletes else "release",
-        "TTL": f"{session.ttl_ms / 1000:g}s" if session.ttl_ms else "",
-        "Checks": None,
-        "NodeChecks": ["serfHealth"],
-        "ServiceChecks": None,
+        "TTL": written.ttl,
+        # Consul leaves it out where it is empty, which clients read as null.
+        "Checks": written.checks or None,
+        "NodeChecks": written.node_checks,
+        "ServiceChecks": None
+        if service_checks is None
+        else [{"ID": each, "Namespace": ""} for each in service_checks],
         "CreateIndex": session.create_index,
         "ModifyIndex": session.modify_index,
     }
+
+
+def _unwritten(session: Session) -> Written:
+    """Make up what was written of a session that was made at level 0."""
+    ttl = f"{session.ttl_ms / 1000:g}s" if session.ttl_ms else ""
+    delay = session.lock_delay_ms * 1_000_000
+    return Written(ttl, delay, None, _DEFAULT_CHECKS, None)

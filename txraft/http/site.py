@@ -26,6 +26,7 @@ from txraft.http.answers import RETRY_AFTER, not_applied
 from txraft.http.api import API
 from txraft.http.auth import Access
 from txraft.http.backups import Backups
+from txraft.http.catalog import Catalog
 from txraft.http.channel import KVChannel, KVRequest
 from txraft.http.cluster import Cluster
 from txraft.http.expiry import Expiry
@@ -75,13 +76,15 @@ def make_api(
     meta: Mapping[str, str] | None = None,
     origins: Origins | None = None,
     validities: Validities = no_certificates,
+    name: str = "",
 ) -> API:
     """Make the resource that serves the node at the peer *address*.
 
     What takes long is done on *worker*, the one of snapshots. *more* is served beside
     what is served anyway; *access* decides for whom, and without it everybody is
     served; *origins* tells whose pages are. *meta* is what the node tells of itself,
-    and *validities* until when its certificates are valid.
+    *validities* until when its certificates are valid, and *name* what it is called, if
+    that is not its address.
     *client* forwards to the leader, on a pool of `txraft.exchange.connection_pool`.
     """
     forwarder = Forwarder(client, clock, limits, address)
@@ -91,12 +94,13 @@ def make_api(
     writes = Writes(raft, fsm, leadership, quotas, limits)
     expiry = Expiry(raft, fsm, clock)
     slices = Slices(clock)
+    catalog = Catalog(raft, fsm, address, name or address)
     table = routes(
         Keys(fsm, reads, writes, slices, limits),
         Transactions(fsm, reads, writes, slices, limits),
-        Sessions(fsm, reads, writes, slices, limits, leadership, expiry, address),
-        Cluster(raft, fsm, leadership, clock),
-        Agent(raft, fsm, reads, limits, address, meta, validities),
+        Sessions(fsm, reads, writes, slices, limits, leadership, expiry, catalog),
+        Cluster(raft, fsm, leadership, catalog, clock),
+        Agent(raft, catalog, reads, limits, meta, validities),
         Backups(raft, fsm, reads, leadership, quotas, worker, clock, limits),
     )
     waits = Waits(fsm, clock, limits)
@@ -104,7 +108,16 @@ def make_api(
     metrics = Metrics(raft, fsm, quotas, Served(), validities)
     table[METRICS] = {b"GET": Endpoint(metrics.get, METRICS_PARAMETERS)}
     return API(
-        table, leadership, waits, expiry, metrics, clock, limits, access, origins
+        table,
+        leadership,
+        waits,
+        expiry,
+        catalog,
+        metrics,
+        clock,
+        limits,
+        access,
+        origins,
     )
 
 
@@ -124,6 +137,7 @@ def make_site(
     refusals: Refusals | None = None,
     origins: Origins | None = None,
     validities: Validities = no_certificates,
+    name: str = "",
 ) -> KVSite:
     """Make the server of one node.
 
@@ -145,9 +159,10 @@ def make_site(
         meta,
         origins,
         validities,
+        name,
     )
     forwarder = Forwarder(client, clock, limits, address)
-    advertiser = Advertiser(raft, fsm, forwarder, clock, address, url)
+    advertiser = Advertiser(raft, fsm, forwarder, clock, address, url, name)
 
     def is_member(name: bytes) -> bool:
         return name.decode("utf-8", "replace") in raft.configuration.addresses

@@ -87,12 +87,13 @@ class KeyValueFSM:
 
     Reads are for the reactor thread and see the state after the last command
     applied. `on_advertise` is called after each command that tells an HTTP address; a
-    restore is not announced there. `on_restore` is called after a snapshot has
-    replaced the state, in the thread that did it. `on_begun` is called with the id of
-    each new session and with lock delays that have begun; as a call of the watches it
-    comes in the middle of applying, and may note something down. `watches` tells of
-    changes. `later`, if it is set, calls a function in another turn of the reactor: a
-    large backup then takes its place in many of them, and everything else goes on.
+    restore is not announced there. `on_activate` is called after each activation of a
+    level. `on_restore` is called after a snapshot has replaced the state, in the thread
+    that did it. `on_begun` is called with the id of each new session and with lock
+    delays that have begun; as a call of the watches, and as `on_activate`, it comes in
+    the middle of applying, and may note something down. `watches` tells of changes.
+    `later`, if it is set, calls a function in another turn of the reactor: a large
+    backup then takes its place in many of them, and everything else goes on.
     `is_awaited` tells whether somebody here waits for the answer to the entry at an
     index: where nobody does, as on followers and after a start, no answer is made.
 
@@ -108,6 +109,7 @@ class KeyValueFSM:
 
     def __init__(self) -> None:
         self.on_advertise: Callable[[], object] = _nothing
+        self.on_activate: Callable[[], object] = _nothing
         self.on_restore: Callable[[], object] = _nothing
         self.on_begun: Callable[[str | Begun], object] = _nothing_of
         self.later: Later | None = None
@@ -229,6 +231,11 @@ class KeyValueFSM:
         """Return the name of the node at the peer *address*: that, if none was told."""
         return self._state.names.get(address, address)
 
+    def is_advertised(self, address: str, url: str, name: str) -> bool:
+        """Tell whether just this is known of the node at *address*; "" is no name."""
+        known = self.http_url(address), self.node_name(address)
+        return known == (url, name or address)
+
     def catalog_changed(self) -> None:
         """Let the index of the catalog grow, and wake who waits for that.
 
@@ -278,6 +285,7 @@ class KeyValueFSM:
         if level > LEVEL:
             raise UpgradeNeeded(level, LEVEL)
         self._state.level = max(level, self._state.level)
+        self.on_activate()
 
     def apply_batch(self, logs: Sequence[Entry]) -> Sequence[object]:
         """Apply commands in order; a refusal takes the place of its answer.

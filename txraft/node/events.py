@@ -293,7 +293,8 @@ class EventNotifier:
     """Compares what is with what was told last, for the node *raft* of *parts*.
 
     *stop* stops the node once it is a member no more.
-    `state`, `leader` and `last_contact` are what was told last.
+    `state`, `leader` and `last_contact` are what was told last. `members` is told each
+    membership that is committed, as a Configuration.
     """
 
     log = Logger()
@@ -316,6 +317,7 @@ class EventNotifier:
         self._was_member = False
         self._removed_at: float | None = None
         self.observers = Observers()
+        self.members = Observers()
         self.state = RaftState.FOLLOWER
         self.leader: str | None = None
         self.last_contact: float | None = None
@@ -431,6 +433,7 @@ class EventNotifier:
         history = shell.consensus.configurations
         if history.latest_index != self._told_membership:
             self._told_membership = history.latest_index
+            self.members.tell(Observation(self._raft, history.latest))
             self._tell_membership(shell, history.latest)
         if self._parts.address in history.latest.addresses:
             self._was_member, self._removed_at = True, None

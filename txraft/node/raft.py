@@ -781,6 +781,23 @@ class Raft:
         self._check_thread("deregister_observer")
         self._events.observers.deregister(observer)
 
+    def watch_members(
+        self, callback: Callable[[Configuration], object]
+    ) -> Callable[[], None]:
+        """Tell *callback* of each membership that is committed, from now on.
+
+        Returns: a function that ends it.
+        """
+        self._check_thread("watch_members")
+
+        def tell(observation: Observation) -> object:
+            assert isinstance(observation.data, Configuration), "nothing else is told"
+            return callback(observation.data)
+
+        observer = Observer(tell, blocking=True)
+        self._events.members.register(observer)
+        return lambda: self._events.members.deregister(observer)
+
     # Status: all of it may be asked at any time, on any thread
 
     @property

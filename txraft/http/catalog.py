@@ -1,0 +1,250 @@
+"""The catalog: which nodes there are, by name, and which services.
+
+Nodes are the members of the cluster, which have the service `consul`, as Consul's
+servers do; beside them are the nodes and services that programs registered here. These
+are kept in the memory of this node, and forgotten when it stops.
+
+Source: Consul's HTTP API, "Catalog".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.logger import Logger
+
+from txraft.core.configuration import Configuration, Server
+from txraft.http.answers import Refusal, refused
+from txraft.http.calls import DATACENTER
+from txraft.http.node import Node
+from txraft.http.services import Service, Services
+from txraft.kv.state import KeyValueFSM
+from txraft.node.events import RaftState
+from txraft.version import VERSION
+
+MAX_REGISTERED = 256
+"""Nodes that are no members, registered here."""
+
+SERF_CHECK = "serfHealth"
+CONSUL_VERSION = "1.22.0"
+_CONSUL = "consul"
+
+
+class Catalog:
+    """What the node at the peer *address*, which is called *name*, knows of.
+
+    The index of the catalog is the one that the state machine *fsm* keeps for it; a
+    change of the membership lets it grow when it is committed, or is seen before.
+    """
+
+    log = Logger()
+
+    def __init__(self, raft: Node, fsm: KeyValueFSM, address: str, name: str) -> None:
+        self.address = address
+        self.name = name
+        self.services = Services(fsm.catalog_changed)
+        self._raft = raft
+        self._fsm = fsm
+        self._registered: dict[str, tuple[str, str]] = {}
+        self._seen: object = None
+        self._shared: frozenset[str] = frozenset()
+        self._end = raft.watch_members(self._committed)
+
+    def close(self) -> None:
+        """Look at the membership no more; idempotent."""
+        self._end()
+
+    def _committed(self, _members: Configuration) -> None:
+        self.look()
+
+    def look(self) -> int:
+        """See who is a member now; return the index of the catalog."""
+        seen = [(each, self.name_of(each.address)) for each in self.members]
+        if seen != self._seen:
+            self._seen = seen
+            self._fsm.catalog_changed()
+            self._warn_of_shared_names([name for _, name in seen])
+        return self._fsm.catalog_index
+
+    def _warn_of_shared_names(self, names: list[str]) -> None:
+        lowered = [name.lower() for name in names]
+        shared = frozenset(name for name in lowered if lowered.count(name) > 1)
+        if shared - self._shared:
+            self.log.warn(
+                "Several members are called {names}: clients take them for one node. "
+                "Give each its own node_name",
+                names=", ".join(sorted(shared)),
+            )
+        self._shared = shared
+
+    # Nodes
+
+    @property
+    def members(self) -> Sequence[Server]:
+        """The members as this node knows them."""
+        return self._raft.configuration.servers
+
+    def name_of(self, address: str) -> str:
+        """Return what the member at *address* is called."""
+        return self.name if address == self.address else self._fsm.node_name(address)
+
+    def find(self, name: str) -> Server | None:
+        """Return the member that is called *name*, in any letter case."""
+        wanted = name.lower()
+        for server in self.members:
+            if self.name_of(server.address).lower() == wanted:
+                return server
+        return None
+
+    def is_node(self, name: str) -> bool:
+        """Tell whether there is a node of this *name*: this one always is."""
+        wanted = name.lower()
+        return (
+            wanted == self.name.lower()
+            or wanted in self._registered
+            or self.find(name) is not None
+        )
+
+    def is_here(self, name: str) -> bool:
+        """Tell whether *name* is that of this node."""
+        return name.lower() == self.name.lower()
+
+    def register(self, name: str, address: str) -> None:
+        """Keep a node that is no member. Raises: Refusal"""
+        key = name.lower()
+        if self.find(name) is not None or self._registered.get(key) == (name, address):
+            return
+        if key not in self._registered and len(self._registered) >= MAX_REGISTERED:
+            raise Refusal(507, f"There are {MAX_REGISTERED} nodes here already.")
+        self._registered[key] = name, address
+        self._fsm.catalog_changed()
+
+    def deregister(self, name: str) -> None:
+        """Forget a node that was registered here, if it was."""
+        if self._registered.pop(name.lower(), None) is not None:
+            self._fsm.catalog_changed()
+
+    def nodes(self) -> list[dict[str, object]]:
+        """Shape all nodes."""
+        registered = [
+            _node("", name, address, {})
+            for name, address in self._registered.values()
+            if self.find(name) is None
+        ]
+        return [*map(self.node_shape, self.members), *registered]
+
+    def node(self, name: str) -> dict[str, object] | None:
+        """Shape the node that is called *name*, None if there is none."""
+        for shape in self.nodes():
+            if str(shape["Node"]).lower() == name.lower():
+                return shape
+        return self.own_node() if self.is_here(name) else None
+
+    def own_node(self) -> dict[str, object]:
+        """Shape this node, also if it is no member yet."""
+        server = self._raft.configuration.server(self.address)
+        return self.node_shape(server or Server(self.address, self.address))
+
+    def node_shape(self, server: Server) -> dict[str, object]:
+        """Shape a member; its Meta tells where it is found."""
+        url = self._fsm.http_url(server.address)
+        meta = {"address": server.address} | ({} if url is None else {"http": url})
+        host, _ = host_port(server.address)
+        return _node(server.id, self.name_of(server.address), host, meta)
+
+    # Services
+
+    def consul(self, server: Server) -> Service:
+        """Make the service that every server of Consul has."""
+        meta = {"raft_version": "3", "version": CONSUL_VERSION, "txraft": VERSION}
+        _, port = host_port(server.address)
+        return Service(_CONSUL, _CONSUL, [], "", port, meta, False, [])
+
+    def services_of(self, name: str) -> list[Service]:
+        """List the services of the node that is called *name*."""
+        server = self.find(name)
+        own = self.services.all() if self.is_here(name) else []
+        return own if server is None else [self.consul(server), *own]
+
+    def instances(self, name: str, tag: str | None = None) -> list[Instance]:
+        """List the instances of a service, each with its node."""
+        own = [(self.own_node(), each) for each in self.services.named(name, tag)]
+        if name != _CONSUL or tag:
+            return own
+        members = [(self.node_shape(each), self.consul(each)) for each in self.members]
+        return [*members, *own]
+
+    def service_names(self) -> dict[str, list[str]]:
+        """Map the names of services to the tags of each."""
+        names: dict[str, dict[str, None]] = {_CONSUL: {}} if self.members else {}
+        for service in self.services.all():
+            names.setdefault(service.name, {}).update(dict.fromkeys(service.tags))
+        return {name: list(tags) for name, tags in names.items()}
+
+    # What a session is made with
+
+    def check_session(self, node: str, checks: Sequence[str]) -> None:
+        """Refuse a session of a *node*, or with *checks*, that it cannot have.
+
+        Raises: Refusal, with the words of Consul.
+        """
+        if not self.is_node(node):
+            raise refused("Missing node registration")
+        known = {
+            id
+            for service in (self.services.all() if self.is_here(node) else ())
+            for id in service.checks
+        }
+        is_member = self.is_here(node) or self.find(node) is not None
+        for check in checks:
+            if check.lower() == SERF_CHECK.lower() and is_member:
+                continue
+            if check in known:
+                raise refused(f"Check '{check}' is in critical state")
+            raise refused(f"Missing check '{check}' registration")
+
+    # Members, as Serf lists them
+
+    def member(self, address: str) -> dict[str, object]:
+        """Shape a member; by its address and the tag `port` tools find the leader."""
+        host, port = host_port(address)
+        return {
+            "Name": self.name_of(address),
+            "Addr": host,
+            "Port": port,
+            "Tags": {
+                "dc": DATACENTER,
+                "role": _CONSUL,
+                "port": str(port),
+                "id": address,
+            },
+            "Status": 1,
+        }
+
+    @property
+    def leads(self) -> bool:
+        """Whether this node leads."""
+        return self._raft.state is RaftState.LEADER
+
+
+Instance = tuple[dict[str, object], Service]
+"""A service, with its node in front."""
+
+
+def _node(id: str, name: str, address: str, meta: dict[str, str]) -> dict[str, object]:
+    return {
+        "ID": id,
+        "Node": name,
+        "Address": address,
+        "Datacenter": DATACENTER,
+        "TaggedAddresses": {"lan": address, "wan": address},
+        "Meta": meta,
+    }
+
+
+def host_port(address: str) -> tuple[str, int]:
+    """Split a peer address; the port is 0 where there is none."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return address, 0
+    return host.strip("[]"), int(port)
