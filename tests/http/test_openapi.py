@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 import txraft.http
-from tests.http.network import Network, ScriptedNode
+from tests.http.network import HTTPCase, Network, ScriptedNode, backup_of
 from txraft.http.api import API
 from txraft.http.limits import HTTPLimits
 from txraft.http.site import make_api
@@ -20,6 +20,23 @@ from txraft.node.worker import MemoryWorker
 DESCRIPTION = Path(txraft.http.__file__).with_name("openapi.yaml")
 METHODS = {"get", "put", "post", "delete"}
 EVERYWHERE = {"dc", "pretty"}
+
+SAMPLES: dict[str, bytes] = {
+    "/v1/txn": b'[{"KV": {"Verb": "set", "Key": "k", "Value": ""}}]',
+    "/v1/catalog/register": b'{"Node": "x", "Address": "10.0.0.1"}',
+    "/v1/catalog/deregister": b'{"Node": "x"}',
+    "/v1/agent/service/register": b'{"Name": "web"}',
+}
+"""Bodies of requests that need one."""
+
+NAMED = {
+    "state": "any",
+    "node": "n1:8300",
+    "address": "n2:8300",
+    "url": "http://n2:8500",
+    "service": "web",
+}
+"""What parameters stand for; others stand for a key or a session."""
 
 
 def described() -> dict[str, Any]:
@@ -99,3 +116,78 @@ class Description(SynchronousTestCase):
         ]
 
         self.assertEqual(len(names), len(set(names)))
+
+
+class Headers(HTTPCase):
+    """The headers of requests and of answers, as they are described and as they are."""
+
+    def requests(self) -> list[tuple[dict[str, Any], str, str, bytes | None]]:
+        """Return each operation with its method, its target and a body."""
+        description, made = described(), []
+        archive = backup_of(self.n1.fsm)
+        for path, item in sorted(description["paths"].items()):
+            for method in sorted(item.keys() & METHODS):
+                operation = item[method]
+                given = [*item.get("parameters", ()), *operation["parameters"]]
+                told = [resolved(description, each) for each in given]
+                query = "&".join(
+                    f"{each['name']}={NAMED.get(each['name'], 'k')}"
+                    for each in told
+                    if each["in"] == "query" and each.get("required")
+                )
+                if (method, path) == ("delete", "/v1/operator/raft/peer"):
+                    query = "id=n2:8300"
+                target = path
+                for each in told:
+                    if each["in"] == "path":
+                        name = each["name"]
+                        value = NAMED.get(name, "k")
+                        target = target.replace("{" + name + "}", value)
+                body = SAMPLES.get(path, archive if path == "/v1/snapshot" else b"")
+                data = None if method in ("get", "delete") else body
+                described_headers = {
+                    each["name"] for each in told if each["in"] == "header"
+                }
+                entry = {**operation, "headers": described_headers}
+                made.append((entry, method.upper(), f"{target}?{query}", data))
+        return made
+
+    def test_whatever_waits_for_a_leader_takes_a_time_for_that(self) -> None:
+        """And nothing else does."""
+        self.n1.follow(None)
+        self.n1.members.add("n2:8300")
+        for entry, method, target, body in self.requests():
+            asked = self.ask(self.n1, method, target, body)
+            while self.worker.perform():
+                self.network.flush()
+            replies: list[object] = []
+            asked.addBoth(replies.append)
+            waits = not replies
+            self.advance(6)
+
+            self.assertTrue(replies, target)
+            told = "X-Txraft-Wait" in entry["headers"]
+            self.assertEqual((method, target, told), (method, target, waits))
+
+    def test_answers(self) -> None:
+        """Each header of ours that an answer has is described, and has been seen."""
+        description = described()
+        self.n1.members.add("n2:8300")
+        for entry, method, target, body in self.requests():
+            if "transfer" in target or "raft/peer" in target:
+                continue
+            asked = self.ask(self.n1, method, target, body)
+            reply = self.work(asked)
+            responses = entry["responses"]
+            response = responses.get(str(reply.status), responses.get("default"))
+            headers = resolved(description, response).get("headers", {})
+            told = {name.lower() for name in headers}
+            seen = {
+                name.decode().lower()
+                for name, _ in reply.headers.getAllRawHeaders()
+                if name.startswith((b"X-Consul", b"X-Txraft"))
+            }
+
+            self.assertEqual((method, target, seen - told), (method, target, set()))
+            if reply.status == 200:
+                self.assertEqual((method, target, told - seen), (method, target, set()))
