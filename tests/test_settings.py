@@ -33,6 +33,7 @@ class Defaults(SettingsTestCase):
             Settings(
                 data_dir=str(self.directory / "txraft-data"),
                 id=None,
+                node_name=None,
                 store="file",
                 log_level="info",
                 listen="tcp:8300:interface=127.0.0.1",
@@ -184,7 +185,7 @@ class Mistakes(SettingsTestCase):
 
     def test_unknown_key_unlike_any(self) -> None:
         """Without a likeness the known keys are listed."""
-        self.assertFault("zzz: 1\n", 1, "known: data_dir, id, store")
+        self.assertFault("zzz: 1\n", 1, "known: data_dir, id, node_name, store")
 
     def test_wrong_type(self) -> None:
         for line, words in [
@@ -201,6 +202,8 @@ class Mistakes(SettingsTestCase):
             ("peers:", ("peers is empty", "a list")),
             ("peers: [[n1:8300]]", ("peers is a list", "single value")),
             ("store: mdb", ("store is 'mdb'", "must be one of file, lmdb")),
+            ("node_name: a b", ("node_name is 'a b'", "128 letters, digits")),
+            ("node_name:", ("node_name is empty", "text")),
             ("log_level: loud", ("log_level is 'loud'", "debug, info, warn")),
             ("data_dir: !!python/name:os.system x", ("data_dir", "text")),
         ]:
@@ -509,7 +512,9 @@ class Effective(SettingsTestCase):
 
     def test_effective_is_complete(self) -> None:
         """It shows every setting that the file may hold."""
-        shown = effective(self.load("id: n1\nraft: {protocol_version: 3}"))
+        shown = effective(
+            self.load("id: n1\nnode_name: db1\nraft: {protocol_version: 3}")
+        )
 
         keys = {line.strip().partition(":")[0] for line in shown.splitlines()}
         for name, _, _ in field_documentation(Settings):

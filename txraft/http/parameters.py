@@ -7,7 +7,7 @@ one that is mistyped, such as a condition, would make it destroy something.
 
 from __future__ import annotations
 
-from txraft.http.answers import Refusal
+from txraft.http.answers import Refusal, refused
 from txraft.http.calls import DATACENTER, Call
 
 _ALWAYS = frozenset({"dc", "pretty", "token"})
@@ -27,7 +27,7 @@ def check_parameters(call: Call, known: frozenset[str]) -> None:
         for name in given.keys() - known - _ALWAYS - _HINTS:
             raise Refusal(400, f"The parameter {name!r} is not served here.")
     if given.get("dc", DATACENTER) not in ("", DATACENTER):
-        raise Refusal(400, f"No path to datacenter: there is only {DATACENTER}.")
+        raise refused(f"No path to datacenter: there is only {DATACENTER}.")
     for name in _TENANCY:
         if given.get(name, "") not in ("", "default"):
             raise Refusal(400, f"Invalid query parameter: {name!r}: there are none.")
