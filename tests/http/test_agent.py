@@ -285,6 +285,16 @@ class Membership(CatalogCase):
             reply = self.successResultOf(waiting)
             self.assertGreater(int(reply.header("X-Consul-Index") or 0), before)
 
+    def test_change_that_nobody_told_of(self) -> None:
+        """One that is not committed is seen by whoever asks next."""
+        self.get("catalog/nodes")
+        before = self.index
+        self.n2.members |= {"n9:8300"}
+
+        told = self.get(f"catalog/nodes?index={before}")
+
+        self.assertEqual(len(told), 3)
+
     def test_name_wakes(self) -> None:
         self.n2.fsm.activate(1)
         self.get("catalog/nodes")

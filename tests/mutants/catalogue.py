@@ -8,6 +8,7 @@ from tests.mutants import (
     certificates,
     clients,
     consensus,
+    consul,
     decisions,
     keyvalue,
     log,
@@ -40,6 +41,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *keyvalue.MUTANTS,
     *reads.MUTANTS,
     *clients.MUTANTS,
+    *consul.MUTANTS,
     *stops.MUTANTS,
     *certificates.MUTANTS,
 )

@@ -17,11 +17,11 @@ MUTANTS = (
         at="KeyValueFSM._replace",
         old=(
             "State(rows, now.urls, index, index, sessions, delays, now.results, "
-            "level=now.level)"
+            "level=now.level, names=now.names)"
         ),
         new=(
             "State(rows, now.urls, index, index, sessions, delays, now.results, "
-            "level=0)"
+            "level=0, names=now.names)"
         ),
         caught_by="tests.kv.test_levels.Activation.test_backup_changes_no_level",
     ),

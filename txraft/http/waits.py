@@ -59,7 +59,7 @@ class Waits:
         Returns: False when it need not wait; *resume* is then never called.
         Raises: Refusal
         """
-        index = call.number("index")
+        index = _index(call)
         seconds = self._seconds(call)
         call.parameters.pop("index", None)
         call.parameters.pop("wait", None)
@@ -116,7 +116,7 @@ class Waits:
         text = call.parameters.get("wait")
         seconds = parse_duration(text) if text else 0.0
         if seconds is None:
-            raise Refusal(400, "The parameter 'wait' is a duration such as 30s or 5m.")
+            raise Refusal(400, "Invalid wait time: it is a duration such as 30s or 5m.")
         if not seconds:
             return self._limits.default_wait
         return min(seconds, self._limits.max_wait)
@@ -183,6 +183,14 @@ class Waits:
             self._clock.callFromThread(everything_changed)
         else:
             everything_changed()
+
+
+def _index(call: Call) -> int | None:
+    """Return the index after which *call* waits. Raises: Refusal, in Consul's words"""
+    try:
+        return call.number("index")
+    except Refusal as error:
+        raise Refusal(400, f"Invalid index: {error}") from error
 
 
 class _Group:
