@@ -119,7 +119,7 @@ MUTANTS = (
     ),
     Mutant(
         name="what a message tells is heard from who does not lead",
-        at="Shell._told_known",
+        at="Shell._request_and_learn",
         old="known is not None and consensus.follows(command)",
         new="known is not None",
         caught_by="tests.node.test_incarnations.Told.test_only_the_leader_is_heard",

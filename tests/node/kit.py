@@ -131,5 +131,5 @@ class FaultyStore(InmemStore):
 
 
 def lone(config: Config = FAST, **options: Any) -> Config:
-    """Make a configuration for a node that founds a cluster of its own."""
+    """Make a configuration for a node that bootstraps a cluster of its own."""
     return replace(config, enable_single_node=True, **options)

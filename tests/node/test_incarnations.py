@@ -43,7 +43,7 @@ class Wiped(ClusterCase):
         cluster.wipe(lost)
         return cluster, lost
 
-    def test_wiped_founder_is_refused(self) -> None:
+    def test_wiped_first_member_is_refused(self) -> None:
         """A node that founds the cluster anew under its old name takes no part."""
         cluster, lost = self.wiped()
         node = cluster.start_node(lost, ABC)

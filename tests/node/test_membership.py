@@ -118,7 +118,7 @@ class ById(ClusterCase):
 
 
 class Founders(SynchronousTestCase):
-    """All founders must begin with the same configuration."""
+    """All first members must begin with the same configuration."""
 
     def test_same_for_all(self) -> None:
         """Whatever the order, and whoever asks."""
@@ -135,7 +135,7 @@ class Founders(SynchronousTestCase):
         self.assertEqual(first_membership([Server("a", "a")], "a", "id", 3), expected)
 
     def test_refused(self) -> None:
-        """Lists that founders could not agree on."""
+        """Lists that first members could not agree on."""
         two = [Server("a", "a"), Server("b", "b")]
         for servers, id, version in (
             (two[1:], "a", 3),

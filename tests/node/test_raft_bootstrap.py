@@ -96,7 +96,7 @@ class SettingPeers(ClusterCase):
         cluster.result(cluster.nodes["a"].raft.set_peers(["a"]))
 
     def test_set_peers_after_a_vote_is_refused(self) -> None:
-        """The founding term comes before every vote; a vote cannot be taken back."""
+        """The first term comes before every vote; a vote cannot be taken back."""
         cluster = self.waiting(2)
         b = cluster.nodes["b"].transport
         asked = RequestVoteRequest(5, "b", 3, 4)
@@ -140,7 +140,7 @@ class SettingPeers(ClusterCase):
         assert isinstance(failure, Failure)
         self.assertIn("shutdown", failure.getErrorMessage())
 
-    def test_shutdown_while_founding(self) -> None:
+    def test_shutdown_while_bootstrapping(self) -> None:
         """It is told so, and nothing is left running."""
         cluster = self.waiting(1, disk_seconds=0.02)
         cluster.advance(0.2)
@@ -154,7 +154,7 @@ class SettingPeers(ClusterCase):
         refused = self.outcome(raft.set_peers(["a"]))
         self.assertFailedWith(refused, RaftShutdown)
 
-    def test_disk_that_fails_while_founding_stops_the_node(self) -> None:
+    def test_disk_that_fails_while_bootstrapping_stops_the_node(self) -> None:
         """As every failed write does."""
         cluster = self.unstarted(1)
         store = FaultyStore()
@@ -172,7 +172,7 @@ class SettingPeers(ClusterCase):
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
     def test_cancel_only_stops_the_wait(self) -> None:
-        """The cluster is founded all the same."""
+        """The cluster is bootstrapped all the same."""
         cluster = self.waiting(1, disk_seconds=0.02)
         cluster.advance(0.2)
         deferred = cluster.nodes["a"].raft.set_peers(["a"])

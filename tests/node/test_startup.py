@@ -127,14 +127,14 @@ class Founding(BootCase):
         self.assertEqual(recovered.configurations.latest_index, 0)
 
     def test_found_again_after_a_crash_between_the_two_writes(self) -> None:
-        """A term without an entry is founded again."""
+        """A term without an entry is bootstrapped again."""
         self.state(1)
 
         self.recover()
 
         self.assertEqual(self.store.last_index(), 1)
 
-    def test_a_vote_in_the_founding_term_is_never_forgotten(self) -> None:
+    def test_a_vote_in_the_first_term_is_never_forgotten(self) -> None:
         """Peers that number from 0 elect in term 1; two votes there elect two."""
         self.state(1, "b")
 
@@ -144,7 +144,7 @@ class Founding(BootCase):
         self.assertEqual(read_hard_state(self.store), HardState(1, "b"))
         self.assertEqual(recovered.configurations.latest, FOUNDERS)
 
-    def test_founder_without_its_log_is_refused(self) -> None:
+    def test_first_member_without_its_log_is_refused(self) -> None:
         """It had an entry before its first election, and may have had more."""
         for term, vote in ((1, "b"), (7, None)):
             self.setUp()

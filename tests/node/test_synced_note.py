@@ -467,7 +467,7 @@ class Cut(BootCase):
         self.assertIn("/data/log/0000000000000007.seg: the log is", self.refusal())
 
     def test_log_that_is_gone(self) -> None:
-        """Whether it waited to be added or has founded a cluster."""
+        """Whether it waited to be added or has bootstrapped one."""
         for founders in (self.founders, type(self.founders)()):
             self.setUp()
             self.founders = founders

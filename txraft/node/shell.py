@@ -335,7 +335,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         digest: Callable[[Request, object], None] = self.consensus.request
         # Heartbeats only: entries go straight to consensus.
         if command.header.known is not None:
-            digest = self._told_known
+            digest = self._request_and_learn
         self._inputs.append((digest, (command, rpc)))
         if isinstance(command, AppendEntriesRequest) and command.term:
             # Entries and heartbeats, but no probe, which has term 0. A turn at once: a
@@ -398,7 +398,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             return None
         return self.incarnations.refuses(peer, header.incarnation, history)
 
-    def _told_known(self, command: Request, rpc: object) -> None:
+    def _request_and_learn(self, command: Request, rpc: object) -> None:
         """Digest a request that tells of others, then hear that if its sender leads."""
         consensus, known = self.consensus, command.header.known
         consensus.request(command, rpc)
@@ -681,7 +681,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             leader=leader,
         )
 
-    # What the node waits for
+    # The end of a leadership, and of the node
 
     def leadership_lost(self) -> None:
         """Fail what only a leader can finish; entries may still commit.
@@ -720,7 +720,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         self._after_sync.clear()
         inputs, self._inputs = self._inputs, []
         for function, arguments in inputs:
-            if function in (self.consensus.request, self._told_known):
+            if function in (self.consensus.request, self._request_and_learn):
                 self.responder.refuse(arguments[1], SHUT_DOWN)
 
     # Snapshots
