@@ -122,7 +122,7 @@ class Consensus(ServerState):
     def verify(self, token: object) -> None:
         """Have a quorum confirm this leader, by messages sent after this call.
 
-        Answered in `Ready.verified`; never, if leadership ends before.
+        The confirmation is in `Ready.verified`; none comes if leadership ends before.
         Source: Raft dissertation §6.4.
         """
         if isinstance(self.role, Leader):
@@ -329,7 +329,7 @@ class Consensus(ServerState):
 
     def has_news(self, peer: str | None) -> bool:
         """Tell whether `ready` may hand out something, when all that came since the
-        last one is an answer of *peer*, or, for None, that a write is durable.
+        last one is a response of *peer*, or, for None, that a write is durable.
 
         If not, it may be called with the next input that matters, or the next tick.
         """
@@ -481,8 +481,8 @@ class Consensus(ServerState):
         if is_tied_to_other_leader(self.role, request) or request.term < self.term:
             self.send(reply_to, RequestVoteResponse(self.term, False, voters))
             return
-        # Before the vote is weighed: it is of this term, and one given in an older
-        # term counts no more. Who gets no vote still has shown that the term is over.
+        # Before the vote is weighed: it is of this term, and one given in an older term
+        # counts no more. A candidate that gets none still shows that the term is over.
         if request.term > self.term:
             self.become_follower(request.term, None)
         if not grants_vote(self, request):

@@ -115,7 +115,7 @@ class Leader(BaseRole):
             self._append([Entry(0, 0, LogType.ADD_PEER, configuration=members)])
         else:
             self._append([Entry(0, 0, LogType.NOOP, cluster=cluster)])
-        # Rounds begin with 1: 0 is what a follower has answered that never answered.
+        # Rounds begin with 1: 0 is the round of a follower that never answered.
         self._round += 1
 
     @property
@@ -140,10 +140,8 @@ class Leader(BaseRole):
         for entry in entries:
             index += 1
             entry.index, entry.term = index, term
-        # What is appended is in force, so it must be followed before anything is sent.
-        known = self.server.configurations.latest_index
-        self.server.append(entries)
-        if self.server.configurations.latest_index > known:
+        # It is in force as soon as it is appended: before anything is sent or counted.
+        if self.server.append(entries):
             self._follow_configuration()
 
     @property
@@ -260,7 +258,7 @@ class Leader(BaseRole):
     def _doubt(self, count: int) -> None:
         """Resign, but first try one round if it was this server that came late.
 
-        What came at once may all be answered already, in its sockets. Until a quorum
+        The responses to all it sent may be in its sockets already. Until a quorum
         has answered what was sent after the stall this leader has no lease: it confirms
         nothing, and votes as one who hears nobody, as its followers may have elected
         another. It has a heartbeat timeout after each stall, and no longer: all servers
@@ -342,7 +340,7 @@ class Leader(BaseRole):
     def _removal_is_committed(self) -> bool:
         """Tell whether this leader's removal is committed, and all know or time is up.
 
-        Who knows does not campaign against the others for lack of a leader.
+        A follower that knows does not wait for this leader any longer.
         Source: Raft dissertation §4.2.2.
         """
         server = self.server
@@ -393,7 +391,7 @@ class Leader(BaseRole):
             or progress.leaving is not None
         )
 
-    # Answers ----------------------------------------------------------------------
+    # Responses --------------------------------------------------------------------
 
     def response(self, peer: str, request: OutgoingRequest, response: Response) -> None:
         """Take a response to a request of this term."""
@@ -671,7 +669,7 @@ class Leader(BaseRole):
         self._settle_verifications()
 
     def _settle_verifications(self) -> None:
-        """Answer what a quorum has confirmed, once an entry of this term committed."""
+        """Report what a quorum has confirmed, if an entry of this term is committed."""
         server = self.server
         # Until an entry of this term is committed the commit index may be behind what
         # an earlier leader has confirmed to a client: a read there would go back.

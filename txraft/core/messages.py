@@ -21,7 +21,7 @@ from txraft.core.entry import Entry
 
 @dataclass(slots=True, unsafe_hash=True)
 class Header:
-    """Who sent a message, and in which protocol version.
+    """The sender of a message, and its protocol version.
 
     None stands for a key that is absent on the wire: version 0 sends none of them,
     versions 1 to 3 send *protocol_version*, newer Go peers the first three. The others
@@ -109,7 +109,7 @@ class RequestVoteRequest:
 
     The candidate's log ends with (*last_log_index*, *last_log_term*).
     *leadership_transfer* tells that the leader itself has asked for this election: then
-    also those vote who hear it.
+    servers that hear the leader vote as well.
     """
 
     term: int

@@ -31,7 +31,7 @@ MOST_BEFORE_MORE = 4096
 """What that number grows to, doubling each time that more was too much."""
 
 ALONE_BEFORE_UNDELIVERABLE = 3
-"""How often in a row one entry alone gets no answer before it is named."""
+"""How often in a row one entry alone gets no response before it is named."""
 
 
 class Mode(Enum):
@@ -151,7 +151,7 @@ class Progress:
         return self.level is None or self.level < 0
 
     def announces(self, level: int, request: Announced) -> None:
-        """Note the *level* that the answer to *request* announced.
+        """Note the *level* that the response to *request* announced.
 
         Only the response to the newest request counts: one that was overtaken may be of
         a process that has been replaced since. Which of two came first that were asked
@@ -198,7 +198,7 @@ class Progress:
         self.failures += 1
 
     def cut_off(self, first: int, entries: int) -> bool:
-        """Send less at once after a request of *entries* from *first* got no answer.
+        """Send less at once after a request of *entries* from *first* got no response.
 
         Half as many: what is too large for the follower, or for the way there in the
         time of a call, is not sent again unchanged. More come back as `took_most`

@@ -34,7 +34,7 @@ class Heartbeat:
     """Send a heartbeat.
 
     *round* and *sent*, a tick, tell what its response proves: that this leader still
-    led then, for all who asked before that round. *stream* is the follower's.
+    led then, to every verification of that round or before. *stream* is the follower's.
     """
 
     term: int
@@ -81,7 +81,7 @@ class SendSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Answer a request with an error text instead of a response."""
+    """Refuse a request with an error text instead of a response."""
 
     error: str
 

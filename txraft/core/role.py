@@ -17,7 +17,7 @@ from txraft.core.server import ServerState
 class Next(Enum):
     """What a role asks its server to become, and why."""
 
-    FOLLOWER = "follow whoever leads this term; nobody is known to"
+    FOLLOWER = "follow the leader of this term, once it is known"
     CAMPAIGN = "campaign: the election timeout is over"
     CAMPAIGN_WITHOUT_LEADER = "campaign: the leader has hung up"
     CAMPAIGN_FOR_TRANSFER = "campaign at once: the leader hands its leadership over"

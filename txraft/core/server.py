@@ -177,11 +177,11 @@ class ServerState:
 
     # The log ------------------------------------------------------------------------
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def append(self, entries: Sequence[Entry]) -> bool:
         """Append *entries*, which have their indexes and terms, to the log.
 
-        A configuration among them is in force from here on, committed or not. No role
-        is told: a leader looks at `configurations.latest_index` before and after.
+        A configuration among them is in force from here on, committed or not.
+        Returns: whether there is one, for a leader to follow. No role is told.
         """
         assert entries[0].index == self.log.last_index + 1, "the log has no gaps"
         # Terms never fall in between, so equal ends mean one run. For 64 entries this
@@ -192,11 +192,14 @@ class ServerState:
             for entry in entries:
                 self.log.append(entry.term)
         self.coming.append += entries
+        reconfigured = False
         for entry in entries:
             if entry.configuration is not None:
                 self.configurations.append(entry.index, entry.configuration)
+                reconfigured = True
             if entry.cluster is not None:
                 self.cluster_proposals[entry.index] = entry.cluster
+        return reconfigured
 
     def truncate_from(self, index: int) -> None:
         """Drop the entry at *index* and all after it: a newer leader has others.
