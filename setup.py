@@ -24,7 +24,7 @@ setup(
     zip_safe=False,
     python_requires=">=3.11",
     install_requires=[
-        "twisted>=26.10",
+        "twisted>=24.11",
         "msgpack>=1.0.8",
         "treq>=24.9.1",
         "pyopenssl>=24.3",

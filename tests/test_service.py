@@ -131,29 +131,40 @@ class CommandLine(OptionsTestCase):
     def test_faults(self) -> None:
         """All faults are one message, and no page of options hides it."""
         self.config.write_text("perrs: []\nstore: x\n")
-        server = ServerOptions()
 
-        error = self.assertRaises(
-            usage.UsageError,
-            server.parseOptions,
-            ["raft", "--check-config", "--config", str(self.config)],
-        )
+        told = self.refused("--check-config", "--config", str(self.config))
 
-        lines = str(error).splitlines()
+        prefix, _, message = told.partition(": ")
+        self.assertEqual(prefix, "twistd raft")
         self.assertEqual(
-            [line.split(": ")[0] for line in lines],
+            [line.split(": ")[0] for line in message.splitlines()],
             [f"{self.config}:1", f"{self.config}:2"],
         )
-        self.assertNotIn("--data-dir", str(server))
         self.assertEqual(self.printed.getvalue(), "")
 
     def test_unknown_flag(self) -> None:
         """A mistake on the command line itself is answered with the options."""
-        server = ServerOptions()
+        told = self.refused("--perrs")
 
-        self.assertRaises(usage.UsageError, server.parseOptions, ["raft", "--perrs"])
+        self.assertIn("--data-dir", told)
+        self.assertIn("--perrs", told.splitlines()[-1])
 
-        self.assertIn("--data-dir", str(server))
+    def test_fault_without_twistd(self) -> None:
+        """Whoever reads options in a program of their own gets an exception."""
+        self.assertRaises(usage.UsageError, Options().parseOptions, ["--perrs"])
+
+    def refused(self, *flags: str) -> str:
+        """Assert that twistd ends with status 1; return what it says of *flags*."""
+        told = io.StringIO()
+        self.patch(sys, "stderr", told)
+
+        ending = self.assertRaises(
+            SystemExit, ServerOptions().parseOptions, ["raft", *flags]
+        )
+
+        assert ending is not None
+        self.assertEqual(ending.code, 1)
+        return told.getvalue()
 
 
 class LogLevels(OptionsTestCase):

@@ -14,7 +14,7 @@ import atexit
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn, Protocol, cast
 
@@ -83,7 +83,22 @@ class Options(usage.Options):
     ]
 
     settings: Settings
-    _refused = False
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Read *options*; under twistd a fault is told and ends the process.
+
+        Raises: usage.UsageError by itself; under twistd SystemExit with status 1,
+            where older releases of Twisted end with 0, as a node that has served.
+        """
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as fault:
+            if self.parent is None:
+                raise
+            if not isinstance(fault.__cause__, ConfigError):  # which says enough
+                sys.stderr.write(f"{self}\n")
+            sys.stderr.write(f"twistd raft: {fault}\n")
+            raise SystemExit(1) from fault
 
     def postOptions(self) -> None:
         """Check everything that was asked for, before anything is opened.
@@ -99,7 +114,6 @@ class Options(usage.Options):
                 self._check(self["config"], flags, directory)
             self.settings = load_settings(self["config"], flags, directory)
         except ConfigError as error:
-            self._refused = True
             raise usage.UsageError("\n".join(error.problems)) from error
 
     def _check(
@@ -116,10 +130,6 @@ class Options(usage.Options):
             sys.stderr.write(f"warning: {hint}\n")
         sys.stdout.write(effective(self.settings))
         raise SystemExit(0)
-
-    def getUsage(self, width: int | None = None) -> str:
-        """Describe the options; not after a fault, whose message says enough."""
-        return "" if self._refused else str(super().getUsage(width))
 
 
 class Node(Protocol):

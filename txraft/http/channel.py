@@ -44,6 +44,7 @@ _LONGEST = b"9" * 18
 QUIET_SECONDS = 1.0
 """For how long nothing comes on a connection before a node that drains closes it."""
 
+_PARTING = b"\x00\r\n"
 _CODINGS = (b"chunked", b"identity")
 _REFUSED = "it may not send such a request", "refused"
 
@@ -59,7 +60,7 @@ class KVRequest(Request):
     channel: KVChannel
 
     def __init__(self, channel: KVChannel) -> None:
-        Request.__init__(self, channel, parsePOSTFormSubmission=False)
+        Request.__init__(self, channel)
         self._site = channel.site
         self._limit = self._room = channel.site.limits.max_body_bytes
         self._body: BytesIO | Spool = BytesIO()
@@ -258,8 +259,13 @@ class KVChannel(HTTPChannel):
         """Keep a header, or refuse the request for it.
 
         A length is judged here as well, as the parser cannot read one of thousands of
-        digits, and says nothing of a coding that it does not know.
+        digits, and says nothing of a coding that it does not know. So is a lone CR,
+        LF or NUL, which parts a header in two for whoever reads it less strictly, and
+        which Twisted before 26.10 lets pass.
         """
+        if len(line.translate(None, _PARTING)) != len(line):
+            self._respondToBadRequestAndDisconnect()
+            return False
         name, _, value = line.partition(b":")
         value = value.strip(b" \t")
         lowered = name.lower()
