@@ -19,9 +19,12 @@ from txraft.storage.directory import DataDirectory
 from txraft.storage.filelog import FileLog
 from txraft.storage.snapshots import FileSnapshotStore
 
-CONVERGE_SECONDS = 30.0
+CONVERGE_SECONDS = 60.0
 NO_ANSWER = (ConnectError, ConnectionLost, ResponseFailed, ResponseNeverReceived)
 """How a request ends when the process that should answer it dies."""
+
+LEADERLESS = (500, 503)
+"""What is answered while a busy machine has cost a leader its leadership."""
 
 
 @dataclass
@@ -43,7 +46,7 @@ class Member:
 class ClusterTestCase(TwistdTestCase):
     """Starts members in a directory of its own, and ends them, come what may."""
 
-    timeout = 150
+    timeout = 300
     election, lease = "400ms", "300ms"
 
     def setUp(self) -> None:
@@ -122,6 +125,17 @@ class ClusterTestCase(TwistdTestCase):
             return await self.request(member.http_port, method, path, data)
         except NO_ANSWER as failure:
             return 0, str(failure).encode()
+
+    async def settled(
+        self, member: Member, method: str, path: str, data: bytes | None = None
+    ) -> tuple[int, bytes]:
+        """Make a request that may be repeated, until a leader has answered it."""
+        for _ in range(round(CONVERGE_SECONDS / 0.1)):
+            answer = await self.ask(member, method, path, data)
+            if answer[0] not in LEADERLESS:
+                return answer
+            await self.sleep(0.1)
+        raise AssertionError(f"{member.name} {method} {path}: {answer}")
 
     async def until(
         self, member: Member, path: str, expected: tuple[int, bytes]

@@ -6,6 +6,7 @@ import os
 import random
 import socket
 import sys
+from itertools import cycle, islice
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -22,20 +23,51 @@ from twisted.web.client import HTTPConnectionPool
 
 CHECKOUT = Path(__file__).parents[2]
 START_TIMEOUT = 60.0
-STOP_TIMEOUT = 20.0
-REQUEST_TIMEOUT = 15.0
+STOP_TIMEOUT = 30.0
+REQUEST_TIMEOUT = 30.0
+"""Each is far more than it takes, as other work may have most of the machine."""
+
 TWISTD = "from twisted.scripts.twistd import run; run()"
 QUICK = (
     "raft: {heartbeat_timeout: 200ms, election_timeout: 200ms,"
     " leader_lease_timeout: 100ms}\n"
 )
 
-_ports = iter(random.sample(range(21000, 32000), 2000))
+_ALL_PORTS = range(21000, 32000)
+_OWN_PORTS = 1000
+
+
+class _Ports:
+    """Ports that no other process asks for: tests may run side by side.
+
+    A port is often taken long before somebody listens on it, so that it is not enough
+    to see that it is free. A name of an abstract socket, which ends with the process,
+    keeps a thousand ports for this one.
+    """
+
+    def __init__(self) -> None:
+        firsts = random.sample(_ALL_PORTS[::_OWN_PORTS], len(_ALL_PORTS) // _OWN_PORTS)
+        self._mark = socket.socket(socket.AF_UNIX)
+        first = next((first for first in firsts if self._is_mine(first)), None)
+        assert first is not None, f"{len(firsts)} others run tests: no ports are left"
+        self.shuffled = cycle(
+            random.sample(range(first, first + _OWN_PORTS), _OWN_PORTS)
+        )
+
+    def _is_mine(self, first: int) -> bool:
+        try:
+            self._mark.bind(f"\0txraft-tests-{first}")
+        except OSError:
+            return False
+        return True
+
+
+_ports = _Ports()
 
 
 def free_port() -> int:
     """Return a port of 127.0.0.1, below the ephemeral ones, that nobody uses."""
-    for port in _ports:
+    for port in islice(_ports.shuffled, _OWN_PORTS):
         with socket.socket() as candidate:
             try:
                 candidate.bind(("127.0.0.1", port))
@@ -91,7 +123,7 @@ class Twistd(ProcessProtocol):
         return await self.ended.addTimeout(within, reactor)
 
     async def terminate(self) -> int:
-        """Send SIGTERM; return the exit status, which takes at most 20 seconds."""
+        """Send SIGTERM; return the exit status."""
         self.transport.signalProcess("TERM")
         return await self.status(STOP_TIMEOUT)
 

@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.process.clusters import LEADERLESS
 from tests.process.twistd import CHECKOUT, TWISTD, free_port
 from tests.security.forgery import Forge, Pair
 from txraft.core.messages import (
@@ -36,10 +37,7 @@ from txraft.core.messages import (
 )
 from txraft.wire.requests import encode_request
 
-LEADERLESS = (500, 503)
-"""What is answered while a busy machine has cost a leader its leadership."""
-
-PATIENCE = 20.0
+PATIENCE = 60.0
 STEP = 0.02
 SETTINGS = """
 data_dir: {name}
@@ -132,7 +130,7 @@ class SecureCluster(SynchronousTestCase):
     """
 
     running: ClassVar[type[SecureCluster] | None] = None
-    handshake: ClassVar[str] = "1s"
+    handshake: ClassVar[str] = "20s"
     directory: ClassVar[Path]
     forge: ClassVar[Forge]
     members: ClassVar[list[Member]]

@@ -71,21 +71,22 @@ class Callees(SecureCluster):
         self.assertEqual(b"".join(heard), b"")
 
     def closed(self, answer: Answer, reason: str) -> None:
-        """Assert that the leader logs *reason* once, although it dials on and on."""
-        leader = self.leader()
-        assert leader is not None
-        mark = len(leader.log)
+        """Assert that who leads logs *reason*, and that the cluster goes on.
+
+        That it does so once for many attempts is shown in `tests.transport.test_tls`:
+        on a busy machine there may be attempts between that end in another way.
+        """
+        marks = [(member, len(member.log)) for member in self.members]
         impostor = Impostor(self.absent.port, answer)
         words = (f"connection to {self.absent.address} closed: ", reason)
         try:
             wait(
-                lambda: bool(leader.lines(*words, since=mark)),
-                lambda: leader.log[mark:],
+                lambda: any(m.lines(*words, since=mark) for m, mark in marks),
+                self.all_logs,
             )
             self.assertCommits()
         finally:
             impostor.stop()
-        self.assertEqual(len(leader.lines(*words, since=mark)), 1)
 
     def name(self) -> str:
         """Return the name that a true member would have there."""

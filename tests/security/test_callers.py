@@ -8,13 +8,17 @@ import socket
 import ssl
 import time
 import warnings
+from collections.abc import Sequence
 
 import trustme
 from OpenSSL import SSL
 
 from tests.security.forgery import CLIENT, DAY, SERVER, SIGNING, Pair
 from tests.security.members import (
+    PATIENCE,
+    Member,
     SecureCluster,
+    Speaker,
     client_context,
     dial,
     encoded,
@@ -257,39 +261,6 @@ class Callers(SecureCluster):
         data[5] ^= 0xFF
         self.raw(bytes(data), "TLS handshake failed")
 
-    def test_nothing_at_all(self) -> None:
-        """A connection that is silent ends after the time for a handshake."""
-        self.raw(b"", "handshake did not end within 1 s")
-
-    def test_drip_fed_handshake(self) -> None:
-        """No byte now and then keeps a handshake alive."""
-        victim = self.members[0]
-        began = time.monotonic()
-        with dial(victim) as plain:
-            plain.settimeout(0.05)
-            for byte in hello():
-                try:
-                    plain.sendall(bytes([byte]))
-                    if not plain.recv(1):
-                        break
-                except TimeoutError:
-                    continue
-                except ConnectionError:
-                    break
-            self.assertLess(time.monotonic() - began, 5.0)
-            self.assertOneLine(victim, port_of(plain), "handshake did not end within")
-        self.assertCommits()
-
-    def test_silence_after_the_handshake(self) -> None:
-        """A certificate alone holds no connection: a request must follow."""
-        victim = self.members[0]
-        plain = dial(victim)
-        port = port_of(plain)
-        with client_context(self.absent.pair).wrap_socket(plain) as secure:
-            self.assertEqual(read_to_end(secure), b"")
-        self.assertOneLine(victim, port, "it sent no request within 1 s")
-        self.assertCommits()
-
     def test_renegotiation(self) -> None:
         """Who was judged once cannot become another."""
         victim = self.members[0]
@@ -310,6 +281,93 @@ class Callers(SecureCluster):
             secure.recv(1)
         self.assertOneLine(victim, port, "it asked to renegotiate")
         plain.close()
+        self.assertCommits()
+
+
+class SlowCallers(SecureCluster):
+    """Peers and HTTP clients who hold a connection and send nothing that counts."""
+
+    handshake = "2s"
+
+    @classmethod
+    def configure(cls, member: Member, every: Sequence[Member]) -> None:
+        """Give clients a second for a request."""
+        super().configure(member, every)
+        path = cls.directory / f"{member.name}.yaml"
+        path.write_text(path.read_text().replace("{max_w", "{read_timeout: 1s, max_w"))
+
+    def test_nothing_at_all(self) -> None:
+        """A connection that is silent ends after the time for a handshake."""
+        victim = self.members[0]
+        with dial(victim) as plain:
+            read_to_end(plain)
+            self.assertOneLine(
+                victim, port_of(plain), "handshake did not end within 2 s"
+            )
+        self.assertCommits()
+
+    def test_drip_fed_handshake(self) -> None:
+        """No byte now and then keeps a handshake alive."""
+        victim = self.members[0]
+        with dial(victim) as plain:
+            plain.settimeout(0.05)
+            for byte in hello():
+                try:
+                    plain.sendall(bytes([byte]))
+                    if not plain.recv(1):
+                        break
+                except TimeoutError:
+                    continue
+                except ConnectionError:
+                    break
+            self.assertOneLine(victim, port_of(plain), "handshake did not end within")
+        self.assertCommits()
+
+    def test_silence_after_the_handshake(self) -> None:
+        """A certificate alone holds no connection: a request must follow."""
+        victim = self.members[0]
+        plain = dial(victim)
+        port = port_of(plain)
+        with client_context(self.absent.pair).wrap_socket(plain) as secure:
+            self.assertEqual(read_to_end(secure), b"")
+        self.assertOneLine(victim, port, "it sent no request within 2 s")
+        self.assertCommits()
+
+    def test_truncated_message(self) -> None:
+        """A certificate gives no right to begin messages and never end them."""
+        speaker = Speaker(self.members[0], self.absent)
+        self.addCleanup(speaker.close)
+        speaker.say(encoded(heartbeat(self.absent.address))[:20])
+        self.assertEqual(read_to_end(speaker.secure), b"")
+        self.assertOneLine(speaker.victim, speaker.port, "no request within 2 s")
+        self.assertCommits()
+
+    def test_drip_fed_request(self) -> None:
+        """No byte now and then keeps a request open."""
+        head = b"PUT /v1/kv/k HTTP/1.1\r\nHost: localhost"
+        request = head + b"\r\nContent-Length: 100\r\n\r\n"
+        for head in (request, request[:30]):
+            until = time.monotonic() + PATIENCE
+            with socket.create_connection(("127.0.0.1", self.members[0].http)) as slow:
+                slow.sendall(head)
+                port = port_of(slow)
+                answer = b""
+                slow.settimeout(0.1)
+                while time.monotonic() < until:
+                    try:
+                        slow.sendall(b"x")
+                        piece = slow.recv(1000)
+                    except TimeoutError:
+                        continue
+                    except ConnectionError:
+                        break
+                    answer += piece
+                    if not piece:
+                        break
+            self.assertEqual(answer.count(b"408 Request Time"), 1)
+            lines = self.members[0].lines(f"port={port})")
+            self.assertEqual(len(lines), 1, lines)
+            self.assertIn("closed: a request took too long to arrive", lines[0])
         self.assertCommits()
 
 

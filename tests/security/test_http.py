@@ -5,9 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import socket
 import ssl
-import time
 from typing import ClassVar
 
 import trustme
@@ -18,7 +16,6 @@ from tests.security.members import (
     Member,
     SecureCluster,
     identity,
-    port_of,
     wait,
 )
 
@@ -254,41 +251,3 @@ class HTTPS(SecureCluster):
         member.hang_up()
         wait(lambda: bool(member.lines("were reread", since=mark)), lambda: member.log)
         self.assertEqual(self.ask("GET", "/v1/status/leader", headers), 200)
-
-
-class SlowClients(SecureCluster):
-    @classmethod
-    def configure(cls, member: Member, every: object) -> None:
-        """Give clients a second for a request."""
-        super().configure(member, every)  # type: ignore[arg-type]
-        path = cls.directory / f"{member.name}.yaml"
-        path.write_text(path.read_text().replace("{max_w", "{read_timeout: 1s, max_w"))
-
-    def test_drip_fed_request(self) -> None:
-        """No byte now and then keeps a request open."""
-        head = b"PUT /v1/kv/k HTTP/1.1\r\nHost: localhost"
-        request = head + b"\r\nContent-Length: 100\r\n\r\n"
-        for head in (request, request[:30]):
-            began = time.monotonic()
-            with socket.create_connection(("127.0.0.1", self.members[0].http)) as slow:
-                slow.sendall(head)
-                port = port_of(slow)
-                answer = b""
-                slow.settimeout(0.1)
-                while time.monotonic() - began < 10:
-                    try:
-                        slow.sendall(b"x")
-                        piece = slow.recv(1000)
-                    except TimeoutError:
-                        continue
-                    except ConnectionError:
-                        break
-                    answer += piece
-                    if not piece:
-                        break
-            self.assertLess(time.monotonic() - began, 5)
-            self.assertEqual(answer.count(b"408 Request Time"), 1)
-            lines = self.members[0].lines(f"port={port})")
-            self.assertEqual(len(lines), 1, lines)
-            self.assertIn("closed: a request took too long to arrive", lines[0])
-        self.assertCommits()

@@ -141,14 +141,6 @@ class Messages(SecureCluster):
             "not a message of a peer", b"\x00\x81\xa7Entries\xdd\xff\xff\xff\xff"
         )
 
-    def test_truncated_message(self) -> None:
-        """A certificate gives no right to begin messages and never end them."""
-        speaker = self.speaker()
-        speaker.say(encoded(heartbeat(self.absent.address))[:20])
-        self.assertEqual(read_to_end(speaker.secure), b"")
-        self.assertOneLine(speaker.victim, speaker.port, "sent no request within 1 s")
-        self.assertCommits()
-
     def test_truncated_connection(self) -> None:
         """A connection that is cut without a farewell carries nothing half."""
         speaker = self.speaker()
