@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 CHECKOUT = Path(__file__).parents[1]
 GUIDE = (CHECKOUT / "CONTRIBUTING.rst").read_text()
 NEWS = CHECKOUT / "newsfragments"
-ON_DEMAND = ["pythons", "lowest", "coverage"]
+ON_DEMAND = ["coverage"]
 
 
 def steps() -> list[str]:
