@@ -91,7 +91,7 @@ class Options(usage.Options):
             where older releases of Twisted end with 0, as a node that has served.
         """
         try:
-            super().parseOptions(options)
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as fault:
             if self.parent is None:
                 raise
