@@ -97,6 +97,20 @@ MUTANTS = (
         caught_by="tests.node.test_raft_reads.Linearizable.test_cancel_at_any_moment_hurts_nobody",
     ),
     Mutant(
+        name="reads that were confirmed are answered although leadership is lost",
+        at="Verifications._forget_all",
+        old="self._settled.clear()",
+        new="pass",
+        caught_by="tests.node.test_verifications.Settlement.test_fail_reaches_who_was_confirmed_and_not_answered",
+    ),
+    Mutant(
+        name="all reads that wait fail in one turn",
+        at="Verifications.fail",
+        old="self._settle(failed, error)",
+        new="[self._answer(each, error) for each in failed]",
+        caught_by="tests.node.test_verifications.Settlement.test_fail_gives_way_after_a_slice",
+    ),
+    Mutant(
         name="a consent that waited as long as its target was held up counts",
         at="Shell.answered",
         old="self._stalled()",

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.node.kit import ClusterCase
 from tests.node.test_applier import ApplierCase
 from txraft.core.messages import AppendEntriesRequest
-from txraft.errors import NotLeader
+from txraft.errors import NotLeader, RaftShutdown
 from txraft.node.verifications import LEAST_WITHDRAWN, Verification, Verifications
 from txraft.testing import Cluster
 
@@ -115,16 +115,21 @@ class Settlement(ApplierCase, SynchronousTestCase):
         self.verifications = Verifications(self.applier, self.clock, SLICE)
         self.answers: list[int] = []
         self.failures: list[Failure] = []
+        self.failures_take = 0.0
 
     def verification(self, takes: float = 0.0, applied: bool = True) -> Verification:
         def answered(index: int) -> None:
             self.clock.rightNow += takes
             self.answers.append(index)
 
+        def failed(failure: Failure) -> None:
+            self.clock.rightNow += self.failures_take
+            self.failures.append(failure)
+
         verification = Verification(
             Deferred(lambda _: self.verifications.withdraw(verification)), applied
         )
-        verification.deferred.addCallbacks(answered, self.failures.append)
+        verification.deferred.addCallbacks(answered, failed)
         self.verifications.add(verification)
         return verification
 
@@ -132,8 +137,8 @@ class Settlement(ApplierCase, SynchronousTestCase):
         """One question to consensus for all of a turn."""
         both = [self.verification(), self.verification()]
 
-        self.assertEqual(self.verifications.take(), both)
-        self.assertEqual(self.verifications.take(), [])
+        self.assertEqual(list(self.verifications.take().readers), both)
+        self.assertFalse(self.verifications.take())
 
     def test_a_read_is_answered_when_its_index_is_applied(self) -> None:
         """And a plain verification at once."""
@@ -196,6 +201,71 @@ class Settlement(ApplierCase, SynchronousTestCase):
 
         self.assertEqual((len(self.answers), len(self.failures)), (1, 2))
         self.assertEqual(len(self.verifications), 0)
+
+    def test_fail_gives_way_after_a_slice(self) -> None:
+        """Those that come meanwhile wait: another leadership may answer them."""
+        self.failures_take = SLICE
+        for _ in range(3):
+            self.verification()
+        self.verifications.fail(NotLeader(None))
+        self.verification()
+        self.assertEqual(len(self.failures), 1)
+
+        self.turn()
+        self.turn()
+
+        self.assertEqual(len(self.failures), 3)
+        self.assertEqual(len(self.verifications), 1)
+
+    def test_fail_spares_who_was_withdrawn(self) -> None:
+        """One that is cancelled before its turn comes is told nothing else."""
+        self.failures_take = SLICE
+        _, late = self.verification(), self.verification()
+        self.verifications.fail(NotLeader(None))
+
+        late.deferred.cancel()
+        self.turn()
+
+        self.assertEqual([f.type for f in self.failures], [NotLeader, CancelledError])
+
+    def test_fail_now_leaves_nobody(self) -> None:
+        """Who was failed, and has not been told so yet, is told: the node stops."""
+        self.failures_take = SLICE
+        for _ in range(5):
+            self.verification()
+        self.verifications.fail(NotLeader(None))
+
+        self.verifications.fail_now(RaftShutdown())
+
+        told = [failure.type for failure in self.failures]
+        self.assertEqual(told, [NotLeader, *[RaftShutdown] * 4])
+        self.turn()
+        self.assertEqual(len(self.failures), 5)
+
+    def steps_for(self, count: int, settle: Callable[[], object]) -> int:
+        for number in range(count):
+            self.verification(takes=SLICE, applied=bool(number % 2))
+        return steps_of(settle)
+
+    def test_no_turn_does_anything_for_all_that_wait(self) -> None:
+        """Twenty times as many take no more steps in the turn that settles them."""
+        self.failures_take = SLICE
+        verifications = self.verifications
+        settles: tuple[Callable[[], object], ...] = (
+            lambda: verifications.confirmed(verifications.take(), 0),
+            lambda: verifications.confirmed(verifications.take(), 9),
+            lambda: verifications.fail(NotLeader(None)),
+        )
+        for settle in settles:
+            few = self.steps_for(50, settle)
+            verifications.fail_now(NotLeader(None))
+            self.turn()
+
+            many = self.steps_for(1000, settle)
+            verifications.fail_now(NotLeader(None))
+            self.turn()
+
+            self.assertLess(many, few + 50)
 
     def test_withdrawn_reads_leave_nothing_while_the_state_machine_hangs(self) -> None:
         """However many come and go, few are kept."""

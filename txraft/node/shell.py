@@ -69,7 +69,7 @@ from txraft.node.synced_note import LogEnd
 from txraft.node.tail import Tail, read_range, up_to
 from txraft.node.timing import core_options
 from txraft.node.undeliverable import UndeliverableEntries
-from txraft.node.verifications import Verification, Verifications
+from txraft.node.verifications import Batch, Verification, Verifications
 from txraft.node.writer import Writer
 from txraft.wire.entries import encode_all_new
 
@@ -666,7 +666,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
                 self.responder.send(to, message, self.consensus)  # type: ignore[arg-type]
 
     def _verified(self, token: object, index: int) -> None:
-        assert isinstance(token, list), "only lists of verifications are handed in"
+        assert isinstance(token, Batch), "only batches of verifications are handed in"
         self.verifications.confirmed(token, index)
 
     def _contradicted(self, leader: str) -> None:
@@ -707,7 +707,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         # are refused at the end.
         with ExitStack() as then:
             then.callback(self._refuse_requests)
-            then.callback(self.verifications.fail, error)
+            then.callback(self.verifications.fail_now, error)
             then.callback(self.changes.fail, error)
             then.callback(self.pending.fail_appended_after, 0, unknown)
             then.callback(self.pending.fail_queued, error)

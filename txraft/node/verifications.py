@@ -2,7 +2,8 @@
 
 All that call in one turn ask consensus one question, and all that a round confirms are
 answered in one pass over them: what a read costs does not depend on how many wait. A
-pass gives others their turn when it has lasted for a slice, so that heartbeats live.
+pass gives others their turn when it has lasted for a slice, so that heartbeats live;
+nothing else here is done for all that wait in one turn.
 
 Source: Raft dissertation §6.4.
 """
@@ -10,7 +11,7 @@ Source: Raft dissertation §6.4.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -28,6 +29,21 @@ class Verification:
 
     deferred: Deferred[int]
     applied: bool
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """The verifications of one turn, which consensus is asked for together.
+
+    *readers* wait until their index is applied, too. The two are told apart when they
+    come, as to look through a hundred thousand takes longer than a turn may.
+    """
+
+    readers: deque[Verification] = field(default_factory=deque)
+    others: deque[Verification] = field(default_factory=deque)
+
+    def __bool__(self) -> bool:
+        return bool(self.readers or self.others)
 
 
 class Verifications:
@@ -48,9 +64,9 @@ class Verifications:
         self._withdrawn = 0
         self._unapplied: deque[tuple[int, deque[Verification]]] = deque()
         self._expecting = False
-        self._confirmed: deque[deque[Verification]] = deque()
+        self._settled: deque[tuple[deque[Verification], RaftError | None]] = deque()
         self._settling = False
-        self.new: list[Verification] = []
+        self.new = Batch()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -58,11 +74,12 @@ class Verifications:
     def add(self, verification: Verification) -> None:
         """Keep *verification* until it is answered."""
         self._waiting[verification] = None
-        self.new.append(verification)
+        new = self.new
+        (new.readers if verification.applied else new.others).append(verification)
 
-    def take(self) -> list[Verification]:
+    def take(self) -> Batch:
         """Take all that are new, to ask for them together."""
-        new, self.new = self.new, []
+        new, self.new = self.new, Batch()
         return new
 
     def withdraw(self, verification: Verification) -> None:
@@ -81,18 +98,17 @@ class Verifications:
         )
         self._unapplied = deque(batch for batch in kept if batch[1])
 
-    def confirmed(self, verifications: list[Verification], index: int) -> None:
-        """Answer *verifications*, which a quorum has confirmed: some of them at once,
-        and those that read once *index* is applied."""
-        readers = deque(v for v in verifications if v.applied)
-        if len(readers) < len(verifications):
-            self._settle(deque(v for v in verifications if not v.applied))
-        if not readers:
+    def confirmed(self, batch: Batch, index: int) -> None:
+        """Answer *batch*, which a quorum has confirmed: some of them at once, and those
+        that read once *index* is applied."""
+        if batch.others:
+            self._settle(batch.others)
+        if not batch.readers:
             return
         if self._applier.applied_index >= index:
-            self._settle(readers)
+            self._settle(batch.readers)
             return
-        self._unapplied.append((index, readers))
+        self._unapplied.append((index, batch.readers))
         if not self._expecting:
             self._expect(index)
 
@@ -117,8 +133,11 @@ class Verifications:
         if unapplied and not self._expecting:
             self._expect(unapplied[0][0])
 
-    def _settle(self, verifications: deque[Verification]) -> None:
-        self._confirmed.append(verifications)
+    def _settle(
+        self, verifications: deque[Verification], error: RaftError | None = None
+    ) -> None:
+        """Answer *verifications*, or fail them with *error*, in slices."""
+        self._settled.append((verifications, error))
         # Whoever is answered may bring this node to confirm more, and one who is
         # answered late has waited for his turn already: order is kept.
         if not self._settling:
@@ -126,33 +145,49 @@ class Verifications:
             self._go_on()
 
     def _go_on(self) -> None:
-        """Answer what is confirmed until a slice is over, and the rest after it.
+        """Answer what is settled until a slice is over, and the rest after it.
 
         A read that is answered later than it was confirmed sees what is committed by
         then: more than it has to, never less.
         """
-        clock, waiting = self._clock, self._waiting
+        clock, settled = self._clock, self._settled
         until = clock.seconds() + self._slice_seconds
-        while self._confirmed:
-            batch = self._confirmed[0]
-            while batch:
-                # Taken out one by one: to free many at once takes long, too.
-                verification = batch.popleft()
-                if verification not in waiting:
-                    continue
-                del waiting[verification]
-                verification.deferred.callback(self._applier.applied_index)
-                if clock.seconds() >= until:
-                    clock.callLater(0, self._go_on)
-                    return
-            self._confirmed.popleft()
+        while settled:
+            # Looked at anew each time: whoever is answered may have all others failed.
+            batch, error = settled[0]
+            if not batch:
+                settled.popleft()
+                continue
+            # Taken out one by one: to free many at once takes long, too.
+            if self._answer(batch.popleft(), error) and clock.seconds() >= until:
+                clock.callLater(0, self._go_on)
+                return
         self._settling = False
 
-    def fail(self, error: RaftError) -> None:
-        """Answer all that wait with *error*."""
-        waiting = list(self._waiting)
-        self._waiting.clear()
-        self._unapplied.clear()
-        self.new.clear()
-        for verification in waiting:
+    def _answer(self, verification: Verification, error: RaftError | None) -> bool:
+        """Answer *verification*, unless it was withdrawn; tell whether it was there."""
+        if self._waiting.pop(verification, verification) is not None:
+            return False
+        if error is None:
+            verification.deferred.callback(self._applier.applied_index)
+        else:
             verification.deferred.errback(error)
+        return True
+
+    def fail(self, error: RaftError) -> None:
+        """Answer all that wait with *error*, in slices; those that come later wait."""
+        failed = self._forget_all()
+        if failed:
+            self._settle(failed, error)
+
+    def fail_now(self, error: RaftError) -> None:
+        """Answer all that wait with *error*: there may be no other turn."""
+        for verification in self._forget_all():
+            self._answer(verification, error)
+
+    def _forget_all(self) -> deque[Verification]:
+        """Return all that wait, which nothing but an error will reach any more."""
+        self._unapplied.clear()
+        self._settled.clear()
+        self.new = Batch()
+        return deque(self._waiting)
