@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from weakref import ref
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -143,6 +144,36 @@ class Sharing(Works):
 
         self.assertEqual(self.successResultOf(first), "first")
         self.assertEqual(self.successResultOf(second), "second")
+
+
+    def test_who_was_told_is_let_go_of(self) -> None:
+        """In its own turn, and not with the last of them: to free many takes long."""
+        self.patch(module, "TOLD_TOGETHER", 1)
+        self.work("other", 100)
+        asked = [IsWanted() for _ in range(3)]
+        refs = [ref(each) for each in asked]
+
+        def make() -> Steps[str]:
+            for _ in range(20):
+                yield
+            return "made"
+
+        for each in asked:
+            self.slices.run("key", make, each)
+        del asked, each
+        left: dict[int, None] = {}
+        while self.clock.getDelayedCalls():
+            left[sum(each() is not None for each in refs)] = None
+            take_turn(self.clock)
+
+        self.assertEqual(list(left), [3, 2, 1])
+
+
+class IsWanted:
+    """Somebody who wants what was asked for."""
+
+    def __call__(self) -> bool:
+        return True
 
 
 class Ends(Works):

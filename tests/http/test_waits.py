@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import io
 import json
+from functools import partial
+from typing import Any, cast
+from weakref import ReferenceType, ref
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 
 from tests.http.network import HTTPCase, Reply, ScriptedNode, backup_of
 from tests.http.test_api import _disconnect_clients
 from tests.kv.test_state import snapshot_of
 from txraft.http import waits
+from txraft.http.calls import Call
 from txraft.http.limits import HTTPLimits
 from txraft.kv.commands import encode_put
+from txraft.kv.watches import Scope, Topic
 
 
 class Waits(HTTPCase):
@@ -237,6 +243,24 @@ class Many(HTTPCase):
             self.ask(self.n1, "GET", "/v1/kv/?keys&index=9")
 
         self.assertEqual(len(self.n1.fsm.watches), before + 1)
+
+    def test_who_was_looked_at_is_let_go_of(self) -> None:
+        """At once, and not with all the others: to free thousands takes long."""
+
+        def put_in(group: waits._Group) -> ReferenceType[Any]:
+            call, timer = cast(Call, object()), cast(IDelayedCall, object())
+            resume = partial(int)
+            wait = waits._Wait(call, group.topic, 1, resume, timer)
+            group.waits[call], wait.group = wait, group
+            return ref(resume)
+
+        group = waits._Group(Topic(Scope.KEY, "k"), lambda group: None)
+        resumes = [put_in(group) for _ in range(3)]
+
+        for left in ([1, 2], [2], []):
+            group.take()
+            there = [n for n, resume in enumerate(resumes) if resume() is not None]
+            self.assertEqual(there, left)
 
     def test_woken_and_gone(self) -> None:
         """Whoever goes away between the change and its turn is passed over."""

@@ -69,6 +69,13 @@ MUTANTS = (
         caught_by="tests.http.test_slices.Order.test_one_long_work_is_open_at_a_time",
     ),
     Mutant(
+        name="all who share a work are let go of with the last of them",
+        at="Slices._slice",
+        old="((first, *others), job.waiters) = (job.waiters, [])",
+        new="(first, *others) = job.waiters",
+        caught_by="tests.http.test_slices.Sharing.test_who_was_told_is_let_go_of",
+    ),
+    Mutant(
         name="a list that has begun is shared with whoever asks later",
         at="Slices._first_slice",
         old="del self._shared[job.key]",

@@ -141,7 +141,8 @@ class Slices:
         for _ in range(steps):
             if job.take_step():
                 jobs.popleft()
-                first, *others = job.waiters
+                # Each is held by its own turn alone: to free thousands takes long.
+                (first, *others), job.waiters = job.waiters, []
                 self._told.extend(partial(job.tell, waiter) for waiter in others)
                 job.tell(first)
                 return True

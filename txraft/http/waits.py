@@ -9,7 +9,7 @@ Source: Consul's HTTP API, "Blocking Queries".
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -201,7 +201,7 @@ class _Group:
     def __init__(self, topic: Topic, woken: Callable[[_Group], object]) -> None:
         self.topic = topic
         self.waits: dict[Call, _Wait] = {}
-        self._in_order: Iterator[_Wait] | None = None
+        self._in_order: list[_Wait] | None = None
         self._woken = woken
 
     def wake(self) -> None:
@@ -211,8 +211,10 @@ class _Group:
         """Take out one of them, the first that came; nobody joins any more."""
         if self._in_order is None:
             # A look at a dict whose first items have gone passes where they were.
-            self._in_order = iter(list(self.waits.values()))
-        wait = next(each for each in self._in_order if each.group is self)
+            self._in_order = list(reversed(self.waits.values()))
+        # Taken out one by one: to free thousands with the list is a long turn, too.
+        while (wait := self._in_order.pop()).group is not self:
+            pass
         del self.waits[wait.call]
         wait.group = None
         return wait
