@@ -145,7 +145,6 @@ class Sharing(Works):
         self.assertEqual(self.successResultOf(first), "first")
         self.assertEqual(self.successResultOf(second), "second")
 
-
     def test_who_was_told_is_let_go_of(self) -> None:
         """In its own turn, and not with the last of them: to free many takes long."""
         self.patch(module, "TOLD_TOGETHER", 1)

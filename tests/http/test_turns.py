@@ -69,6 +69,17 @@ class Turns(SiteCase):
 
         self.assertLess(steps, 2000)
 
+    def test_transaction(self) -> None:
+        """One that reads nearly as many keys as it may."""
+        trees = [{"KV": {"Verb": "get-tree", "Key": f"k/{n:03d}/"}} for n in range(128)]
+        body = json.dumps(trees).encode()
+        head = b"PUT /v1/txn HTTP/1.1\r\nHost: n1\r\nContent-Length: %d\r\n\r\n"
+        channel, transport = self.connect()
+        self.assert_bounded(lambda: channel.dataReceived(head % len(body) + body))
+        self.assertEqual(
+            len(json.loads(self.body_of(transport))["Results"]), 128 * KEYS // 200
+        )
+
     def test_sessions(self) -> None:
         for number in range(10_000):
             self.node.commit(session(f"s{number}"))

@@ -1,8 +1,9 @@
 """What a transaction may answer and visit, and what a tree costs to delete."""
 
 import json
+from collections.abc import Generator
 from functools import partial
-from typing import cast
+from typing import TypeVar, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,6 +43,18 @@ TREE = Operation(Kind.GET_TREE, "k/")
 
 def puts(count: int, prefix: str = "k/") -> list[bytes]:
     return [encode_put(f"{prefix}{number}", b"v") for number in range(count)]
+
+
+T = TypeVar("T")
+
+
+def all_steps(steps: Generator[None, None, T]) -> T:
+    """Take *steps* to the end; return what they return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast(T, end.value)
 
 
 class Counting(KeyIndex):
@@ -184,11 +197,42 @@ class Answers(SynchronousTestCase):
         self.assertEqual(machine.fsm.digest(), before)
 
     def test_read(self) -> None:
-        machine = Machine(*puts(6))
+        fsm = Machine(*puts(6)).fsm
 
-        self.assertEqual(len(machine.fsm.read([TREE]).records), 6)
-        self.assertRaises(TransactionTooLarge, machine.fsm.read, [TREE], 300)
-        self.assertRaises(TransactionTooLarge, machine.fsm.read, [TREE, TREE], 1 << 20)
+        self.assertEqual(len(all_steps(fsm.read([TREE])).records), 6)
+        for operations, most in (([TREE], 300), ([TREE, TREE], 1 << 20)):
+            with self.assertRaises(TransactionTooLarge):
+                all_steps(fsm.read(operations, most))
+
+    def test_read_shows_one_moment(self) -> None:
+        """What changes between its steps is not seen by any of the operations."""
+        machine = Machine(*puts(6))
+        expected = list(machine.fsm.records())
+        operations = [
+            Operation(Kind.GET, expected[-1].key),
+            TREE,
+            Operation(Kind.CHECK_NOT_EXISTS, "new"),
+        ]
+        steps = machine.fsm.read(operations)
+        next(steps)
+
+        for record in expected:
+            machine.apply(encode_put(record.key, b"changed"))
+        machine.apply(encode_put("new", b""))
+
+        outcome = all_steps(steps)
+        self.assertEqual(outcome.errors, [])
+        self.assertEqual(outcome.records, [expected[-1], *expected])
+
+    def test_read_leaves_nothing_behind(self) -> None:
+        """Neither at its end nor when it is given up."""
+        fsm = Machine(*puts(6)).fsm
+        all_steps(fsm.read([TREE]))
+        given_up = fsm.read([TREE, TREE])
+        next(given_up)
+        given_up.close()
+
+        self.assertEqual(len(fsm._keys.moments), 0)
 
     def test_answer_bytes_is_a_bound(self) -> None:
         """A key may consist of characters that JSON writes in six bytes each."""

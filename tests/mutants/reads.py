@@ -76,6 +76,20 @@ MUTANTS = (
         caught_by="tests.http.test_slices.Sharing.test_who_was_told_is_let_go_of",
     ),
     Mutant(
+        name="a transaction that reads sees later values of single keys",
+        at="kv/operations:read",
+        old="State(rows, {}, state.index)",
+        new="state",
+        caught_by="tests.kv.test_bounds.Answers.test_read_shows_one_moment",
+    ),
+    Mutant(
+        name="a transaction that reads keeps its moments open",
+        at="kv/operations:read",
+        old="stack.enter_context(closing(keys.moment(o.key, state.index)))",
+        new="keys.moment(o.key, state.index)",
+        caught_by="tests.kv.test_bounds.Answers.test_read_leaves_nothing_behind",
+    ),
+    Mutant(
         name="a list that has begun is shared with whoever asks later",
         at="Slices._first_slice",
         old="del self._shared[job.key]",

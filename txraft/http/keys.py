@@ -39,6 +39,7 @@ from txraft.kv.commands import (
     encode_transact,
 )
 from txraft.kv.keyindex import Moment, MomentOver
+from txraft.kv.operations import STEP_KEYS
 from txraft.kv.records import Outcome, Record, Row
 from txraft.kv.state import KeyValueFSM
 from txraft.kv.watches import Scope, Topic
@@ -50,14 +51,19 @@ _RAW = (b"Content-Type", b"text/plain")
 _SANDBOX = (b"Content-Security-Policy", b"sandbox")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
-STEP_KEYS = 128
-"""Keys of a list that are looked at in one step: less than a millisecond."""
-
 STEP_NAMES = 1024
 """The same of keys alone, of which nothing but the text is looked at."""
 
 ATTEMPTS = 3
 """How often a list is begun of which too much changes meanwhile."""
+
+
+def changes_too_fast() -> Refusal:
+    """Make the refusal of a list that could not be seen as it was at one moment."""
+    return not_applied(
+        "Keys change faster than they can be listed: ask for a longer prefix.",
+        RETRY_AFTER,
+    )
 
 
 class Keys:
@@ -179,10 +185,7 @@ class Keys:
             finally:
                 moment.close()
             return _Listing(body, index, now)
-        raise not_applied(
-            "Keys change faster than they can be listed: ask for a longer prefix.",
-            RETRY_AFTER,
-        )
+        raise changes_too_fast()
 
     def _listed(self, listing: _Listing, call: Call) -> Answer:
         if not listing.pieces and "keys" in call.parameters and not call.key:

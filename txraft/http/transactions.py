@@ -16,14 +16,13 @@ from txraft.http.answers import (
     APPLIED,
     JSON,
     Answer,
-    Header,
     LongAnswer,
     Refusal,
     refusal_of,
 )
 from txraft.http.bodies import Fields, parse_json
 from txraft.http.calls import Call
-from txraft.http.keys import STEP_KEYS, record_as_bytes
+from txraft.http.keys import ATTEMPTS, changes_too_fast, record_as_bytes
 from txraft.http.limits import HTTPLimits
 from txraft.http.lists import json_list
 from txraft.http.reads import Reads
@@ -37,7 +36,8 @@ from txraft.kv.commands import (
     encode_transact,
     most_operations,
 )
-from txraft.kv.operations import TransactionTooLarge, is_write
+from txraft.kv.keyindex import MomentOver
+from txraft.kv.operations import STEP_KEYS, TransactionTooLarge, is_write
 from txraft.kv.records import Outcome, Record
 from txraft.kv.state import KeyValueFSM
 
@@ -107,13 +107,36 @@ class Transactions:
         return encode_transact(operations, level)
 
     def _read(self, call: Call, operations: list[Operation]) -> Deferred[Answer]:
-        try:
-            outcome = self._fsm.read(operations, self._limits.max_answer_bytes)
-        except TransactionTooLarge as error:
-            raise refusal_of(error) from error
-        return self._tell(call, outcome, *self._reads.meta(self._fsm.index))
+        def told(found: tuple[Outcome, list[bytes], int]) -> Answer:
+            outcome, pieces, index = found
+            status, headers = _status(outcome), self._reads.meta(index)
+            return LongAnswer(status, pieces, JSON, *headers)
 
-    def _tell(self, call: Call, outcome: Outcome, *headers: Header) -> Deferred[Answer]:
+        # No two transactions are the same work: each has its own outcome.
+        read = self._slices.run(
+            object(), lambda: self._in_steps(operations), lambda: not call.answered
+        )
+        return read.addCallback(told)
+
+    def _in_steps(
+        self, operations: list[Operation]
+    ) -> Steps[tuple[Outcome, list[bytes], int]]:
+        """Read as things are at one moment; return that, its JSON, and its index."""
+        for _ in range(ATTEMPTS):
+            index = self._fsm.index
+            try:
+                outcome = yield from self._fsm.read(
+                    operations, self._limits.max_answer_bytes
+                )
+            except MomentOver:
+                continue
+            except TransactionTooLarge as error:
+                raise refusal_of(error) from error
+            pieces = yield from _shape(outcome)
+            return outcome, pieces, index
+        raise changes_too_fast()
+
+    def _tell(self, call: Call, outcome: Outcome) -> Deferred[Answer]:
         """Tell *outcome*. What was done is never refused: its bounds were judged."""
         if not outcome.told and not outcome.errors:
             raise Refusal(
@@ -122,14 +145,16 @@ class Transactions:
                 "read with GET and ?recurse.",
                 APPLIED,
             )
-        status = 409 if outcome.errors else 200
-        # No two transactions are the same work: each has its own outcome.
         shaped = self._slices.run(
             object(), lambda: _shape(outcome), lambda: not call.answered
         )
         return shaped.addCallback(
-            lambda pieces: LongAnswer(status, pieces, JSON, *headers)
+            lambda pieces: LongAnswer(_status(outcome), pieces, JSON)
         )
+
+
+def _status(outcome: Outcome) -> int:
+    return 409 if outcome.errors else 200
 
 
 def _shape(outcome: Outcome) -> Steps[list[bytes]]:

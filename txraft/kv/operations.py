@@ -11,13 +11,17 @@ Source: Consul's HTTP API, "Transactions" and "KV Store Endpoints".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from heapq import merge
 
 from txraft.errors import ApplicationError
 from txraft.kv.commands import Kind, Operation
 from txraft.kv.keyindex import KeyIndex
 from txraft.kv.records import OperationError, Outcome, Record, Row, State
+
+STEP_KEYS = 128
+"""Keys of a tree that are looked at in one step: less than a millisecond."""
 
 RECORD_BYTES = 200
 """What the names and numbers of one record take in an answer."""
@@ -152,10 +156,10 @@ class Answer:
         """Whether nothing depends on what would be answered."""
         return not self.wanted and (self._lenient or self._bytes is None)
 
-    def visit(self) -> None:
-        """Count a key that was come across."""
+    def visit(self, count: int = 1) -> None:
+        """Count keys that were come across."""
         if self._keys is not None:
-            self._keys -= 1
+            self._keys -= count
             if self._keys < 0:
                 self._exceed()
 
@@ -211,6 +215,44 @@ def run(
             invalid = isinstance(error, Invalid)
             errors.append(OperationError(position, str(error), invalid))
     return Outcome([] if errors else answer.records, errors, answer.wanted)
+
+
+def read(
+    state: State,
+    keys: KeyIndex,
+    operations: Sequence[Operation],
+    answer: Answer,
+) -> Generator[None, None, Outcome]:
+    """Do *operations*, which only read, in short steps; all see what is there now.
+
+    What `run` would take in one step is as long as the answer. Here the rows of single
+    keys are taken first, and trees are read from moments that begin with them.
+    Raises: TransactionTooLarge; MomentOver, if too much changes meanwhile.
+    """
+    rows = {o.key: state.rows[o.key] for o in operations if o.key in state.rows}
+    view = View(State(rows, {}, state.index), keys, state.index)
+    errors: list[OperationError] = []
+    with ExitStack() as stack:
+        trees = [
+            stack.enter_context(closing(keys.moment(o.key, state.index)))
+            if o.kind is Kind.GET_TREE
+            else None
+            for o in operations
+        ]
+        yield
+        for position, (operation, tree) in enumerate(
+            zip(operations, trees, strict=True)
+        ):
+            while tree is not None and (piece := tree.read(STEP_KEYS)) is not None:
+                answer.visit(len(piece))
+                answer.add(piece)
+                yield
+            if tree is None:
+                try:
+                    _KINDS[operation.kind](view, operation, answer)
+                except Conflict as error:
+                    errors.append(OperationError(position, str(error), False))
+    return Outcome([] if errors else answer.records, errors)
 
 
 def is_write(kind: Kind) -> bool:

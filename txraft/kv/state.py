@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, BinaryIO
 
@@ -47,7 +47,7 @@ from txraft.kv.commands import (
 from txraft.kv.delays import Begun, DelaysBegun
 from txraft.kv.keyindex import KeyIndex, Moment
 from txraft.kv.once import DIGEST_BYTES
-from txraft.kv.operations import Answer, View, run
+from txraft.kv.operations import Answer, View, read, run
 from txraft.kv.records import (
     Delay,
     OperationError,
@@ -201,11 +201,14 @@ class KeyValueFSM:
 
     def read(
         self, operations: Sequence[Operation], max_answer_bytes: int | None = None
-    ) -> Outcome:
-        """Do a transaction that only reads. Raises: TransactionTooLarge"""
-        view = View(self._state, self._keys, self._state.index)
+    ) -> Generator[None, None, Outcome]:
+        """Do a transaction that only reads, as of its first step, in short steps.
+
+        Raises: TransactionTooLarge; MomentOver, if too much changes meanwhile.
+        """
         most_keys = None if max_answer_bytes is None else MAX_VISITED_KEYS_3
-        return run(view, operations, Answer(max_answer_bytes, most_keys), LEVEL)
+        answer = Answer(max_answer_bytes, most_keys)
+        return read(self._state, self._keys, operations, answer)
 
     def check_answer(self, operations: Sequence[Operation]) -> None:
         """Raise TransactionTooLarge if *operations* would be that, done just now.
