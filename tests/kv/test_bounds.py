@@ -421,7 +421,7 @@ class Trees(SynchronousTestCase):
 
             machine.do(Operation(Kind.DELETE_TREE, "k/"))
 
-            self.assertEqual(
+            self.assertCountEqual(
                 woken,
                 [
                     Topic(Scope.KEY, "k/1"),

@@ -11,7 +11,8 @@ from txraft.kv.keyindex import KeyIndex, Moment, MomentOver
 from txraft.kv.records import Row
 
 KEYS = st.text(alphabet="ab/\U0010ffff", max_size=3)
-WHATS = ["put", "put", "remove", "clear", "read", "open", "close", "step"]
+WHATS = ["put", "put", "remove", "clear", "write_each", "remove_each"]
+WHATS += ["read", "open", "close", "step"]
 STEPS = st.lists(st.tuples(st.sampled_from(WHATS), KEYS), max_size=60)
 
 
@@ -65,6 +66,25 @@ class Model:
             del self.rows[key]
             self.changes[key] = self.number
         self.index.removed_many(prefix, found, there.keys() - {*found}, self.number)
+
+    def write_each(self, prefix: str) -> None:
+        """As when a session ends that holds these keys."""
+        self.number += 1
+        keys = sorted(k for k in self.rows if k.startswith(prefix))
+        olds = [self.rows[key] for key in keys]
+        for key in keys:
+            self.rows[key] = row(self.number)
+            self.changes[key] = self.number
+        self.index.changed_each(keys, olds, self.number)
+
+    def remove_each(self, prefix: str) -> None:
+        """As when the keys of a session are deleted with it: some in a range."""
+        self.number += 1
+        keys = sorted(k for k in self.rows if k.startswith(prefix))[::2]
+        olds = [self.rows.pop(key) for key in keys]
+        for key in keys:
+            self.changes[key] = self.number
+        self.index.removed_each(keys, olds, self.number)
 
     def read(self, prefix: str) -> None:
         expected = sorted(k for k in self.rows if k.startswith(prefix))

@@ -63,6 +63,14 @@ def active(*commands: bytes) -> Machine:
     return machine
 
 
+def records_in(snapshot: bytes) -> list[str]:
+    """Return the records of *snapshot*, which come in no order, but for two."""
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(snapshot)
+    first, *others, last = map(repr, unpacker)
+    return [first, *sorted(others), last]
+
+
 class OldLogs(SynchronousTestCase):
     """A log that was written before there were levels means what it meant."""
 
@@ -72,7 +80,7 @@ class OldLogs(SynchronousTestCase):
         self.assertEqual(answers_of(machine, LOG), ANSWERS)
 
         self.assertEqual(machine.fsm.digest(), DIGEST)
-        self.assertEqual(snapshot_of(machine.fsm), SNAPSHOT)
+        self.assertEqual(records_in(snapshot_of(machine.fsm)), records_in(SNAPSHOT))
 
     def test_replay_where_the_level_is_active(self) -> None:
         """It is the command that decides by which rules it is judged."""
@@ -94,7 +102,7 @@ class OldLogs(SynchronousTestCase):
             untold.apply(command)
             self.assertEqual(untold.fsm.digest(), told.fsm.digest())
 
-        self.assertEqual(snapshot_of(untold.fsm), SNAPSHOT)
+        self.assertEqual(records_in(snapshot_of(untold.fsm)), records_in(SNAPSHOT))
 
     @settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
     @given(WORKLOADS)

@@ -63,16 +63,68 @@ MUTANTS = (
     Mutant(
         name="nobody is woken by the deletion of a tree",
         at="KeyValueFSM._clear",
-        old="self.watches.keys_removed(prefix, found)",
+        old="self.watches.keys_changed(prefix, found)",
         new="pass",
         caught_by="tests.kv.test_bounds.Trees.test_who_waits_is_woken",
     ),
     Mutant(
         name="the deletion of a large tree is not known to have been",
-        at="KeyIndex.removed_many",
+        at="KeyIndex._bury",
         old="self._floor = index",
         new="pass",
         caught_by="tests.kv.test_bounds.Trees.test_when_keys_went",
+    ),
+    Mutant(
+        name="a snapshot shows what was written after it was captured",
+        at="Capture.items",
+        old="row is None or row[3] > index",
+        new="row is None",
+        caught_by="tests.kv.test_capture.Commands.test_whatever_follows",
+    ),
+    Mutant(
+        name="a snapshot misses what was deleted after it was captured",
+        at="KeyValueFSM._clear",
+        old="capture.keep_many(keys)",
+        new="pass",
+        caught_by="tests.kv.test_capture.Commands.test_each_way_to_change_records",
+    ),
+    Mutant(
+        name="what a snapshot needs is kept after it was changed",
+        at="KeyValueFSM._put",
+        old="""
+if self._captures:
+    self._keep(key, old)
+value, flags = command.value, command.flags
+rows[key] = (value, flags, old[2], index, old[4], old[5])
+""",
+        new="""
+value, flags = command.value, command.flags
+rows[key] = (value, flags, old[2], index, old[4], old[5])
+if self._captures:
+    self._keep(key, old)
+""",
+        caught_by="tests.kv.test_capture.Commands.test_each_way_to_change_records",
+    ),
+    Mutant(
+        name="a leaf that is split takes half of it from a snapshot",
+        at="KeyIndex._split",
+        old="self._leaves[position].keys = keys[:half]",
+        new="del keys[half:]",
+        caught_by="tests.kv.test_capture.Commands.test_whatever_follows",
+    ),
+    Mutant(
+        name="the records of a backup's predecessor go under a snapshot of them",
+        at="KeyValueFSM._replace",
+        old="capture.keep_many(last)",
+        new="pass",
+        caught_by="tests.kv.test_capture.Commands.test_backup_takes_the_place",
+    ),
+    Mutant(
+        name="a session that ends leaves its locks in the change of their leaf",
+        at="KeyIndex.changed_each",
+        old="self._changes[position] = index",
+        new="pass",
+        caught_by="tests.kv.test_keyindex.Whatever.test_all",
     ),
     Mutant(
         name="another command gets the answer to the first under its number",

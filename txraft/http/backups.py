@@ -102,6 +102,11 @@ class Backups:
     def _saved(self, call: Call) -> Answer:
         self._begin()
         captured = self._fsm.snapshot()
+
+        def ended() -> None:
+            captured.release()
+            self._end()
+
         index = int(self._raft.stats().get("applied_index", "0"))
         term, members = self._raft.term, self._raft.configuration
         pieces = pack(
@@ -109,7 +114,7 @@ class Backups:
             lambda: captured.pieces(PIECE_BYTES),
         )
         left = max(0.0, call.deadline - self._clock.seconds())
-        stream = Made(self._worker, pieces, self._clock, left, self._end)
+        stream = Made(self._worker, pieces, self._clock, left, ended)
         return Streamed(200, stream, _GZIP, *self._reads.meta(self._fsm.index))
 
     # Restoring

@@ -6,7 +6,7 @@ together, not each key.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from txraft.kv.records import Delay
@@ -46,13 +46,15 @@ class DelaysBegun:
 
     def added(self, key: str, delay: Delay) -> bool:
         """Note that *delay* has begun for *key*; tell whether it is the first such."""
+        return self.added_many((key,), delay)
+
+    def added_many(self, keys: Sequence[str], delay: Delay) -> bool:
+        """Note that *delay* has begun for *keys*; tell whether they are the first."""
         begun = Begun(*delay)
-        group = self._groups.get(begun)
-        is_first = group is None
-        if group is None:
-            group = self._groups[begun] = _Group()
-        group.keys.append(key)
-        group.left += 1
+        is_first = begun not in self._groups
+        group = self._groups.setdefault(begun, _Group())
+        group.keys += keys
+        group.left += len(keys)
         return is_first
 
     def removed(self, delay: Delay) -> None:

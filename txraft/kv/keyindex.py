@@ -18,6 +18,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from txraft.kv.capture import Capture
 from txraft.kv.records import Row
 
 MAX_TOMBSTONES = 1024
@@ -120,16 +121,7 @@ class KeyIndex:
         another.
         """
         self.end_moments()
-        if len(keys) > MAX_TOMBSTONES:
-            # As if each had been noted, and pushed out the one before.
-            self._floor = index
-            self._tombstones.clear()
-        else:
-            for key in keys:
-                self._tombstones.pop(key, None)
-                self._tombstones[key] = index
-            while len(self._tombstones) > MAX_TOMBSTONES:
-                self._floor = self._tombstones.pop(next(iter(self._tombstones)))
+        self._bury(keys, index)
         low, high = self._range(prefix)
         has = self.rows.__contains__
         for position in range(high, low - 1, -1):  # as later ones move up
@@ -142,6 +134,36 @@ class KeyIndex:
         for position in range(
             min(low + 1, len(self._leaves) - 1), max(low - 1, -1), -1
         ):
+            self._shrink(position)
+
+    def changed_each(
+        self, keys: Sequence[str], olds: Sequence[Row], index: int
+    ) -> None:
+        """Note that *keys*, which are in order, were written over.
+
+        It costs less for each than `changed`.
+        """
+        self._keep_each(keys, olds, index)
+        for position, _ in self._positions(keys):
+            self._changes[position] = index
+
+    def removed_each(
+        self, keys: Sequence[str], olds: Sequence[Row], index: int
+    ) -> None:
+        """Note that *keys*, which are in order, were deleted at *index*.
+
+        It costs less for each than `removed`.
+        """
+        self._keep_each(keys, olds, index)
+        self._bury(keys, index)
+        shrinking: list[int] = []
+        for position, count in self._positions(keys):
+            self._changes[position] = index
+            leaf = self._leaves[position]
+            leaf.gone += count
+            if 2 * leaf.gone > len(leaf.keys):
+                shrinking.append(position)
+        for position in reversed(shrinking):  # as later ones move up
             self._shrink(position)
 
     # Reads
@@ -189,6 +211,11 @@ class KeyIndex:
         if low < high:
             found += self._between(high, prefix, _end_of(prefix))
         return found
+
+    def capture(self, index: int) -> Capture:
+        """Capture all records, the change at *index* being the last."""
+        leaves = [(leaf.keys, len(leaf.keys)) for leaf in self._leaves]
+        return Capture(self.rows, leaves, index)
 
     def moment(self, prefix: str, index: int) -> Moment:
         """Show what is under *prefix* now, the change at *index* being the last."""
@@ -264,8 +291,9 @@ class KeyIndex:
         half = len(keys) // 2
         if half < MAX_LEAF_KEYS // 4:
             return
+        # Both are new lists: a capture may still read the old one.
         new = Leaf(keys[half:])
-        del keys[half:]
+        self._leaves[position].keys = keys[:half]
         self._leaves.insert(position + 1, new)
         self._firsts.insert(position + 1, new.keys[0])
         self._changes.insert(position + 1, self._changes[position])
@@ -279,7 +307,7 @@ class KeyIndex:
         leaf, other = self._leaves[left], self._leaves[left + 1]
         if len(leaf.keys) + len(other.keys) > MAX_LEAF_KEYS // 2:
             return
-        leaf.keys += other.keys
+        leaf.keys = leaf.keys + other.keys  # a new list, for the sake of captures
         leaf.gone += other.gone
         leaf.tidy = leaf.tidy and other.tidy
         self._drop(left + 1)
@@ -289,6 +317,30 @@ class KeyIndex:
         changes = self._changes
         changes[position - 1] = max(changes[position - 1 : position + 1])
         del self._leaves[position], self._firsts[position], changes[position]
+
+    def _bury(self, keys: Sequence[str], index: int) -> None:
+        """Note when *keys* were deleted."""
+        if len(keys) > MAX_TOMBSTONES:
+            # As if each had been noted, and pushed out the one before.
+            self._floor = index
+            self._tombstones.clear()
+            return
+        for key in keys:
+            self._tombstones.pop(key, None)
+            self._tombstones[key] = index
+        while len(self._tombstones) > MAX_TOMBSTONES:
+            self._floor = self._tombstones.pop(next(iter(self._tombstones)))
+
+    def _positions(self, keys: Sequence[str]) -> Iterator[tuple[int, int]]:
+        """Tell the leaves of *keys*, which are in order, and how many each has."""
+        firsts, start = self._firsts, 0
+        while start < len(keys):
+            position = bisect_right(firsts, keys[start]) - 1
+            end = len(keys)
+            if position + 1 < len(firsts):
+                end = bisect_left(keys, firsts[position + 1], start + 1)
+            yield position, end - start
+            start = end
 
     def _tidied(self, position: int) -> list[str]:
         """Return the keys of a leaf in order, each of them once.
@@ -355,6 +407,13 @@ class KeyIndex:
         self._kept_bytes += 0 if old is None else len(old[0])
         if self._kept_changes > MAX_KEPT_CHANGES or self._kept_bytes > MAX_KEPT_BYTES:
             self.end_moments()
+
+    def _keep_each(self, keys: Sequence[str], olds: Sequence[Row], index: int) -> None:
+        if self.moments:
+            for key, old in zip(keys, olds, strict=True):
+                self._keep(key, old, index)
+                if not self.moments:
+                    return  # it was too much for them
 
     def end_moments(self) -> None:
         """Let nobody see a moment any more."""

@@ -146,10 +146,10 @@ class State:
     level: int = 0
     names: dict[str, str] = field(default_factory=dict)
 
-    def copy(self) -> State:
-        """Return a copy, of references only."""
+    def copy_without_rows(self) -> State:
+        """Return a copy of all but the keys, of references only."""
         return State(
-            self.rows.copy(),
+            {},
             self.urls.copy(),
             self.index,
             self.session_index,

@@ -32,8 +32,8 @@ Thread: snapshot, but for the capture.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO, Protocol
 
 import msgpack
 
@@ -41,7 +41,7 @@ from txraft.errors import DataCorrupted, FormatTooNew, UpgradeNeeded
 from txraft.interfaces import SnapshotSink
 from txraft.kv.commands import LEVEL, MAX_FLAGS
 from txraft.kv.once import DIGEST_BYTES, WINDOW, Client
-from txraft.kv.records import Delay, Session, Staged, State, Written
+from txraft.kv.records import Delay, Row, Session, Staged, State, Written
 
 FORMAT = "txraft-kv"
 VERSION = 3
@@ -65,23 +65,44 @@ def is_snapshot(head: bytes) -> bool:
     return head[:1] in _LISTS and head[1:].startswith(_MARK)
 
 
-class KeyValueSnapshot:
-    """A captured state that writes itself to a sink."""
+class Rows(Protocol):
+    """Keys and their records: a dict, or what was captured of one."""
 
-    def __init__(self, state: State) -> None:
-        self._state: State | None = state
+    def items(self) -> Iterable[tuple[str, Row]]:
+        """Return the keys and their records."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+
+class KeyValueSnapshot:
+    """A captured state that writes itself to a sink.
+
+    *state* is without its records, which *rows* holds; *let_go* is called once.
+    """
+
+    def __init__(
+        self, state: State, rows: Rows, let_go: Callable[[], object] = lambda: None
+    ) -> None:
+        self._captured: tuple[State, Rows] | None = (state, rows)
+        self._let_go = let_go
 
     def persist(self, sink: SnapshotSink) -> None:
         """Write the captured state in pieces of at most `MAX_PIECE_BYTES`."""
+        assert self._captured is not None, "a released snapshot is not persisted"
         for piece in self.pieces(MAX_PIECE_BYTES):
             sink.write(piece)
 
     def pieces(self, size: int) -> Iterator[bytes]:
-        """Encode the captured state in pieces of at most *size* bytes."""
-        assert self._state is not None, "a released snapshot is not persisted"
+        """Encode the captured state in pieces of at most *size* bytes.
+
+        None of one that was released: whoever did that wants none of them.
+        """
+        if self._captured is None:
+            return
         buffered: list[bytes] = []
         held = 0
-        for record in encode_state(self._state):
+        for record in encode_state(*self._captured):
             if held + len(record) > size:
                 yield from _cut(b"".join(buffered), size)
                 buffered, held = [], 0
@@ -90,22 +111,24 @@ class KeyValueSnapshot:
         yield from _cut(b"".join(buffered), size)
 
     def release(self) -> None:
-        """Let go of the captured state."""
-        self._state = None
+        """Let go of the captured state; idempotent."""
+        if self._captured is not None:
+            self._captured = None
+            self._let_go()
 
 
-def encode_state(state: State) -> Iterator[bytes]:
-    """Encode *state*, one list at a time."""
+def encode_state(state: State, rows: Rows) -> Iterator[bytes]:
+    """Encode *state* with *rows* for its records, one list at a time."""
     pack = msgpack.Packer().pack
     yield pack(_header(state))
-    for key, row in state.rows.items():
+    for key, row in rows.items():
         yield pack([_KEY, key, *row])
     for address, url in state.urls.items():
         name = state.names.get(address)
         yield pack([_URL, address, url] if name is None else [_URL, address, url, name])
     for record in _others(state):
         yield pack(record)
-    yield pack([_END, _count(state)])
+    yield pack([_END, _count(state, rows)])
 
 
 def digest_parts(state: State) -> Iterator[bytes]:
@@ -215,8 +238,8 @@ def _results(client: Client) -> list[list[object]]:
     ]
 
 
-def _count(state: State) -> int:
-    count = len(state.rows) + len(state.urls) + len(state.sessions)
+def _count(state: State, rows: Rows) -> int:
+    count = len(rows) + len(state.urls) + len(state.sessions)
     count += len(state.delays) + len(state.results.clients())
     return count + (state.staged is not None)
 
@@ -406,7 +429,7 @@ def _unsigned(value: object) -> bool:
 
 
 def _check_count(state: State, fields: list[Any]) -> None:
-    count = _count(state)
+    count = _count(state, state.rows)
     if len(fields) != 2 or type(fields[1]) is not int or fields[1] != count:
         raise DataCorrupted(
             f"the key-value snapshot has {count} records, not {fields[1:]}"

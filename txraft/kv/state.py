@@ -11,6 +11,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, BinaryIO
 
 import msgpack
@@ -24,6 +25,7 @@ from txraft.errors import (
     RaftError,
     UpgradeNeeded,
 )
+from txraft.kv.capture import Capture
 from txraft.kv.commands import (
     LEVEL,
     MAX_ANSWER_BYTES_3,
@@ -116,6 +118,7 @@ class KeyValueFSM:
         self.is_awaited: Callable[[int], bool] = _always
         self.watches = Watches()
         self.catalog_index = 0
+        self._captures: tuple[Capture, ...] = ()
         self._become(State({}, {}, 0))
 
     def is_own_command(self, data: bytes) -> bool:
@@ -308,8 +311,28 @@ class KeyValueFSM:
         return answers
 
     def snapshot(self) -> KeyValueSnapshot:
-        """Capture the state: a copy of a few dicts, of references only."""
-        return KeyValueSnapshot(self._state.copy())
+        """Capture the state: its keys as they are now, and a copy of the rest.
+
+        Until that is released, each command keeps what it changes as it was.
+        """
+        capture = self._keys.capture(self._state.index)
+        self._captures = (*self._captures, capture)
+        rest = self._state.copy_without_rows()
+        return KeyValueSnapshot(rest, capture, lambda: self._release(capture))
+
+    def _release(self, capture: Capture) -> None:
+        """Keep nothing for *capture* any more; free what was kept, in turns."""
+        capture.is_released = True
+        self._captures = tuple(each for each in self._captures if each is not capture)
+        if self.later is not None and not capture.drain(TURN_KEYS):
+            self._drain(capture, self.later)
+
+    def _drain(self, capture: Capture, later: Later) -> None:
+        def drain() -> None:
+            if not capture.drain(TURN_KEYS):
+                later(drain)
+
+        later(drain)
 
     def restore(self, source: BinaryIO) -> None:
         """Replace the state by the one read from *source*, or leave it untouched.
@@ -330,6 +353,8 @@ class KeyValueFSM:
         self._keys = keys
         self._bytes = size_of(state)
         self._state = state
+        # What was captured of the records before stays with them: none of them changes.
+        self._captures = ()
         self._backup = BackupReader()
         for piece in state.staged.pieces if state.staged is not None else ():
             self._backup.feed(piece)
@@ -347,6 +372,8 @@ class KeyValueFSM:
         elif old[0] == command.value and old[1] == command.flags:
             return True
         else:
+            if self._captures:
+                self._keep(key, old)
             value, flags = command.value, command.flags
             rows[key] = (value, flags, old[2], index, old[4], old[5])
             self._bytes += len(value) - len(old[0])
@@ -427,20 +454,37 @@ class KeyValueFSM:
 
     def _invalidate(self, id: str, session: Session, index: int) -> None:
         """Take its locks from a session that ended, and begin their lock delays."""
-        for key in sorted(self._held.get(id, ())):
-            value, flags, created, _, lock_index, _ = self._state.rows[key]
-            released = (value, flags, created, index, lock_index, "")
-            self._set(key, None if session.deletes else released, index)
-            if session.lock_delay_ms:
-                self._begin_delay(key, Delay(index, session.lock_delay_ms))
+        keys = sorted(self._held.pop(id, ()))
+        if not keys:
+            return
+        for capture in self._captures:
+            capture.keep_many(keys)
+        # It is one step however many there are, as the deletion of a tree is.
+        rows = self._state.rows
+        olds = [rows[key] for key in keys]
+        if session.deletes:
+            for key in keys:
+                del rows[key]
+            self._bytes -= KEY_BYTES * len(keys) + sum(map(len, keys))
+            self._bytes -= sum(len(old[0]) for old in olds)
+            self._keys.removed_each(keys, olds, index)
+        else:
+            for key, old in zip(keys, olds, strict=True):
+                rows[key] = (old[0], old[1], old[2], index, old[4], "")
+            self._keys.changed_each(keys, olds, index)
+        self._state.index = index
+        self.watches.keys_changed("", keys)
+        if session.lock_delay_ms:
+            self._begin_delays(keys, Delay(index, session.lock_delay_ms))
 
-    def _begin_delay(self, key: str, delay: Delay) -> None:
+    def _begin_delays(self, keys: Sequence[str], delay: Delay) -> None:
         delays, begun = self._state.delays, self._delays_begun
-        old = delays.get(key)
-        delays[key] = delay
-        if old is not None:
-            begun.removed(old)
-        if begun.added(key, delay):
+        for key in keys:
+            old = delays.get(key)
+            delays[key] = delay
+            if old is not None:
+                begun.removed(old)
+        if begun.added_many(keys, delay):
             self.on_begun(Begun(*delay))
 
     def _end_delays(self, _index: int, command: EndDelays) -> bool:
@@ -533,7 +577,7 @@ class KeyValueFSM:
         to another history; a key's LockIndex never falls, because holders of locks are
         told apart by it. Addresses, names and first results stay those of this cluster.
         """
-        now, rows = self._state, backup.rows
+        now, rows, captures = self._state, backup.rows, self._captures
         for count, (key, row) in enumerate(rows.items(), 1):
             rows[key] = _restored(row, now.rows.get(key), index)
             if not count % TURN_KEYS:
@@ -567,8 +611,12 @@ class KeyValueFSM:
         self.watches.everything_changed()
         while now.rows:  # nobody sees them any more, and to free them takes long, too
             yield True
-            for _ in range(min(TURN_KEYS, len(now.rows))):
-                now.rows.popitem()
+            last = list(islice(reversed(now.rows), TURN_KEYS))
+            for capture in captures:
+                if not capture.is_released:
+                    capture.keep_many(last)
+            for key in last:
+                del now.rows[key]
 
     # Changes
 
@@ -579,6 +627,8 @@ class KeyValueFSM:
         if row is old:
             return
         if old is not None:
+            if self._captures:
+                self._keep(key, old)
             self._bytes -= KEY_BYTES + len(key) + len(old[0])
             if old[5]:
                 self._let_go(old[5], key)
@@ -608,6 +658,8 @@ class KeyValueFSM:
             rows = self._state.rows
             kept = {k for k in keys if changes.get(k) is not None and k in rows}
             keys = [key for key in keys if key not in kept]
+        for capture in self._captures:
+            capture.keep_many(keys)
         take, size, found = self._state.rows.pop, 0, list[str]()
         for key in keys:
             row = take(key, None)
@@ -620,7 +672,12 @@ class KeyValueFSM:
             self._bytes -= size + KEY_BYTES * len(found)
             self._keys.removed_many(prefix, found, kept, index)
             self._state.index = index
-            self.watches.keys_removed(prefix, found)
+            self.watches.keys_changed(prefix, found)
+
+    def _keep(self, key: str, old: Row) -> None:
+        """Keep *old*, the record of *key*, for captures, before it is changed."""
+        for capture in self._captures:
+            capture.keep(key, old)
 
     def _let_go(self, session: str, key: str) -> None:
         """Note that *session* does not hold *key* any more."""

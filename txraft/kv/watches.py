@@ -91,12 +91,14 @@ class Watches:
                 if key[:length] in self._prefixes:
                     self._wake(Topic(Scope.PREFIX, key[:length]))
 
-    def keys_removed(self, prefix: str, keys: Sequence[str]) -> None:
+    def keys_changed(self, prefix: str, keys: Sequence[str]) -> None:
         """Wake who watches one of *keys*, all of which begin with *prefix*.
 
-        What it costs grows with those who wait and hardly with the keys.
+        What it costs grows with those who wait or with the keys, whatever is fewer.
         """
-        if not keys:
+        if len(keys) <= len(self._keys) + len(self._prefixes):
+            for key in keys:
+                self.key_changed(key)
             return
         if self._keys:
             gone = set(keys)
