@@ -242,6 +242,17 @@ class Changes(SynchronousTestCase):
 
         self.assertEqual(model.index.changed_under("k/"), 5001)
 
+    def test_keys_that_changed_together(self) -> None:
+        """The leaves in between get to know, whether they were written or deleted."""
+        model = Model(self)
+        for number in range(5000):
+            model.put(f"k/{number:04d}")
+
+        model.write_each("k/25")
+        self.assertEqual(model.index.changed_under("k/"), 5001)
+        model.remove_each("k/25")
+        self.assertEqual(model.index.changed_under("k/"), 5002)
+
     def test_filled_index_knows_of_no_earlier_deletion(self) -> None:
         """After a restart, what a client missed may have been deleted before it."""
         index = filled({"a/1": row(3), "b/1": row(4)}, floor=9)

@@ -79,7 +79,7 @@ MUTANTS = (
         at="Capture.items",
         old="row is None or row[3] > index",
         new="row is None",
-        caught_by="tests.kv.test_capture.Commands.test_whatever_follows",
+        caught_by="tests.kv.test_capture.Commands.test_each_way_to_change_records",
     ),
     Mutant(
         name="a snapshot misses what was deleted after it was captured",
@@ -124,7 +124,7 @@ if self._captures:
         at="KeyIndex.changed_each",
         old="self._changes[position] = index",
         new="pass",
-        caught_by="tests.kv.test_keyindex.Whatever.test_all",
+        caught_by="tests.kv.test_keyindex.Changes.test_keys_that_changed_together",
     ),
     Mutant(
         name="another command gets the answer to the first under its number",
