@@ -6,6 +6,13 @@ from tests.mutants.mutant import Mutant
 
 MUTANTS = (
     Mutant(
+        name="a hint that is shorter than the one before has its end",
+        at="FileStableStore.hint",
+        old="file.truncate(len(data))",
+        new="pass",
+        caught_by="tests.storage.test_stable.HintsInAFile.test_the_latest_hint_counts",
+    ),
+    Mutant(
         name="the checksum of entries is not compared",
         at="Seal.parse",
         old="(xz(payload, header_check) if length else header_check) != checksum",

@@ -18,7 +18,11 @@ from txraft.storage.lmdbstore import LMDBStore
 from txraft.storage.memory import InmemStore
 from txraft.storage.preamble import encode_preamble
 from txraft.storage.stable import MAX_STATE_BYTES, FileStableStore
-from txraft.testing.contracts import StableStoreContract
+from txraft.testing.contracts import (
+    HintingStableStoreContract,
+    HintingStore,
+    StableStoreContract,
+)
 
 PATH = Path("/state")
 
@@ -35,6 +39,19 @@ class InAFile(StableStoreContract, SynchronousTestCase):
 
     def make_store(self) -> StableStore:
         return FileStableStore(PATH, "n1", Disk())
+
+
+class HintsInAFile(HintingStableStoreContract, SynchronousTestCase):
+    """The contract of hints, in a file."""
+
+    def setUp(self) -> None:
+        self.disk = Disk()
+
+    def make_store(self) -> HintingStore:
+        return FileStableStore(PATH, "n1", self.disk)
+
+    def reopen(self, store: HintingStore) -> HintingStore:
+        return FileStableStore(PATH, "n1", self.disk)
 
 
 class InLMDB(StableStoreContract, SynchronousTestCase):

@@ -124,6 +124,9 @@ class FileStableStore:
                 file = self._fs.create(path)
             try:
                 file.write_at(data, 0)
+                # What is left of a longer one would belong to this one.
+                if file.size() > len(data):
+                    file.truncate(len(data))
             finally:
                 file.close()
 

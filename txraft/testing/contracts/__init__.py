@@ -12,12 +12,18 @@ from txraft.testing.contracts.logs import LogStoreContract, RangeLogStoreContrac
 from txraft.testing.contracts.loopbacks import LoopbackTransportContract
 from txraft.testing.contracts.peers import PeerStoreContract
 from txraft.testing.contracts.snapshots import SnapshotStoreContract
-from txraft.testing.contracts.stable import StableStoreContract
+from txraft.testing.contracts.stable import (
+    HintingStableStoreContract,
+    HintingStore,
+    StableStoreContract,
+)
 from txraft.testing.contracts.streams import StreamLayerContract
 from txraft.testing.contracts.transports import TransportContract
 
 __all__ = [
     "FSMContract",
+    "HintingStableStoreContract",
+    "HintingStore",
     "LogStoreContract",
     "LoopbackTransportContract",
     "PeerStoreContract",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from txraft.errors import StorageError
-from txraft.interfaces import StableStore
+from txraft.interfaces import HintingStableStore, StableStore
 from txraft.testing.contracts.case import Contract
 
 
@@ -58,3 +60,63 @@ class StableStoreContract(Contract):
 
         values = [store.get(key) for key in (b"a", b"b", b"c")]
         self.assertEqual(values, [b"1", b"3", b"4"])
+
+
+class HintingStore(StableStore, HintingStableStore, Protocol):
+    """A stable store that takes hints: both plug points in one object."""
+
+
+class HintingStableStoreContract(Contract):
+    """The tests of the hints of a stable store; a subclass makes an empty one.
+
+    The node gives values of one length, at most 64 bytes. `StableStoreContract` is for
+    everything else that the store does.
+    """
+
+    def make_store(self) -> HintingStore:
+        """Make an empty store."""
+        raise NotImplementedError
+
+    def reopen(self, store: HintingStore) -> HintingStore:
+        """Open what *store* has stored anew, as a process does that was killed."""
+        raise NotImplementedError
+
+    def test_the_node_sees_that_it_takes_hints(self) -> None:
+        """It asks by the names of the methods."""
+        self.assertIsInstance(self.make_store(), HintingStableStore)
+
+    def test_hinted_of_nothing(self) -> None:
+        """Without a hint there is none."""
+        self.assertEqual(self.make_store().hinted(), b"")
+
+    def test_the_latest_hint_counts(self) -> None:
+        """However long those before it were."""
+        store = self.make_store()
+
+        for value in (b"first", b"x" * 64, b"a", b"\x00" * 24):
+            store.hint(value)
+            self.assertEqual(store.hinted(), value)
+
+    def test_a_hint_is_there_after_a_kill(self) -> None:
+        """Only a failure of the power may lose it."""
+        store = self.make_store()
+        store.set(b"k", b"v")
+        for value in (b"first", b"x" * 64, b"a"):
+            store.hint(value)
+
+            store = self.reopen(store)
+
+            self.assertEqual((store.hinted(), store.get(b"k")), (value, b"v"))
+
+    def test_hints_and_keys_do_not_meet(self) -> None:
+        """Neither is seen as the other, nor undone by it."""
+        store = self.make_store()
+        store.set_many({b"": b"0", b"k": b"1"})
+        store.hint(b"hint")
+
+        store.set_many({b"": b"2", b"hint": b"3"})
+
+        self.assertEqual(store.hinted(), b"hint")
+        values = [store.get(key) for key in (b"", b"k", b"hint")]
+        self.assertEqual(values, [b"2", b"1", b"3"])
+        self.assertEqual(self.reopen(store).hinted(), b"hint")
