@@ -1,7 +1,7 @@
 """Calls into the application's code: all that a node makes go through here.
 
 What such a call may return is decided in this one place, and the manual has the table
-of it (docs/how-to/embedding.rst, "What is called, and where"):
+of it (docs/reference/callbacks.rst):
 
 1. Where the reactor waits for an outcome, anything that can be awaited will do: a
    Deferred, a coroutine, a Future of asyncio.
