@@ -87,7 +87,8 @@ class NamedFSM(Protocol):
     """An FSM that names the application it is of.
 
     The name is noted with a node's data, at its first start. A node or a recovery with
-    the FSM of another application, or of none, refuses these data from then on.
+    the FSM of another application, or of none, refuses these data from then on; and a
+    node refuses a leader's snapshot that names another.
     """
 
     @property
@@ -99,7 +100,8 @@ class NamedFSM(Protocol):
 class DiscerningFSM(Protocol):
     """An FSM that tells its own data from those of other applications.
 
-    It is asked about data that name no application: before a `NamedFSM` takes them.
+    It is asked about data that name no application, before a `NamedFSM` takes them, and
+    about each snapshot of a leader, before anything is dropped for it.
     """
 
     def is_own_command(self, data: bytes) -> bool:

@@ -6,6 +6,27 @@ from tests.mutants.mutant import Mutant
 
 MUTANTS = (
     Mutant(
+        name="a leader's snapshot is restored whatever application it names",
+        at="Snapshots.install",
+        old="check_offered(self._fsm, request.application)",
+        new="pass",
+        caught_by="tests.node.test_snapshot_receiver.Installing.test_snapshot_of_another_name",
+    ),
+    Mutant(
+        name="a leader's snapshot is restored whatever it begins with",
+        at="SnapshotReceiver._write",
+        old="piece[: HEAD_BYTES - len(self._head)]",
+        new="b''",
+        caught_by="tests.node.test_snapshot_receiver.Installing.test_snapshot_that_the_state_machine_does_not_know",
+    ),
+    Mutant(
+        name="no server that names no application takes a snapshot of one that does",
+        at="check_offered",
+        old="own and application and own != application",
+        new="own != application",
+        caught_by="tests.node.test_snapshot_receiver.Installing.test_snapshot_of_the_same_name_or_of_none",
+    ),
+    Mutant(
         name="a snapshot counts before the store lists it",
         at="write_snapshot",
         old="meta if discards(store) else _listed(store, meta)",

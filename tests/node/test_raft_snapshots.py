@@ -6,6 +6,7 @@ from functools import partial
 from typing import BinaryIO
 
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
 
 from tests.node.kit import ClusterCase, commands_of
 from txraft.core.configuration import Configuration
@@ -37,6 +38,37 @@ class SnapshotCase(ClusterCase):
         raft = cluster.leader.raft
         outcomes = [self.outcome(raft.apply(command)) for command in commands]
         cluster.wait_until(lambda: all(outcomes))
+
+
+class Named(ListFSM):
+    """A state machine of the application *application_name*."""
+
+    def __init__(self, application_name: str) -> None:
+        super().__init__()
+        self.application_name = application_name
+
+
+class OtherApplications(SnapshotCase):
+    def test_snapshot_of_another_application_is_refused_by_name(self) -> None:
+        """The follower's log, state and snapshots stay as they are; it goes on."""
+        fsms = map(Named, ("mine", "mine", "other"))
+        cluster = self.cluster(3, lambda: next(fsms), trailing_logs=0)
+        foreign = cluster.nodes["c"]
+        cluster.isolate("c")
+        cluster.wait_for_leader("ab")
+        self.apply_all(cluster, numbers(20))
+        cluster.result(cluster.leader.raft.snapshot())
+        last = foreign.store.last_index()
+
+        cluster.heal()
+        with capturedLogs() as events:
+            cluster.advance(2)
+
+        self.assertEqual(foreign.snapshots.list(), [])
+        self.assertEqual(foreign.store.last_index(), last)
+        self.assertEqual(commands_of(foreign), [])
+        reasons = [str(event["reason"]) for event in events if "reason" in event]
+        self.assertIn("application 'mine', and this server is of 'other'", reasons[0])
 
 
 class Taking(SnapshotCase):

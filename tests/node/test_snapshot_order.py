@@ -44,7 +44,12 @@ class Order(SynchronousTestCase):
         mark = SnapshotMark(7, 6, Configuration.of_voters(["a"]), 1)
 
         receiving = SnapshotReceiver(
-            store, worker, mark=mark, cluster=b"", when_synced=lambda: synced
+            store,
+            worker,
+            mark=mark,
+            cluster=b"",
+            when_synced=lambda: synced,
+            check_head=lambda head: None,
         )
         stored = receiving.take(Body())
         clock.pump([0.1] * 5)

@@ -103,6 +103,36 @@ class ToldFSM(ListFSM):
         super().restore(source)
 
 
+class DrainedBody(Body):
+    """One that may be refused."""
+
+    is_drained = False
+
+    def drain(self) -> None:
+        self.is_drained = True
+
+
+class NamedListFSM(ToldFSM):
+    """One that has a name."""
+
+    application_name = "mine"
+
+
+class DiscerningListFSM(ToldFSM):
+    """One that takes nothing for its own; `heads` are what it was asked about."""
+
+    def __init__(self, events: list[str]) -> None:
+        super().__init__(events)
+        self.heads: list[bytes] = []
+
+    def is_own_command(self, data: bytes) -> bool:
+        return False
+
+    def is_own_snapshot(self, head: bytes) -> bool:
+        self.heads.append(head)
+        return False
+
+
 class Installing(SynchronousTestCase):
     """`Snapshots.install`, step by step; this is its host, too."""
 
@@ -142,7 +172,7 @@ class Installing(SynchronousTestCase):
             return self.idle
         return self.when_synced()
 
-    def install(self) -> Snapshots:
+    def install(self, application: str = "") -> Snapshots:
         applier: Applier = self  # type: ignore[assignment]
         snapshots = Snapshots(
             address="a",
@@ -161,8 +191,10 @@ class Installing(SynchronousTestCase):
             size=6,
             configuration=ALONE,
             configuration_index=1,
+            application=application,
         )
-        rpc = type("RPC", (), {"body": Body(), "command": request, "connection": 1})
+        self.body = DrainedBody()
+        rpc = type("RPC", (), {"body": self.body, "command": request, "connection": 1})
         snapshots.install(Install(request, rpc), rpc)  # type: ignore[arg-type]
         return snapshots
 
@@ -179,6 +211,37 @@ class Installing(SynchronousTestCase):
 
         self.assertEqual(self.fsm.commands, [b"a"])
         self.assertEqual(self.told.list()[0].index, 7)
+
+    def test_snapshot_of_another_name(self) -> None:
+        """It is refused by name, its bytes are dropped, and nothing else happens."""
+        self.fsm = NamedListFSM(self.events)
+
+        self.install("other")
+
+        self.assertEqual(self.perform(), ["not installed"])
+        self.assertTrue(self.body.is_drained)
+        self.assertEqual(self.told.list(), [])
+
+    def test_snapshot_of_the_same_name_or_of_none(self) -> None:
+        """A leader of an older release names none; nor has each state machine one."""
+        for fsm, application in (
+            (NamedListFSM(self.events), "mine"),
+            (NamedListFSM(self.events), ""),
+            (ToldFSM(self.events), "other"),
+        ):
+            self.events.clear()
+            self.fsm = fsm
+            self.install(application)
+            self.assertEqual(self.perform()[-1], "installed")
+
+    def test_snapshot_that_the_state_machine_does_not_know(self) -> None:
+        """Its first bytes are looked at before it is staged."""
+        self.fsm = DiscerningListFSM(self.events)
+
+        self.install()
+
+        self.assertEqual(self.perform(), ["cancel", "not installed"])
+        self.assertEqual(self.fsm.heads, [b'["61"]'])
 
     def test_snapshot_that_does_not_restore(self) -> None:
         """It is set aside and the node stops; no start finds it."""

@@ -36,7 +36,7 @@ REQUESTS: dict[str, Request] = {
     "RequestVote": RequestVoteRequest(1, "n1:1", 1, 1, True, HEADER),
     "RequestPreVote": RequestPreVoteRequest(1, "n1:1", 1, 1, HEADER, 7),
     "InstallSnapshot": InstallSnapshotRequest(
-        1, "n1:1", 1, 1, 9, CONFIGURATION, 1, ("n1:1",), 1, HEADER, b"\x90"
+        1, "n1:1", 1, 1, 9, CONFIGURATION, 1, ("n1:1",), 1, HEADER, b"\x90", "mine"
     ),
     "TimeoutNow": TimeoutNowRequest(HEADER, 7),
 }

@@ -185,6 +185,9 @@ class InstallSnapshotRequest:
     # here; b"" for none, nearly always. Go peers skip that key.
     skipped: bytes = b""
 
+    # The name of the application whose state it is, "" if that has none. A key of ours.
+    application: str = ""
+
     @property
     def fault(self) -> str | None:
         """A text that tells what is wrong with it, None if nothing is."""

@@ -109,6 +109,34 @@ def check_application(
             )
 
 
+def check_offered(fsm: object, application: str) -> None:
+    """Refuse a leader's snapshot of *application*, "" where it names none, for *fsm*.
+
+    Raises: WrongApplication, if both have names and these differ; ContractBroken.
+    """
+    own = application_of(fsm)
+    # A member that was upgraded names its application, when others do not yet.
+    if own and application and own != application:
+        raise WrongApplication(
+            f"it is of the application {application!r}, and this server is of {own!r}: "
+            "one of the two is in a cluster that it does not belong to. Nothing was "
+            "dropped here"
+        )
+
+
+def check_head(fsm: object, head: bytes) -> None:
+    """Refuse a leader's snapshot that begins with *head*, if *fsm* can tell.
+
+    Raises: WrongApplication, ContractBroken, and whatever the FSM raises.
+    """
+    if isinstance(fsm, DiscerningFSM) and not fsm.is_own_snapshot(head):
+        own = application_of(fsm) or type(fsm).__name__
+        raise WrongApplication(
+            f"it is of another application than {own!r}, by its first bytes. Nothing "
+            "was dropped here"
+        )
+
+
 def _foreign(
     fsm: DiscerningFSM, log_store: LogStore, snapshots: SnapshotShelf
 ) -> Iterator[str]:

@@ -58,6 +58,7 @@ from txraft.node.applier import Applier, StuckWatch
 from txraft.node.incarnations import Incarnations, encode_known, sender_of
 from txraft.node.levels import Levels
 from txraft.node.outbox import Outbox
+from txraft.node.ownership import application_of
 from txraft.node.parts import Owner, Parts
 from txraft.node.pending import Change, Changes, Pending, Proposal
 from txraft.node.responder import SHUT_DOWN, Responder
@@ -231,6 +232,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             host=self,
             header=lambda: self.outbox.header,
             skipped=self.skips.encoded_up_to,
+            application=application_of(parts.fsm),
         )
         self.outbox = Outbox(
             parts.address,

@@ -30,6 +30,7 @@ from txraft.interfaces import (
     StagedSnapshotSink,
 )
 from txraft.node.application import ON_A_THREAD, refuse_unfinished, restore
+from txraft.node.ownership import HEAD_BYTES
 from txraft.node.snapshot_writer import create_snapshot
 from txraft.node.worker import Worker
 
@@ -38,8 +39,9 @@ class SnapshotReceiver:
     """The snapshot up to *mark* of *cluster*, which comes in to *store*.
 
     It is staged when *when_synced* fires: a snapshot must not be durable before the
-    term in which it came is, or a crash leaves a log of a term to come. `restored` is
-    whether the FSM has taken it, `aside` where it is kept after the FSM has not.
+    term in which it came is, or a crash leaves a log of a term to come. *check_head*
+    raises if its first `HEAD_BYTES` are not of this application. `restored` is whether
+    the FSM has taken it, `aside` where it is kept after the FSM has not.
     """
 
     def __init__(
@@ -50,12 +52,15 @@ class SnapshotReceiver:
         mark: SnapshotMark,
         cluster: bytes,
         when_synced: Callable[[], Deferred[None]],
+        check_head: Callable[[bytes], None],
     ) -> None:
         self._store = store
         self._worker = worker
         self._mark = mark
         self._cluster = cluster
         self._when_synced = when_synced
+        self._check_head = check_head
+        self._head = b""
         self._sink: SnapshotSink | None = None
         self._staged: BinaryIO | None = None
         self._stopped = False
@@ -65,6 +70,10 @@ class SnapshotReceiver:
     def take(self, body: SnapshotBody) -> Deferred[None]:
         """Store all of *body*; fires once it can be restored."""
         delivered = body.deliver_to(self._write)
+        # Before it is staged, and long before the state machine changes.
+        delivered.addCallback(
+            lambda _: self._worker.run(lambda: self._check_head(self._head))
+        )
         delivered.addCallback(lambda _: self._when_synced())
         stored = delivered.addCallback(lambda _: self._worker.run(self._stage))
         return stored.addErrback(self._abandon)
@@ -109,6 +118,7 @@ class SnapshotReceiver:
 
     def _write(self, piece: bytes) -> Deferred[None]:
         def write() -> None:
+            self._head += piece[: HEAD_BYTES - len(self._head)]
             self._open().write(piece)
 
         return self._worker.run(write)

@@ -57,7 +57,7 @@ class SnapshotSender:
 
     *address* is this server's, *protocol_version* decides the form that is sent.
     *header* tells what a request begins with, *skipped* which entries up to an index
-    were skipped.
+    were skipped, *application* is the name of what it is a snapshot of.
     """
 
     log = Logger()
@@ -73,6 +73,7 @@ class SnapshotSender:
         host: SenderHost,
         header: Callable[[], Header],
         skipped: Callable[[int], bytes] = lambda index: b"",
+        application: str = "",
     ) -> None:
         self._address = address
         self._version = protocol_version
@@ -82,6 +83,7 @@ class SnapshotSender:
         self._host = host
         self._header = header
         self._skipped = skipped
+        self._application = application
         self._stopped = False
 
     def stop(self) -> None:
@@ -160,6 +162,7 @@ class SnapshotSender:
             snapshot_version=1 if self._version else 0,
             header=self._header(),
             skipped=self._skipped(meta.index),
+            application=self._application if self._version else "",
         )
 
     def _not_sent(self, failure: Failure, peer: str, request: SendSnapshot) -> None:

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from txraft.core.messages import Header
 from txraft.core.ready import Install, SnapshotMark
-from txraft.errors import RaftShutdown, SnapshotFailed
+from txraft.errors import RaftShutdown, SnapshotFailed, WrongApplication
 from txraft.interfaces import (
     FSM,
     FSMSnapshot,
@@ -33,6 +33,7 @@ from txraft.interfaces import (
 from txraft.node.application import capture, release, told
 from txraft.node.applier import Applier
 from txraft.node.metrics import Timer
+from txraft.node.ownership import check_head, check_offered
 from txraft.node.snapshot_receiver import SnapshotReceiver
 from txraft.node.snapshot_writer import write_snapshot
 from txraft.node.worker import Worker
@@ -225,6 +226,12 @@ class Snapshots:
                 body.drain()
             self._host.snapshot_installed(install, None)
             return
+        try:
+            check_offered(self._fsm, request.application)
+        except WrongApplication:
+            body.drain()
+            self._not_stored(Failure(), install)
+            return
         self.installing = True
         self.log.info(
             "{node} installs a snapshot of {size} bytes up to index {index} "
@@ -247,6 +254,7 @@ class Snapshots:
             mark=mark,
             cluster=cluster,
             when_synced=self._host.when_synced,
+            check_head=lambda head: check_head(self._fsm, head),
         )
         stored = receiving.take(body)
         stored.addCallbacks(

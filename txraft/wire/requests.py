@@ -201,6 +201,8 @@ def _install_snapshot_fields(request: InstallSnapshotRequest) -> dict[bytes, obj
         fields[b"SnapshotVersion"] = request.snapshot_version
     if request.skipped:
         fields[b"Skipped"] = request.skipped
+    if request.application:
+        fields[b"Application"] = request.application.encode("utf-8")
     return fields
 
 
@@ -285,6 +287,7 @@ def _decode_install_snapshot(fields: Fields) -> InstallSnapshotRequest:
         version,
         header_in(fields),
         raw(fields, b"Skipped") or b"",
+        (raw(fields, b"Application") or b"").decode("utf-8", "replace"),
     )
 
 
