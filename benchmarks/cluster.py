@@ -19,7 +19,7 @@ from benchmarks.report import Report, conditions
 from benchmarks.rounds import Sample, measured_load, summarise
 from benchmarks.systems.txraft import TXRAFT_SYSTEMS, TxraftGroup
 from benchmarks.tables import Table
-from txraft.certificates import init_authority, issue_certificate
+from txraft.cli.certificates import init_authority, issue_certificate
 
 
 def make_certificates(directory: Path) -> Path:

@@ -30,7 +30,7 @@ from benchmarks.report import Report
 from benchmarks.tables import Table
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
-from txraft.garbage import ShortPauses
+from txraft.daemon.garbage import ShortPauses
 from txraft.http.limits import HTTPLimits
 from txraft.http.site import make_site
 from txraft.kv.commands import (

@@ -15,7 +15,8 @@ from dataclasses import fields
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from txraft import config, credentials, settings
+from txraft import config
+from txraft.settings import credentials, settings
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

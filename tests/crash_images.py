@@ -26,7 +26,7 @@ from random import Random
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.storage.filelog import FileLog
-from txraft.storage.identity import identity_of
+from txraft.storage.pairing import identity_of
 from txraft.storage.snapshots import FileSnapshotStore
 from txraft.storage.stable import FileStableStore
 from txraft.testing.fullstack.disk import (

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.transport.memory import MemoryNetwork
+from tests.support.transports import MemoryNetwork
 from txraft.config import Config, validate_config
 from txraft.consistency import (
     BOUNDS,

@@ -19,7 +19,7 @@ from twisted.web.client import (
     ResponseNeverReceived,
 )
 
-from txraft.exchange import TimedOut
+from txraft.client.exchange import TimedOut
 from txraft.reasons import reason_of
 
 UNTRUSTED = TLSError([("SSL routines", "", "certificate verify failed")])

@@ -27,7 +27,7 @@ from benchmarks.members.load import Load, measure, pause
 from txraft import Config, Raft, RaftError, RaftState
 from txraft.clock import use_monotonic_time
 from txraft.core.messages import AppendEntriesRequest, InstallSnapshotRequest
-from txraft.garbage import ShortPauses
+from txraft.daemon.garbage import ShortPauses
 from txraft.interfaces import IncomingRPC, RPCHandler, StreamLayer
 from txraft.kv.commands import encode_put
 from txraft.kv.state import KeyValueFSM

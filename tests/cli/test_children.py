@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.cli.demo import free_ports, plan, settings_of
 from txraft.cli.lock import Child
-from txraft.settings import load_settings
+from txraft.settings.settings import load_settings
 
 
 class ScriptedProcess:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.commands import CommandCase
+from tests.support.cli_commands import CommandCase
 from txraft.cli.diagnosis import LAG_ENTRIES, Severity, diagnose, leader_of
 from txraft.cli.views import View, parse_contact, parse_view
 from txraft.client import MalformedAnswer

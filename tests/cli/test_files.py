@@ -14,7 +14,7 @@ from tempfile import mkdtemp
 from click.testing import CliRunner, Result
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.commands import CommandCase
+from tests.support.cli_commands import CommandCase
 from txraft.cli.app import main
 from txraft.cli.log import as_line
 from txraft.cli.offline import opened
@@ -35,7 +35,7 @@ from txraft.node.skipping import digest_of, noted_failure, read_skips
 from txraft.node.writer import stored_state
 from txraft.storage.directory import DataDirectory
 from txraft.storage.snapshots import SnapshotReader
-from txraft.stores import open_stores
+from txraft.storage.stores import open_stores
 from txraft.wire.decisions import encode_activation, encode_void
 from txraft.wire.entries import encode_new
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.cli.commands import CommandCase
-from tests.http.network import Network
+from tests.support.cli_commands import CommandCase
+from tests.support.http_network import Network
 from txraft.cli.kv import MAX_OPERATIONS, batches
 from txraft.client import Operation
 from txraft.errors import LeadershipLost

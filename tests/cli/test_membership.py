@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.cli.commands import CommandCase
+from tests.support.cli_commands import CommandCase
 from txraft.cli.cluster import MOST_IN_VAIN
 from txraft.cli.exits import Exit
 from txraft.errors import NotAdmitted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cli.commands import CommandCase
+from tests.support.cli_commands import CommandCase
 from txraft.cli.output import Output, printable, size_text, table_lines
 
 HOSTILE = "evil\x1b]0;owned\x07\nFAKE\x9b2J"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.client.cluster import ClientCase, answer, record
+from tests.support.client_cluster import ClientCase, answer, record
 from txraft.client import (
     KeyValue,
     MalformedAnswer,

@@ -7,7 +7,7 @@ import json
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.web.http import Request
 
-from tests.client.cluster import ClientCase, answer, record, silence
+from tests.support.client_cluster import ClientCase, answer, record, silence
 from txraft.client import ClientLimits, Lock, LockLost, LockNotFree, SessionLost
 
 TRUE = answer(200, b"true")

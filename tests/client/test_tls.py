@@ -16,8 +16,8 @@ from twisted.internet.ssl import (
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.server import Site
 
-from tests.client.cluster import Node, answer
-from txraft.certificates import init_authority, issue_certificate
+from tests.support.client_cluster import Node, answer
+from txraft.cli.certificates import init_authority, issue_certificate
 from txraft.client import Client, ClientLimits, ClientTLS, Unavailable
 from txraft.errors import ConfigError
 

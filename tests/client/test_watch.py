@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from tests.client.cluster import ClientCase, answer, record, silence
+from tests.support.client_cluster import ClientCase, answer, record, silence
 from txraft.client import ClientLimits, Refused
 
 

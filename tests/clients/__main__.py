@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock, Timer
 
-from tests.process.twistd import free_port
+from tests.support.twistd import free_port
 
 CHOOSING = Lock()
 HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.core.builders import (
+from tests.support.builders import (
     answer_of,
     append,
     candidate,
@@ -20,7 +20,7 @@ from tests.core.builders import (
     sync,
     terms_of,
 )
-from tests.node.kit import ClusterCase, FaultyStore, commands_of
+from tests.support.shell import ClusterCase, FaultyStore, commands_of
 from txraft import (
     AppendEntriesResponse,
     Configuration,

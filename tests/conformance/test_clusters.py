@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.node.kit import ClusterCase, commands_of, lone
+from tests.support.shell import ClusterCase, commands_of, lone
 from txraft import (
     Config,
     EnqueueTimeout,

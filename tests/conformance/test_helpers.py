@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.core.builders import server
+from tests.support.builders import server
 from txraft import (
     Config,
     ConfigError,

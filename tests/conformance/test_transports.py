@@ -18,7 +18,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tests.transport.memory import MemoryNetwork, MemoryPort
+from tests.support.transports import MemoryNetwork, MemoryPort
 from txraft import (
     DEFAULT_TIMEOUT_SCALE,
     AppendEntriesRequest,

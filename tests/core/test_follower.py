@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.core.builders import (
+from tests.support.builders import (
     answer_of,
     append,
     entries_of,

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.core.builders import (
+from tests.support.builders import (
     accept,
     append,
     command,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.core.builders import accept, answer_all, membership, sent, settled_leader
-from tests.core.builders import sync as take
+from tests.support.builders import accept, answer_all, membership, sent, settled_leader
+from tests.support.builders import sync as take
 from txraft.core.leader import Leader
 from txraft.core.ready import Replicate
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.core.builders import (
+from tests.support.builders import (
     accept,
     append,
     command,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.core.builders import log_of, server
+from tests.support.builders import log_of, server
 from txraft.core.configuration import Configuration
 from txraft.core.ready import SnapshotMark
 

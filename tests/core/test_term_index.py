@@ -6,7 +6,7 @@ from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.core.builders import log_of
+from tests.support.builders import log_of
 from txraft.core.term_index import TermIndex
 
 

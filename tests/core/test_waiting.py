@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.core.builders import (
+from tests.support.builders import (
     accept,
     candidate,
     command,

@@ -11,7 +11,7 @@ from textwrap import indent
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.process.twistd import free_port
+from tests.support.twistd import free_port
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = re.compile(

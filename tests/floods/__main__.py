@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 
 from tests.floods.attack import FLOODS
-from tests.security.members import Member, SecureCluster
+from tests.support.hostile_members import Member, SecureCluster
 
 MAX_PAUSE = 5.0
 MAX_GROWTH_MIB = 400.0

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.security.forgery import Pair
-from tests.security.members import client_context
+from tests.support.forgery import Pair
+from tests.support.hostile_members import client_context
 
 PIECE = bytes(1 << 16)
 HEAD = b"PUT /v1/kv/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
-from tests.wire.captures import KINDS, messages
+from tests.support.captures import KINDS, messages
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.core.messages import Request
 from txraft.errors import ConfigError, ProtocolError, StorageError
-from txraft.settings import load_settings
+from txraft.settings.settings import load_settings
 from txraft.storage.filelog import FileLog
 from txraft.storage.segment import segment_name
 from txraft.storage.snapshots import FileSnapshotStore

@@ -5,7 +5,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.http.network import HTTPCase, Network, ScriptedNode
+from tests.support.http_network import HTTPCase, Network, ScriptedNode
 from txraft.errors import ApplicationError, EnqueueTimeout, LeadershipLost
 from txraft.http.advertise import MAX_RETRY_INTERVAL, RETRY_INTERVAL, Advertiser
 from txraft.http.forward import Forwarder

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.logger import capturedLogs, formatEvent
 
-from tests.http.network import HTTPCase
+from tests.support.http_network import HTTPCase
 from txraft.errors import NotLeader
 from txraft.kv.commands import encode_advertise, encode_put
 from txraft.node.metrics import PeerMetrics

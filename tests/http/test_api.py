@@ -3,7 +3,7 @@
 from treq.testing import RequestTraversalAgent
 from twisted.internet.defer import Deferred
 
-from tests.http.network import HTTPCase, ScriptedNode
+from tests.support.http_network import HTTPCase, ScriptedNode
 from txraft.http.limits import HTTPLimits
 
 

@@ -8,10 +8,10 @@ import tarfile
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.http.network import HTTPCase, Reply, backup_of
 from tests.http.test_site import LIMITS, SiteCase
-from tests.kv.commands import Machine
 from tests.kv.test_backup import packed
+from tests.support.http_network import HTTPCase, Reply, backup_of
+from tests.support.kv_commands import Machine
 from txraft.errors import LeadershipLost
 from txraft.http import backups, spool
 from txraft.http.answers import Refusal

@@ -2,7 +2,7 @@
 
 from twisted.internet.defer import Deferred
 
-from tests.http.network import HTTPCase
+from tests.support.http_network import HTTPCase
 from txraft.errors import ConfigurationRefused, LeadershipLost, NotAdmitted
 from txraft.node.admission import Admission
 

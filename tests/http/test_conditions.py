@@ -8,9 +8,9 @@ from urllib.parse import quote
 from twisted.web.http_headers import Headers
 from twisted.web.test.requesthelper import DummyRequest
 
-from tests.http.network import HTTPCase, Reply
+from tests.support.http_network import HTTPCase, Reply
 from txraft.http.answers import Refusal
-from txraft.http.calls import Call
+from txraft.http.inflight import Call
 from txraft.http.limits import HTTPLimits
 
 

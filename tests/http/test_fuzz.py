@@ -7,7 +7,7 @@ import json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.http.network import HTTPCase
+from tests.support.http_network import HTTPCase
 
 METHODS = st.sampled_from(["GET", "PUT", "DELETE", "POST", "PATCH"])
 PATHS = st.sampled_from(

@@ -4,7 +4,7 @@ import json
 
 from twisted.internet.defer import Deferred
 
-from tests.http.network import HTTPCase
+from tests.support.http_network import HTTPCase
 from txraft.http.limits import HTTPLimits
 from txraft.kv.commands import encode_put
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.http.network import HTTPCase, ScriptedNode
+from tests.support.http_network import HTTPCase, ScriptedNode
 from txraft.http.metrics import Metrics, Served
 from txraft.http.quotas import Quotas
 from txraft.node.metrics import NodeMetrics, PeerMetrics, Timer

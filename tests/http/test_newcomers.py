@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.http.network import Network, ScriptedNode
 from tests.http.test_site import Transport, put
+from tests.support.http_network import Network, ScriptedNode
 from txraft.http.auth import Access, Accounts
 from txraft.http.limits import HTTPLimits
 from txraft.http.site import KVSite, make_site

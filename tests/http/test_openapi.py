@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 import txraft.http
-from tests.http.network import HTTPCase, Network, ScriptedNode, backup_of
+from tests.support.http_network import HTTPCase, Network, ScriptedNode, backup_of
 from txraft.http.api import API
 from txraft.http.limits import HTTPLimits
 from txraft.http.site import make_api

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.test.requesthelper import DummyRequest
 
-from tests.http.network import HTTPCase
 from tests.http.test_site import SiteCase
+from tests.support.http_network import HTTPCase
 from txraft.http.answers import Refusal
 from txraft.http.limits import HTTPLimits
 from txraft.http.origins import Origins, check_host, parse_origin

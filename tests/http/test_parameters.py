@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.http.network import HTTPCase
+from tests.support.http_network import HTTPCase
 from txraft.kv.commands import encode_put
 
 

@@ -5,8 +5,8 @@ import json
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 
-from tests.http.network import HTTPCase, Reply, backup_of
-from tests.kv.commands import Machine, session
+from tests.support.http_network import HTTPCase, Reply, backup_of
+from tests.support.kv_commands import Machine, session
 from txraft.errors import LeadershipLost
 from txraft.http.limits import HTTPLimits
 from txraft.kv.commands import Kind, Operation, encode_put, encode_transact

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from tests.http.network import Body, Network, Reply, whole
+from tests.support.http_network import Body, Network, Reply, whole
 from txraft.http.advertise import Advertiser
 from txraft.http.forward import Forwarder
 from txraft.http.limits import HTTPLimits

@@ -9,11 +9,11 @@ from random import Random
 from twisted.internet.defer import Deferred
 from twisted.web.http_headers import Headers
 
-from tests.http.network import Body, Reply, whole
 from tests.http.test_replicated import ReplicatedCase
+from tests.support.http_network import Body, Reply, whole
 from txraft.http import transactions
 from txraft.http.advertise import PATH as ADVERTISE
-from txraft.http.calls import CLIENT, SEQUENCE
+from txraft.http.inflight import CLIENT, SEQUENCE
 from txraft.kv.commands import encode_destroy_sessions
 
 VERBS = list(transactions.VERBS)

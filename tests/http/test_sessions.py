@@ -7,8 +7,8 @@ from uuid import UUID
 
 from twisted.internet.defer import Deferred
 
-from tests.http.network import HTTPCase, ScriptedNode, backup_of
-from tests.http.turns import most_steps, steps_of
+from tests.support.http_network import HTTPCase, ScriptedNode, backup_of
+from tests.support.turns import most_steps, steps_of
 from txraft.errors import LeadershipLost, QueueFull
 from txraft.http import expiry
 from txraft.http.limits import HTTPLimits

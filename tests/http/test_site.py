@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.http.network import Network, ScriptedNode
+from tests.support.http_network import Network, ScriptedNode
 from txraft.http import site as site_module
 from txraft.http.channel import KVChannel
 from txraft.http.limits import HTTPLimits

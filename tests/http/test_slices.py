@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.http.turns import take_turn
+from tests.support.turns import take_turn
 from txraft.http import slices as module
 from txraft.http.answers import Refusal
 from txraft.http.slices import Slices, Steps

@@ -8,8 +8,8 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from tests.http.network import Reply, ScriptedNode, whole
-from txraft.exchange import connection_pool, pooled_client
+from tests.support.http_network import Reply, ScriptedNode, whole
+from txraft.client.exchange import connection_pool, pooled_client
 from txraft.http.limits import HTTPLimits
 from txraft.http.site import make_site
 from txraft.kv.commands import encode_advertise

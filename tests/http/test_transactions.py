@@ -7,7 +7,7 @@ from base64 import b64encode
 
 from twisted.internet.defer import Deferred
 
-from tests.http.network import HTTPCase, Reply
+from tests.support.http_network import HTTPCase, Reply
 from txraft.http.limits import HTTPLimits
 from txraft.kv import state
 from txraft.kv.commands import encode_put

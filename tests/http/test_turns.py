@@ -11,8 +11,8 @@ from collections.abc import Callable
 from functools import partial
 
 from tests.http.test_site import SiteCase, Transport
-from tests.http.turns import WorkingClock, most_steps
-from tests.kv.commands import session
+from tests.support.kv_commands import session
+from tests.support.turns import WorkingClock, most_steps
 from txraft.http.limits import HTTPLimits
 from txraft.kv.commands import encode_put
 

@@ -11,11 +11,11 @@ from weakref import ReferenceType, ref
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
-from tests.http.network import HTTPCase, Reply, ScriptedNode, backup_of
 from tests.http.test_api import _disconnect_clients
 from tests.kv.test_state import snapshot_of
+from tests.support.http_network import HTTPCase, Reply, ScriptedNode, backup_of
 from txraft.http import waits
-from txraft.http.calls import Call
+from txraft.http.inflight import Call
 from txraft.http.limits import HTTPLimits
 from txraft.kv.commands import encode_put
 from txraft.kv.watches import Scope, Topic

@@ -45,8 +45,8 @@ from txraft.storage.peers import JSONPeers, StaticPeers
 from txraft.storage.snapshots import FileSnapshotStore, SnapshotReader
 from txraft.storage.stable import FileStableStore
 from txraft.transport.contexts import TLSFiles
-from txraft.transport.gate import Gate
 from txraft.transport.identity import PeerNames
+from txraft.transport.identity_check import Gate
 from txraft.transport.network import NetworkTransport
 from txraft.transport.tcp import TCPStreamLayer
 from txraft.transport.tls import PeerTLS, TLSStreamLayer

@@ -15,7 +15,7 @@ from tests.interop.processes import (
     free_address,
     wait_until,
 )
-from txraft.certificates import init_authority, issue_certificate
+from txraft.cli.certificates import init_authority, issue_certificate
 from txraft.core.messages import AppendEntriesRequest, Header
 from txraft.wire.requests import encode_request
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.kv.commands import OPERATIONS, Machine, session
 from tests.kv.test_levels import SLOW, active
 from tests.kv.test_state import snapshot_of
+from tests.support.kv_commands import OPERATIONS, Machine, session
 from txraft.errors import ApplicationError
 from txraft.http.keys import record_as_json
 from txraft.kv import keyindex, state

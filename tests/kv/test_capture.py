@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.http.turns import steps_of, take_turn
-from tests.kv.commands import PLAIN, Machine, session
 from tests.kv.test_state import snapshot_of
+from tests.support.kv_commands import PLAIN, Machine, session
+from tests.support.turns import steps_of, take_turn
 from txraft.kv import keyindex, state
 from txraft.kv.commands import (
     Kind,

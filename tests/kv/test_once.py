@@ -2,8 +2,8 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.kv.commands import Machine, session
 from tests.kv.test_levels import active
+from tests.support.kv_commands import Machine, session
 from txraft.errors import ApplicationError
 from txraft.kv import once
 from txraft.kv.commands import (

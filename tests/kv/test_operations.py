@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.kv.commands import COMMANDS, OPERATIONS, Machine, session
+from tests.support.kv_commands import COMMANDS, OPERATIONS, Machine, session
 from txraft.kv.commands import Kind, Operation, encode_put
 from txraft.kv.records import Record
 

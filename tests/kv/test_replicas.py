@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.kv.commands import WORKLOADS, Machine, session
 from tests.kv.test_state import snapshot_of, stream
+from tests.support.kv_commands import WORKLOADS, Machine, session
 from txraft.core.entry import Entry, LogType
 from txraft.errors import ApplicationError, DataCorrupted
 from txraft.kv import state

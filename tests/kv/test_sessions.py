@@ -5,8 +5,8 @@ from itertools import product
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.http.turns import steps_of
-from tests.kv.commands import Machine, session
+from tests.support.kv_commands import Machine, session
+from tests.support.turns import steps_of
 from txraft.errors import ApplicationError
 from txraft.kv import state as state_module
 from txraft.kv.commands import (

@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.kv.commands import Machine, session
+from tests.support.kv_commands import Machine, session
 from txraft.kv.commands import (
     Kind,
     Operation,

@@ -10,14 +10,14 @@ MUTANTS = (
         at="Leadership._patience",
         old="min(asked, longest)",
         new="longest",
-        caught_by="tests.http.test_leader.WithoutLeader.test_client_with_less_time",
+        caught_by="tests.http.test_leading.WithoutLeader.test_client_with_less_time",
     ),
     Mutant(
         name="a client gives a node all of its time to wait for a leader",
         at="Calls._attempt",
         old="left - min(left / 2, MAX_MARGIN)",
         new="left",
-        caught_by="tests.client.test_calls.Attempts.test_node_without_a_leader_answers_before_time_is_up",
+        caught_by="tests.client.test_attempts.Attempts.test_node_without_a_leader_answers_before_time_is_up",
     ),
     Mutant(
         name="a lock that is free is not tried by who does not wait",

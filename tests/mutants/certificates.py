@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
-_MISTAKES = "tests.test_preflight.Mistakes"
+_MISTAKES = "tests.daemon.test_preflight.Mistakes"
 
 MUTANTS = (
     Mutant(
@@ -12,21 +12,21 @@ MUTANTS = (
         at="_validity",
         old="min(end, most)",
         new="end",
-        caught_by="tests.test_certificates.Lab.test_issue_certificate_within_the_authority",
+        caught_by="tests.cli.test_certificates.Lab.test_issue_certificate_within_the_authority",
     ),
     Mutant(
         name="a certificate is renewed that another authority has issued",
         at="_Authority.check_issued",
         old="certificate.verify_directly_issued_by(self.certificate)",
         new="pass",
-        caught_by="tests.test_certificates.Renewal.test_renew_certificate_refused",
+        caught_by="tests.cli.test_certificates.Renewal.test_renew_certificate_refused",
     ),
     Mutant(
         name="a certificate is renewed whose key is lost",
         at="renew_certificate",
         old="_read_key(key_path).public_key() != old.public_key()",
         new="False",
-        caught_by="tests.test_certificates.Renewal.test_renew_certificate_refused",
+        caught_by="tests.cli.test_certificates.Renewal.test_renew_certificate_refused",
     ),
     Mutant(
         name="a certificate that expires is told of only once it has",

@@ -32,7 +32,7 @@ MUTANTS = (
         at="Calls._attempt",
         old='is_final or outcome == "refused"',
         new="is_final",
-        caught_by="tests.client.test_calls.Attempts.test_refusal_stands",
+        caught_by="tests.client.test_attempts.Attempts.test_refusal_stands",
     ),
     Mutant(
         name="a flag of a write counts by presence",

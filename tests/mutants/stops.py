@@ -10,7 +10,7 @@ MUTANTS = (
         at="Shutdown._drain",
         old="self._site.drain()\nawait hand_over(self._raft, self._clock)",
         new="await hand_over(self._raft, self._clock)\nself._site.drain()",
-        caught_by="tests.test_shutdown.ShutdownTests.test_order",
+        caught_by="tests.daemon.test_shutdown.ShutdownTests.test_order",
     ),
     Mutant(
         name="connections are refused before those who were there have gone",
@@ -23,42 +23,42 @@ MUTANTS = (
             "await stop_accepting(self._port, self._clock)\n"
             "await self._in_time(self._site.when_left())"
         ),
-        caught_by="tests.test_shutdown.ShutdownTests.test_order",
+        caught_by="tests.daemon.test_shutdown.ShutdownTests.test_order",
     ),
     Mutant(
         name="Raft stops before clients that came late have gone",
         at="Shutdown._drain",
         old="await self._in_time(self._site.when_empty())",
         new="self._site.when_empty().addErrback(lambda _: None)",
-        caught_by="tests.test_shutdown.ShutdownTests.test_order",
+        caught_by="tests.daemon.test_shutdown.ShutdownTests.test_order",
     ),
     Mutant(
         name="clients are told that nothing is served after Raft has stopped",
         at="Shutdown.run",
         old="self._site.close()\nawait self._raft.shutdown()",
         new="await self._raft.shutdown()\nself._site.close()",
-        caught_by="tests.test_shutdown.ShutdownTests.test_order",
+        caught_by="tests.daemon.test_shutdown.ShutdownTests.test_order",
     ),
     Mutant(
         name="connections are cut before the last answers are sent",
         at="Shutdown.run",
         old="await self._at_most(self._site.when_empty(), ...)\nself._site.cut()",
         new="self._site.cut()",
-        caught_by="tests.test_shutdown.ShutdownTests.test_order",
+        caught_by="tests.daemon.test_shutdown.ShutdownTests.test_order",
     ),
     Mutant(
         name="a node whose Raft has stopped waits for its clients",
         at="Shutdown.run",
         old="self._raft.when_stopping().addCallback(lambda _: self.hurry())",
         new="self._raft.when_stopping()",
-        caught_by="tests.test_shutdown.ShutdownTests.test_raft_stops_by_itself",
+        caught_by="tests.daemon.test_shutdown.ShutdownTests.test_raft_stops_by_itself",
     ),
     Mutant(
         name="clients that do not go hold a stop up for ever",
         at="Shutdown._in_time",
         old="0.0 if self._hurries else max(0.0, self._left())",
         new="1e6",
-        caught_by="tests.test_shutdown.ShutdownTests.test_deadline",
+        caught_by="tests.daemon.test_shutdown.ShutdownTests.test_deadline",
     ),
     Mutant(
         name="a node that drains is ready",

@@ -13,7 +13,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.node.kernel import FakeAio, FDReactor, replace_aio
+from tests.support.kernel import FakeAio, FDReactor, replace_aio
 from txraft.node.kernel_sync import KernelSync
 from txraft.storage.filesystem import OsFile, OsFileSystem
 

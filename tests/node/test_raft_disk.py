@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.node.kit import ClusterCase, FaultyStore
+from tests.support.shell import ClusterCase, FaultyStore
 from txraft.core.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,

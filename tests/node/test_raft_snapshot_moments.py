@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from twisted.internet.defer import Deferred
 
-from tests.node.kit import ClusterCase
+from tests.support.shell import ClusterCase
 from txraft.core.entry import Entry
 from txraft.errors import RaftShutdown
 from txraft.interfaces import SnapshotMeta

@@ -10,7 +10,7 @@ from random import Random
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.transport.memory import MemoryNetwork
+from tests.support.transports import MemoryNetwork
 from txraft.node.events import RaftState
 from txraft.node.raft import Raft
 from txraft.node.worker import MemoryWorker, Workers

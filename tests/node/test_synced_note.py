@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.node.kit import ClusterCase
 from tests.node.test_startup import BootCase, snapshot
 from tests.node.test_writer import WriterCase, entries
 from tests.node.test_writer_steps import TwoStepStore
+from tests.support.shell import ClusterCase
 from txraft.core.configuration import Configuration
 from txraft.core.ready import HardState, ResetLog
 from txraft.errors import DataCorrupted

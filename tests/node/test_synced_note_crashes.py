@@ -19,7 +19,7 @@ from txraft.node.synced_note import LogEnd, read_note
 from txraft.node.worker import MemoryWorker
 from txraft.node.writer import HINT_SECONDS, Writer
 from txraft.storage.filelog import FileLog
-from txraft.storage.identity import identity_of
+from txraft.storage.pairing import identity_of
 from txraft.storage.snapshots import FileSnapshotStore
 from txraft.storage.stable import FileStableStore
 from txraft.testing.fullstack.disk import READS, Chance, SimulatedDisk, Survival

@@ -11,8 +11,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.node.kit import ClusterCase
 from tests.node.test_applier import ApplierCase
+from tests.support.shell import ClusterCase
 from txraft.core.messages import AppendEntriesRequest
 from txraft.errors import NotLeader, RaftShutdown
 from txraft.node.verifications import LEAST_WITHDRAWN, Verification, Verifications

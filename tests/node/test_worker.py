@@ -10,7 +10,7 @@ from queue import Queue
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.node.kernel import FakeAio, FDReactor
+from tests.support.kernel import FakeAio, FDReactor
 from txraft.errors import RaftShutdown, ThreadRefused
 from txraft.node.kernel_sync import KernelSync
 from txraft.node.worker import MemoryWorker, ThreadWorker

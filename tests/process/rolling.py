@@ -22,7 +22,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.reporter import VerboseTextReporter
 from twisted.trial.runner import TrialRunner
 
-from tests.process.clusters import ClusterTestCase, Member
+from tests.support.process_clusters import ClusterTestCase, Member
 from txraft.client import Client, ClientError, ClientLimits
 
 WRITERS = 8

@@ -7,7 +7,7 @@ from base64 import b64decode
 
 from twisted.internet.defer import Deferred
 
-from tests.process.clusters import ClusterTestCase, together
+from tests.support.process_clusters import ClusterTestCase, together
 
 KILLS = 5
 WRITERS = 4

@@ -9,8 +9,8 @@ import sys
 from twisted.internet.defer import Deferred
 from twisted.internet.utils import getProcessOutputAndValue
 
-from tests.process.clusters import ClusterTestCase
-from tests.process.twistd import CHECKOUT
+from tests.support.process_clusters import ClusterTestCase
+from tests.support.twistd import CHECKOUT
 from txraft.client import Client, LockLost
 
 COMMAND = "import sys; sys.argv[0] = 'txraft'; from txraft.cli.app import main; main()"

@@ -11,7 +11,7 @@ from shutil import rmtree
 
 from twisted.internet.defer import Deferred
 
-from tests.process.twistd import STOP_TIMEOUT, TwistdTestCase, free_port
+from tests.support.twistd import STOP_TIMEOUT, TwistdTestCase, free_port
 
 MANY_SNAPSHOTS = "snapshot_threshold: 1, snapshot_interval: 100ms"
 

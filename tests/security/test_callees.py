@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import trustme
 
-from tests.security.forgery import CLIENT, DAY, SERVER, Pair
-from tests.security.members import SecureCluster, identity, wait
+from tests.support.forgery import CLIENT, DAY, SERVER, Pair
+from tests.support.hostile_members import SecureCluster, identity, wait
 
 AUTHORITY = "an authority that is not the cluster's"
 Answer = Callable[[socket.socket], None]

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import trustme
 from OpenSSL import SSL
 
-from tests.security.forgery import CLIENT, DAY, SERVER, SIGNING, Pair
-from tests.security.members import (
+from tests.support.forgery import CLIENT, DAY, SERVER, SIGNING, Pair
+from tests.support.hostile_members import (
     PATIENCE,
     Member,
     SecureCluster,

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import trustme
 
-from tests.security.forgery import CLIENT, Pair
-from tests.security.members import (
+from tests.support.forgery import CLIENT, Pair
+from tests.support.hostile_members import (
     LEADERLESS,
     Member,
     SecureCluster,

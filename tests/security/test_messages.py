@@ -8,7 +8,7 @@ import ssl
 
 import trustme
 
-from tests.security.members import (
+from tests.support.hostile_members import (
     PATIENCE,
     SecureCluster,
     Speaker,

@@ -13,11 +13,11 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 import txraft
-from tests.storage.disk import UNSYNCED, Disk
+from tests.support.disk import UNSYNCED, Disk
 from txraft.errors import DirectoryLocked, StorageError
 from txraft.storage.directory import DataDirectory
 from txraft.storage.filelog import FileLog
-from txraft.storage.identity import identity_of
+from txraft.storage.pairing import identity_of
 from txraft.storage.peers import JSONPeers
 from txraft.storage.stable import FileStableStore
 

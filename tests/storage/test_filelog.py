@@ -9,8 +9,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.storage.disk import Disk
-from tests.storage.logs import PATH, contents, fixed_bytes, open_log
+from tests.support.disk import Disk
+from tests.support.logs import PATH, contents, fixed_bytes, open_log
 from txraft.core.entry import Entry, LogType
 from txraft.errors import (
     FormatTooNew,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.storage.disk import Disk, SimulatedFile
-from tests.storage.logs import PATH, contents, open_log
+from tests.support.disk import Disk, SimulatedFile
+from tests.support.logs import PATH, contents, open_log
 from txraft.errors import DataCorrupted, LogNotFound
 from txraft.storage import filelog
 from txraft.storage.filelog import FileLog

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.storage.disk import Disk
-from tests.storage.logs import AnyLog, open_log
+from tests.support.disk import Disk
+from tests.support.logs import AnyLog, open_log
 from txraft.interfaces import LogStore
 from txraft.storage.cache import LogCache
 from txraft.storage.filelog import FileLog

@@ -6,11 +6,11 @@ import errno
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.storage.disk import Disk
-from tests.storage.logs import PATH, contents, open_log
+from tests.support.disk import Disk
+from tests.support.logs import PATH, contents, open_log
 from txraft.core.entry import Entry
 from txraft.errors import DataCorrupted
-from txraft.storage import tail
+from txraft.storage import active_segment as tail
 from txraft.storage.filelog import FileLog
 from txraft.storage.segment import segment_name
 from txraft.testing.contracts.samples import command

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.storage.disk import UNSYNCED, Disk, PowerFailed
-from tests.storage.snapshots import BASE, SNAPSHOTS, Clock, file_store
+from tests.support.disk import UNSYNCED, Disk, PowerFailed
+from tests.support.snapshots import BASE, SNAPSHOTS, Clock, file_store
 from txraft.errors import DataCorrupted, StorageError
 from txraft.interfaces import SnapshotSink, SnapshotStore
 from txraft.storage.filesystem import OsFileSystem

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.storage.disk import UNSYNCED, Disk
-from tests.storage.logs import PATH, contents, open_log
+from tests.support.disk import UNSYNCED, Disk
+from tests.support.logs import PATH, contents, open_log
 from txraft.core.entry import Entry, LogType
 from txraft.errors import LogNotFound, StorageError
 from txraft.interfaces import Syncable, TwoStepLogStore

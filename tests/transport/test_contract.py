@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.transport.memory import MemoryNetwork
+from tests.support.transports import MemoryNetwork
 from txraft.errors import CallTimedOut
 from txraft.testing.contracts import LoopbackTransportContract, TransportContract
 from txraft.testing.contracts.samples import Bytes, snapshot

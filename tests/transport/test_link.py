@@ -11,7 +11,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.transport.memory import MemoryNetwork, MemoryTransport, RawPeer
+from tests.support.transports import MemoryNetwork, MemoryTransport, RawPeer
 from txraft.errors import (
     CallTimedOut,
     ConnectionClosedByPeer,

@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.transport.limits import ConnectionLimits
-from txraft.transport.lobby import Lobby
+from txraft.transport.unauthenticated import Lobby
 
 
 class Guests(SynchronousTestCase):

@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.transport.memory import MemoryNetwork, MemoryTransport, RawPeer
+from tests.support.transports import MemoryNetwork, MemoryTransport, RawPeer
 from txraft.errors import ConnectionClosedByPeer
 from txraft.testing.contracts.samples import Recorder, agree, append, snapshot, success
 from txraft.transport.limits import ConnectionLimits

@@ -6,7 +6,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from tests.transport.memory import MemoryLayer, MemoryNetwork
+from tests.support.transports import MemoryLayer, MemoryNetwork
 from txraft.interfaces import StreamLayer
 from txraft.testing.contracts import StreamLayerContract
 from txraft.transport.tcp import TCPStreamLayer

@@ -206,7 +206,7 @@ class Loopback(TestCase):
     def test_http_is_turned_away_while_others_go_on(self) -> Generator[Any, Any, None]:
         """A browser on the peer port is cut off, and a peer is still served."""
         self.there.set_handler(Recorder(agree))
-        from tests.transport.memory import RawPeer
+        from tests.support.transports import RawPeer
 
         ended = defer.Deferred[None]()
 

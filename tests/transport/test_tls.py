@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tests.security.forgery import Forge
+from tests.support.forgery import Forge
 from txraft.errors import ConnectionFailed
 from txraft.transport.contexts import TLSFiles
 from txraft.transport.identity import PeerNames

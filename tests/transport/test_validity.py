@@ -12,10 +12,10 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.security.forgery import DAY, Forge
-from txraft.certificates import init_authority, issue_certificate, renew_certificate
-from txraft.keyring import Keyring
-from txraft.settings import load_settings
+from tests.support.forgery import DAY, Forge
+from txraft.cli.certificates import init_authority, issue_certificate, renew_certificate
+from txraft.daemon.keyring import Keyring
+from txraft.settings.settings import load_settings
 from txraft.transport.contexts import Contexts, TLSFiles
 from txraft.transport.validity import LOOK_SECONDS, Validity, ValidityWatch
 

@@ -7,8 +7,8 @@ from signal import SIGTERM
 
 from twisted.internet.defer import Deferred
 
-from tests.process.clusters import ClusterTestCase, Member, together
-from tests.process.twistd import CHECKOUT
+from tests.support.process_clusters import ClusterTestCase, Member, together
+from tests.support.twistd import CHECKOUT
 from tests.upgrade.earlier import lay_out
 
 WRITERS = 3

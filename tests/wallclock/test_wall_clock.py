@@ -15,8 +15,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest import SkipTest
 
-from tests.security.forgery import DAY
-from tests.security.members import Member, SecureCluster, Speaker, pre_vote, wait
+from tests.support.forgery import DAY
+from tests.support.hostile_members import Member, SecureCluster, Speaker, pre_vote, wait
 
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 HOURS = timedelta(hours=12)

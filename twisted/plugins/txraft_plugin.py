@@ -4,7 +4,7 @@ from twisted.application.service import ServiceMaker
 
 txraft = ServiceMaker(
     "txraft",
-    "txraft.service",
+    "txraft.daemon.service",
     "A node of a durable, replicated key-value store (Raft).",
     "raft",
 )

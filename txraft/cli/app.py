@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from txraft.cli.authority import tls
 from txraft.cli.cluster import doctor, members, peer, status, transfer
 from txraft.cli.demo import demo
 from txraft.cli.incarnations import incarnations
@@ -12,7 +13,6 @@ from txraft.cli.lock import lock
 from txraft.cli.log import log
 from txraft.cli.recover import recover
 from txraft.cli.snapshot import snapshot
-from txraft.cli.tls import tls
 from txraft.cli.txn import txn
 from txraft.version import VERSION
 

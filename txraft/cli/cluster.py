@@ -13,8 +13,8 @@ from txraft.cli.exits import Exit
 from txraft.cli.running import Job, online
 from txraft.cli.views import View, all_views
 from txraft.client import MalformedAnswer
-from txraft.client.records import parse_json
-from txraft.exchange import Question
+from txraft.client.exchange import Question
+from txraft.client.results import parse_json
 
 CONFIGURATION = "/v1/operator/raft/configuration"
 PEER = "/v1/operator/raft/peer"

@@ -17,7 +17,7 @@ from txraft.node.incarnations import (
     pardon_all,
 )
 from txraft.storage.directory import DataDirectory
-from txraft.stores import open_stores
+from txraft.storage.stores import open_stores
 
 
 @click.command("incarnations")

@@ -22,7 +22,7 @@ from txraft.node.skipping import MIN_DIGITS, check_skip, digest_of, skip_entry
 from txraft.node.startup import read_hard_state
 from txraft.storage.directory import DataDirectory
 from txraft.storage.snapshots import SnapshotReader
-from txraft.stores import open_stores
+from txraft.storage.stores import open_stores
 from txraft.wire.decisions import activated_level, voided_incarnation
 
 READ_BYTES = 1 << 20

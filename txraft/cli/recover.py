@@ -20,7 +20,7 @@ from txraft.node.ownership import check_application
 from txraft.node.startup import read_hard_state, scan
 from txraft.storage.directory import DataDirectory
 from txraft.storage.snapshots import FileSnapshotStore
-from txraft.stores import Stores, open_stores
+from txraft.storage.stores import Stores, open_stores
 
 SNAPSHOTS_RETAINED = 2
 

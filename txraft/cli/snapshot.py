@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 from txraft.cli.archive import Backup, inspect_backup
 from txraft.cli.output import Output, size_text
 from txraft.cli.running import Job, offline, online
-from txraft.exchange import FileBody, Question
+from txraft.client.exchange import FileBody, Question
 
 PATIENCE = 600.0
 

@@ -9,8 +9,8 @@ import click
 from txraft.cli.exits import Exit
 from txraft.cli.kv import content
 from txraft.cli.running import Job, online
-from txraft.client.records import parse_json
-from txraft.exchange import Question
+from txraft.client.exchange import Question
+from txraft.client.results import parse_json
 
 
 @click.command("txn")

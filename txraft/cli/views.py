@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, DeferredList
 from txraft.addresses import normal_url
 from txraft.cli.running import Job
 from txraft.client import ClientError, MalformedAnswer, Refused
-from txraft.client.records import parse_json
-from txraft.exchange import NoAnswer, NotSent, Question
+from txraft.client.exchange import NoAnswer, NotSent, Question
+from txraft.client.results import parse_json
 
 LEADER = "Leader"
 CANDIDATE = "Candidate"

@@ -19,7 +19,7 @@ from txraft.client.errors import (
 )
 from txraft.client.limits import ClientLimits
 from txraft.client.lock import Election, Lock
-from txraft.client.records import KeyValue, Operation
+from txraft.client.results import KeyValue, Operation
 from txraft.client.session import Session
 from txraft.client.tls import ClientTLS
 from txraft.client.watch import Watch

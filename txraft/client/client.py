@@ -19,12 +19,18 @@ from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, succeed
 from twisted.web.client import HTTPConnectionPool
 
-from txraft.client.calls import Calls
+from txraft.client.attempts import Calls
 from txraft.client.errors import MalformedAnswer, Refused, TransactionFailed
+from txraft.client.exchange import (
+    Question,
+    Reply,
+    connection_pool,
+    pooled_client,
+)
 from txraft.client.limits import ClientLimits
 from txraft.client.lock import Election, Lock, first_record
 from txraft.client.nodes import Nodes
-from txraft.client.records import (
+from txraft.client.results import (
     KeyValue,
     Operation,
     parse_flag,
@@ -37,12 +43,6 @@ from txraft.client.records import (
 from txraft.client.session import Session
 from txraft.client.tls import ClientTLS
 from txraft.client.watch import INDEX, Watch
-from txraft.exchange import (
-    Question,
-    Reply,
-    connection_pool,
-    pooled_client,
-)
 
 DEFAULT_TTL = 15.0
 DEFAULT_LOCK_DELAY = 15.0

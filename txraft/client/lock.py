@@ -19,7 +19,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from txraft.client.calls import Calls
+from txraft.client.attempts import Calls
 from txraft.client.errors import (
     ClientError,
     LockLost,
@@ -27,10 +27,10 @@ from txraft.client.errors import (
     Refused,
     SessionLost,
 )
-from txraft.client.records import KeyValue, parse_flag, parse_records
+from txraft.client.exchange import Question, Reply
+from txraft.client.results import KeyValue, parse_flag, parse_records
 from txraft.client.session import Session, guarded
 from txraft.client.watch import INDEX, Watch
-from txraft.exchange import Question, Reply
 
 T = TypeVar("T")
 

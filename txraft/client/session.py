@@ -18,10 +18,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from txraft.client.calls import Calls
+from txraft.client.attempts import Calls
 from txraft.client.errors import ClientError, LockLost, MalformedAnswer, SessionLost
-from txraft.client.records import parse_json
-from txraft.exchange import Question, Reply
+from txraft.client.exchange import Question, Reply
+from txraft.client.results import parse_json
 
 T = TypeVar("T")
 RENEWALS_PER_TTL = 3

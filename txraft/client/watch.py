@@ -8,9 +8,9 @@ from typing import Generic, TypeVar
 
 from twisted.internet.task import deferLater
 
-from txraft.client.calls import Calls
+from txraft.client.attempts import Calls
 from txraft.client.errors import Refused, Unavailable
-from txraft.exchange import Question, Reply
+from txraft.client.exchange import Question, Reply
 
 T = TypeVar("T")
 INDEX = "X-Consul-Index"

@@ -15,10 +15,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txraft.addresses import normal_url
+from txraft.client.exchange import NoAnswer, NotSent
 from txraft.errors import ApplicationError, RaftError
-from txraft.exchange import NoAnswer, NotSent
+from txraft.http.backend import Node
 from txraft.http.forward import Forwarder
-from txraft.http.node import Node
 from txraft.kv.commands import encode_advertise
 from txraft.kv.state import KeyValueFSM
 from txraft.node.events import LeaderObservation, Observation, Observer, RaftState

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 
 from txraft.core.configuration import Server
 from txraft.http.answers import TRUE, Answer, Header, Refusal, json_answer
+from txraft.http.backend import Node
 from txraft.http.bodies import Fields, parse_json
-from txraft.http.calls import DATACENTER, Call
 from txraft.http.catalog import CONSUL_VERSION, SERF_CHECK, Catalog
+from txraft.http.inflight import DATACENTER, Call
 from txraft.http.limits import HTTPLimits
-from txraft.http.node import Node
 from txraft.http.reads import MODES, Reads
 from txraft.http.services import Service
 from txraft.kv.watches import CATALOG, Topic

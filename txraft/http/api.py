@@ -26,11 +26,11 @@ from txraft.http.answers import (
     unknown,
 )
 from txraft.http.auth import Access, Everybody, check_access
-from txraft.http.calls import Call, parse_key
 from txraft.http.catalog import Catalog
 from txraft.http.deadlines import Deadlines
 from txraft.http.expiry import Expiry
-from txraft.http.leader import Leadership
+from txraft.http.inflight import Call, parse_key
+from txraft.http.leading import Leadership
 from txraft.http.limits import HTTPLimits
 from txraft.http.metrics import Metrics
 from txraft.http.origins import Origins, check_host

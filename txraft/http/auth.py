@@ -19,7 +19,7 @@ from twisted.web.http import Request
 
 from txraft.errors import ConfigError
 from txraft.http.answers import Refusal
-from txraft.http.calls import Call, parse_parameters
+from txraft.http.inflight import Call, parse_parameters
 from txraft.http.roles import NODE, PROBES, ROLES, Role, needed_role
 from txraft.transport.identity import is_ip_address, names_of
 

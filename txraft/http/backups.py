@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IBodyProducer
 
+from txraft.client.exchange import FileBody
 from txraft.errors import (
     DataCorrupted,
     FormatTooNew,
@@ -25,12 +26,11 @@ from txraft.errors import (
     RaftShutdown,
     UpgradeNeeded,
 )
-from txraft.exchange import FileBody
 from txraft.http.answers import RETRY_AFTER, Answer, Refusal, not_applied, refusal_of
-from txraft.http.calls import Call
-from txraft.http.leader import Leadership
+from txraft.http.backend import Node
+from txraft.http.inflight import Call
+from txraft.http.leading import Leadership
 from txraft.http.limits import HTTPLimits
-from txraft.http.node import Node
 from txraft.http.quotas import Quotas
 from txraft.http.reads import Reads
 from txraft.http.streams import Made, Streamed

@@ -6,7 +6,7 @@ import json
 from typing import Any, NoReturn
 
 from txraft.http.answers import Refusal
-from txraft.http.calls import parse_duration
+from txraft.http.inflight import parse_duration
 from txraft.kv.commands import MAX_FLAGS, MAX_NAME_CHARACTERS
 
 

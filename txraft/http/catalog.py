@@ -15,8 +15,8 @@ from twisted.logger import Logger
 
 from txraft.core.configuration import Configuration, Server
 from txraft.http.answers import Refusal, refused
-from txraft.http.calls import DATACENTER
-from txraft.http.node import Node
+from txraft.http.backend import Node
+from txraft.http.inflight import DATACENTER
 from txraft.http.services import Service, Services
 from txraft.kv.state import KeyValueFSM
 from txraft.node.events import RaftState

@@ -26,11 +26,11 @@ from twisted.web.iweb import INonQueuedRequestFactory
 from zope.interface import provider
 
 from txraft.http.answers import NOSNIFF, RETRY_AFTER, Refusal, Sender, not_applied
-from txraft.http.calls import FORWARDED
+from txraft.http.inflight import FORWARDED
 from txraft.http.routes import BACKUP
 from txraft.http.spool import Spool
-from txraft.transport.lobby import Guest, host_of
 from txraft.transport.tls import why_lost
+from txraft.transport.unauthenticated import Guest, host_of
 
 if TYPE_CHECKING:
     from txraft.http.site import KVSite

@@ -17,10 +17,10 @@ from txraft.addresses import is_node_name, normal_url
 from txraft.core.configuration import Server, Suffrage
 from txraft.errors import KnownPeer, NotAdmitted
 from txraft.http.answers import JSON, TEXT, TRUE, Answer, Refusal, json_answer
-from txraft.http.calls import Call
+from txraft.http.backend import Node
 from txraft.http.catalog import Catalog
-from txraft.http.leader import Leadership
-from txraft.http.node import Node
+from txraft.http.inflight import Call
+from txraft.http.leading import Leadership
 from txraft.kv.commands import MAX_URL_CHARACTERS, encode_advertise
 from txraft.kv.state import KeyValueFSM
 from txraft.node.metrics import PeerMetrics

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from txraft.http.calls import Call
+from txraft.http.inflight import Call
 
 
 class Deadlines:

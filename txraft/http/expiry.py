@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txraft.errors import RaftError
-from txraft.http.node import Node
+from txraft.http.backend import Node
 from txraft.kv.commands import MAX_BATCH, encode_destroy_sessions, encode_end_delays
 from txraft.kv.delays import Begun
 from txraft.kv.records import lifetime_ms

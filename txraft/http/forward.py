@@ -12,10 +12,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer, IResponse
 
-from txraft.exchange import NoAnswer, NotSent, Question, Reply, ask, begin, read
+from txraft.client.exchange import NoAnswer, NotSent, Question, Reply, ask, begin, read
 from txraft.http.answers import NOT_APPLIED, OUTCOME, REFUSED, Answer, Header, unknown
 from txraft.http.auth import CONSUL_TOKEN, FORWARDED_ROLE, token_in
-from txraft.http.calls import CLIENT, FORWARDED, SEQUENCE, Call
+from txraft.http.inflight import CLIENT, FORWARDED, SEQUENCE, Call
 from txraft.http.limits import HTTPLimits
 from txraft.http.roles import Role
 from txraft.http.streams import Relayed, Streamed

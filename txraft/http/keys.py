@@ -25,7 +25,7 @@ from txraft.http.answers import (
     not_applied,
     refused,
 )
-from txraft.http.calls import Call
+from txraft.http.inflight import Call
 from txraft.http.limits import HTTPLimits
 from txraft.http.lists import json_list
 from txraft.http.reads import BLOCKING, Reads

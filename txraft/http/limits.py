@@ -13,9 +13,9 @@ from txraft.consistency import (
     out_of_bounds,
     wrong_types,
 )
+from txraft.daemon.memory_limit import usable_memory
 from txraft.errors import ConfigError
 from txraft.kv.state import MAX_SESSIONS
-from txraft.memory import usable_memory
 
 
 def _option(default: Any, doc: str) -> Any:

@@ -20,8 +20,8 @@ from prometheus_client.core import (
 )
 
 from txraft.http.answers import Answer, Refusal, json_answer
-from txraft.http.calls import Call
-from txraft.http.node import Node
+from txraft.http.backend import Node
+from txraft.http.inflight import Call
 from txraft.http.quotas import Quotas
 from txraft.kv.state import KeyValueFSM
 from txraft.node.events import LeaderObservation, Observation, Observer, RaftState

@@ -8,7 +8,7 @@ one that is mistyped, such as a condition, would make it destroy something.
 from __future__ import annotations
 
 from txraft.http.answers import Refusal, refused
-from txraft.http.calls import DATACENTER, Call
+from txraft.http.inflight import DATACENTER, Call
 
 _ALWAYS = frozenset({"dc", "pretty", "token"})
 _TENANCY = ("ns", "partition")

@@ -8,9 +8,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from txraft.http.answers import Answer, Header, Refusal
-from txraft.http.calls import Call, parse_duration
-from txraft.http.leader import Leadership
-from txraft.http.node import Node
+from txraft.http.backend import Node
+from txraft.http.inflight import Call, parse_duration
+from txraft.http.leading import Leadership
 from txraft.node.events import RaftState
 
 MODES = frozenset({"stale", "consistent", "max_stale"})

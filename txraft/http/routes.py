@@ -11,8 +11,8 @@ from txraft.http.advertise import PATH as ADVERTISE
 from txraft.http.agent import PARAMETERS, Agent
 from txraft.http.answers import Answer
 from txraft.http.backups import Backups
-from txraft.http.calls import Call
 from txraft.http.cluster import Cluster
+from txraft.http.inflight import Call
 from txraft.http.keys import (
     DELETE_PARAMETERS,
     GET_PARAMETERS,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from txraft.http.answers import Refusal
 from txraft.http.bodies import Fields, parse_json
-from txraft.http.calls import DATACENTER
+from txraft.http.inflight import DATACENTER
 
 MAX_SERVICES = 256
 MAX_SERVICE_BYTES = 16 << 10

@@ -21,10 +21,10 @@ from txraft.http.answers import (
     refused,
 )
 from txraft.http.bodies import Fields, parse_json
-from txraft.http.calls import Call, format_duration, parse_duration
 from txraft.http.catalog import SERF_CHECK, Catalog
 from txraft.http.expiry import Expiry
-from txraft.http.leader import Leadership
+from txraft.http.inflight import Call, format_duration, parse_duration
+from txraft.http.leading import Leadership
 from txraft.http.limits import HTTPLimits
 from txraft.http.lists import json_list
 from txraft.http.reads import Reads

@@ -25,6 +25,7 @@ from txraft.http.agent import Agent
 from txraft.http.answers import RETRY_AFTER, not_applied
 from txraft.http.api import API
 from txraft.http.auth import Access
+from txraft.http.backend import Node
 from txraft.http.backups import Backups
 from txraft.http.catalog import Catalog
 from txraft.http.channel import KVChannel, KVRequest
@@ -32,12 +33,11 @@ from txraft.http.cluster import Cluster
 from txraft.http.expiry import Expiry
 from txraft.http.forward import Forwarder
 from txraft.http.keys import Keys
-from txraft.http.leader import Leadership
+from txraft.http.leading import Leadership
 from txraft.http.limits import HTTPLimits
 from txraft.http.metrics import PARAMETERS as METRICS_PARAMETERS
 from txraft.http.metrics import PATH as METRICS
 from txraft.http.metrics import Metrics, Served
-from txraft.http.node import Node
 from txraft.http.origins import Origins
 from txraft.http.quotas import Quotas
 from txraft.http.reads import Reads
@@ -52,8 +52,8 @@ from txraft.http.writes import Writes
 from txraft.kv.state import KeyValueFSM
 from txraft.node.worker import Worker
 from txraft.transport.limits import ConnectionLimits
-from txraft.transport.lobby import Lobby, host_of
 from txraft.transport.refusals import Refusals
+from txraft.transport.unauthenticated import Lobby, host_of
 from txraft.transport.validity import Validities, no_certificates
 
 RESERVED_FOR_NODE = 192
@@ -85,7 +85,8 @@ def make_api(
     served; *origins* tells whose pages are. *meta* is what the node tells of itself,
     *validities* until when its certificates are valid, and *name* what it is called, if
     that is not its address.
-    *client* forwards to the leader, on a pool of `txraft.exchange.connection_pool`.
+    *client* forwards to the leader, on a pool of
+    `txraft.client.exchange.connection_pool`.
     """
     forwarder = Forwarder(client, clock, limits, address)
     leadership = Leadership(raft, fsm, forwarder, clock, limits)

@@ -18,8 +18,8 @@ from twisted.web.http import PotentialDataLoss, Request
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
+from txraft.client.exchange import drop
 from txraft.errors import RaftShutdown
-from txraft.exchange import drop
 from txraft.http.answers import NOSNIFF, Answer, Header
 from txraft.node.worker import Worker
 

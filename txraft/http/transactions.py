@@ -21,7 +21,7 @@ from txraft.http.answers import (
     refusal_of,
 )
 from txraft.http.bodies import Fields, parse_json
-from txraft.http.calls import Call
+from txraft.http.inflight import Call
 from txraft.http.keys import ATTEMPTS, changes_too_fast, record_as_bytes
 from txraft.http.limits import HTTPLimits
 from txraft.http.lists import json_list

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import (
 )
 
 from txraft.http.answers import RETRY_AFTER, Refusal, not_applied
-from txraft.http.calls import Call, parse_duration
+from txraft.http.inflight import Call, parse_duration
 from txraft.http.limits import HTTPLimits
 from txraft.kv.state import KeyValueFSM
 from txraft.kv.watches import Scope, Topic

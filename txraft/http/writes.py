@@ -8,10 +8,10 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred
 
 from txraft.http.answers import Answer, Refusal
-from txraft.http.calls import Call
-from txraft.http.leader import Leadership
+from txraft.http.backend import Node
+from txraft.http.inflight import Call
+from txraft.http.leading import Leadership
 from txraft.http.limits import HTTPLimits
-from txraft.http.node import Node
 from txraft.http.quotas import Growth, Quotas
 from txraft.kv.state import KeyValueFSM
 from txraft.node.events import RaftState

@@ -22,6 +22,12 @@ from typing import NamedTuple
 from txraft.core.entry import Entry
 from txraft.errors import LogNotFound, ProtocolError, StorageError
 from txraft.interfaces import Syncable
+from txraft.storage.active_segment import (
+    ALLOCATED_BYTES,
+    LARGE_FRAME_BYTES,
+    RandomBytes,
+    Tail,
+)
 from txraft.storage.filesystem import (
     TEMPORARY_SUFFIX,
     FileSystem,
@@ -45,7 +51,6 @@ from txraft.storage.segment import (
     segment_name,
     sequence_in,
 )
-from txraft.storage.tail import ALLOCATED_BYTES, LARGE_FRAME_BYTES, RandomBytes, Tail
 from txraft.wire.entries import decode_entry
 
 DEFAULT_SEGMENT_BYTES = 16 << 20

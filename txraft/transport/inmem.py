@@ -37,7 +37,6 @@ from txraft.interfaces import (
     SnapshotSource,
     Transport,
 )
-from txraft.transport.calls import Calls
 from txraft.transport.limits import (
     DEFAULT_MAX_POOL,
     DEFAULT_TIMEOUT_SCALE,
@@ -46,6 +45,7 @@ from txraft.transport.limits import (
 )
 from txraft.transport.line import Line
 from txraft.transport.patience import Patience
+from txraft.transport.unary import Calls
 
 INMEM_TIMEOUT = 0.5
 """Seconds for one call."""

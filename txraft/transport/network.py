@@ -27,9 +27,8 @@ from txraft.interfaces import (
     SnapshotSource,
     StreamLayer,
 )
-from txraft.transport.calls import Calls
 from txraft.transport.dial import Dial
-from txraft.transport.gate import Gate
+from txraft.transport.identity_check import Gate
 from txraft.transport.limits import (
     DEFAULT_MAX_POOL,
     DEFAULT_TIMEOUT,
@@ -42,7 +41,8 @@ from txraft.transport.link import Link, LinkPool
 from txraft.transport.patience import Patience
 from txraft.transport.peer import PeerFactory
 from txraft.transport.pipeline import Encoder, NetworkPipeline
-from txraft.transport.stream import SnapshotStream
+from txraft.transport.snapshot_stream import SnapshotStream
+from txraft.transport.unary import Calls
 from txraft.wire.requests import encode_request, request_kind
 from txraft.wire.stream import Limits
 

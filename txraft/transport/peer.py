@@ -25,16 +25,16 @@ from txraft.errors import ProtocolError
 from txraft.interfaces import IncomingRPC, RPCHandler, SnapshotBody
 from txraft.transport.body import IncomingBody
 from txraft.transport.connection import Connection
-from txraft.transport.gate import Gate, claimed_sender, shown
 from txraft.transport.identity import Identity
+from txraft.transport.identity_check import Gate, claimed_sender, shown
 from txraft.transport.limits import (
     DEFAULT_TIMEOUT,
     DEFAULT_TIMEOUT_SCALE,
     PIECE_BYTES,
     ConnectionLimits,
 )
-from txraft.transport.lobby import Guest, Lobby, host_of
 from txraft.transport.refusals import Refusals, tls_problem
+from txraft.transport.unauthenticated import Guest, Lobby, host_of
 from txraft.wire.responses import encode_error, encode_response
 from txraft.wire.stream import Limits, RequestReader
 

@@ -3,7 +3,7 @@
 A connection belongs to nobody until its handshake is done and its certificate names
 an identity: only then does the protocol of the transport come to be. Whoever fails
 is closed, with one line in the log that says why. Which member an identity is, and
-what it may say, is decided by `txraft.transport.gate`.
+what it may say, is decided by `txraft.transport.identity_check`.
 
 What this does not do: resume sessions (a certificate is judged on each connection),
 renegotiate, compress, trust the authorities of the system, ask for revocations.
@@ -38,13 +38,13 @@ from zope.interface import implementer
 from txraft.errors import ConfigError, ConnectionFailed
 from txraft.reasons import reason_of
 from txraft.transport.contexts import Contexts, Judged, TLSFiles
-from txraft.transport.gate import shown
 from txraft.transport.identity import Identity, NoIdentity, PeerNames, is_ip_address
+from txraft.transport.identity_check import shown
 from txraft.transport.limits import ConnectionLimits
-from txraft.transport.lobby import Guest, Lobby, host_of
 from txraft.transport.peer import PeerFactory, PeerProtocol
 from txraft.transport.refusals import tls_problem
 from txraft.transport.tcp import TCPStreamLayer
+from txraft.transport.unauthenticated import Guest, Lobby, host_of
 
 
 class PeerTLS:

@@ -21,7 +21,7 @@ from txraft.errors import NodeRemoved, RaftError, StorageError
 from txraft.node.raft import Raft
 from txraft.node.worker import Workers
 from txraft.storage.directory import DataDirectory
-from txraft.storage.identity import identity_of
+from txraft.storage.pairing import identity_of
 from txraft.storage.peers import JSONPeers
 from txraft.storage.snapshots import FileSnapshotStore
 from txraft.storage.stable import FileStableStore

@@ -1,0 +1,405 @@
+"""`twistd raft`: command line options, and the service that a process runs.
+
+    twistd -n raft                            a single node on loopback
+    twistd -n raft --config node.yaml         a member of a cluster
+
+The configuration is checked before anything is opened. What then prevents a start - a
+port in use, a locked directory, a damaged log - is logged in one sentence, and the
+process ends with status 1. So it does when the node stops itself later on.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NoReturn, Protocol, cast
+
+from twisted.application.service import IServiceCollection, MultiService, Service
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IReactorCore,
+    IReactorFromThreads,
+    IReactorTime,
+)
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    LegacyLogObserverWrapper,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+)
+from twisted.python import usage
+from twisted.python.components import Componentized
+from twisted.python.failure import Failure
+from twisted.scripts._twistd_unix import UnixApplicationRunner
+
+from txraft.clock import use_monotonic_time
+from txraft.daemon.garbage import ShortPauses
+from txraft.daemon.systemd import Supervisor
+from txraft.errors import ConfigError, NodeRemoved, RaftError
+from txraft.settings.settings import Settings, effective, load_settings
+
+STOP_TIMEOUT = 4.0
+"""Seconds for a stop in order, once no client is waited for any more."""
+
+_FLAGS = (
+    ("data-dir", "Directory of the log and the snapshots."),
+    ("listen", "Twisted endpoint for peers, such as tcp:8300:interface=127.0.0.1."),
+    ("advertise", "This node's host:port as its peers dial it."),
+    ("peers", "First members, separated by commas, this node included."),
+    ("http-listen", "Twisted endpoint for HTTP; null turns HTTP off."),
+    ("http-advertise", "URL at which other nodes reach this node's HTTP."),
+    ("log-level", "Least level to log: debug, info, warn, error or critical."),
+)
+
+
+class Options(usage.Options):
+    """The options of `twistd raft`; `settings` holds the outcome."""
+
+    synopsis = "[--config node.yaml] [options]"
+    longdesc = (
+        "Run a node of a durable, replicated key-value store. Without options it is "
+        "a single node on loopback with its data in ./txraft-data. Flags override "
+        "the settings file."
+    )
+    optParameters = [  # noqa: RUF012 - the form that usage.Options wants
+        ["config", "c", None, "Settings file (YAML)."],
+        *([flag, None, None, doc] for flag, doc in _FLAGS),
+    ]
+    optFlags = [  # noqa: RUF012 - likewise
+        ["join", None, "Start empty and wait to be added, instead of --peers."],
+        [
+            "check-config",
+            None,
+            "Check all that a start needs, print the settings, exit.",
+        ],
+    ]
+
+    settings: Settings
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Read *options*; under twistd a fault is told and ends the process.
+
+        Raises: usage.UsageError by itself; under twistd SystemExit with status 1,
+            where older releases of Twisted end with 0, as a node that has served.
+        """
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
+        except usage.UsageError as fault:
+            if self.parent is None:
+                raise
+            if not isinstance(fault.__cause__, ConfigError):  # which says enough
+                sys.stderr.write(f"{self}\n")
+            sys.stderr.write(f"twistd raft: {fault}\n")
+            raise SystemExit(1) from fault
+
+    def postOptions(self) -> None:
+        """Check everything that was asked for, before anything is opened.
+
+        Raises: usage.UsageError with every fault; SystemExit for `--check-config`.
+        """
+        flags = {flag: self[flag] for flag, _ in _FLAGS if self[flag] is not None}
+        if self["join"]:
+            flags["join"] = "true"
+        directory = self.parent.get("rundir", ".") if self.parent else "."
+        try:
+            if self["check-config"]:
+                self._check(self["config"], flags, directory)
+            self.settings = load_settings(self["config"], flags, directory)
+        except ConfigError as error:
+            raise usage.UsageError("\n".join(error.problems)) from error
+
+    def _check(
+        self, path: str | None, flags: Mapping[str, str], directory: str
+    ) -> NoReturn:
+        """Tell what a start would find, and print the effective settings.
+
+        Raises: ConfigError; SystemExit, when nothing is wrong
+        """
+        from txraft.daemon.preflight import check_settings
+
+        self.settings, hints = check_settings(path, flags, directory)
+        for hint in hints:
+            sys.stderr.write(f"warning: {hint}\n")
+        sys.stdout.write(effective(self.settings))
+        raise SystemExit(0)
+
+
+class Node(Protocol):
+    """What a `NodeService` runs."""
+
+    def start(self) -> Deferred[None]:
+        """Open everything and take part; fails with what prevented it."""
+
+    def when_ready(self) -> Deferred[str]:
+        """Fire with the leader's address, once one is known; fails with RaftError."""
+
+    def when_stopping(self) -> Deferred[RaftError | None]:
+        """Fire when the node begins to stop: with why, if it stops itself."""
+
+    def when_stopped(self) -> Deferred[RaftError | None]:
+        """Fire when the node has stopped: with why, if it stopped itself."""
+
+    def reload(self) -> None:
+        """Reread certificates and tokens."""
+
+    def stop(self) -> Deferred[None]:
+        """Take leave of clients, close everything that `start` opened."""
+
+    def hurry(self) -> None:
+        """Have a stop that is under way wait for clients no longer."""
+
+
+class StartFailed(SystemExit, Exception):
+    """The node cannot start; the log says why and the process ends with status 1.
+
+    It is a SystemExit, for which the interpreter prints no traceback, and an
+    Exception, for which twistd tells whoever started a daemon and removes its pid
+    file.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.code = 1
+
+
+class ProcessEnd:
+    """Ends the process through its reactor, with an exit status."""
+
+    def __init__(self, reactor: IReactorCore) -> None:
+        self._reactor = reactor
+        self._status = 0
+        atexit.register(self._leave)
+
+    def __call__(self, status: int) -> None:
+        """Stop the reactor; the process then ends with *status*."""
+        self._status = status
+        with suppress(ReactorNotRunning):  # it is being stopped already
+            self._reactor.stop()
+
+    def _leave(self) -> None:
+        # twistd returns 0 whenever its reactor was stopped, and has no way to be told
+        # otherwise; this is the last that runs, after pid file and log are closed.
+        if self._status:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self._status)
+
+
+class NodeService(Service):
+    """Runs a node as long as the process, and the process as long as the node.
+
+    *supervisor* is told when the node is ready, which is when it knows a leader. When
+    it is stopped, clients have *patience* seconds to get their answers.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        node: Node,
+        clock: IReactorTime,
+        end: Any,
+        supervisor: Supervisor,
+        patience: float = 0.0,
+    ) -> None:
+        self._supervisor = supervisor
+        self._longest = patience + STOP_TIMEOUT
+        self._node = node
+        self._clock = clock
+        self._end = end
+        self._entered = False
+        self._refusal: str | None = None
+        self._deadline: IDelayedCall | None = None
+
+    def startService(self) -> None:
+        """Start the node.
+
+        Raises: StartFailed for what is found wrong at once. What is found later
+            is logged and ends the process.
+        """
+        Service.startService(self)
+        self._node.start().addCallbacks(self._started, self._not_started)
+        self._entered = True
+        if self._refusal is not None:
+            raise StartFailed(self._refusal)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop the node, within `STOP_TIMEOUT` seconds after the last client.
+
+        Returns: a Deferred that always fires.
+        """
+        Service.stopService(self)
+        self._forget_deadline()
+        microseconds = round(self._longest * 1e6)
+        self._supervisor.tell("STOPPING=1", f"EXTEND_TIMEOUT_USEC={microseconds}")
+        stopping = self._node.stop()
+        stopping.addTimeout(self._longest, self._clock)
+        stopping.addErrback(self._not_stopped)
+        return stopping
+
+    def _started(self, _: None) -> None:
+        self._node.when_stopping().addCallback(self._stopping_itself)
+        self._node.when_stopped().addCallback(self._stopped)
+        self._node.when_ready().addCallbacks(self._ready, _trap_raft_error)
+
+    def _ready(self, leader: str) -> None:
+        self._supervisor.tell("READY=1", f"STATUS=The leader was {leader} at the start")
+
+    def _not_started(self, failure: Failure) -> None:
+        if not self.running:
+            return
+        reason = failure.getErrorMessage()
+        if failure.check(CannotListenError):
+            reason += " Stop what uses that address, or change listen or http.listen"
+        if failure.check(RaftError, OSError, CannotListenError):
+            self._log.critical("The node cannot start: {reason}", reason=reason)
+        else:
+            self._log.failure("The node cannot start", failure)
+        if self._entered:
+            self._end(1)
+        else:
+            self._refusal = reason
+
+    def _stopping_itself(self, error: RaftError | None) -> None:
+        """Give the node a while to stop: its disk may hang, as may its threads.
+
+        Nothing serves and nothing votes meanwhile, but the process is there, and who
+        watches it takes it for a node.
+        """
+        if self.running:
+            self._deadline = self._clock.callLater(STOP_TIMEOUT, self._give_up, error)
+
+    def _forget_deadline(self) -> None:
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None and deadline.active():
+            deadline.cancel()
+
+    def _give_up(self, error: RaftError | None) -> None:
+        self._log.critical(
+            "The node did not stop in order within {seconds} s, and the process ends: "
+            "{reason}. What was acknowledged is on disk; the next start recovers it",
+            seconds=STOP_TIMEOUT,
+            reason=str(error) if error is not None else "it was shut down",
+        )
+        self._end(1)
+
+    def _stopped(self, error: RaftError | None) -> None:
+        self._forget_deadline()
+        if not self.running:
+            return
+        is_gone = error is None or isinstance(error, NodeRemoved)
+        if is_gone:
+            self._log.info("The node has left the cluster and shut down")
+        else:
+            self._log.critical("The node stopped itself: {reason}", reason=str(error))
+        self._end(0 if is_gone else 1)
+
+    def _not_stopped(self, failure: Failure) -> None:
+        self._log.critical(
+            "The node did not stop in order: {reason}. What was acknowledged is on "
+            "disk; the next start recovers it",
+            reason=failure.getErrorMessage() or f"{self._longest} s were not enough",
+        )
+
+
+class Impatience(Service):
+    """Has a node that is being stopped wait no longer, when it is told to stop again.
+
+    The reactor takes the first SIGTERM or SIGINT, and could only complain of another.
+    """
+
+    def __init__(self, node: Node, reactor: IReactorFromThreads) -> None:
+        self._node = node
+        self._reactor = reactor
+
+    def stopService(self) -> None:
+        """Take the signals from now on; what ends the process gives them back."""
+        Service.stopService(self)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._received)
+
+    def _received(self, _number: int, _frame: object) -> None:
+        self._reactor.callFromThread(self._node.hurry)
+
+
+class HangUp(Service):
+    """Has a node reread its certificates and tokens on SIGHUP."""
+
+    def __init__(self, node: Node, reactor: IReactorFromThreads) -> None:
+        self._node = node
+        self._reactor = reactor
+        self._before: Any = None
+
+    def startService(self) -> None:
+        """Take the signal."""
+        Service.startService(self)
+        self._before = signal.signal(signal.SIGHUP, self._received)
+
+    def stopService(self) -> None:
+        """Give the signal back."""
+        Service.stopService(self)
+        signal.signal(signal.SIGHUP, self._before)
+
+    def _received(self, _number: int, _frame: object) -> None:
+        self._reactor.callFromThread(self._node.reload)
+
+
+def _trap_raft_error(failure: Failure) -> None:
+    """Leave a node that stops before it is ready to `when_stopped`."""
+    failure.trap(RaftError)
+
+
+class RaftService(MultiService):
+    """The services of `twistd raft`; it also sets the log level of the process."""
+
+    def __init__(self, options: Options) -> None:
+        MultiService.__init__(self)
+        self._options = options
+
+    def setServiceParent(self, parent: IServiceCollection) -> None:
+        """Join *parent*; an application gets a log observer with our level.
+
+        `twistd` asks its application for an observer once all services are made.
+        """
+        if isinstance(parent, Componentized) and self._options.parent:
+            Componentized.setComponent(parent, ILogObserver, self._observer())
+        MultiService.setServiceParent(self, parent)
+
+    def _observer(self) -> ILogObserver:
+        logger = UnixApplicationRunner.loggerFactory(self._options.parent)
+        observer = logger._getLogObserver()
+        if not ILogObserver.providedBy(observer):
+            observer = LegacyLogObserverWrapper(observer)
+        level = LogLevel.levelWithName(self._options.settings.log_level)
+        return FilteringLogObserver(observer, [LogLevelFilterPredicate(level)])
+
+
+def makeService(options: Options) -> MultiService:
+    """Make the service that `twistd raft` runs."""
+    from twisted.internet import reactor
+
+    from txraft.daemon.kvnode import KVNode
+
+    clock = cast(IReactorTime, reactor)
+    use_monotonic_time(clock)
+    root = RaftService(options)
+    Service.setServiceParent(ShortPauses(clock.seconds), root)
+    node = KVNode(reactor, options.settings)
+    end = ProcessEnd(cast(IReactorCore, reactor))
+    supervisor = Supervisor(os.environ)
+    http = options.settings.http
+    patience = options.settings.limits.http.drain_timeout if http is not None else 0.0
+    service = NodeService(node, clock, end, supervisor, patience)
+    Service.setServiceParent(service, root)
+    signals = cast(IReactorFromThreads, reactor)
+    Service.setServiceParent(HangUp(node, signals), root)
+    Service.setServiceParent(Impatience(node, signals), root)
+    return root

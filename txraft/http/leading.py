@@ -1,0 +1,158 @@
+"""Serving a request where the leader is: here, or one hop away.
+
+A request that the node at hand cannot serve, because it does not lead, goes to the
+leader that it knows. While none is known it waits, since elections are short, and
+then says that nothing was done. A request that was forwarded already is served here
+or refused: it never goes in a circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+from txraft.errors import LeadershipLost, NotLeader, RaftError, TransferInProgress
+from txraft.http.answers import Answer, Refusal, not_applied, refusal_of
+from txraft.http.backend import Node
+from txraft.http.forward import Forwarder, NotDelivered
+from txraft.http.inflight import WAIT, Call, parse_duration
+from txraft.http.limits import HTTPLimits
+from txraft.kv.state import KeyValueFSM
+from txraft.node.events import LeaderObservation, Observation, Observer, RaftState
+
+Serve = Callable[[Call], Deferred[Answer]]
+
+
+class Leadership:
+    """Finds the leader for each call, for as long as `HTTPLimits.leader_wait`.
+
+    A client that has less time says so with `X-Txraft-Wait`: it then learns that its
+    request was not applied, where it would have hung up and never known.
+    """
+
+    def __init__(
+        self,
+        raft: Node,
+        fsm: KeyValueFSM,
+        forwarder: Forwarder,
+        clock: IReactorTime,
+        limits: HTTPLimits,
+    ) -> None:
+        self._raft = raft
+        self._fsm = fsm
+        self._forwarder = forwarder
+        self._clock = clock
+        self._limits = limits
+        self._waiting: dict[Deferred[None], IDelayedCall] = {}
+        self._closed = False
+        self.is_leaving = False
+        """Whether this node is about to stop, and so should be asked no more."""
+        self._observer = Observer(self._wake, _is_news)
+        raft.register_observer(self._observer)
+        fsm.on_advertise = self._wake
+
+    def run(self, call: Call, serve: Serve) -> Deferred[Answer]:
+        """Serve *call* with *serve* on the leader, wherever it is.
+
+        Returns: a Deferred of the answer, which fails with Refusal.
+        """
+        return serve(call).addErrback(self._not_here, call, serve)
+
+    def close(self) -> None:
+        """Let nothing wait any longer."""
+        self._closed = True
+        self._raft.deregister_observer(self._observer)
+        self._wake()
+
+    def _not_here(self, failure: Failure, call: Call, serve: Serve) -> Deferred[Answer]:
+        error = failure.value
+        if not isinstance(error, RaftError):
+            failure.raiseException()
+        reason = _why_elsewhere(error, call)
+        if call.forwarded:
+            raise _untaken(reason)
+        return Deferred.fromCoroutine(self._find_leader(call, serve, reason))
+
+    async def _find_leader(self, call: Call, serve: Serve, reason: str) -> Answer:
+        wait_until = self._clock.seconds() + self._patience(call)
+        while not self._closed and not call.answered:
+            # Nothing may lie between this check and the attempt: a client that was
+            # told `not-applied` meanwhile must not see its write applied.
+            try:
+                return await self._serve_or_forward(call, serve)
+            except NotDelivered as error:
+                reason = str(error)
+            left = wait_until - self._clock.seconds()
+            if left <= 0:
+                break
+            await self._change(min(left, self._limits.retry_interval))
+        raise _untaken(reason)
+
+    async def _serve_or_forward(self, call: Call, serve: Serve) -> Answer:
+        if self._raft.state is RaftState.LEADER:
+            try:
+                return await serve(call)
+            except RaftError as error:
+                raise NotDelivered(_why_elsewhere(error, call)) from error
+        leader = self._raft.leader
+        if leader is None:
+            raise NotDelivered("no leader is known")
+        url = self._fsm.http_url(leader)
+        if url is None:
+            raise NotDelivered(f"the leader {leader} has not told its HTTP address")
+        if call.request.isSecure() and not url.startswith("https:"):
+            # What a client shows over TLS, its token for one, goes on over TLS.
+            raise NotDelivered(f"the leader {leader} is known without TLS only")
+        return await self._forwarder.forward(call, url)
+
+    def _patience(self, call: Call) -> float:
+        """Return for how many seconds *call* waits for a leader."""
+        told = call.request.getHeader(WAIT)
+        asked = None if told is None else parse_duration(told)
+        longest = self._limits.leader_wait
+        return longest if asked is None else min(asked, longest)
+
+    def _change(self, seconds: float) -> Deferred[None]:
+        """Wait for news of the leader, but not longer than *seconds*."""
+        waiter: Deferred[None] = Deferred()
+        self._waiting[waiter] = self._clock.callLater(seconds, self._end, waiter)
+        return waiter
+
+    def _end(self, waiter: Deferred[None]) -> None:
+        del self._waiting[waiter]
+        waiter.callback(None)
+
+    def _wake(self, observation: Observation | None = None) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for timer in waiting.values():
+            timer.cancel()
+        for waiter in waiting:
+            waiter.callback(None)
+
+
+def _untaken(reason: str) -> Refusal:
+    """Make the refusal of what no leader took, with the words that Consul has."""
+    return not_applied(
+        f"No cluster leader took the request, so it was not applied: {reason}."
+    )
+
+
+def _is_news(observation: Observation) -> bool:
+    return isinstance(observation.data, LeaderObservation | RaftState)
+
+
+def _why_elsewhere(error: RaftError, call: Call) -> str:
+    """Say why *call* is to be served elsewhere.
+
+    Raises: Refusal when it is not, because its fate is known or was decided here.
+    """
+    if error.outcome == "not-applied":
+        call.submitted = False
+    if isinstance(error, NotLeader | TransferInProgress):
+        return str(error)
+    if isinstance(error, LeadershipLost) and not call.writes:
+        return str(error)
+    raise refusal_of(error)

@@ -1,0 +1,1 @@
+"""`node.yaml`, the command line flags over it, and what both may say."""

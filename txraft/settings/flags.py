@@ -1,0 +1,41 @@
+"""Flags of the command line, put in the place of what a settings file says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping as MappingType
+
+from txraft.settings.document import Mapping, Place, Scalar, Sequence, Value
+
+
+def override(
+    entries: dict[str, Value], flags: MappingType[str, str], directory: str
+) -> None:
+    """Write *flags* into *entries*; relative paths in them start at *directory*."""
+    for flag, written in flags.items():
+        place = Place(0, f"--{flag}")
+        section, key = entries, flag.replace("-", "_")
+        if flag.startswith("http-"):
+            section, key = _http_entries(entries, place), flag.removeprefix("http-")
+        section[key] = _flag_value(flag, written, directory, place)
+    for flag, other in (("join", "peers"), ("peers", "join")):
+        if flag in flags and other not in flags:
+            entries.pop(other, None)
+
+
+def _http_entries(entries: dict[str, Value], place: Place) -> dict[str, Value]:
+    http = entries.get("http")
+    if not isinstance(http, Mapping):
+        http = entries["http"] = Mapping({}, place)
+    return http.entries
+
+
+def _flag_value(flag: str, written: str, directory: str, place: Place) -> Value:
+    if flag == "peers":
+        items = (Scalar("text", item.strip(), place) for item in written.split(","))
+        return Sequence(tuple(items), place)
+    if flag == "join":
+        return Scalar("boolean", written, place)
+    if flag == "data-dir" and written:
+        written = os.path.join(directory, written)
+    return Scalar("null" if written == "null" else "text", written, place)
