@@ -136,12 +136,13 @@ class Leader(BaseRole):
             self._append(entries)
 
     def _append(self, entries: Sequence[Entry]) -> None:
-        index, term = self.server.log.last_index, self.server.term
+        server = self.server
+        index, term = server.log.last_index, server.term
         for entry in entries:
             index += 1
             entry.index, entry.term = index, term
         # It is in force as soon as it is appended: before anything is sent or counted.
-        if self.server.append(entries):
+        if server.append(entries):
             self._follow_configuration()
 
     @property

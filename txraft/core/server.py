@@ -228,6 +228,9 @@ class ServerState:
         if index <= self.commit_index:
             return
         self.commit_index = index
+        # None but in the first entries of a cluster: nothing to sort at each commit.
+        if not self.cluster_proposals:
+            return
         for proposed in sorted(self.cluster_proposals):
             if proposed <= index:
                 cluster = self.cluster_proposals.pop(proposed)
