@@ -112,13 +112,6 @@ from txraft.node.pending import ApplyResult
 from txraft.node.raft import Raft
 from txraft.node.skipping import SkippedEntry, skip_entry
 from txraft.node.worker import Workers
-from txraft.peers import (
-    add_unique_peer,
-    decode_peer,
-    encode_peer,
-    exclude_peer,
-    peer_contained,
-)
 from txraft.storage.cache import LogCache
 from txraft.storage.directory import DataDirectory
 from txraft.storage.filelog import FileLog
@@ -135,6 +128,13 @@ from txraft.transport.inmem import InmemTransport, new_inmem_addr
 from txraft.transport.limits import DEFAULT_TIMEOUT_SCALE
 from txraft.transport.network import NetworkTransport
 from txraft.transport.tcp import TCPStreamLayer, new_tcp_transport
+from txraft.wire.membership import (
+    add_unique_peer,
+    decode_peer,
+    encode_peer,
+    exclude_peer,
+    peer_contained,
+)
 
 __all__ = [
     "DEFAULT_TIMEOUT_SCALE",

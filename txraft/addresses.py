@@ -1,4 +1,4 @@
-"""Addresses as people write them: `host:port`, and Twisted's listen strings."""
+"""Parse and write addresses: `host:port`, nodes' URLs, Twisted's listen strings."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ def parse_address(text: str) -> tuple[str, int]:
         host = str(ipaddress.IPv6Address(host[1:-1]))
     elif not _HOST.match(host):
         raise ValueError(f"{host!r} is no host name")
+    # isascii: int() also takes the digits of other scripts, which nobody can dial.
     if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
         raise ValueError(f"port {port!r} is not in 1 to 65535")
     return host, int(port)
@@ -59,6 +60,7 @@ def normal_url(text: str) -> str:
     """
     parts = urlsplit(text if "://" in text else f"http://{text}")
     plain = not (parts.path.rstrip("/") or parts.query or parts.fragment)
+    # A request is written in ASCII: any other URL would fail only when it is used.
     plain = plain and text.isascii()
     if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
         raise ValueError(f"{text!r} is no URL of a node, such as http://127.0.0.1:8500")
@@ -84,7 +86,7 @@ def is_wildcard(host: str) -> bool:
 def parse_listen(text: str) -> Listen:
     """Parse a Twisted endpoint string with Twisted's own parser.
 
-    Nothing is opened: the endpoint is asked to listen on a reactor that only notes.
+    Nothing is opened: the endpoint listens on a stand-in for a reactor.
     Raises: ValueError, whose text says what is wrong.
     """
     kind = text.partition(":")[0]
@@ -104,7 +106,7 @@ def parse_listen(text: str) -> Listen:
 
 
 class _Notes:
-    """The reactor of an endpoint that shall only tell what it would bind."""
+    """A stand-in for a reactor that records what an endpoint would bind."""
 
     def __init__(self) -> None:
         self.listens: list[Listen] = []
@@ -116,5 +118,5 @@ class _Notes:
 
 
 def is_node_name(text: str) -> bool:
-    """Tell whether *text* can be what a node is called by clients."""
+    """Tell whether *text* can be a node's name for clients."""
     return _NODE_NAME.fullmatch(text) is not None

@@ -1,4 +1,4 @@
-"""A reactor whose timers do not see the wall clock.
+"""Make a reactor's timers independent of the wall clock.
 
 Twisted's reactor reads the wall clock for its timers: set it back by an hour, and no
 timer runs for an hour. A node that misses its ticks for so long is a dead node.
@@ -18,11 +18,10 @@ def use_monotonic_time(
 ) -> None:
     """Let all timers of *reactor* go by *seconds* from now on, not by the wall clock.
 
-    `reactor.seconds()` stays a date: it goes on evenly from what it is now, so that
-    what takes it for the date, as the access log of twisted.web does, is off by no more
-    than the wall clock is set from here on. Timers that are pending keep their time;
-    to call this again changes nothing. A reactor that is not built on `ReactorBase` is
-    left alone.
+    `reactor.seconds()` stays a date that goes on evenly from its present value. Code
+    that uses it as a date, such as the access log of twisted.web, is off by as much as
+    the wall clock is set after this call. Pending timers keep their time. A second
+    call changes nothing. A reactor that is not built on `ReactorBase` is left alone.
     """
     if not isinstance(reactor, ReactorBase):
         return
@@ -31,7 +30,8 @@ def use_monotonic_time(
     def even() -> float:
         return epoch + seconds()
 
-    # A pending call asks the clock by itself when it is reset.
+    # A pending call reads its own reference to the clock when it is reset or delayed:
+    # left as it is, it would mix wall clock and monotonic time.
     for call in reactor.getDelayedCalls():
         assert isinstance(call, DelayedCall)
         call.seconds = even

@@ -1,4 +1,4 @@
-"""Every tunable of a node, with its unit and default.
+"""`Config` holds every tunable of a node, with its unit and default.
 
 Durations are float seconds, sizes are bytes. A `Config` is a frozen value: the
 node never changes the one it was given.
@@ -27,7 +27,7 @@ def _option(default: Any, doc: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The tunables of one node. The seed's fields have the seed's defaults.
+    """The tunables of one node; hashicorp/raft's fields have its names and defaults.
 
     Source: hashicorp/raft `Config`; the fields below `protocol_version` are ours.
     """
@@ -48,7 +48,7 @@ class Config:
     )
     leader_lease_timeout: float = _option(
         0.5,
-        "Seconds a leader leads on without answers from a quorum. At most "
+        "Seconds a leader goes on leading without answers from a quorum. At most "
         "`heartbeat_timeout`.",
     )
     max_append_entries: int = _option(
@@ -70,22 +70,22 @@ class Config:
     )
     max_kept_for_snapshot_entries: int = _option(
         131072,
-        "Entries a leader keeps in the log, at most, for a follower that it is sending "
-        "a snapshot, so that this needs no second one at once; beside "
-        "`trailing_logs`, which it always keeps.",
+        "Entries that a leader keeps in the log, at most, for a follower that is "
+        "receiving a snapshot, so that the follower needs no second one at once. "
+        "`trailing_logs` entries are kept in any case.",
     )
     shutdown_on_remove: bool = _option(
         True, "Whether a node shuts down when its own removal has committed."
     )
     enable_single_node: bool = _option(
         False,
-        "Whether a node that knows no peers founds a cluster of its own; without it, "
-        "such a node waits to be added.",
+        "Whether a node that knows no peers bootstraps a cluster of its own; without "
+        "it, such a node waits to be added.",
     )
     disable_bootstrap_after_elect: bool = _option(
         True,
-        "Accepted for the sake of who knows the original, and without effect: a node "
-        "that was removed never founds a cluster from what it holds.",
+        "Accepted for users of hashicorp/raft, and without effect: a node that was "
+        "removed never bootstraps a cluster from the data that it still holds.",
     )
     start_as_leader: bool = _option(
         False,
@@ -94,15 +94,17 @@ class Config:
     )
     protocol_version: int = _option(1, "Wire protocol that this node writes, 0 to 3.")
     pre_vote: bool = _option(
-        True, "Whether a candidate first asks if it could win, without a new term."
+        True,
+        "Whether a candidate first asks if it could win, before it raises its term.",
     )
     max_append_bytes: int = _option(
         1 << 20, "Bytes of entries in one AppendEntries request; one entry may exceed."
     )
     max_entry_bytes: int = _option(
         1 << 20,
-        "Bytes of one entry's data. At most `max_pending_bytes`, and what members "
-        "take: see `max_message_bytes`, `max_string_bytes` and the log's format.",
+        "Bytes of one entry's data. At most `max_pending_bytes`, and no more than "
+        "members accept: see `max_message_bytes`, `max_string_bytes` and the log's "
+        "format.",
     )
     max_pending_entries: int = _option(
         65536, "Entries that wait for an outcome before more are refused."
@@ -112,16 +114,17 @@ class Config:
     )
     max_tail_bytes: int = _option(
         8 << 20,
-        "Bytes of recent entries kept in memory for followers and the FSM, about. What "
-        "is synced beyond them is read back from the disk, also to be applied.",
+        "Approximate bytes of recent entries kept in memory for followers and the FSM. "
+        "Older entries are read back from the disk, also to be applied.",
     )
     apply_slice: float = _option(
-        0.005, "Seconds the FSM applies entries before other work has its turn."
+        0.005,
+        "Seconds for which the FSM applies entries before other work gets its turn.",
     )
     stuck_timeout: float = _option(
         10.0,
-        "Seconds without an applied entry, though committed ones wait, after which the "
-        "node says that its FSM hangs. It goes on waiting.",
+        "Seconds without an applied entry, while committed ones wait, after which the "
+        "node logs that its FSM hangs. The node goes on waiting.",
     )
     notify: Callable[[bool], object] | None = field(
         default=None,
@@ -130,21 +133,21 @@ class Config:
 
 
 def default_config() -> Config:
-    """Make a configuration of defaults (the seed's `DefaultConfig`)."""
+    """Make a configuration of defaults (hashicorp/raft's `DefaultConfig`)."""
     return Config()
 
 
 def validate_config(config: Config, limits: Mapping[str, float] | None = None) -> None:
-    """Check *config*, also against the *limits* of a transport, by name, if given.
+    """Check *config*; with *limits* of a transport, by name, also against those.
 
-    Every fault is reported at once.
+    All faults are reported together.
     Raises: ConfigError, whose `problems` names each field and what would be right.
     """
     limits = limits or {}
     problems = wrong_types(config)
     if config.notify is not None and not callable(config.notify):
         problems.append(f"notify is {config.notify!r}, it must be a function or None")
-    if not problems:  # else there is nothing to compare
+    if not problems:  # a value of a wrong type cannot be compared with a bound
         numbers = numbers_of(config)
         problems = [
             *_too_short(config),
@@ -170,6 +173,7 @@ def _too_short(config: Config) -> list[str]:
     return [
         f"{name} is {getattr(config, name)} s, below the least of {floor} s"
         for name, floor in floors.items()
+        # Not `<`: NaN, which compares as neither, must be refused as well.
         if not getattr(config, name) >= floor
     ]
 

@@ -1,8 +1,8 @@
-"""Which limits must fit each other and the log's format: all of them, in one table.
+"""One table of the rules between limits, and between limits and the log's format.
 
-A limit that contradicts another is found when it is set and not when an entry of that
-size comes: then it would stop a node, or be sent again and again in vain. Limits of
-different parts of a node have different names, so that a rule can speak of any two.
+A contradiction between two limits is reported when they are set. Otherwise the first
+entry of that size would stop a node, or be sent again and again in vain. Limits of
+different parts of a node have different names, so that a rule can name any two.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ LOG_ENTRY_BYTES = 64 << 20
 """The largest entry, as it is encoded, that the log's format takes."""
 
 ENTRY_OVERHEAD_BYTES = 256
-"""What the encoded form of an entry has beside its data, at most."""
+"""The bytes that encoding adds to an entry's data, at most."""
 
 MESSAGE_OVERHEAD_BYTES = 4096
-"""What a message has beside its entries: who sends it, and the like."""
+"""The bytes of a message beside its entries, such as its sender, at most."""
 
 COMMAND_OVERHEAD_BYTES = 1024
-"""What a command that sets a key has beside the key and its value."""
+"""The bytes of a command that sets a key, beside the key and its value."""
 
 RESTORE_ENTRY_BYTES = (128 << 10) + 1024
-"""The data of an entry that restores a piece of a backup, at most."""
+"""The bytes of an entry that restores a piece of a backup, at most."""
 
 STATE_SESSIONS = 65536
-"""How many sessions the key-value state machine holds, whatever a node allows."""
+"""The most sessions that the key-value state machine holds, whatever a node allows."""
 
 MAX_SECONDS = 366 * 86400.0
-"""No duration is longer than a year: what shall never happen has another switch."""
+"""The longest duration, a year. To turn something off there are other settings."""
 
 MAY_BE_ZERO = ("drain_timeout", "drain_wait")
-"""Limits that say for how long something waits that need not wait at all."""
+"""Durations that may be 0: nothing is waited for then."""
 
 SECONDS = ("_timeout", "_wait", "_interval", "_slice", "_ttl_min")
 
 
 @dataclass(frozen=True, slots=True)
 class AtLeast:
-    """*setting* must be at least *times* the sum of *others*, and *extra*.
+    """A rule: *setting* is at least *times* the sum of *others*, plus *extra*.
 
-    *otherwise* tells what would come of it. *where* names settings of which there must
-    be one, for the rule to apply: it is theirs.
+    *otherwise* says what would happen otherwise. The rule applies only where all
+    settings in *where* exist.
     """
 
     setting: str
@@ -56,11 +56,11 @@ class AtLeast:
 
     @property
     def names(self) -> set[str]:
-        """Every setting that it speaks of."""
+        """Every setting that the rule names."""
         return {self.setting, *self.others, *self.where}
 
     def problem(self, values: Mapping[str, float]) -> str | None:
-        """Say what is wrong with *values*, in which all its names are."""
+        """Describe how *values* break the rule; None if they do not."""
         least = self.times * sum(values[name] for name in self.others) + self.extra
         value = values[self.setting]
         if value >= least:
@@ -251,8 +251,8 @@ BOUNDS: Mapping[str, tuple[float, float | None, str]] = {
 def contradictions(*groups: Mapping[str, float]) -> list[str]:
     """List the rules of `TABLE` that are broken, each with both settings and a way out.
 
-    Of several groups, only the rules between two of them are looked at. Of what is out
-    of bounds nothing more is said.
+    With several groups only rules between two of them count. A value that is out of
+    bounds is left out: `out_of_bounds` reports it.
     """
     values = {name: value for group in groups for name, value in group.items()}
     for name in [name for name in values if _out_of_bounds(name, values[name])]:
@@ -261,13 +261,14 @@ def contradictions(*groups: Mapping[str, float]) -> list[str]:
         rule.problem(values)
         for rule in TABLE
         if values.keys() >= rule.names
+        # A rule within one group was reported when that group was checked by itself.
         and (len(groups) == 1 or not any(g.keys() >= rule.names for g in groups))
     ]
     return [problem for problem in problems if problem is not None]
 
 
 def out_of_bounds(values: Mapping[str, float]) -> list[str]:
-    """List which of *values* the formats of log and messages do not allow."""
+    """List the *values* that the formats of log and messages do not allow."""
     problems = [_out_of_bounds(name, value) for name, value in values.items()]
     return [problem for problem in problems if problem is not None]
 
@@ -304,7 +305,7 @@ def numbers_of(*limits: Any) -> dict[str, float]:
 
 
 def not_above_zero(values: Mapping[str, float], names: Iterable[str]) -> list[str]:
-    """List which of *names* are 0 or less."""
+    """List the *names* whose value is 0 or less."""
     return [
         f"{name} is {values[name]}, it must be above 0"
         for name in names

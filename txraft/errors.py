@@ -1,8 +1,8 @@
 """Every error that txraft raises or fails a Deferred with: one class per error.
 
-Names are the seed's without `Err`. An error that ends an `apply` says through
-`outcome` whether the entry can still commit, because a caller builds retries on
-that difference.
+Names are hashicorp/raft's without `Err`. An error that ends an `apply` says through
+`outcome` whether the entry can still commit: that decides whether a caller may
+simply try again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class RaftError(Exception):
     """The base of every error of this package.
 
     `outcome` tells a caller of `apply` what became of the entry: `not-applied`
-    (it is in no log and never will be) or `unknown` (it may yet commit).
+    (it was not and will not be applied) or `unknown` (it may still commit).
     """
 
     outcome: ClassVar[Outcome] = "not-applied"
@@ -31,7 +31,7 @@ class ConfigError(RaftError):
 
 
 class NotLeader(RaftError):
-    """This node is not the leader; `leader` is the address of who is, if known."""
+    """This node is not the leader; `leader` is the leader's address, if known."""
 
     def __init__(self, leader: str | None = None) -> None:
         hint = f"the leader is {leader}" if leader else "no leader is known"
@@ -73,11 +73,11 @@ class EnqueueTimeout(RaftError):
 
 
 class QueueFull(RaftError):
-    """Too many bytes or entries wait to be appended; this one was not."""
+    """Too many bytes or entries are pending; this entry was not appended."""
 
 
 class EntryTooLarge(RaftError):
-    """The entry's data exceed `max_entry_bytes`; it was not appended."""
+    """The entry's data is larger than `max_entry_bytes`; it was not appended."""
 
 
 class KnownPeer(RaftError):
@@ -93,20 +93,22 @@ class ConfigurationRefused(RaftError):
 
 
 class SkipRefused(RaftError):
-    """An entry is not to be skipped: the message says why, and what to do."""
+    """The entry may not be skipped; the message says why, and what to do instead."""
 
 
 class NotAdmitted(ConfigurationRefused):
-    """A server was not added: nobody answers at its address, or who does should not be
-    a member of this cluster. `Raft.add_peer` and its like add it all the same."""
+    """A server was not added: it does not answer, or should not become a member.
+
+    `Raft.add_peer` and its like add a server without this check.
+    """
 
 
 class TransferInProgress(RaftError):
-    """Leadership is being handed over: nothing is accepted until that ends."""
+    """Leadership is being transferred; no proposal is accepted until that ends."""
 
 
 class TransferFailed(RaftError):
-    """Leadership was not handed over; the error says why."""
+    """Leadership was not transferred; the message says why."""
 
 
 class NothingNewToSnapshot(RaftError):
@@ -117,11 +119,11 @@ class NothingNewToSnapshot(RaftError):
 
 
 class SnapshotFailed(RaftError):
-    """A snapshot was not taken; the node goes on without it."""
+    """A snapshot could not be taken; the node goes on without it."""
 
 
 class ThreadRefused(RaftError):
-    """The machine did not give a thread that the node needs; the message names it."""
+    """The system refused a thread that the node needs; the message names it."""
 
 
 class WrongThread(RaftError, RuntimeError):
@@ -135,9 +137,9 @@ class WrongThread(RaftError, RuntimeError):
 
 
 class ContractBroken(RaftError, TypeError):
-    """An object that was handed in does not keep the contract of its plug point.
+    """An object given to txraft breaks the contract of its interface.
 
-    The message names the object, the method and what is asked of it.
+    The message names the object, the method and the rule that it breaks.
     """
 
 
@@ -154,7 +156,7 @@ class NodeFailed(RaftShutdown):
 
 
 class UpgradeNeeded(RaftError):
-    """A state or an entry needs a level of the state machine that this code lacks."""
+    """The cluster uses a level of the state machine that this version does not know."""
 
     def __init__(self, used: int, known: int) -> None:
         super().__init__(
@@ -166,7 +168,7 @@ class UpgradeNeeded(RaftError):
 
 
 class NodeRemoved(RaftShutdown):
-    """The node stopped because it was removed from its cluster, which is committed."""
+    """The node stopped because its removal from the cluster was committed."""
 
     def __init__(self) -> None:
         super().__init__("this node was removed from the cluster")
@@ -197,15 +199,15 @@ class WrongNode(StorageError):
 
 
 class WrongDirectory(StorageError):
-    """A log that was not written beside the term and vote that it is found with."""
+    """The log and the state file of a directory do not belong together."""
 
 
 class WrongCluster(StorageError):
-    """A snapshot of another cluster than the one that term and vote are of."""
+    """A snapshot belongs to another cluster than the node's term and vote."""
 
 
 class WrongApplication(StorageError):
-    """The data directory is of another application than the state machine."""
+    """The data directory belongs to another application than the state machine."""
 
 
 class DirectoryLocked(StorageError):
@@ -213,7 +215,7 @@ class DirectoryLocked(StorageError):
 
 
 class TransportError(RaftError):
-    """A remote call failed before an answer to it was read."""
+    """A call to a peer failed before its answer was read."""
 
 
 class TransportShutdown(TransportError):
@@ -247,7 +249,7 @@ class CallTimedOut(TransportError):
 
 
 class RemoteError(TransportError):
-    """The peer answered with an error text: data from outside, never a format."""
+    """The peer answered with an error text: for people, not to be parsed."""
 
 
 class ProtocolError(TransportError):
@@ -255,4 +257,4 @@ class ProtocolError(TransportError):
 
 
 class NotAdvertisable(TransportError):
-    """The address to listen on cannot be dialled by others: advertise another."""
+    """Other nodes cannot dial the listening address: another must be advertised."""

@@ -1,8 +1,8 @@
-"""The plug points: what a node needs from its surroundings, under the seed's names.
+"""The plug points of a node: state machine, stores, snapshots and transport.
 
-Stores are plain blocking interfaces, called only from the node's own threads, so
-that an implementation stays simple; each method says which thread calls it.
-Transports live on the reactor thread and answer with Deferreds.
+Names are hashicorp/raft's. Stores are plain blocking interfaces, called only from the
+node's own threads, so that an implementation stays simple; each method says which
+thread calls it. Transports live on the reactor thread and answer with Deferreds.
 
 Source: hashicorp/raft, the interfaces of the same names.
 """
@@ -84,11 +84,11 @@ class BatchingFSM(Protocol):
 
 @runtime_checkable
 class NamedFSM(Protocol):
-    """An FSM that names the application it is of.
+    """An FSM that names its application, so that no other takes over its data.
 
-    The name is noted with a node's data, at its first start. A node or a recovery with
-    the FSM of another application, or of none, refuses these data from then on; and a
-    node refuses a leader's snapshot that names another.
+    The name is stored with a node's data at the first start. From then on a node or a
+    recovery whose FSM has another name, or none, refuses this data; and a node refuses
+    a leader's snapshot that names another application.
     """
 
     @property
@@ -98,9 +98,9 @@ class NamedFSM(Protocol):
 
 @runtime_checkable
 class DiscerningFSM(Protocol):
-    """An FSM that tells its own data from those of other applications.
+    """An FSM that recognises its own data.
 
-    It is asked about data that name no application, before a `NamedFSM` takes them, and
+    It is asked about data that names no application, before a `NamedFSM` adopts it, and
     about each snapshot of a leader, before anything is dropped for it.
     """
 
@@ -125,9 +125,9 @@ class LeveledFSM(Protocol):
     by an entry of its own, which the leader appends once every server of the
     configuration, nonvoters included, has announced that it understands that level.
     So each command is judged by the same rules on every server, however often it is
-    replayed. Until then whoever makes commands makes none of the new level, and
-    snapshots keep the old format. What the FSM holds is the only truth about what is
-    active: `active_level` is part of its snapshots, and `restore` sets it.
+    replayed. Until then nobody may make a command of the new level, and snapshots keep
+    the old format. Only the state says which level is active: `active_level` is part
+    of the FSM's snapshots, and `restore` sets it.
 
     A command is made for the `active_level` of the leader, and should name it. One of
     an old level keeps its old verdict for ever.
@@ -140,7 +140,7 @@ class LeveledFSM(Protocol):
     def level(self) -> int:
         """The highest level that this code understands; it never changes.
 
-        Levels count from 1, 0 is what there was before there were levels.
+        Levels count from 1; 0 stands for code that did not know levels.
         """
 
     @property
@@ -207,7 +207,8 @@ class LogStore(Protocol):
 
         An entry at an index that is in the log replaces it and all after it.
         Thread: writer.
-        Durable: every entry, when this returns. When it raises, nothing is known.
+        Durable: every entry, when this returns. When it raises, any part of them may
+            be; the node then stops, and does not write again.
         """
 
     def delete_range(self, first: int, last: int) -> None:
@@ -232,7 +233,7 @@ class RangeLogStore(Protocol):
 
 
 class Syncable(Protocol):
-    """What was written to, and is not durable yet."""
+    """Data that was written and is not durable yet."""
 
     def sync_data(self) -> None:
         """Make it durable; blocks. Raises: OSError"""
@@ -240,23 +241,25 @@ class Syncable(Protocol):
 
 @runtime_checkable
 class TwoStepLogStore(Protocol):
-    """A log store that writes in one step and is synced in another.
+    """A log store that writes in one step and makes it durable in a second one.
 
-    Nothing else is asked of it between the two, but to read.
+    Between the two steps the node only reads from it.
     """
 
     def write_logs(self, entries: Sequence[Entry]) -> Syncable | None:
         """Append consecutive entries that are not durable yet, and not readable.
 
-        Returns: what is to be synced, before `logs_synced` is called; None, and
-            nothing was done, when this would take more than a fraction of a
-            millisecond: `store_logs` does it, on the writer thread.
+        Returns: what must be synced before `logs_synced` is called; or None, with
+            nothing done, when writing would take more than a fraction of a
+            millisecond: the node then calls `store_logs` on the writer thread.
         Raises: as `store_logs`.
         Thread: reactor, while the writer thread does nothing.
         """
 
     def logs_synced(self, error: BaseException | None = None) -> None:
-        """Learn that what `write_logs` returned was synced, or failed with *error*.
+        """Note that what `write_logs` returned was synced, or failed with *error*.
+
+        The entries are readable from now on, unless it failed.
 
         Thread: reactor.
         """
@@ -283,9 +286,9 @@ class StableStore(Protocol):
 
 @runtime_checkable
 class HintingStableStore(Protocol):
-    """A stable store that also keeps one value which may be lost.
+    """A stable store that also keeps one value which a power failure may take.
 
-    It is for what is good to know after a crash, and not worth a sync.
+    It is for what helps after a crash but is not worth a sync.
     """
 
     def hint(self, value: bytes) -> None:
@@ -296,7 +299,7 @@ class HintingStableStore(Protocol):
         """
 
     def hinted(self) -> bytes:
-        """Return a value that was given once, the latest if no power failed, or b"".
+        """Return the latest hint; after a power failure an older one, or b"".
 
         Thread: writer.
         """
@@ -304,10 +307,10 @@ class HintingStableStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotMeta:
-    """What a snapshot covers: the log up to (*index*, *term*), and the membership.
+    """The description of a snapshot of the log up to (*index*, *term*).
 
-    *size* is in bytes; *version* 0 is the seed's form, without configuration.
-    *cluster* is the identity of the cluster it is of, b"" where that is not known.
+    *size* is in bytes. *version* 0 is hashicorp/raft's first form, which has no
+    configuration. *cluster* is the identity of its cluster, b"" if that is unknown.
     """
 
     id: str
@@ -329,7 +332,7 @@ class SnapshotSink(Protocol):
     def close(self) -> None:
         """Finish the snapshot. Durable: all of it, when this returns.
 
-        `SnapshotStore.list` has it from then on, with its index, term and size.
+        From then on `SnapshotStore.list` includes it, with its index, term and size.
         """
 
     def cancel(self) -> None:
@@ -342,28 +345,29 @@ class SnapshotSink(Protocol):
 
 @runtime_checkable
 class StagedSnapshotSink(Protocol):
-    """A sink whose snapshot can be read before it is there.
+    """A sink whose snapshot can be read before it is listed.
 
-    A leader's snapshot is restored from it, and closed once that is done: one that
-    does not restore is never listed, and stands in the way of no start. A sink that
-    cannot do this is closed first, and restored from what its store opens.
+    The node restores a leader's snapshot from it, and closes it after that: so a
+    snapshot that does not restore is never listed, and does not prevent the next start.
+    A sink without these methods is closed first, and restored from what its store
+    opens.
     """
 
     def stage(self) -> BinaryIO:
-        """Take no more, and open what was written, its checksum verified.
+        """End the writing, verify the checksum, and open what was written.
 
-        `close` makes it a snapshot. Until then it is not listed, and a start does
-        away with it.
-        Raises: DataCorrupted, OSError; it can only be cancelled then.
+        `close` makes it a snapshot. Until then it is not listed, and the next start
+        removes it.
+        Raises: DataCorrupted, OSError; the sink can only be cancelled then.
         Thread: snapshot.
         Durable: all of it but its name, when this returns.
         """
 
     def set_aside(self) -> str:
-        """End it as a snapshot that does not restore: it is never listed.
+        """End the snapshot as one that does not restore; it is never listed.
 
-        It may be kept for whoever looks into it, in place of the one before it.
-        Returns: where it is, "" if it is not kept.
+        It may be kept for examination, in place of an earlier one.
+        Returns: its path, "" if it is not kept.
         Thread: snapshot.
         """
 
@@ -392,7 +396,7 @@ class SnapshotStore(Protocol):
 
 @runtime_checkable
 class ClusterSnapshotStore(Protocol):
-    """A snapshot store that notes which cluster its snapshots are of."""
+    """A snapshot store that records the cluster of each snapshot."""
 
     def create_for(
         self,
@@ -409,8 +413,8 @@ class ClusterSnapshotStore(Protocol):
 class DiscardingSnapshotStore(Protocol):
     """A snapshot store that keeps nothing, on purpose, and says so.
 
-    With any other the log is cut only behind a snapshot that `list` has. With this one
-    it is cut for good: such a node must not be started again.
+    With any other store the log is cut only behind a snapshot that `list` returns. With
+    this one the cut entries are lost: such a node must not be started again.
     """
 
     discards_snapshots: bool
@@ -428,7 +432,7 @@ class PeerStore(Protocol):
 
 @runtime_checkable
 class ServerPeerStore(Protocol):
-    """A peer store that also knows ids and suffrage, which version 3 has apart."""
+    """A peer store that also keeps ids and suffrage, for protocol version 3."""
 
     def servers(self) -> list[Server]:
         """Return all members, this node included."""
@@ -474,13 +478,13 @@ class IncomingRPC(Protocol):
 
 
 class RPCHandler(Protocol):
-    """What a transport delivers to."""
+    """The receiver of the requests that a transport delivers."""
 
     def rpc_received(self, rpc: IncomingRPC) -> None:
         """Take a request. Thread: reactor."""
 
     def connection_closed(self, connection: object) -> None:
-        """Learn that an inbound connection ended; its rpcs carried this token."""
+        """Note that an inbound connection ended; its rpcs carried this token."""
 
 
 class SnapshotSource(Protocol):
@@ -495,9 +499,10 @@ class PatientSource(SnapshotSource, Protocol):
     """A snapshot's source that knows whether its receiver is alive."""
 
     def may_wait(self) -> bool:
-        """Tell whether to wait on for the answer of a peer that has all the bytes.
+        """Tell whether to go on waiting for a peer that has all bytes but is silent.
 
-        Asked now and then. One that restores for minutes answers other calls meanwhile.
+        It is called at intervals. A peer that restores for minutes still answers other
+        calls: that is how its life is seen.
         """
 
 
@@ -505,8 +510,8 @@ class Transport(Protocol):
     """Requests to peers, and requests from them. Thread: reactor.
 
     Every Deferred fails with a subclass of TransportError: ConnectionFailed when
-    nothing was sent, or nobody there took the connection; ConnectionClosedByPeer when
-    the peer closed it instead of an answer, CallTimedOut, RemoteError for an answered
+    nothing was sent or the connection was not accepted, ConnectionClosedByPeer when the
+    peer closed it instead of answering, CallTimedOut, RemoteError when the answer is an
     error text, TransportShutdown.
     """
 
@@ -518,7 +523,7 @@ class Transport(Protocol):
     ) -> None:
         """Deliver heartbeats to *handler* instead, past whatever else waits.
 
-        `Raft` does not ask for it: no request waits for the disk there. A transport
+        `Raft` does not use it, because no request waits for the disk there. A transport
         may ignore the call and go on delivering heartbeats with the rest.
         """
 
@@ -577,7 +582,7 @@ class AppendPipeline(Protocol):
 
 @runtime_checkable
 class WithClose(Protocol):
-    """A transport that holds something to close."""
+    """A transport that can be closed."""
 
     def close(self) -> Deferred[None]:
         """Stop listening and close every connection; idempotent."""
@@ -585,17 +590,17 @@ class WithClose(Protocol):
 
 @runtime_checkable
 class WithMembers(Protocol):
-    """A transport that cares who is a member."""
+    """A transport that is told the committed members."""
 
     def members_committed(self, addresses: Collection[str]) -> None:
-        """Learn that *addresses* are all members, which is committed."""
+        """Note that *addresses* are all the members, by a committed configuration."""
 
 
 @runtime_checkable
 class WithLostHandler(Protocol):
     """A transport that tells when a connection from here has ended.
 
-    A leader then says at once that it is there, before those that lost it campaign.
+    A leader then makes itself heard at once, before the peer that lost it campaigns.
     """
 
     def set_lost_handler(self, handler: Callable[[str], object]) -> None:
@@ -618,11 +623,11 @@ class WithPeers(Protocol):
 
 @runtime_checkable
 class LimitedTransport(Protocol):
-    """A transport that tells its limits, so that a node's can be held against them."""
+    """A transport that tells its limits, to be compared with the node's."""
 
     @property
     def limits(self) -> Mapping[str, float]:
-        """Its limits by the names that they have in a node's settings."""
+        """The limits, by their names in a node's settings."""
 
 
 @runtime_checkable
@@ -631,15 +636,15 @@ class LoopbackTransport(Transport, WithPeers, WithClose, Protocol):
 
 
 class StreamLayer(Protocol):
-    """Where the connections of a `NetworkTransport` come from."""
+    """The source of the connections of a `NetworkTransport`."""
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Accept connections for *factory*."""
 
     def dial(self, address: str) -> IStreamClientEndpoint:
-        """Make an endpoint that connects to *address*; names resolve as it does.
+        """Make an endpoint for *address*; a name is resolved when it connects.
 
-        Raises: ValueError for what is no address.
+        Raises: ValueError when *address* is not an address.
         """
 
     def addr(self) -> str:

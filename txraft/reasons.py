@@ -1,4 +1,4 @@
-"""Why something failed, in words: Twisted and OpenSSL tell it as Python objects."""
+"""Turn errors of Twisted and OpenSSL into a sentence that says why."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from twisted.web.client import PartialDownloadError
 
 
 def reason_of(error: BaseException | None) -> str:
-    """Say why *error* happened, in words of its own or by its kind.
+    """Say why *error* happened: its own text, or else the name of its class.
 
-    Of an error that wraps others, such as a request's, it is what these say.
+    For an error that wraps others, such as a failed request, these are asked instead.
     """
     reasons = getattr(error, "reasons", None)
     if isinstance(reasons, list):

@@ -1,4 +1,7 @@
-"""The version of txraft that runs."""
+"""The version of the installed txraft.
+
+It is a module of its own because `txraft` itself imports everything.
+"""
 
 from __future__ import annotations
 
@@ -13,4 +16,4 @@ def _installed() -> str:
 
 
 VERSION = _installed()
-"""What was installed, "unknown" where it only lies in a directory."""
+"""The installed version, "unknown" when txraft runs from a directory uninstalled."""

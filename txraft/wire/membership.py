@@ -6,7 +6,7 @@ configuration also has ids and servers without a vote. Order is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgpack
 
@@ -105,3 +105,31 @@ def _refuse_repeats(names: list[bytes] | list[str], what: str) -> None:
         raise ProtocolError(f"{what} has a server without a name")
     if len(set(names)) < len(names):
         raise ProtocolError(f"{what} names a server twice")
+
+
+def encode_peer(peer: str) -> bytes:
+    """Turn an address into the bytes that name it on the wire."""
+    return address_to_bytes(peer)
+
+
+def decode_peer(data: bytes) -> str:
+    """Turn the bytes on the wire into an address that turns back into them."""
+    return address_from_bytes(data)
+
+
+def add_unique_peer(peers: Sequence[str], peer: str) -> list[str]:
+    """Return *peers* with *peer* at the end, unless it is among them.
+
+    Source: hashicorp/raft `peer.go`, as the next two.
+    """
+    return [*peers] if peer in peers else [*peers, peer]
+
+
+def exclude_peer(peers: Sequence[str], peer: str) -> list[str]:
+    """Return *peers* without *peer*, however often it is among them."""
+    return [other for other in peers if other != peer]
+
+
+def peer_contained(peers: Sequence[str], peer: str) -> bool:
+    """Tell whether *peer* is among *peers*."""
+    return peer in peers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txraft.peers import (
+from txraft.wire.membership import (
     add_unique_peer,
     decode_peer,
     encode_peer,
