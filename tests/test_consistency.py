@@ -34,7 +34,7 @@ from txraft.storage.memory import InmemSnapshotStore, InmemStore
 from txraft.storage.peers import StaticPeers
 from txraft.storage.segment import MAX_ENTRY_BYTES
 from txraft.testing import ListFSM
-from txraft.transport.limits import ConnectionLimits
+from txraft.transport.connection_limits import ConnectionLimits
 from txraft.transport.network import NetworkTransport
 from txraft.wire.entries import encode_entry
 from txraft.wire.requests import encode_request

@@ -124,8 +124,8 @@ from txraft.storage.snapshots import (
     FileSnapshotStore,
 )
 from txraft.storage.stable import FileStableStore
+from txraft.transport.connection_limits import DEFAULT_TIMEOUT_SCALE
 from txraft.transport.inmem import InmemTransport, new_inmem_addr
-from txraft.transport.limits import DEFAULT_TIMEOUT_SCALE
 from txraft.transport.network import NetworkTransport
 from txraft.transport.tcp import TCPStreamLayer, new_tcp_transport
 from txraft.wire.membership import (

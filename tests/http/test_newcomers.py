@@ -153,7 +153,7 @@ class Newcomers(SiteCase):
 
         self.assertFalse(transport.connected)
         self.assertIn("closed: no request was let in within 20 s", self.told[0])
-        self.assertEqual(len(self.site.lobby), 0)
+        self.assertEqual(len(self.site.unauthenticated), 0)
 
     def test_slow_one_is_told(self) -> None:
         """A request that has begun is answered, once, and named once in the log."""
@@ -171,7 +171,7 @@ class Newcomers(SiteCase):
         _, transport = self.connected()
         transport.loseConnection()
 
-        self.assertEqual(len(self.site.lobby), 0)
+        self.assertEqual(len(self.site.unauthenticated), 0)
         self.site.doStart()
         self.site.doStop()
         self.assertEqual(self.clock.getDelayedCalls(), [])

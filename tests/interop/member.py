@@ -46,7 +46,7 @@ from txraft.storage.snapshots import FileSnapshotStore, SnapshotReader
 from txraft.storage.stable import FileStableStore
 from txraft.transport.contexts import TLSFiles
 from txraft.transport.identity import PeerNames
-from txraft.transport.identity_check import Gate
+from txraft.transport.identity_check import IdentityCheck
 from txraft.transport.network import NetworkTransport
 from txraft.transport.tcp import TCPStreamLayer
 from txraft.transport.tls import PeerTLS, TLSStreamLayer
@@ -329,7 +329,9 @@ async def run(reactor: ReactorBase, options: dict[str, Any]) -> None:
     )
     if tls is not None:
         patience = config.heartbeat_timeout
-        transport.set_gate(Gate(names, raft, reactor.seconds, patience))
+        transport.set_identity_check(
+            IdentityCheck(names, raft, reactor.seconds, patience)
+        )
     host, port = options["control"].split(":")
     site = Site(Control(Commands(raft, fsm)))
     reactor.listenTCP(int(port), site, interface=host)

@@ -119,7 +119,7 @@ MUTANTS = (
     ),
     Mutant(
         name="a certificate's name is not compared",
-        at="Gate.check",
+        at="IdentityCheck.check",
         old="not identity.is_named(name)",
         new="False",
         caught_by="tests.security.test_messages.Messages.test_heartbeat_of_another",

@@ -9,8 +9,8 @@ from tests.support.transports import MemoryNetwork
 from txraft.errors import CallTimedOut
 from txraft.testing.contracts import LoopbackTransportContract, TransportContract
 from txraft.testing.contracts.samples import Bytes, snapshot
+from txraft.transport.connection_limits import PIECE_BYTES
 from txraft.transport.inmem import InmemTransport
-from txraft.transport.limits import PIECE_BYTES
 from txraft.transport.network import NetworkTransport
 
 TIMEOUT = TransportContract.timeout

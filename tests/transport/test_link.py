@@ -20,7 +20,7 @@ from txraft.errors import (
     TransportShutdown,
 )
 from txraft.testing.contracts.samples import Bytes, append, snapshot, success
-from txraft.transport.limits import ConnectionLimits
+from txraft.transport.connection_limits import ConnectionLimits
 from txraft.transport.link import Link
 from txraft.transport.network import NetworkTransport
 from txraft.wire.requests import REQUEST_PRE_VOTE

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.transports import MemoryNetwork, MemoryTransport, RawPeer
 from txraft.errors import ConnectionClosedByPeer
 from txraft.testing.contracts.samples import Recorder, agree, append, snapshot, success
-from txraft.transport.limits import ConnectionLimits
+from txraft.transport.connection_limits import ConnectionLimits
 from txraft.transport.network import NetworkTransport
 from txraft.wire.requests import encode_request
 from txraft.wire.stream import Limits

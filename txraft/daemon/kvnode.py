@@ -34,7 +34,7 @@ from txraft.storage.peers import JSONPeers
 from txraft.storage.snapshots import FileSnapshotStore
 from txraft.storage.stores import Stores, open_stores
 from txraft.transport.identity import PeerNames
-from txraft.transport.identity_check import Gate
+from txraft.transport.identity_check import IdentityCheck
 from txraft.transport.network import NetworkTransport
 from txraft.transport.refusals import Refusals
 from txraft.transport.tcp import TCPStreamLayer
@@ -150,7 +150,9 @@ class KVNode:
         if keyring.peers is not None:
             patience = settings.raft.heartbeat_timeout
             now = self._reactor.seconds
-            transport.set_gate(Gate(keyring.names, raft, now, patience))
+            transport.set_identity_check(
+                IdentityCheck(keyring.names, raft, now, patience)
+            )
         if settings.http is not None:
             self._port = await self._serve(
                 raft, settings.http, keyring, workers.snapshot

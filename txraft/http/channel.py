@@ -30,7 +30,7 @@ from txraft.http.inflight import FORWARDED
 from txraft.http.routes import BACKUP
 from txraft.http.spool import Spool
 from txraft.transport.tls import why_lost
-from txraft.transport.unauthenticated import Guest, host_of
+from txraft.transport.unauthenticated import PendingConnection, host_of
 
 if TYPE_CHECKING:
     from txraft.http.site import KVSite
@@ -195,7 +195,7 @@ def _too_many() -> Refusal:
 class KVChannel(HTTPChannel):
     """A connection, counted by its site and with lines of bounded length.
 
-    It is a guest in the lobby of its site until a request of it was let in. One beyond
+    It counts as unauthenticated until the site has let in a request of it. One beyond
     those that clients may have serves what other members pass on, and nothing else:
     they cannot take their clients elsewhere.
     """
@@ -203,7 +203,7 @@ class KVChannel(HTTPChannel):
     site: KVSite
     _hurry: IDelayedCall | None = None
     _quiet: IDelayedCall | None = None
-    _guest: Guest | None = None
+    _pending: PendingConnection | None = None
     is_cut_off = False
     is_refused = False
     is_beyond = False
@@ -220,7 +220,7 @@ class KVChannel(HTTPChannel):
         assert self.transport is not None, "it is connected"
         host = host_of(self.transport.getPeer())
         late = "no request was let in"
-        self._guest = self.site.lobby.enter(host, self._turned_away, late)
+        self._pending = self.site.unauthenticated.enter(host, self._turned_away, late)
         beyond = len(self.site.channels) - self.site.most
         self.is_beyond = beyond > 0
         if beyond > self.site.most_forwards:
@@ -305,9 +305,9 @@ class KVChannel(HTTPChannel):
 
     def let_in(self) -> None:
         """Count this connection as one of a client."""
-        guest, self._guest = self._guest, None
-        if guest is not None:
-            self.site.lobby.leave(guest)
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            self.site.unauthenticated.leave(pending)
 
     def complain(self, reason: str, fate: str = "closed") -> None:
         """Log that the connection, or its request, was not taken."""
@@ -315,7 +315,7 @@ class KVChannel(HTTPChannel):
         self.site.refusals.tell(self.transport.getPeer(), reason, fate=fate)
 
     def _turned_away(self, reason: str) -> None:
-        self._guest = None
+        self._pending = None
         if self._hurry is not None:
             self._too_slow()
             return

@@ -51,9 +51,9 @@ from txraft.http.waits import Waits
 from txraft.http.writes import Writes
 from txraft.kv.state import KeyValueFSM
 from txraft.node.worker import Worker
-from txraft.transport.limits import ConnectionLimits
+from txraft.transport.connection_limits import ConnectionLimits
 from txraft.transport.refusals import Refusals
-from txraft.transport.unauthenticated import Lobby, host_of
+from txraft.transport.unauthenticated import UnauthenticatedConnections, host_of
 from txraft.transport.validity import Validities, no_certificates
 
 RESERVED_FOR_NODE = 192
@@ -196,7 +196,7 @@ class KVSite(Site):
             max_unauthenticated_per_address=limits.max_new_connections_per_address,
             handshake_timeout=limits.read_timeout,
         )
-        self.lobby = Lobby(clock, new)
+        self.unauthenticated = UnauthenticatedConnections(clock, new)
         self.refusals = refusals or Refusals(clock, new, "HTTP connection")
         self.unread = Unread(limits.max_unread_bytes)
         self._held_bytes = 0
@@ -228,7 +228,7 @@ class KVSite(Site):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Make the protocol of a connection, none in a flood of new ones."""
-        reason = self.lobby.refuses(host_of(addr))
+        reason = self.unauthenticated.refusal_of(host_of(addr))
         if reason is None:
             return Site.buildProtocol(self, addr)
         self.refusals.tell(addr, reason)

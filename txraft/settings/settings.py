@@ -66,7 +66,7 @@ from txraft.settings.members import (
     read_members,
 )
 from txraft.storage.stores import STORE_KINDS
-from txraft.transport.limits import ConnectionLimits
+from txraft.transport.connection_limits import ConnectionLimits
 from txraft.wire.stream import Limits as MessageLimits
 
 DEFAULT_DATA_DIR = "./txraft-data"

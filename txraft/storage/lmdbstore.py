@@ -1,4 +1,4 @@
-"""Log, term and vote in one LMDB environment: the seed's MDB store, as an extra.
+"""Log, term and vote in one LMDB environment: hashicorp/raft-mdb's store, as an extra.
 
 It needs the package `lmdb` (`pip install 'txraft[lmdb]'`). Every write is one
 transaction, synced when it commits, so that all of it is there after a crash or

@@ -37,7 +37,7 @@ class StaticPeers:
 class JSONPeers:
     """A `PeerStore` in the file `peers.json` in the directory *path*.
 
-    It is a JSON list of addresses, as the seed's peers write it, or, from protocol
+    It is a JSON list of addresses, as hashicorp/raft writes it, or, from protocol
     version 3 on, a list of objects with `id`, `address` and perhaps `non_voter`.
     Both are read by both methods.
     """

@@ -47,7 +47,7 @@ class Members(Protocol):
         """When the leader was last heard from; for a leader, now."""
 
 
-class Gate:
+class IdentityCheck:
     """Judges senders by their certificates and by the membership of *members*.
 
     A leader counts as alive for *patience* seconds of the clock *now*.

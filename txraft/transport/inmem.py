@@ -1,4 +1,4 @@
-"""A transport inside one process, on a clock: the seed's `InmemTransport`.
+"""A transport inside one process, on a clock: hashicorp/raft's `InmemTransport`.
 
 Messages pass as objects. Each hop takes `latency` seconds of the clock, so nothing
 is delivered while its sender is still on the stack.
@@ -37,7 +37,7 @@ from txraft.interfaces import (
     SnapshotSource,
     Transport,
 )
-from txraft.transport.limits import (
+from txraft.transport.connection_limits import (
     DEFAULT_MAX_POOL,
     DEFAULT_TIMEOUT_SCALE,
     checked_timeout,
@@ -51,7 +51,7 @@ INMEM_TIMEOUT = 0.5
 """Seconds for one call."""
 
 SNAPSHOT_TIMEOUT_FACTOR = 10
-"""How many times longer a snapshot may take than another call (the seed's)."""
+"""How many times longer a snapshot may take than another call, as in hashicorp/raft."""
 
 
 def new_inmem_addr(random: Random) -> str:
@@ -129,7 +129,7 @@ class InmemTransport(Calls):
     def set_heartbeat_handler(
         self, handler: Callable[[IncomingRPC], object] | None
     ) -> None:
-        """Do nothing: here, nothing waits that a heartbeat could pass (the seed's)."""
+        """Do nothing, as hashicorp/raft does: no request waits that it could pass."""
 
     def set_lost_handler(self, handler: Callable[[str], object]) -> None:
         """Tell *handler* the target of each connection from here that has ended."""

@@ -19,7 +19,7 @@ from txraft.errors import (
 )
 from txraft.interfaces import IncomingRPC, SnapshotBody, SnapshotSource
 from txraft.transport.body import IncomingBody
-from txraft.transport.limits import PIECE_BYTES
+from txraft.transport.connection_limits import PIECE_BYTES
 from txraft.transport.patience import Patience
 
 

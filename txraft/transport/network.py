@@ -27,9 +27,7 @@ from txraft.interfaces import (
     SnapshotSource,
     StreamLayer,
 )
-from txraft.transport.dial import Dial
-from txraft.transport.identity_check import Gate
-from txraft.transport.limits import (
+from txraft.transport.connection_limits import (
     DEFAULT_MAX_POOL,
     DEFAULT_TIMEOUT,
     DEFAULT_TIMEOUT_SCALE,
@@ -37,6 +35,8 @@ from txraft.transport.limits import (
     checked_timeout,
     snapshot_timeout,
 )
+from txraft.transport.dial import Dial
+from txraft.transport.identity_check import IdentityCheck
 from txraft.transport.link import Link, LinkPool
 from txraft.transport.patience import Patience
 from txraft.transport.peer import PeerFactory
@@ -152,9 +152,9 @@ class NetworkTransport(Calls):
         answer = self._connect(target).addCallback(send)
         return cast("Deferred[InstallSnapshotResponse]", answer)
 
-    def set_gate(self, gate: Gate) -> None:
-        """Have *gate* judge who may send what; without one, all are heard."""
-        self._factory.gate = gate
+    def set_identity_check(self, check: IdentityCheck) -> None:
+        """Let *check* decide which sender may use a connection; without it, all."""
+        self._factory.identity_check = check
 
     def members_committed(self, addresses: Collection[str]) -> None:
         """Close what is open with members that are members no longer."""

@@ -25,16 +25,20 @@ from txraft.errors import ProtocolError
 from txraft.interfaces import IncomingRPC, RPCHandler, SnapshotBody
 from txraft.transport.body import IncomingBody
 from txraft.transport.connection import Connection
-from txraft.transport.identity import Identity
-from txraft.transport.identity_check import Gate, claimed_sender, shown
-from txraft.transport.limits import (
+from txraft.transport.connection_limits import (
     DEFAULT_TIMEOUT,
     DEFAULT_TIMEOUT_SCALE,
     PIECE_BYTES,
     ConnectionLimits,
 )
+from txraft.transport.identity import Identity
+from txraft.transport.identity_check import IdentityCheck, claimed_sender, shown
 from txraft.transport.refusals import Refusals, tls_problem
-from txraft.transport.unauthenticated import Guest, Lobby, host_of
+from txraft.transport.unauthenticated import (
+    PendingConnection,
+    UnauthenticatedConnections,
+    host_of,
+)
 from txraft.wire.responses import encode_error, encode_response
 from txraft.wire.stream import Limits, RequestReader
 
@@ -98,7 +102,7 @@ class PeerProtocol(Connection):
 
     def __init__(self, factory: PeerFactory) -> None:
         self._factory = factory
-        self._guest: Guest | None = None
+        self._pending: PendingConnection | None = None
         self.buffered_bytes = 0
         self.sender: str | None = None
         self.identity: Identity | None = None
@@ -117,7 +121,7 @@ class PeerProtocol(Connection):
         super().connectionMade()
         self._reader = RequestReader(self._factory.limits)
         if self._factory.connection_made(self):
-            self.enter_lobby()
+            self.await_first_request()
             self._read()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -131,7 +135,7 @@ class PeerProtocol(Connection):
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-        self._leave_lobby()
+        self._first_request_came()
         self._factory.buffered_bytes -= self.buffered_bytes
         self.buffered_bytes = 0
         self._reader.release()
@@ -235,36 +239,36 @@ class PeerProtocol(Connection):
         """
         factory, known = self._factory, self.sender
         sender = claimed_sender(request) or known
-        if sender is None and factory.gate is not None:
-            sender = factory.gate.sender_named(self.identity)
+        if sender is None and factory.identity_check is not None:
+            sender = factory.identity_check.sender_named(self.identity)
         if sender != known and known is not None:
             raise ProtocolError(
                 f"a message of {shown(sender or '')} came on the connection of "
                 f"{shown(known)}"
             )
-        if sender is not None and factory.gate is not None:
-            factory.gate.check(sender, self.identity)
+        if sender is not None and factory.identity_check is not None:
+            factory.identity_check.check(sender, self.identity)
         if known is None:
             self.sender = sender
-            self._leave_lobby()
+            self._first_request_came()
             factory.sender_known(self)
 
-    def _leave_lobby(self) -> None:
-        guest, self._guest = self._guest, None
-        if guest is not None:
-            self._factory.lobby.leave(guest)
+    def _first_request_came(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            self._factory.unauthenticated.leave(pending)
 
-    def enter_lobby(self) -> None:
+    def await_first_request(self) -> None:
         """Send a request soon, or be closed."""
         host = host_of(self.channel.getPeer())
-        self._guest = self._factory.lobby.enter(
+        self._pending = self._factory.unauthenticated.enter(
             host, self._turned_away, "it sent no request"
         )
 
     def _turned_away(self, reason: str) -> None:
-        self._guest = None
+        self._pending = None
         if self._factory.handler is None and not self.lost:
-            self.enter_lobby()
+            self.await_first_request()
         else:
             self.refuse(reason)
 
@@ -348,9 +352,11 @@ class PeerFactory(Factory):
     noisy = False
 
     def __post_init__(self) -> None:
-        self.gate: Gate | None = None
+        self.identity_check: IdentityCheck | None = None
         self.buffered_bytes = 0
-        self.lobby = Lobby(self.clock, self.connection_limits)
+        self.unauthenticated = UnauthenticatedConnections(
+            self.clock, self.connection_limits
+        )
         self._members: frozenset[str] = frozenset()
         self._connections: dict[PeerProtocol, None] = {}
         self._closing: list[Deferred[None]] = []
@@ -361,7 +367,7 @@ class PeerFactory(Factory):
         """Make a protocol for one connection, none once closed or in a flood."""
         if self._closed:
             return None
-        reason = self.lobby.refuses(host_of(addr))
+        reason = self.unauthenticated.refusal_of(host_of(addr))
         if reason is not None:
             self.warn(addr, reason)
             return None
@@ -439,10 +445,10 @@ class PeerFactory(Factory):
             )
 
     def _is_stranger(self, connection: PeerProtocol, sender: str) -> bool:
-        if self.gate is None:
+        if self.identity_check is None:
             return False
         try:
-            self.gate.check(sender, connection.identity)
+            self.identity_check.check(sender, connection.identity)
         except ProtocolError:
             return True
         return False

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txraft.transport.limits import ConnectionLimits
+from txraft.transport.connection_limits import ConnectionLimits
 
 
 def tls_problem(reason: Failure) -> str | None:

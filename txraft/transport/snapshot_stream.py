@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 from txraft.core.messages import Response
 from txraft.errors import CallTimedOut, TransportError
 from txraft.interfaces import SnapshotSource
-from txraft.transport.limits import PIECE_BYTES
+from txraft.transport.connection_limits import PIECE_BYTES
 from txraft.transport.link import Link
 from txraft.transport.patience import Patience
 from txraft.wire.requests import INSTALL_SNAPSHOT

@@ -22,7 +22,7 @@ from twisted.internet.interfaces import (
 )
 
 from txraft.errors import NotAdvertisable
-from txraft.transport.limits import (
+from txraft.transport.connection_limits import (
     DEFAULT_MAX_POOL,
     DEFAULT_TIMEOUT,
     DEFAULT_TIMEOUT_SCALE,
@@ -142,7 +142,7 @@ def new_tcp_transport(
     limits: Limits | None = None,
     connection_limits: ConnectionLimits | None = None,
 ) -> Deferred[NetworkTransport]:
-    """Listen for peers on TCP (the seed's `NewTCPTransport`).
+    """Listen for peers on TCP (hashicorp/raft's `NewTCPTransport`).
 
     *listen* is a Twisted server endpoint or its description. *clock* times calls;
     the reactor does when there is none.

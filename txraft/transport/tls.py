@@ -37,14 +37,18 @@ from zope.interface import implementer
 
 from txraft.errors import ConfigError, ConnectionFailed
 from txraft.reasons import reason_of
+from txraft.transport.connection_limits import ConnectionLimits
 from txraft.transport.contexts import Contexts, Judged, TLSFiles
 from txraft.transport.identity import Identity, NoIdentity, PeerNames, is_ip_address
 from txraft.transport.identity_check import shown
-from txraft.transport.limits import ConnectionLimits
 from txraft.transport.peer import PeerFactory, PeerProtocol
 from txraft.transport.refusals import tls_problem
 from txraft.transport.tcp import TCPStreamLayer
-from txraft.transport.unauthenticated import Guest, Lobby, host_of
+from txraft.transport.unauthenticated import (
+    PendingConnection,
+    UnauthenticatedConnections,
+    host_of,
+)
 
 
 class PeerTLS:
@@ -121,13 +125,15 @@ class TLSStreamLayer:
         self._tcp = tcp
         self._tls = tls
         self._clock = clock
-        self._lobby = Lobby(clock, limits or ConnectionLimits())
+        self._unauthenticated = UnauthenticatedConnections(
+            clock, limits or ConnectionLimits()
+        )
         self._told: dict[str, str] = {}
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Accept connections for *factory*, which is a `PeerFactory`."""
         assert isinstance(factory, PeerFactory), "who connects must be judged"
-        accepting = _Accepting(factory, self._lobby)
+        accepting = _Accepting(factory, self._unauthenticated)
         creator = _Creator(lambda: self._tls.connection(client=False))
         return self._tcp.listen(_Doorway(creator, False, accepting, self._clock))
 
@@ -267,9 +273,11 @@ class _Accepting(Factory):
 
     noisy = False
 
-    def __init__(self, peers: PeerFactory, lobby: Lobby) -> None:
+    def __init__(
+        self, peers: PeerFactory, unauthenticated: UnauthenticatedConnections
+    ) -> None:
         self.peers = peers
-        self.lobby = lobby
+        self.unauthenticated = unauthenticated
 
     def buildProtocol(self, addr: IAddress | None) -> _Caller:
         return _Caller(self, addr)
@@ -284,7 +292,7 @@ class _Doorway(TLSMemoryBIOFactory):
         self, addr: IAddress | None
     ) -> TLSMemoryBIOProtocol | None:
         accepting = self.wrappedFactory
-        reason = accepting.lobby.refuses(host_of(addr))
+        reason = accepting.unauthenticated.refusal_of(host_of(addr))
         if reason is not None:
             accepting.peers.warn(addr, reason)
             return None
@@ -295,11 +303,11 @@ class _Caller(_Handshake):
     def __init__(self, factory: _Accepting, address: IAddress | None) -> None:
         self._factory = factory
         self._address = address
-        self._guest: Guest | None = None
+        self._pending: PendingConnection | None = None
 
     def connectionMade(self) -> None:
         """Begin to count and to wait."""
-        self._guest = self._factory.lobby.enter(
+        self._pending = self._factory.unauthenticated.enter(
             host_of(self._address), self.close, "its TLS handshake did not end"
         )
 
@@ -322,9 +330,9 @@ class _Caller(_Handshake):
         self._factory.peers.warn(self._address, reason)
 
     def _leave(self) -> None:
-        guest, self._guest = self._guest, None
-        if guest is not None:
-            self._factory.lobby.leave(guest)
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            self._factory.unauthenticated.leave(pending)
 
 
 class _Dialling(Factory):

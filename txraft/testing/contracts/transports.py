@@ -33,7 +33,7 @@ from txraft.testing.contracts.samples import (
     snapshot,
     success,
 )
-from txraft.transport.limits import PIECE_BYTES
+from txraft.transport.connection_limits import PIECE_BYTES
 
 
 class TransportContract(Contract):

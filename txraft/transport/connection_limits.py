@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DEFAULT_TIMEOUT_SCALE = 256 * 1024
-"""Bytes of a snapshot that one timeout is granted for (the seed's default)."""
+"""Bytes of a snapshot that one timeout is granted for (hashicorp/raft's default)."""
 
 DEFAULT_TIMEOUT = 10.0
 """Seconds for one call, dialling included."""
