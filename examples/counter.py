@@ -22,7 +22,7 @@ from txraft.clock import use_monotonic_time
 from txraft.node.worker import Workers
 from txraft.storage.directory import DataDirectory
 from txraft.storage.filelog import FileLog
-from txraft.storage.peers import StaticPeers
+from txraft.storage.peer_stores import StaticPeers
 from txraft.storage.snapshots import FileSnapshotStore
 from txraft.storage.stable import FileStableStore
 from txraft.transport.tcp import new_tcp_transport

@@ -31,14 +31,14 @@ from txraft.kv.state import MAX_SESSIONS
 from txraft.node.raft import Raft
 from txraft.node.worker import MemoryWorker, Workers
 from txraft.storage.memory import InmemSnapshotStore, InmemStore
-from txraft.storage.peers import StaticPeers
+from txraft.storage.peer_stores import StaticPeers
 from txraft.storage.segment import MAX_ENTRY_BYTES
 from txraft.testing import ListFSM
 from txraft.transport.connection_limits import ConnectionLimits
 from txraft.transport.network import NetworkTransport
 from txraft.wire.entries import encode_entry
 from txraft.wire.requests import encode_request
-from txraft.wire.stream import Limits
+from txraft.wire.stream import MessageLimits
 
 
 class Table(SynchronousTestCase):
@@ -46,7 +46,7 @@ class Table(SynchronousTestCase):
 
     def test_defaults_fit(self) -> None:
         """Alone and together."""
-        parts = (Config(), HTTPLimits(), ConnectionLimits(), Limits())
+        parts = (Config(), HTTPLimits(), ConnectionLimits(), MessageLimits())
         groups = [numbers_of(part) for part in parts]
 
         self.assertEqual(contradictions(*groups), [])
@@ -56,7 +56,7 @@ class Table(SynchronousTestCase):
 
     def test_every_name_is_a_limit(self) -> None:
         """Else a rule would never be looked at."""
-        parts = (Config(), HTTPLimits(), ConnectionLimits(), Limits())
+        parts = (Config(), HTTPLimits(), ConnectionLimits(), MessageLimits())
         known = numbers_of(*parts).keys()
 
         for rule in TABLE:
@@ -65,7 +65,7 @@ class Table(SynchronousTestCase):
 
     def test_every_rule_refuses_what_is_one_too_small(self) -> None:
         """And names every setting it speaks of, with a value that it then takes."""
-        parts = (Config(), HTTPLimits(), ConnectionLimits(), Limits())
+        parts = (Config(), HTTPLimits(), ConnectionLimits(), MessageLimits())
         values = numbers_of(*parts)
         for rule in TABLE:
             least = rule.times * sum(values[n] for n in rule.others) + rule.extra
@@ -101,7 +101,7 @@ class Formats(SynchronousTestCase):
         """The largest entry, encoded, is what a segment takes."""
         self.assertEqual(LOG_ENTRY_BYTES, MAX_ENTRY_BYTES)
         self.assertEqual(
-            Limits().max_string_bytes, LOG_ENTRY_BYTES - ENTRY_OVERHEAD_BYTES
+            MessageLimits().max_string_bytes, LOG_ENTRY_BYTES - ENTRY_OVERHEAD_BYTES
         )
 
     def test_overheads(self) -> None:
@@ -174,13 +174,13 @@ class Transports(SynchronousTestCase):
 
     def refused(self, config: Config, **limits: int) -> str:
         clock = Clock()
-        names = Limits.__dataclass_fields__
+        names = MessageLimits.__dataclass_fields__
         of_messages = {k: v for k, v in limits.items() if k in names}
         of_connections = {k: v for k, v in limits.items() if k not in names}
         transport = NetworkTransport(
             clock,
             MemoryNetwork(clock).layer("a:1"),
-            limits=Limits(**of_messages),
+            limits=MessageLimits(**of_messages),
             connection_limits=ConnectionLimits(**of_connections),
         )
         error = self.assertRaises(

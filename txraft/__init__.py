@@ -116,7 +116,7 @@ from txraft.storage.cache import LogCache
 from txraft.storage.directory import DataDirectory
 from txraft.storage.filelog import FileLog
 from txraft.storage.memory import InmemSnapshotStore, InmemStore
-from txraft.storage.peers import JSONPeers, StaticPeers
+from txraft.storage.peer_stores import JSONPeers, StaticPeers
 from txraft.storage.snapshots import (
     DiscardSnapshotSink,
     DiscardSnapshotStore,

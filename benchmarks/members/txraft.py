@@ -34,7 +34,7 @@ from txraft.kv.state import KeyValueFSM
 from txraft.node.worker import Workers
 from txraft.storage.directory import DataDirectory
 from txraft.storage.filelog import FileLog
-from txraft.storage.peers import StaticPeers
+from txraft.storage.peer_stores import StaticPeers
 from txraft.storage.snapshots import FileSnapshotStore
 from txraft.storage.stable import FileStableStore
 from txraft.transport.contexts import TLSFiles

@@ -41,7 +41,7 @@ from txraft.node.cluster_recovery import import_snapshot, recover_cluster
 from txraft.node.worker import Workers
 from txraft.storage.directory import DataDirectory
 from txraft.storage.filelog import FileLog
-from txraft.storage.peers import JSONPeers, StaticPeers
+from txraft.storage.peer_stores import JSONPeers, StaticPeers
 from txraft.storage.snapshots import FileSnapshotStore, SnapshotReader
 from txraft.storage.stable import FileStableStore
 from txraft.transport.contexts import TLSFiles

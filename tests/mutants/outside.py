@@ -7,28 +7,28 @@ from tests.mutants.mutant import Mutant
 MUTANTS = (
     Mutant(
         name="a frame may be as large as it likes",
-        at="_Reader._next_object",
+        at="_MessageReader._next_object",
         old="self._unpacker.tell() - self._start > self._max_bytes",
         new="False",
         caught_by="tests.wire.test_stream.LimitsHold.test_whole_message_that_is_too_large",
     ),
     Mutant(
         name="an unfinished message may grow without end",
-        at="_Reader._next_object",
+        at="_MessageReader._next_object",
         old="self.pending_bytes > self._max_bytes",
         new="False",
         caught_by="tests.wire.test_stream.LimitsHold.test_message_that_never_ends",
     ),
     Mutant(
         name="maps in a message are not counted",
-        at="_Reader._count_map",
+        at="_MessageReader._count_map",
         old="self._maps > self._max_maps",
         new="False",
         caught_by="tests.wire.test_stream.LimitsHold.test_bombs_of_many_small_objects",
     ),
     Mutant(
         name="lists in a message are not counted",
-        at="_Reader._count_list",
+        at="_MessageReader._count_list",
         old="self._lists > self._limits.max_lists",
         new="False",
         caught_by="tests.wire.test_stream.LimitsHold.test_bombs_of_many_small_objects",

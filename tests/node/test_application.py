@@ -32,7 +32,7 @@ from txraft.node.events import Observer, RaftState
 from txraft.node.raft import Raft
 from txraft.node.shell import DUE, IDLE, STOPPED
 from txraft.storage.memory import InmemSnapshotStore, InmemStore
-from txraft.storage.peers import StaticPeers
+from txraft.storage.peer_stores import StaticPeers
 from txraft.testing import Cluster, ListFSM
 from txraft.testing.cluster import FAST, ListSnapshot, _Disk
 from txraft.transport.inmem import InmemTransport

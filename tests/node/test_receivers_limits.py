@@ -15,11 +15,11 @@ from txraft.node.events import RaftState
 from txraft.node.raft import Raft
 from txraft.node.worker import MemoryWorker, Workers
 from txraft.storage.memory import InmemSnapshotStore, InmemStore
-from txraft.storage.peers import StaticPeers
+from txraft.storage.peer_stores import StaticPeers
 from txraft.testing import ListFSM
 from txraft.testing.cluster import FAST
 from txraft.transport.network import NetworkTransport
-from txraft.wire.stream import Limits
+from txraft.wire.stream import MessageLimits
 
 STEP = 0.005
 ADDRESSES = ("a:1", "b:1", "c:1")
@@ -41,7 +41,7 @@ class Receivers(SynchronousTestCase):
         self.until(lambda: any(raft.leader for raft in self.rafts.values()))
 
     def node(self, address: str, is_small: bool = False) -> Raft:
-        limits = Limits(max_message_bytes=8192) if is_small else None
+        limits = MessageLimits(max_message_bytes=8192) if is_small else None
         config = replace(PATIENT, max_entry_bytes=2000, max_append_bytes=2000)
         transport = NetworkTransport(
             self.clock, self.network.layer(address), timeout=2.0, limits=limits

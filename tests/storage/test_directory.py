@@ -18,7 +18,7 @@ from txraft.errors import DirectoryLocked, StorageError
 from txraft.storage.directory import DataDirectory
 from txraft.storage.filelog import FileLog
 from txraft.storage.pairing import identity_of
-from txraft.storage.peers import JSONPeers
+from txraft.storage.peer_stores import JSONPeers
 from txraft.storage.stable import FileStableStore
 
 CHECKOUT = Path(txraft.__file__).parents[1]

@@ -25,7 +25,7 @@ from txraft.transport.link import Link
 from txraft.transport.network import NetworkTransport
 from txraft.wire.requests import REQUEST_PRE_VOTE
 from txraft.wire.responses import encode_response
-from txraft.wire.stream import Limits
+from txraft.wire.stream import MessageLimits
 
 TIMEOUT = 2.0
 ANSWER = encode_response(success(append(3)))
@@ -214,7 +214,7 @@ class Secured(SynchronousTestCase):
     """A connection over TLS, whose handshake ends later at the other side."""
 
     def setUp(self) -> None:
-        self.link = Link(Clock(), "b:1", Limits(), lambda _: None)
+        self.link = Link(Clock(), "b:1", MessageLimits(), lambda _: None)
         inner = Factory.forProtocol(lambda: self.link)
         outer = TLSMemoryBIOFactory(optionsForClientTLS("b.example"), True, inner)
         self.tls = outer.buildProtocol(None)

@@ -13,7 +13,7 @@ from txraft.testing.contracts.samples import Recorder, agree, append, snapshot, 
 from txraft.transport.connection_limits import ConnectionLimits
 from txraft.transport.network import NetworkTransport
 from txraft.wire.requests import encode_request
-from txraft.wire.stream import Limits
+from txraft.wire.stream import MessageLimits
 
 TIMEOUT = 2.0
 HEARTBEAT = encode_request(append(3))
@@ -22,7 +22,7 @@ HEARTBEAT = encode_request(append(3))
 class PeerCase(SynchronousTestCase):
     """A listening transport and raw connections to it."""
 
-    limits = Limits(max_message_bytes=1 << 16)
+    limits = MessageLimits(max_message_bytes=1 << 16)
     connection_limits = ConnectionLimits()
 
     def setUp(self) -> None:

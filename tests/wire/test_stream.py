@@ -29,9 +29,9 @@ from txraft.errors import ProtocolError
 from txraft.wire.entries import encode_new
 from txraft.wire.requests import encode_request, request_kind
 from txraft.wire.responses import encode_error, encode_response
-from txraft.wire.stream import Limits, RequestReader, ResponseReader
+from txraft.wire.stream import MessageLimits, RequestReader, ResponseReader
 
-SMALL = Limits(
+SMALL = MessageLimits(
     max_message_bytes=10_000,
     max_response_bytes=1_000,
     max_string_bytes=5_000,
@@ -337,7 +337,7 @@ class LimitsHold(SynchronousTestCase):
             (b"\xc6\x80\x00\x00\xbf", 31),
             (b"\xc6\x80\x00\x00\xd8", 17),
         ):
-            reader = RequestReader(Limits(max_string_bytes=1 << 20))
+            reader = RequestReader(MessageLimits(max_string_bytes=1 << 20))
             reader.feed(b"\x00\x81\xa7Entries" + header + bytes(enough - 1))
             self.assertIsNone(reader.read())
             reader.feed(b"\x00")
@@ -360,7 +360,7 @@ class LimitsHold(SynchronousTestCase):
         fields = {b"Strange": [bytes(value) for value in values], b"Term": 1}
         message = b"\x00" + msgpack.packb(fields)
         cuts = at.draw(st.lists(st.integers(0, len(message) - 1), max_size=30))
-        reader = RequestReader(Limits())
+        reader = RequestReader(MessageLimits())
 
         found = None
         for begin, end in pairwise([0, *sorted(cuts), len(message)]):
@@ -386,7 +386,9 @@ class LimitsHold(SynchronousTestCase):
 
     def test_unread_input_behind_a_message_is_bounded(self) -> None:
         """A connection that is not read any more cannot be fed for ever."""
-        reader = RequestReader(Limits(max_message_bytes=1000, max_ahead_bytes=1000))
+        reader = RequestReader(
+            MessageLimits(max_message_bytes=1000, max_ahead_bytes=1000)
+        )
         with self.assertRaises(ProtocolError):
             for _ in range(10):
                 reader.feed(b"\x03\x80" * 400)

@@ -30,7 +30,7 @@ from txraft.node.raft import Raft
 from txraft.node.worker import Worker, Workers
 from txraft.settings.settings import HTTPSettings, Settings
 from txraft.storage.directory import DataDirectory
-from txraft.storage.peers import JSONPeers
+from txraft.storage.peer_stores import JSONPeers
 from txraft.storage.snapshots import FileSnapshotStore
 from txraft.storage.stores import Stores, open_stores
 from txraft.transport.identity import PeerNames

@@ -67,7 +67,7 @@ from txraft.settings.members import (
 )
 from txraft.storage.stores import STORE_KINDS
 from txraft.transport.connection_limits import ConnectionLimits
-from txraft.wire.stream import Limits as MessageLimits
+from txraft.wire.stream import MessageLimits
 
 DEFAULT_DATA_DIR = "./txraft-data"
 DEFAULT_LISTEN = "tcp:8300:interface=127.0.0.1"

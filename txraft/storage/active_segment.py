@@ -33,7 +33,7 @@ the reactor thread should write itself."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class Tail:
+class ActiveSegment:
     """Appends frames, each with one write and one sync, to `file`.
 
     *chain* is the checksum of the newest frame of the log. After an error nothing
@@ -66,7 +66,7 @@ class Tail:
         header: SegmentHeader,
         node_name: str,
         piece: int = 0,
-    ) -> Tail:
+    ) -> ActiveSegment:
         """Make a new segment.
 
         Durable: the file under its name, when this returns.
@@ -85,7 +85,7 @@ class Tail:
         scanned: Scanned,
         chain: int,
         piece: int = 0,
-    ) -> Tail:
+    ) -> ActiveSegment:
         """Go on in a segment that was scanned, without what is behind its last frame.
 
         The newest frame is written once more: a sync that failed in an earlier life

@@ -25,8 +25,8 @@ from txraft.interfaces import Syncable
 from txraft.storage.active_segment import (
     ALLOCATED_BYTES,
     LARGE_FRAME_BYTES,
+    ActiveSegment,
     RandomBytes,
-    Tail,
 )
 from txraft.storage.filesystem import (
     TEMPORARY_SUFFIX,
@@ -35,9 +35,9 @@ from txraft.storage.filesystem import (
     in_the_way,
     make_directories,
 )
-from txraft.storage.logindex import LogIndex, View, place_in, position_of
+from txraft.storage.logindex import IndexView, LogIndex, place_in, position_of
 from txraft.storage.preamble import damaged
-from txraft.storage.recovery import Decode, Recovered, recover, special_among
+from txraft.storage.recovery import Decode, RecoveredLog, recover, special_among
 from txraft.storage.segment import (
     LENGTH_BYTES,
     MAX_ENTRY_BYTES,
@@ -95,7 +95,7 @@ class FileLog:
         self._piece = min(allocated_bytes, segment_bytes)
         self._decode = decode
         self._random_bytes = random_bytes
-        self._writes = _Writes()
+        self._writes = _WriteGuard()
         make_directories(self._fs, self._directory)
         recovered = recover(self._fs, self._directory, node_name, decode, identity)
         self.warnings = recovered.warnings
@@ -106,7 +106,7 @@ class FileLog:
         self._rotations = 0
         self._remove_old_segments()
 
-    def _begin(self, recovered: Recovered) -> Tail:
+    def _begin(self, recovered: RecoveredLog) -> ActiveSegment:
         for name in self._fs.list(self._directory):
             whole = name.removesuffix(TEMPORARY_SUFFIX)
             if whole != name and sequence_in(whole) is not None:
@@ -119,7 +119,7 @@ class FileLog:
             return self._new_segment(sequence=1, chain=0)
         self._identity = self._identity or scanned.header.directory
         self._fs.sync_directory(self._directory)
-        return Tail.reopen(
+        return ActiveSegment.reopen(
             self._fs, self._directory, scanned, recovered.chain, self._piece
         )
 
@@ -182,7 +182,7 @@ class FileLog:
             raise LogNotFound(first) from error
         return entries
 
-    def _read_stretch(self, view: View, begin: int, end: int) -> list[Entry]:
+    def _read_stretch(self, view: IndexView, begin: int, end: int) -> list[Entry]:
         sequence, offset = place_in(view.positions[begin - view.start])
         path = self._directory / segment_name(sequence)
         base = view.positions[begin - view.start]
@@ -343,12 +343,14 @@ class FileLog:
             raise ValueError(f"entry {index} leaves a gap to entries {low} to {high}")
         return sum(sizes) + LENGTH_BYTES * len(sizes)
 
-    def _append(self, tail: Tail, entries: Sequence[Entry]) -> _Written:
+    def _append(self, tail: ActiveSegment, entries: Sequence[Entry]) -> _WrittenEntries:
         payload, places, lengths = pack_entries(entries)
         start = tail.append(FrameKind.ENTRIES, entries[0].index, len(entries), payload)
-        return _Written(entries, position_of(tail.sequence, start), places, lengths)
+        return _WrittenEntries(
+            entries, position_of(tail.sequence, start), places, lengths
+        )
 
-    def _room_in_tail(self) -> Tail:
+    def _room_in_tail(self) -> ActiveSegment:
         tail = self._tail
         if self._is_full(tail):
             written = self._written()
@@ -357,15 +359,15 @@ class FileLog:
             self._full, self._rotations = written, self._rotations + 1
         return self._tail
 
-    def _is_full(self, tail: Tail) -> bool:
+    def _is_full(self, tail: ActiveSegment) -> bool:
         """Tell whether what comes next belongs in another segment."""
         return tail.size >= self._segment_bytes or tail.directory != self._identity
 
-    def _new_segment(self, sequence: int, chain: int) -> Tail:
+    def _new_segment(self, sequence: int, chain: int) -> ActiveSegment:
         salt = self._random_bytes(SALT_BYTES)
         bounds = self._index.bounds
         header = SegmentHeader(salt, sequence, chain, *bounds, self._identity)
-        return Tail.create(
+        return ActiveSegment.create(
             self._fs, self._directory, header, self._node_name, self._piece
         )
 
@@ -379,7 +381,7 @@ class FileLog:
             self._oldest += 1
 
 
-class _Writes:
+class _WriteGuard:
     """What each write to a log is a `with` block of.
 
     The first `failure` is final: every later write raises it again. `unsynced` is
@@ -388,7 +390,7 @@ class _Writes:
 
     def __init__(self) -> None:
         self.failure: BaseException | None = None
-        self.unsynced: _Written | None = None
+        self.unsynced: _WrittenEntries | None = None
 
     def __enter__(self) -> None:
         assert self.unsynced is None, "a write is under way"
@@ -400,7 +402,7 @@ class _Writes:
             self.failure = error
 
 
-class _Written(NamedTuple):
+class _WrittenEntries(NamedTuple):
     """Entries that are in the file, each at its place behind *base*."""
 
     entries: Sequence[Entry]
@@ -438,7 +440,7 @@ def _batches(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
     yield entries[begin:]
 
 
-def _within(view: View, first: int, last: int, max_bytes: int) -> int:
+def _within(view: IndexView, first: int, last: int, max_bytes: int) -> int:
     """Return the last entry from *first* on that *max_bytes* have room for."""
     total = view.lengths[first - view.start]
     for index in range(first + 1, last + 1):
@@ -448,7 +450,7 @@ def _within(view: View, first: int, last: int, max_bytes: int) -> int:
     return max(first, last)
 
 
-def _stretches(view: View, first: int, last: int) -> Iterator[tuple[int, int]]:
+def _stretches(view: IndexView, first: int, last: int) -> Iterator[tuple[int, int]]:
     """Split entries *first* to *last* into those that one read can fetch.
 
     Between neighbours in one segment there may be frame headers, and entries that

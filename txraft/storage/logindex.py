@@ -1,7 +1,7 @@
 """Where each entry of the file log is, in twelve bytes an entry.
 
 The writer thread changes an index and any other thread may read it: what a reader
-needs is one immutable `View`, replaced after the bytes it speaks of are durable.
+needs is one immutable `IndexView`, replaced after the bytes it speaks of are durable.
 Arrays of a view only ever grow behind its *last*; whatever would change what they
 hold (truncation, a new first index) puts new arrays in a new view. Under the
 interpreter's lock each of these steps is one for a reader.
@@ -30,7 +30,7 @@ def place_in(position: int) -> tuple[int, int]:
     return position >> _OFFSET_BITS, position & _OFFSET_MASK
 
 
-class View(NamedTuple):
+class IndexView(NamedTuple):
     """Entries *start* to *last*; that at index i is number i - *start* in both
     arrays, which may hold more."""
 
@@ -96,7 +96,7 @@ class LogIndex:
         view.positions.extend(positions)
         view.lengths.extend(lengths)
         last = view.start + len(view.positions) - 1
-        self.view = View(view.start, last, view.positions, view.lengths)
+        self.view = IndexView(view.start, last, view.positions, view.lengths)
 
     def note_term(self, index: int, term: int) -> None:
         """Learn the term of the entry that is about to be added at *index*."""
@@ -107,7 +107,7 @@ class LogIndex:
         """Drop the entry at *index* and all after it."""
         view = self.view
         keep = max(0, index - view.start)
-        self.view = View(
+        self.view = IndexView(
             min(view.start, index),
             min(view.last, index - 1),
             view.positions[:keep],
@@ -123,7 +123,7 @@ class LogIndex:
         view = self.view
         drop = max(0, first - view.start)
         self.first = first
-        self.view = View(
+        self.view = IndexView(
             max(view.start, first),
             view.last,
             view.positions[drop:],
@@ -149,5 +149,5 @@ class LogIndex:
         return place_in(view.positions[0])[0]
 
 
-def _empty_view(start: int) -> View:
-    return View(start, start - 1, array("Q"), array("I"))
+def _empty_view(start: int) -> IndexView:
+    return IndexView(start, start - 1, array("Q"), array("I"))

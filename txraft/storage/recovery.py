@@ -4,7 +4,7 @@ Every frame was synced before the next one was written, so only the very last wr
 be torn; zeros behind it are room that was made for more. A frame that is broken and has
 a whole frame anywhere behind it, or a later segment, is therefore damage, and the log
 is refused, as it is where frames do not follow each other; a broken frame with nothing
-behind it is the write that a crash interrupted. Nothing is changed here: `Recovered`
+behind it is the write that a crash interrupted. Nothing is changed here: `RecoveredLog`
 says what is to be cut.
 """
 
@@ -53,7 +53,7 @@ class Scanned:
 
 
 @dataclass(slots=True)
-class Recovered:
+class RecoveredLog:
     """What the segments of a directory hold."""
 
     index: LogIndex = field(default_factory=LogIndex)
@@ -79,13 +79,13 @@ def recover(
     node_name: str,
     decode: Decode,
     identity: bytes = b"",
-) -> Recovered:
+) -> RecoveredLog:
     """Read every segment in *directory*, of the data directory *identity*.
 
     Raises: DataCorrupted, FormatTooNew, WrongNode, WrongDirectory; nothing has been
         changed.
     """
-    recovered = Recovered()
+    recovered = RecoveredLog()
     sequences = _sequences(fs, directory)
     for sequence in sequences:
         path = directory / segment_name(sequence)
@@ -115,7 +115,7 @@ def _sequences(fs: FileSystem, directory: Path) -> list[int]:
     return sequences
 
 
-def _refuse_missing(recovered: Recovered, directory: Path) -> None:
+def _refuse_missing(recovered: RecoveredLog, directory: Path) -> None:
     missing = recovered.index.missing
     if missing:
         raise DataCorrupted(
@@ -129,7 +129,7 @@ class _Scan:
 
     def __init__(
         self,
-        recovered: Recovered,
+        recovered: RecoveredLog,
         file: File,
         path: Path,
         header: SegmentHeader,

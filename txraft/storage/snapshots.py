@@ -94,7 +94,7 @@ class SnapshotReader:
         except Exception:
             file.close()
             raise
-        return meta, io.BufferedReader(_Reader(file), BUFFER_BYTES)
+        return meta, io.BufferedReader(_FileStream(file), BUFFER_BYTES)
 
     def _finished(self) -> Sequence[SnapshotMeta]:
         self.warnings, self.left_out = [*self._strays], []
@@ -289,7 +289,7 @@ class FileSnapshotSink:
             self._staged = False
             file.close()
             raise
-        return io.BufferedReader(_Reader(file), BUFFER_BYTES)
+        return io.BufferedReader(_FileStream(file), BUFFER_BYTES)
 
     def set_aside(self) -> str:
         """End the snapshot as one that does not restore, and keep it under a name that
@@ -425,7 +425,7 @@ class DiscardSnapshotSink:
         """Do nothing."""
 
 
-class _Reader(io.RawIOBase):
+class _FileStream(io.RawIOBase):
     """A `File` as a stream from its beginning."""
 
     def __init__(self, file: File) -> None:

@@ -30,7 +30,7 @@ from txraft.node.pending import ApplyResult
 from txraft.node.raft import Raft
 from txraft.node.worker import MemoryWorker, Workers
 from txraft.storage.memory import InmemSnapshotStore, InmemStore
-from txraft.storage.peers import StaticPeers
+from txraft.storage.peer_stores import StaticPeers
 from txraft.testing.clock import HeapClock
 from txraft.transport.inmem import InmemTransport
 

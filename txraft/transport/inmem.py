@@ -45,7 +45,7 @@ from txraft.transport.connection_limits import (
 )
 from txraft.transport.line import Line
 from txraft.transport.patience import Patience
-from txraft.transport.unary import Calls
+from txraft.transport.unary_calls import UnaryCalls
 
 INMEM_TIMEOUT = 0.5
 """Seconds for one call."""
@@ -61,7 +61,7 @@ def new_inmem_addr(random: Random) -> str:
     return "-".join(parts)
 
 
-class InmemTransport(Calls):
+class InmemTransport(UnaryCalls):
     """A `LoopbackTransport` whose routes are made with `connect`.
 
     *latency* is the seconds of one way between two transports, the larger of both

@@ -28,11 +28,11 @@ from txraft.errors import (
 )
 from txraft.reasons import reason_of
 from txraft.transport.connection import Connection
-from txraft.wire.stream import Limits, ResponseReader
+from txraft.wire.stream import MessageLimits, ResponseReader
 
 
 @dataclass(slots=True, eq=False)
-class _Call:
+class _AwaitedResponse:
     kind: int
     deadline: float | None
     result: Deferred[Response]
@@ -45,14 +45,14 @@ class Link(Connection):
         self,
         clock: IReactorTime,
         target: str,
-        limits: Limits,
+        limits: MessageLimits,
         ended: Callable[[Link], None],
     ) -> None:
         self.target = target
         self.unblocked: Callable[[], None] | None = None
         self._clock = clock
         self._reader = ResponseReader(limits)
-        self._calls: deque[_Call] = deque()
+        self._calls: deque[_AwaitedResponse] = deque()
         self._timer: IDelayedCall | None = None
         self._ended = ended
         self._heard = False
@@ -77,7 +77,7 @@ class Link(Connection):
         if self.lost:
             result.errback(ConnectionClosedByPeer(f"{self.target} is disconnected"))
             return result
-        self._calls.append(_Call(kind, deadline, result))
+        self._calls.append(_AwaitedResponse(kind, deadline, result))
         if self._timer is None and deadline is not None:
             self._watch(deadline)
         self.write(request)

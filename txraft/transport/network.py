@@ -42,12 +42,12 @@ from txraft.transport.patience import Patience
 from txraft.transport.peer import PeerFactory
 from txraft.transport.pipeline import Encoder, NetworkPipeline
 from txraft.transport.snapshot_stream import SnapshotStream
-from txraft.transport.unary import Calls
+from txraft.transport.unary_calls import UnaryCalls
 from txraft.wire.requests import encode_request, request_kind
-from txraft.wire.stream import Limits
+from txraft.wire.stream import MessageLimits
 
 
-class NetworkTransport(Calls):
+class NetworkTransport(UnaryCalls):
     """A `Transport` that speaks the wire protocol over a stream layer.
 
     *timeout* is in seconds and covers one call, dialling included. A snapshot may take
@@ -63,13 +63,13 @@ class NetworkTransport(Calls):
         max_pool: int = DEFAULT_MAX_POOL,
         timeout: float = DEFAULT_TIMEOUT,
         timeout_scale: int = DEFAULT_TIMEOUT_SCALE,
-        limits: Limits | None = None,
+        limits: MessageLimits | None = None,
         connection_limits: ConnectionLimits | None = None,
     ) -> None:
         self._clock = clock
         self._layer = layer
         self._timeout = checked_timeout(timeout)
-        self._limits = limits or Limits()
+        self._limits = limits or MessageLimits()
         self._connection_limits = connection_limits or ConnectionLimits()
         self._factory = PeerFactory(
             clock, timeout, timeout_scale, self._limits, self._connection_limits

@@ -40,7 +40,7 @@ from txraft.transport.unauthenticated import (
     host_of,
 )
 from txraft.wire.responses import encode_error, encode_response
-from txraft.wire.stream import Limits, RequestReader
+from txraft.wire.stream import MessageLimits, RequestReader
 
 
 class PeerRequest:
@@ -344,7 +344,7 @@ class PeerFactory(Factory):
     clock: IReactorTime
     timeout: float = DEFAULT_TIMEOUT
     timeout_scale: int = DEFAULT_TIMEOUT_SCALE
-    limits: Limits = field(default_factory=Limits)
+    limits: MessageLimits = field(default_factory=MessageLimits)
     connection_limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     handler: RPCHandler | None = None
     heartbeat_handler: Callable[[IncomingRPC], object] | None = None

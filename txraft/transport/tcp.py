@@ -29,7 +29,7 @@ from txraft.transport.connection_limits import (
     ConnectionLimits,
 )
 from txraft.transport.network import NetworkTransport
-from txraft.wire.stream import Limits
+from txraft.wire.stream import MessageLimits
 
 _MAX_PORT = 65535
 
@@ -139,7 +139,7 @@ def new_tcp_transport(
     max_pool: int = DEFAULT_MAX_POOL,
     timeout: float = DEFAULT_TIMEOUT,
     timeout_scale: int = DEFAULT_TIMEOUT_SCALE,
-    limits: Limits | None = None,
+    limits: MessageLimits | None = None,
     connection_limits: ConnectionLimits | None = None,
 ) -> Deferred[NetworkTransport]:
     """Listen for peers on TCP (hashicorp/raft's `NewTCPTransport`).

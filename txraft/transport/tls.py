@@ -139,7 +139,7 @@ class TLSStreamLayer:
 
     def dial(self, address: str) -> IStreamClientEndpoint:
         """Make an endpoint that connects to *address* and nobody else."""
-        return _Endpoint(self, self._tcp.dial(address), address)
+        return _TLSEndpoint(self, self._tcp.dial(address), address)
 
     def addr(self) -> str:
         """Return the address that peers dial, once listening."""
@@ -383,7 +383,7 @@ class _Callee(_Handshake):
 
 
 @implementer(IStreamClientEndpoint)
-class _Endpoint:
+class _TLSEndpoint:
     def __init__(
         self, layer: TLSStreamLayer, endpoint: IStreamClientEndpoint, address: str
     ) -> None:

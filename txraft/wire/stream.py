@@ -3,7 +3,7 @@
 A `RequestReader` reads what a dialler sends, a `ResponseReader` what a listener
 answers. Bytes may arrive in any pieces: a half-parsed message is resumed where it
 stopped, so the work is linear in the bytes. Everything that a peer can make grow is
-bounded by `Limits`, and a reader that has raised is of no further use.
+bounded by `MessageLimits`, and a reader that has raised is of no further use.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TLS_FIRST_BYTES = frozenset((0x15, 0x16))
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class MessageLimits:
     """What one message from a peer may be at most; exceeding it ends the connection.
 
     *max_message_bytes* counts a request from its type byte to the end of its map,
@@ -50,13 +50,13 @@ class Limits:
     max_ahead_bytes: int = 16 << 20
 
 
-class _Reader:
+class _MessageReader:
     """What both directions share: the unpacker, its limits, and the accounts.
 
     `pending_bytes` were taken in and are not yet part of a message that was read.
     """
 
-    def __init__(self, limits: Limits, max_bytes: int) -> None:
+    def __init__(self, limits: MessageLimits, max_bytes: int) -> None:
         self._limits = limits
         self._max_bytes = max_bytes
         self._fed = 0
@@ -166,11 +166,11 @@ class _Reader:
         return ProtocolError(f"a message is larger than {self._max_bytes} bytes")
 
 
-class RequestReader(_Reader):
+class RequestReader(_MessageReader):
     """Requests in the order they arrive, with the bodies of snapshots between."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        limits = limits or Limits()
+    def __init__(self, limits: MessageLimits | None = None) -> None:
+        limits = limits or MessageLimits()
         super().__init__(limits, limits.max_message_bytes)
         self._kind: int | None = None
         self.body_left = 0
@@ -225,11 +225,11 @@ class RequestReader(_Reader):
         return ProtocolError(f"unknown request type {byte}")
 
 
-class ResponseReader(_Reader):
+class ResponseReader(_MessageReader):
     """Answers in the order they arrive; the caller knows what each one answers."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        limits = limits or Limits()
+    def __init__(self, limits: MessageLimits | None = None) -> None:
+        limits = limits or MessageLimits()
         super().__init__(limits, limits.max_response_bytes)
         self._error: str | None = None
 

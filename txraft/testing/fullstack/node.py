@@ -22,7 +22,7 @@ from txraft.node.raft import Raft
 from txraft.node.worker import Workers
 from txraft.storage.directory import DataDirectory
 from txraft.storage.pairing import identity_of
-from txraft.storage.peers import JSONPeers
+from txraft.storage.peer_stores import JSONPeers
 from txraft.storage.snapshots import FileSnapshotStore
 from txraft.storage.stable import FileStableStore
 from txraft.testing.clock import HeapClock

@@ -21,7 +21,7 @@ from txraft.core.messages import (
 from txraft.wire.membership import address_from_bytes, address_to_bytes
 
 
-class Calls:
+class UnaryCalls:
     """The part of a `Transport` that follows from `_call`."""
 
     def _call(self, target: str, request: Request) -> Deferred[Response]:

@@ -10,7 +10,7 @@ from tests.support.disk import Disk
 from txraft.core.configuration import Server, Suffrage
 from txraft.errors import StorageError
 from txraft.interfaces import PeerStore
-from txraft.storage.peers import MAX_PEERS_BYTES, JSONPeers, StaticPeers
+from txraft.storage.peer_stores import MAX_PEERS_BYTES, JSONPeers, StaticPeers
 from txraft.testing.contracts import PeerStoreContract
 
 FILE = Path("/peers.json")
