@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -60,6 +62,22 @@ class Catalogue(SynchronousTestCase):
             self.assertFalse(mutant.caught_by.startswith("seed"), mutant.name)
         self.assertGreaterEqual(sum(bool(m.caught_by) for m in MUTANTS), 60)
 
+    def test_every_catcher_exists(self) -> None:
+        """Tests move as well: a bug whose test is gone would be caught by nothing.
+
+        A method without the name in its own class may come from a base class, where it
+        is not looked for.
+        """
+        missing = []
+        for mutant in MUTANTS:
+            if mutant.caught_by:
+                module, name, method = mutant.caught_by.rsplit(".", 2)
+                path = ROOT / (module.replace(".", "/") + ".py")
+                if not path.exists() or not _has_test(path, name, method):
+                    missing.append(f"{mutant.name}: {mutant.caught_by}")
+
+        self.assertEqual(missing, [])
+
     def test_page_of_the_manual(self) -> None:
         """The page lists what is planted.
 
@@ -67,6 +85,22 @@ class Catalogue(SynchronousTestCase):
         """
         self.assertEqual(sorted(PAGE.parents[1].rglob(PAGE.name)), [PAGE])
         self.assertEqual(PAGE.read_text(), table())
+
+
+@cache
+def _classes(path: Path) -> dict[str, ast.ClassDef]:
+    tree = ast.parse(path.read_text(), str(path))
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _has_test(path: Path, name: str, method: str) -> bool:
+    """Tell whether the class *name* in *path* has, or may inherit, *method*."""
+    found = _classes(path).get(name)
+    if found is None:
+        return False
+    bases = {ast.unparse(base) for base in found.bases}
+    own = {node.name for node in found.body if isinstance(node, ast.FunctionDef)}
+    return method in own or not bases <= {"SynchronousTestCase", "TestCase"}
 
 
 class Planting(SynchronousTestCase):
