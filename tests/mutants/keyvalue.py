@@ -77,7 +77,7 @@ MUTANTS = (
     Mutant(
         name="a snapshot shows what was written after it was captured",
         at="Capture.items",
-        old="row is None or row[3] > index",
+        old="row is None or row[MODIFY_INDEX] > index",
         new="row is None",
         caught_by="tests.kv.test_capture.Commands.test_each_way_to_change_records",
     ),
@@ -95,11 +95,11 @@ MUTANTS = (
 if self._captures:
     self._keep(key, old)
 value, flags = command.value, command.flags
-rows[key] = (value, flags, old[2], index, old[4], old[5])
+rows[key] = (value, flags, old[CREATE_INDEX], index, old[LOCK_INDEX], old[HOLDER])
 """,
         new="""
 value, flags = command.value, command.flags
-rows[key] = (value, flags, old[2], index, old[4], old[5])
+rows[key] = (value, flags, old[CREATE_INDEX], index, old[LOCK_INDEX], old[HOLDER])
 if self._captures:
     self._keep(key, old)
 """,

@@ -4,7 +4,7 @@ meta.json     the metadata of a snapshot, as hashicorp/raft writes it
 state.bin     a snapshot of the key-value state
 SHA256SUMS    checksums of both, as sha256sum(1) writes them
 
-They are written and read in pieces, so that neither side ever holds a whole one.
+Archives are written and read in pieces, so neither side ever holds a whole one.
 """
 
 from __future__ import annotations
@@ -58,10 +58,13 @@ def pack(
 ) -> Iterator[bytes]:
     """Make an archive in pieces, some of them empty.
 
-    *meta* describes a state of so many bytes. *state* is called twice, and must give
-    the same bytes each time: a tar says how long a file is before it begins.
+    *meta* gets the size of the state in bytes and returns its description. *state* is
+    called twice and must give the same bytes each time.
     """
     size, total = 0, hashlib.sha256()
+    # A tar states the size of a file before its content, and the metadata come first:
+    # so one pass measures, and a second one writes. The empty pieces let a caller give
+    # the worker to others while nothing is there to send.
     for piece in state():
         size += len(piece)
         total.update(piece)
@@ -80,9 +83,9 @@ def pack(
 
 
 class ArchiveReader:
-    """Reads the archive in *file*, whose state has at most *max_state_bytes*.
+    """Reads and checks the archive in *file*; its state has at most *max_state_bytes*.
 
-    *meta* and *state_bytes* are known from the first piece of the state on.
+    *meta* and *state_bytes* are set once the first piece of the state was read.
     """
 
     def __init__(self, file: IO[bytes], max_state_bytes: int) -> None:
@@ -95,13 +98,13 @@ class ArchiveReader:
     def pieces(self, size: int = PIECE_BYTES) -> Iterator[bytes]:
         """Iterate over the state in pieces of at most *size* bytes.
 
-        At the end of it all checksums have been found right.
-        Raises: DataCorrupted with what is wrong
+        When the iteration ends, all checksums were right.
+        Raises: DataCorrupted, whose text names the fault
         """
         try:
             yield from self._pieces(size)
         except _BROKEN as error:
-            raise DataCorrupted(f"this is no whole backup: {error}") from error
+            raise DataCorrupted(f"the backup is damaged or cut off: {error}") from error
 
     def _pieces(self, size: int) -> Iterator[bytes]:
         with gzip.GzipFile(fileobj=self._file, mode="rb") as unzipped:
@@ -109,16 +112,19 @@ class ArchiveReader:
             with tarfile.open(fileobj=bounded, mode="r|") as archive:
                 for member in archive:
                     yield from self._member(archive, member, size)
-            while bounded.read(size):  # up to the checksum of the whole
+            # gzip checks its own checksum at the end only. To stop at the last file
+            # would miss a fault in the bytes before it.
+            while bounded.read(size):
                 yield b""
         if self._sums.keys() != {META, STATE, SUMS}:
-            raise DataCorrupted(f"it does not hold {META}, {STATE} and {SUMS}")
+            raise DataCorrupted(f"the backup lacks {META}, {STATE} or {SUMS}")
 
     def _member(
         self, archive: tarfile.TarFile, member: tarfile.TarInfo, size: int
     ) -> Iterator[bytes]:
         file = archive.extractfile(member) if member.isfile() else None
         name = member.name
+        # A second file of one name would replace one whose checksum was compared.
         if file is None or name not in (META, STATE, SUMS) or name in self._sums:
             raise DataCorrupted(f"{name!r} is no part of a backup, or is twice in it")
         if member.size > (self._most if name == STATE else MAX_SMALL_BYTES):
@@ -139,6 +145,7 @@ class ArchiveReader:
         self._sums[name] = total.hexdigest()
 
     def _compare(self, listed: dict[str, str]) -> None:
+        # `SHA256SUMS` has to come last: what was not read yet has no sum, and fails.
         for name in (META, STATE):
             if listed.get(name) != self._sums.get(name):
                 raise DataCorrupted(
@@ -148,11 +155,13 @@ class ArchiveReader:
 
 
 class _Bounded:
-    """Reads what *file* inflates to, as long as it is no more than a backup can be."""
+    """Reads the inflated *file*; raises DataCorrupted beyond what a backup may hold."""
 
     def __init__(self, file: IO[bytes], max_state_bytes: int) -> None:
         self._file = file
         self._most = max_state_bytes
+        # A few bytes of gzip can inflate to gigabytes. The three small sizes stand for
+        # metadata, sums, and the headers and padding of the tar.
         self._room = max_state_bytes + 3 * MAX_SMALL_BYTES
 
     def read(self, size: int) -> bytes:
@@ -160,7 +169,7 @@ class _Bounded:
         data = self._file.read(size)
         self._room -= len(data)
         if self._room < 0:
-            raise DataCorrupted(f"it holds more than {self._most} bytes")
+            raise DataCorrupted(f"the backup holds more than {self._most} bytes")
         return data
 
 
@@ -179,7 +188,7 @@ def _parse_sums(data: bytes) -> dict[str, str]:
     lines = data.decode("ascii").splitlines()
     pairs = [line.split() for line in lines if line.strip()]
     if any(len(pair) != 2 for pair in pairs):
-        raise DataCorrupted(f"a line of {SUMS} is no sum and name")
+        raise DataCorrupted(f"a line of {SUMS} is not a checksum and a name")
     return {name: digest for digest, name in pairs}
 
 

@@ -1,27 +1,27 @@
-"""The records of one moment, for a thread that reads them while commands go on.
+"""Copy-on-write captures: a thread reads the records of one moment as commands go on.
 
-Nothing is copied but a pointer for each leaf of the index. What a command changes is
-kept as it was, in the turn that changes it, for each capture there is: so a snapshot
-costs the reactor something for what changes while it is written, and nothing for what
-does not.
+To make a capture copies one pointer for each leaf of the key index. From then on, each
+command hands the record that it replaces to every open capture. So a snapshot costs the
+reactor something for each record that changes meanwhile, and nothing for the others.
 
 Two rules make that safe without a lock. The old record is kept *before* the new one
-takes its place: whoever finds the new one finds the old one, too. And lists of keys in
-leaves only ever grow at their end, so that their beginning stays what it was.
+takes its place, so a reader that finds the new record finds the old one, too. And a
+list of keys in a leaf only ever grows at its end, so the part that belongs to a capture
+stays as it was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from txraft.kv.records import Row
+from txraft.kv.records import MODIFY_INDEX, Row
 
 
 class Capture:
     """The records of *rows* as they are now, *index* being that of the last change.
 
-    *leaves* are lists of keys, and how many of each belong to this moment: all keys,
-    none of them in two lists.
+    *leaves* are lists of keys, each with the number of its keys that belong to this
+    moment. Together they hold every key, and no key is in two of them.
     """
 
     __slots__ = ("_index", "_kept", "_leaves", "_rows", "_size", "is_released")
@@ -41,37 +41,48 @@ class Capture:
         return self._size
 
     def items(self) -> Iterator[tuple[str, Row]]:
-        """Iterate over keys and records, in no order that means anything.
+        """Iterate over keys and records, in an arbitrary order.
 
         Thread: any
         """
         get, kept, index = self._rows.get, self._kept, self._index
         for keys, size in self._leaves:
-            # Among them may be some that had gone then, and some that stand here twice.
+            # A leaf may hold keys that were deleted before, and keys that stand in it
+            # twice: it is put in order only when the index reads it.
             for key in dict.fromkeys(keys[:size]):
                 row = get(key)
-                if row is None or row[3] > index:
-                    # Looked for only now: what is not kept yet has not been changed.
+                if row is None or row[MODIFY_INDEX] > index:
+                    # `kept` must be read after `rows`. The other way round, a command
+                    # between the two would hide both the old record and the new one.
                     row = kept.get(key)
                 if row is not None:
                     yield key, row
 
     def keep(self, key: str, old: Row) -> None:
         """Keep *old*, the record of *key*, which is about to be changed."""
-        # A later one belongs to a change that came after this moment.
-        if old[3] <= self._index:
+        # A record newer than the capture replaced one that is kept already. To keep it
+        # would overwrite the one that belongs to the capture.
+        if old[MODIFY_INDEX] <= self._index:
             self._kept[key] = old
 
     def keep_many(self, keys: Iterable[str]) -> None:
-        """Keep the records of *keys*, as far as they are there, before they change."""
+        """Keep the records of those *keys* that exist, before they change."""
         get, index = self._rows.get, self._index
         found = ((key, get(key)) for key in keys)
         self._kept.update(
-            {key: row for key, row in found if row is not None and row[3] <= index}
+            {
+                key: row
+                for key, row in found
+                if row is not None and row[MODIFY_INDEX] <= index
+            }
         )
 
     def drain(self, most: int) -> bool:
-        """Free *most* of what was kept, once nobody reads it; tell if that was all."""
+        """Free up to *most* kept records; return whether none are left.
+
+        Nobody may read the capture any more.
+        """
+        # To drop the dict at once would free all of it in one turn of the reactor.
         kept = self._kept
         for _ in range(min(most, len(kept))):
             kept.popitem()

@@ -1,4 +1,4 @@
-"""Commands of the key-value state machine, as they stand in the log.
+"""Commands of the key-value state machine: their classes, and their bytes in the log.
 
 A command is one short msgpack list: format version, verb number, arguments. Its
 bytes are in logs and on other replicas, so a verb never changes its meaning:
@@ -19,18 +19,19 @@ bytes are in logs and on other replicas, so a verb never changes its meaning:
 
 An operation is `[kind, key: str, value: bin, flags, index: uint64, session: str]`.
 
-Version 3 belongs to level 1 of the state machine: it is proposed, and applied, only
-once that level is active. Its transactions have up to `MAX_OPERATIONS_3` operations,
-and what they may answer and visit is a constant here, never a setting: over it they
-are refused on every replica alike. Its `once` remembers what command it was. What was
-*written* of a session is `[ttl: str, lock_delay_ns, checks, node checks, service
-checks]`, of which each of the last three is a list of texts or nil.
+Version 3 belongs to level 1 of the state machine: it is proposed and applied only
+while that level is active. Its transactions have up to `MAX_OPERATIONS_3` operations.
+The bounds on their answers and on the keys that they visit are constants here, never
+settings: every replica refuses the same transactions. Its `once` remembers a digest of
+the command. *written* is a session as its maker wrote it: `[ttl: str, lock_delay_ns,
+checks, node checks, service checks]`, where each of the last three is a list of texts
+or nil.
 
-Every replica must judge a command alike. So whatever is malformed, of a version no
-longer understood, or of a verb that its version does not have, is refused with
-ApplicationError for ever; a new verb therefore comes with a new version. A command
-of a version newer than ours may mean something to other replicas: it halts this
-one, which is behind its peers until it is upgraded.
+Every replica must judge a command alike. So ApplicationError refuses, for ever, a
+command that is malformed, whose version is no longer understood, or whose version does
+not have its verb. A new verb therefore comes with a new version. A command of a newer
+version than ours may mean something to other replicas: it halts this replica, which
+stays behind its peers until it is upgraded.
 """
 
 from __future__ import annotations
@@ -52,10 +53,10 @@ MAX_FLAGS = (1 << 64) - 1
 MAX_OPERATIONS = 64
 MAX_OPERATIONS_3 = 128
 MAX_ANSWER_BYTES_3 = 16 << 20
-"""Bytes that the answer to a transaction of version 3 has at most, as `answer_bytes`
-counts them."""
+"""The most bytes in the answer to a transaction of version 3, as `answer_bytes` counts
+them."""
 MAX_VISITED_KEYS_3 = 16_384
-"""Keys that all the `get-tree` of a transaction of version 3 may come across."""
+"""The most keys that all `get-tree` of a transaction of version 3 visit together."""
 MAX_BATCH = 1024
 MAX_NAME_CHARACTERS = 1024
 MAX_CLIENT_CHARACTERS = 128
@@ -67,16 +68,16 @@ MAX_URL_CHARACTERS = 2048
 MAX_NODE_NAME_CHARACTERS = 128
 MAX_DURATION_CHARACTERS = 64
 MAX_CHECKS = 64
-"""Checks of one kind that a session names at most."""
+"""The most checks of one kind that a session names."""
 NO_KEY = "a key is a text of at least one character"
 
 
 _pack: Callable[[list[object]], bytes] = msgpack.Packer().pack
-"""Threads share it: it runs no Python code, so nothing can come in between."""
+"""Shared by threads: packing runs no Python code, so no other thread cuts in."""
 
 
 class CommandTooNew(RaftError):
-    """A command was written by a newer version: upgrade this node to go on."""
+    """A newer version has written the command: upgrade this node to go on."""
 
 
 @dataclass(slots=True)
@@ -90,7 +91,7 @@ class Put:
 
 @dataclass(slots=True)
 class Delete:
-    """Remove *key*, if it is there."""
+    """Remove *key* if it exists."""
 
     key: str
 
@@ -99,7 +100,7 @@ class Delete:
 class Advertise:
     """Tell the cluster that the node at *address* serves HTTP at *url*.
 
-    Its *name* is what clients know it by; "" stands for the address.
+    Clients know the node by *name*; "" stands for the address.
     """
 
     address: str
@@ -108,7 +109,7 @@ class Advertise:
 
 
 class Kind(IntEnum):
-    """What an operation of a transaction does."""
+    """The kinds of operations in a transaction, by their numbers in the log."""
 
     SET = 1
     CAS = 2
@@ -126,7 +127,7 @@ class Kind(IntEnum):
 
 
 class Operation(NamedTuple):
-    """One operation of a transaction; what its kind has no use for is ignored."""
+    """One operation of a transaction; its kind ignores the fields it has no use for."""
 
     kind: Kind
     key: str
@@ -138,7 +139,7 @@ class Operation(NamedTuple):
 
 @dataclass(slots=True)
 class Transact:
-    """Do *operations* in order, all of them or none; *level* says by which rules."""
+    """Do *operations* in order, all of them or none, by the rules of *level*."""
 
     operations: list[Operation]
     level: int = 0
@@ -146,9 +147,9 @@ class Transact:
 
 @dataclass(slots=True)
 class CreateSession:
-    """Make the session *id*, which has no TTL when *ttl_ms* is 0.
+    """Make the session *id*; it has no TTL if *ttl_ms* is 0.
 
-    *written* is kept for whoever reads it back, and decides nothing.
+    *written* is kept for those who read it back. Nothing is decided by it.
     """
 
     id: str
@@ -162,23 +163,24 @@ class CreateSession:
 
 @dataclass(slots=True)
 class DestroySessions:
-    """End the sessions *ids*, as far as they are there."""
+    """End those of the sessions *ids* that exist."""
 
     ids: list[str]
 
 
 @dataclass(slots=True)
 class EndDelays:
-    """End the lock delays that began at these indexes, as far as they still run."""
+    """End those lock delays, given by key and index of their begin, that still run."""
 
     delays: list[tuple[str, int]]
 
 
 @dataclass(slots=True)
 class Once:
-    """Do *command* unless *client* has had it done under this *sequence*.
+    """Do *command* exactly once: *client* numbers its commands by *sequence*.
 
-    From *level* 1 on, another command under a used sequence number is refused.
+    A repetition gets the first result. From *level* 1 on, another command under a used
+    sequence number is refused.
     """
 
     client: str
@@ -189,7 +191,7 @@ class Once:
 
 @dataclass(slots=True)
 class Restore:
-    """Keep one *piece* of a backup, and take the whole when it is complete."""
+    """Keep one *piece* of a backup; with the last piece, replace the whole state."""
 
     id: str
     offset: int
@@ -213,7 +215,7 @@ _PUT, _DELETE, _ADVERTISE = 1, 2, 3
 _TRANSACT, _CREATE, _DESTROY, _END_DELAYS, _ONCE, _RESTORE = 4, 5, 6, 7, 8, 9
 _TREES = frozenset({Kind.GET_TREE, Kind.DELETE_TREE})
 VALUES = frozenset({Kind.GET, Kind.GET_OR_EMPTY, Kind.GET_TREE})
-"""The kinds of operations that answer values."""
+"""The kinds of operations whose answers carry values."""
 
 
 def encode_put(key: str, value: bytes, flags: int = 0) -> bytes:
@@ -227,24 +229,24 @@ def encode_delete(key: str) -> bytes:
 
 
 def encode_advertise(address: str, url: str, name: str = "") -> bytes:
-    """Encode an `Advertise`, of level 1 if it has a *name*."""
+    """Encode an `Advertise`; with a *name* it needs level 1."""
     if name:
         return _pack([3, _ADVERTISE, address, url, name])
     return _pack([1, _ADVERTISE, address, url])
 
 
 def most_operations(level: int) -> int:
-    """Return how many operations a transaction of *level* has at most."""
+    """Return the most operations that a transaction of *level* may have."""
     return MAX_OPERATIONS_3 if level else MAX_OPERATIONS
 
 
 def encode_transact(operations: Sequence[Operation], level: int = 0) -> bytes:
-    """Encode a `Transact` of *level*, which is active where it is proposed."""
+    """Encode a `Transact`; *level* must be active where it is proposed."""
     return _pack([3 if level else 2, _TRANSACT, operations])
 
 
 def encode_create_session(command: CreateSession) -> bytes:
-    """Encode a `CreateSession`, of level 1 if it tells what was written."""
+    """Encode a `CreateSession`; with `written` it needs level 1."""
     fields: list[object] = [
         command.id,
         command.name,
@@ -279,7 +281,10 @@ def encode_restore(id: str, offset: int, total: int, piece: bytes) -> bytes:
 
 
 def encode(command: Command) -> bytes:
-    """Encode what is carried in a `Once`: equal commands to equal bytes, for ever."""
+    """Encode a command that a `Once` may carry: equal ones to equal bytes, for ever.
+
+    Digests of these bytes are in snapshots, so a change here would break exactly-once.
+    """
     match command:
         case Put(key, value, flags):
             return encode_put(key, value, flags)
@@ -301,9 +306,9 @@ def encode(command: Command) -> bytes:
 
 
 def is_command(data: bytes) -> bool:
-    """Tell whether *data* begin like a command, as no other application's would.
+    """Return whether *data* begin like a command of this application.
 
-    One of a version to come does, too, and one whose arguments are refused.
+    That includes commands of future versions, and those whose arguments are refused.
     """
     try:
         fields = msgpack.unpackb(data)
@@ -318,7 +323,7 @@ def is_command(data: bytes) -> bool:
 
 
 def decode(data: bytes | None, level: int = LEVEL) -> Command:
-    """Decode one command, strictly, where *level* of the state machine is active.
+    """Decode one command, strictly, by the rules of the active *level*.
 
     Raises: ApplicationError for what no version accepts; CommandTooNew.
     """
@@ -333,6 +338,8 @@ def decode(data: bytes | None, level: int = LEVEL) -> Command:
     if len(fields) < 2 or type(fields[0]) is not int or type(fields[1]) is not int:
         raise ApplicationError("the command does not begin with version and verb")
     version, verb, *arguments = fields
+    # Before the verb is looked at: a replica that understands the version may accept
+    # the command, and one that refused it would differ from then on.
     if version > 2 and (version > VERSION or not level):
         raise _too_new(version)
     verbs = _VERSIONS.get(version)
@@ -345,7 +352,7 @@ def decode(data: bytes | None, level: int = LEVEL) -> Command:
 
 
 def _too_new(version: int) -> CommandTooNew:
-    """Say why the node stops: to skip the command would make replicas differ."""
+    """Make the error that stops the node: to skip the command would fork replicas."""
     if version > VERSION:
         return CommandTooNew(
             f"a command of version {version} is in the log, this node understands "
@@ -353,12 +360,13 @@ def _too_new(version: int) -> CommandTooNew:
         )
     return CommandTooNew(
         f"a command of version {version} is in the log, ahead of the activation of "
-        "the level that it belongs to: whoever proposed it broke the rule that keeps "
-        "replicas of older releases equal. Restore this node from one that went on"
+        "its level: the node that proposed it broke the rule that keeps replicas of "
+        "older releases equal. Restore this node from one that went on"
     )
 
 
 def _put(arguments: list[Any]) -> Command:
+    # Checks in line instead of `_key`, `_text` and `_number`: most commands are puts.
     if len(arguments) != 3:
         raise ApplicationError("put takes key, value and flags")
     key, value, flags = arguments
@@ -489,6 +497,8 @@ def _once_of(arguments: list[Any], level: int) -> Once:
         raise ApplicationError("the command in a once is not binary")
     command = decode(data, level)
     if isinstance(command, Once | Restore):
+        # Nested, the inner result would be remembered twice; and a restoration answers
+        # with a Deferred, which cannot be remembered.
         raise ApplicationError("this verb is not carried in a once")
     return Once(client, _number(sequence), command, level)
 
@@ -499,7 +509,7 @@ def _once_3(arguments: list[Any]) -> Command:
     if isinstance(inner, Transact) and any(
         operation.kind in VALUES for operation in inner.operations
     ):
-        # Its answer would be kept on every replica, for as long as the client is known.
+        # Its answer would be kept on every replica for as long as the client is known.
         raise ApplicationError("a transaction that is done once cannot answer values")
     return once
 
@@ -510,6 +520,7 @@ def _restore(arguments: list[Any]) -> Command:
     id, offset, total, piece = arguments
     if type(piece) is not bytes or not piece:
         raise ApplicationError("a piece of a backup is not binary")
+    # In this order: `total` bounds what the offset may be.
     _number(total, MAX_RESTORE_BYTES)
     return Restore(_text(id), _number(offset, total - len(piece)), total, piece)
 

@@ -1,7 +1,7 @@
-"""Lock delays by when they began: those of one session end together.
+"""Lock delays in groups: those that began with one entry end together.
 
-It is derived from the state and never replicated. A leader has to follow what began
-together, not each key.
+The groups are derived from the state and never replicated. With them a leader watches
+one item for all keys that a session held, not one for each key.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from txraft.kv.records import Delay
 
 
 class Begun(NamedTuple):
-    """Delays that began with the entry at the same index, and last as long."""
+    """The delays that began with the entry at index *begun* and last equally long."""
 
     begun: int
     milliseconds: int
 
 
 class _Group:
-    """Keys in the order in which they came; *left* of them are still delayed."""
+    """Keys in the order in which their delays began; *left* of them still run."""
 
     __slots__ = ("keys", "left")
 
@@ -30,7 +30,10 @@ class _Group:
 
 
 class DelaysBegun:
-    """The groups of *delays*, the dict of all, which others change and tell of."""
+    """The groups of *delays*, a dict of all delays by key.
+
+    The owner of the dict reports each change of it here.
+    """
 
     def __init__(self, delays: Mapping[str, Delay]) -> None:
         self._delays = delays
@@ -45,11 +48,11 @@ class DelaysBegun:
         return iter(self._groups)
 
     def added(self, key: str, delay: Delay) -> bool:
-        """Note that *delay* has begun for *key*; tell whether it is the first such."""
+        """Note that *delay* has begun for *key*; return whether its group is new."""
         return self.added_many((key,), delay)
 
     def added_many(self, keys: Sequence[str], delay: Delay) -> bool:
-        """Note that *delay* has begun for *keys*; tell whether they are the first."""
+        """Note that *delay* has begun for *keys*; return whether its group is new."""
         begun = Begun(*delay)
         is_first = begun not in self._groups
         group = self._groups.setdefault(begun, _Group())
@@ -59,6 +62,8 @@ class DelaysBegun:
 
     def removed(self, delay: Delay) -> None:
         """Note that *delay* of some key is over."""
+        # The key stays in its group: to search for it would take time for each key of
+        # the group. `some` skips it.
         begun = Begun(*delay)
         group = self._groups[begun]
         group.left -= 1
@@ -68,15 +73,17 @@ class DelaysBegun:
     def some(
         self, begun: Begun, start: int, most: int
     ) -> tuple[list[tuple[str, int]], int | None]:
-        """Return *most* of the keys, from the one at *start* on, each with its index.
+        """Return some delays of the group *begun*: look at *most* keys from *start* on.
 
-        Returns: and where to go on, None at the end.
+        Returns: keys with the index of the begin; and where to go on, None at the end
         """
         group = self._groups.get(begun)
         if group is None:
             return [], None
         keys = group.keys[start : start + most]
         following = start + most if start + most < len(group.keys) else None
+        # A key that was locked and released again may have a younger delay, which is
+        # of another group and must not end with this one.
         at = begun.begun
         delays = self._delays
         there = [key for key in keys if (d := delays.get(key)) and d.begun == at]

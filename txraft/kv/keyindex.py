@@ -1,16 +1,17 @@
-"""The keys in order, and when what is under a prefix changed last.
+"""The index of all keys: their order, and the last change under each prefix.
 
-It is derived from the records and never replicated. All that it does for one call is
+The index is derived from the records and never replicated. The work of each call is
 bounded, whatever the number of keys:
 
-- The keys lie in *leaves* of at most `MAX_LEAF_KEYS`, each for a range of them. A leaf
-  is put in order when it is read, so a new key costs a search among the leaves.
-- Each leaf has the index of the last change in its range, deletions included. A record
-  that is written over is noted only; its leaf learns of it with `MAX_BEHIND` others, or
-  when somebody asks. So the last change under a prefix is the highest of the leaves in
-  between, and of the keys at its two ends.
+- The keys lie in *leaves* of at most `MAX_LEAF_KEYS`, one leaf for each range of keys.
+  A leaf is sorted only when it is read, so a new key costs one search among the leaves.
+- Each leaf has the index of the last change in its range, deletions included. When a
+  record is written over, its key is only noted; the leaf learns of it together with
+  `MAX_BEHIND` others, or when somebody reads the index. So the last change under a
+  prefix is the highest of the leaves that lie wholly under it, and of the keys under it
+  in the leaves at its two ends.
 - A `Moment` shows the keys as they were when it was made, however long it is read.
-  While there is one, what changes is kept as it was before, within bounds.
+  While a moment is open, the old records of all changes are kept, within bounds.
 """
 
 from __future__ import annotations
@@ -19,29 +20,30 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from txraft.kv.capture import Capture
-from txraft.kv.records import Row
+from txraft.kv.records import MODIFY_INDEX, VALUE, Row
 
 MAX_TOMBSTONES = 1024
 MAX_LEAF_KEYS = 1024
 MAX_BEHIND = 2048
-"""Records written over of which the leaves do not know yet."""
+"""The most keys written over that the leaves do not know of yet."""
 
 MAX_KEPT_CHANGES = 1 << 15
 MAX_KEPT_BYTES = 32 << 20
-"""What is kept for moments: more changes than that, and they are over."""
+"""The most that is kept for moments. Beyond either bound all moments end."""
 
 FILLED_AT_ONCE = 2000
-"""Keys that take their places in one step of `KeyIndex.fill`: two milliseconds."""
+"""Keys placed in one step of `KeyIndex.fill`: two milliseconds."""
 
 
 class MomentOver(Exception):
-    """Too much has changed since the moment was made: it cannot be seen any more."""
+    """Too much has changed since the moment was made: it can no longer be read."""
 
 
 class Leaf:
-    """The keys of one range; some of them may be gone, or here twice.
+    """The keys of one range; some of them may be deleted, or stand here twice.
 
-    They are *tidy* once they are in order, each of them once and there.
+    A leaf is *tidy* if its keys are sorted and none stands twice. *gone* counts those
+    that were deleted since.
     """
 
     __slots__ = ("gone", "keys", "tidy")
@@ -55,8 +57,8 @@ class Leaf:
 class KeyIndex:
     """An index over *rows*, the dict of all records, which others change.
 
-    *floor* is the index up to which it is not known what was deleted when. What is in
-    *rows* at first has to be filled in.
+    The index of a deletion is known only after *floor*; older ones count as *floor*.
+    `fill` must run first if *rows* is not empty.
     """
 
     def __init__(self, rows: Mapping[str, Row], floor: int) -> None:
@@ -72,9 +74,9 @@ class KeyIndex:
         self._kept_changes = self._kept_bytes = 0
 
     def fill(self) -> Iterator[None]:
-        """Let all keys of *rows* take their places, in steps; nothing changes between.
+        """Place all keys of *rows*, in steps; *rows* must not change between them.
 
-        Until it is through, this index is of no use.
+        The index cannot be used before the last step.
         """
         floor = self._floor
         for count, key in enumerate(self.rows, 1):
@@ -91,6 +93,8 @@ class KeyIndex:
         if old is None:
             self._place(key, index)
             return
+        # The hot path: to write over a key costs one dict entry here, not a search
+        # among the leaves.
         behind = self._behind
         behind[key] = None
         if len(behind) >= MAX_BEHIND:
@@ -101,6 +105,7 @@ class KeyIndex:
         if self.moments:
             self._keep(key, old, index)
         tombstones = self._tombstones
+        # Popped first, so that the order of the dict is the order of the deletions.
         tombstones.pop(key, None)
         tombstones[key] = index
         if len(tombstones) > MAX_TOMBSTONES:
@@ -117,17 +122,19 @@ class KeyIndex:
     ) -> None:
         """Note that *keys* were deleted at *index*: all under *prefix* but *kept*.
 
-        It costs less for each than `removed`. Whoever looks at a moment has to take
-        another.
+        It costs less for each key than `removed`, but it ends all moments.
         """
+        # To keep each old record for the moments would cost as much as the deletion.
         self.end_moments()
         self._bury(keys, index)
         low, high = self._range(prefix)
         has = self.rows.__contains__
-        for position in range(high, low - 1, -1):  # as later ones move up
+        # Backwards: a leaf that is dropped moves the later ones.
+        for position in range(high, low - 1, -1):
             self._changes[position] = index
             leaf = self._leaves[position]
             if low < position < high and not (kept and any(map(has, leaf.keys))):
+                # It lies wholly under the prefix, and none of its keys is left.
                 self._drop(position)
             else:
                 leaf.tidy = False
@@ -139,9 +146,9 @@ class KeyIndex:
     def changed_each(
         self, keys: Sequence[str], olds: Sequence[Row], index: int
     ) -> None:
-        """Note that *keys*, which are in order, were written over.
+        """Note that *keys*, which are sorted, were written over.
 
-        It costs less for each than `changed`.
+        It costs less for each key than `changed`.
         """
         self._keep_each(keys, olds, index)
         for position, _ in self._positions(keys):
@@ -150,9 +157,9 @@ class KeyIndex:
     def removed_each(
         self, keys: Sequence[str], olds: Sequence[Row], index: int
     ) -> None:
-        """Note that *keys*, which are in order, were deleted at *index*.
+        """Note that *keys*, which are sorted, were deleted at *index*.
 
-        It costs less for each than `removed`.
+        It costs less for each key than `removed`.
         """
         self._keep_each(keys, olds, index)
         self._bury(keys, index)
@@ -163,7 +170,7 @@ class KeyIndex:
             leaf.gone += count
             if 2 * leaf.gone > len(leaf.keys):
                 shrinking.append(position)
-        for position in reversed(shrinking):  # as later ones move up
+        for position in reversed(shrinking):  # a dropped leaf moves the later ones
             self._shrink(position)
 
     # Reads
@@ -173,12 +180,16 @@ class KeyIndex:
         return self._tombstones.get(key, self._floor)
 
     def changed_under(self, prefix: str) -> int:
-        """Return the index of the last change under *prefix*, or a later one."""
+        """Return the index of the last change under *prefix*, or a later one.
+
+        Never an earlier one: a blocking query that waits after it would miss a change.
+        """
         self._catch_up()
         low, high = self._range(prefix)
         found = max(self._changes[low + 1 : high], default=0)
         for position in {low, high}:
             found = max(found, self._changed_in(position, prefix))
+        # The newest deletions first, so that this ends at the first that cannot matter.
         for key, index in reversed(self._tombstones.items()):
             if index <= found:
                 break
@@ -187,7 +198,7 @@ class KeyIndex:
         return found
 
     def under(self, prefix: str) -> Iterator[str]:
-        """Iterate over the keys that begin with *prefix*, in the order of their text.
+        """Iterate over the keys that begin with *prefix*, in order.
 
         The rows must not change meanwhile.
         """
@@ -199,10 +210,10 @@ class KeyIndex:
                     yield key
 
     def candidates(self, prefix: str) -> list[str]:
-        """List the keys that begin with *prefix*, in no order that means anything.
+        """List the keys that begin with *prefix*, in an arbitrary order.
 
-        Some may be in it twice, or be gone: to ask for each takes as long as to delete
-        it.
+        Some may stand in it twice, or be deleted. To check each one here would cost as
+        much as the deletion that the list is for.
         """
         low, high = self._range(prefix)
         found = self._between(low, prefix, _end_of(prefix))
@@ -226,9 +237,9 @@ class KeyIndex:
     def names_from(
         self, moment: Moment, start: str, most: int
     ) -> tuple[list[str], str | None]:
-        """Return the keys that *moment* sees from *start* on: *most* at most.
+        """Return the next keys that *moment* sees, from *start* on, at most *most*.
 
-        Returns: the keys; and where to go on, None at the end.
+        Returns: the keys; and where to go on, None at the end
         """
         position = bisect_right(self._firsts, start) - 1
         keys = self._between(position, start, moment.end)
@@ -240,16 +251,19 @@ class KeyIndex:
             following = self._firsts[position + 1]
             if moment.end is not None and following >= moment.end:
                 following = None
+        # While nothing is kept nothing has changed since the moment, and a tidy leaf
+        # holds only keys that exist: no look at each of them is needed.
         if self._kept:
             at = moment.index
             keys = [key for key in keys if self._row_at(key, at) is not None]
-        return keys, following  # without what is kept, a tidy leaf holds no others
+        return keys, following
 
     def seen_from(
         self, moment: Moment, start: str, most: int
     ) -> tuple[list[tuple[str, Row]], str | None]:
         """Return what `names_from` does, with the records that *moment* sees."""
         keys, following = self.names_from(moment, start, most)
+        # For speed: nothing has changed since the moment, see `names_from`.
         if not self._kept:
             return list(
                 zip(keys, map(self.rows.__getitem__, keys), strict=True)
@@ -262,11 +276,14 @@ class KeyIndex:
         self.moments.pop(moment, None)
         if self.moments or not self._kept:
             return
+        # Leaves have kept deleted keys for the moments. With the last one these go.
         rows, firsts = self.rows, self._firsts
         gone = {bisect_right(firsts, k) - 1 for k in self._kept if k not in rows}
         self._kept.clear()
         self._kept_changes = self._kept_bytes = 0
-        for position in sorted(gone, reverse=True):  # as later ones move up
+        for position in sorted(
+            gone, reverse=True
+        ):  # a dropped leaf moves the later ones
             leaf = self._leaves[position]
             if 2 * leaf.gone > len(leaf.keys):
                 self._shrink(position)
@@ -274,7 +291,7 @@ class KeyIndex:
     # Leaves
 
     def _place(self, key: str, index: int) -> None:
-        """Put the new *key* at the end of the leaf for its range."""
+        """Append the new *key* to the leaf of its range."""
         position = bisect_right(self._firsts, key) - 1
         leaf = self._leaves[position]
         keys = leaf.keys
@@ -291,7 +308,7 @@ class KeyIndex:
         half = len(keys) // 2
         if half < MAX_LEAF_KEYS // 4:
             return
-        # Both are new lists: a capture may still read the old one.
+        # Two new lists, as a capture may still read the old one.
         new = Leaf(keys[half:])
         self._leaves[position].keys = keys[:half]
         self._leaves.insert(position + 1, new)
@@ -299,7 +316,7 @@ class KeyIndex:
         self._changes.insert(position + 1, self._changes[position])
 
     def _shrink(self, position: int) -> None:
-        """Drop what has gone; what is left of a small leaf goes to its neighbour."""
+        """Drop the deleted keys of a leaf; merge it with a neighbour if it is small."""
         keys = self._tidied(position)
         if len(self._leaves) == 1 or len(keys) > MAX_LEAF_KEYS // 8:
             return
@@ -307,21 +324,22 @@ class KeyIndex:
         leaf, other = self._leaves[left], self._leaves[left + 1]
         if len(leaf.keys) + len(other.keys) > MAX_LEAF_KEYS // 2:
             return
-        leaf.keys = leaf.keys + other.keys  # a new list, for the sake of captures
+        # Not `+=`: a capture may still read the old list, and counts on its length.
+        leaf.keys = leaf.keys + other.keys
         leaf.gone += other.gone
         leaf.tidy = leaf.tidy and other.tidy
         self._drop(left + 1)
 
     def _drop(self, position: int) -> None:
-        """Let the leaf before the one at *position* have its range."""
+        """Remove the leaf at *position*; the leaf before it takes over its range."""
         changes = self._changes
         changes[position - 1] = max(changes[position - 1 : position + 1])
         del self._leaves[position], self._firsts[position], changes[position]
 
     def _bury(self, keys: Sequence[str], index: int) -> None:
-        """Note when *keys* were deleted."""
+        """Note the deletion of *keys* at *index*."""
         if len(keys) > MAX_TOMBSTONES:
-            # As if each had been noted, and pushed out the one before.
+            # The same as one by one: each would push out the one before.
             self._floor = index
             self._tombstones.clear()
             return
@@ -332,7 +350,7 @@ class KeyIndex:
             self._floor = self._tombstones.pop(next(iter(self._tombstones)))
 
     def _positions(self, keys: Sequence[str]) -> Iterator[tuple[int, int]]:
-        """Tell the leaves of *keys*, which are in order, and how many each has."""
+        """Iterate over the leaves of sorted *keys*, each with its number of them."""
         firsts, start = self._firsts, 0
         while start < len(keys):
             position = bisect_right(firsts, keys[start]) - 1
@@ -343,9 +361,9 @@ class KeyIndex:
             start = end
 
     def _tidied(self, position: int) -> list[str]:
-        """Return the keys of a leaf in order, each of them once.
+        """Sort the keys of a leaf, drop doubles and deleted ones, and return them.
 
-        Those that have gone are among them only if a moment may still see them.
+        Deleted keys stay only if a moment may still see them.
         """
         leaf = self._leaves[position]
         if not leaf.tidy or leaf.gone:
@@ -372,9 +390,10 @@ class KeyIndex:
         return keys[first:last]
 
     def _changed_in(self, position: int, prefix: str) -> int:
-        """Return the last change under *prefix* in a leaf that holds others, too.
+        """Return the last change under *prefix* in a leaf with keys of other prefixes.
 
-        Of deletions it knows only that none was later than those of all the leaf.
+        Forgotten deletions count as late as they can have been: at the floor, but not
+        after the last change of the leaf.
         """
         rows = self.rows
         keys = self._between(position, prefix, _end_of(prefix))
@@ -387,24 +406,25 @@ class KeyIndex:
         rows, firsts, changes = self.rows, self._firsts, self._changes
         for key in self._behind:
             row = rows.get(key)
-            # One that was deleted since has told its leaf.
+            # If the key was deleted since, its leaf knows that already.
             if row is not None:
                 position = bisect_right(firsts, key) - 1
-                if row[3] > changes[position]:
-                    changes[position] = row[3]
+                if row[MODIFY_INDEX] > changes[position]:
+                    changes[position] = row[MODIFY_INDEX]
         self._behind.clear()
 
     # Moments
 
     def _keep(self, key: str, old: Row | None, index: int) -> None:
-        """Keep *old*, which was the record of *key* until *index*, for the moments."""
+        """Keep *old*, the record of *key* before the change at *index*, for moments."""
         newest = next(reversed(self.moments)).index
         kept = self._kept.setdefault(key, [])
         if kept and kept[-1][0] > newest:
-            return  # no moment lies in between
+            # No moment lies between this change and the last: nobody can see *old*.
+            return
         kept.append((index, old))
         self._kept_changes += 1
-        self._kept_bytes += 0 if old is None else len(old[0])
+        self._kept_bytes += 0 if old is None else len(old[VALUE])
         if self._kept_changes > MAX_KEPT_CHANGES or self._kept_bytes > MAX_KEPT_BYTES:
             self.end_moments()
 
@@ -413,10 +433,10 @@ class KeyIndex:
             for key, old in zip(keys, olds, strict=True):
                 self._keep(key, old, index)
                 if not self.moments:
-                    return  # it was too much for them
+                    return  # the moments have ended: their bounds were reached
 
     def end_moments(self) -> None:
-        """Let nobody see a moment any more."""
+        """End all moments: their readers get `MomentOver`."""
         for moment in list(self.moments):
             moment.is_over = True
             self.leave(moment)
@@ -430,10 +450,10 @@ class KeyIndex:
 
 
 class Moment:
-    """What is under *prefix*, with the records of one moment; read it in pieces.
+    """The keys under *prefix* with their records after the change at *index*.
 
-    It is that after the change at *index*. *end* follows on all that is under the
-    prefix. It costs the node something until it is closed, or *is_over*.
+    It is read in pieces. *end* is the first text after all keys under the prefix. An
+    open moment costs memory, so it must be closed, unless *is_over*.
     """
 
     __slots__ = ("_keys", "_start", "end", "index", "is_over")
@@ -448,7 +468,7 @@ class Moment:
     def read(self, most: int) -> list[tuple[str, Row]] | None:
         """Return the next keys and records, at most *most*; None after the last.
 
-        None of a piece may have been there then: an empty one is not the end.
+        A piece may be empty before the end, if none of its keys existed then.
         Raises: MomentOver
         """
         if self.is_over:
@@ -459,7 +479,7 @@ class Moment:
         return found
 
     def read_names(self, most: int) -> list[str] | None:
-        """Return the next keys as `read` does, which costs much less."""
+        """Return the next keys without records, as `read` does, at much less cost."""
         if self.is_over:
             raise MomentOver
         if self._start is None:
@@ -468,20 +488,20 @@ class Moment:
         return found
 
     def skip(self, prefix: str) -> None:
-        """Go on behind all that begins with *prefix*, which was just read."""
+        """Go on after all keys that begin with *prefix*."""
         self._start = _end_of(prefix)
         if self._start is not None and self.end is not None:
             self._start = self._start if self._start < self.end else None
 
     def close(self) -> None:
-        """Let go; idempotent."""
+        """End this moment; idempotent."""
         self._keys.leave(self)
 
 
 def _end_of(prefix: str) -> str | None:
-    """Return the first text behind all that begin with *prefix*, None for no such.
+    """Return the first text after all that begin with *prefix*, None if there is none.
 
-    Texts compare by code points, and so do these, whether or not they are characters.
+    Texts compare by code points, so the result need not be a valid character.
     """
     stem = prefix.rstrip("\U0010ffff")
     return stem[:-1] + chr(ord(stem[-1]) + 1) if stem else None

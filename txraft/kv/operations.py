@@ -1,10 +1,10 @@
 """The operations of a transaction: one small function for each kind.
 
 They work on a `View`, which holds back every change until all have succeeded. A single
-check-and-set or lock is a transaction of one operation. What a transaction of level 1
-answers and comes across is counted by its `Answer`, on every replica alike, also where
-nobody waits for the records: over the bounds of its version it is refused while the
-state is as it was.
+check-and-set or lock is a transaction of one operation. An `Answer` counts the bytes
+that a transaction of level 1 answers and the keys that it visits: on every replica
+alike, also where nobody waits for the records. Over the bounds of its version the
+transaction is refused, and the state stays as it was.
 
 Source: Consul's HTTP API, "Transactions" and "KV Store Endpoints".
 """
@@ -18,17 +18,29 @@ from heapq import merge
 from txraft.errors import ApplicationError
 from txraft.kv.commands import Kind, Operation
 from txraft.kv.keyindex import KeyIndex
-from txraft.kv.records import OperationError, Outcome, Record, Row, State
+from txraft.kv.records import (
+    CREATE_INDEX,
+    FLAGS,
+    HOLDER,
+    LOCK_INDEX,
+    MODIFY_INDEX,
+    VALUE,
+    OperationError,
+    Outcome,
+    Record,
+    Row,
+    State,
+)
 
 STEP_KEYS = 128
 """Keys of a tree that are looked at in one step: less than a millisecond."""
 
 RECORD_BYTES = 200
-"""What the names and numbers of one record take in an answer."""
+"""Bytes of the names and numbers of one record in an answer."""
 
 
 class Conflict(Exception):
-    """An operation does not succeed, the state being what it is."""
+    """The state does not allow an operation to succeed."""
 
 
 class Invalid(Exception):
@@ -36,15 +48,15 @@ class Invalid(Exception):
 
 
 class TransactionTooLarge(ApplicationError):
-    """A transaction would answer or visit too much: nothing of it was done."""
+    """The transaction would answer or visit too much: nothing of it was done."""
 
 
 class View:
-    """The state at *index* as it would be with the changes made here.
+    """The state with the changes of a transaction at *index*, which are not made yet.
 
-    `cleared` are the prefixes whose keys are gone, none of them beginning with
-    another; `changes` come on top of that. So a tree costs the same to delete however
-    large it is and however often it is asked for, until the changes are made.
+    All keys under the prefixes `cleared` are deleted; none of these begins with
+    another. `changes` come on top of that. So to delete a tree costs the same here
+    however large it is, and however often a transaction does it.
     """
 
     def __init__(self, state: State, keys: KeyIndex, index: int) -> None:
@@ -63,12 +75,13 @@ class View:
         return self._state.rows.get(key)
 
     def remove(self, key: str) -> None:
-        """Remove *key*, if it is there."""
+        """Remove *key* if it exists."""
         if self.get(key) is not None:
             self.changes[key] = None
 
     def clear(self, prefix: str) -> None:
         """Remove all keys that begin with *prefix*."""
+        # The keys of the state are not looked at: one command could clear millions.
         for key in self.changes:
             if key.startswith(prefix):
                 self.changes[key] = None
@@ -78,10 +91,14 @@ class View:
 
     def write(self, operation: Operation, lock_index: int, session: str) -> Row:
         """Write value and flags of *operation*; an equal record stays as it is."""
+        # An equal write keeps its ModifyIndex, so that it wakes no blocking query.
         old = self.get(operation.key)
         content = (operation.value, operation.flags, lock_index, session)
-        if old is None or (old[0], old[1], old[4], old[5]) != content:
-            created = self.index if old is None else old[2]
+        if (
+            old is None
+            or (old[VALUE], old[FLAGS], old[LOCK_INDEX], old[HOLDER]) != content
+        ):
+            created = self.index if old is None else old[CREATE_INDEX]
             value, flags = operation.value, operation.flags
             row = (value, flags, created, self.index, lock_index, session)
             self.changes[operation.key] = row
@@ -93,9 +110,9 @@ class View:
     ) -> Iterator[tuple[str, Row]]:
         """Iterate over keys under *prefix* and their rows, in the order of the keys.
 
-        *visit* is called for each key of the state that is come across, be it gone in
-        this view: keys that are there and nothing else, as only they are the same on
-        all replicas.
+        *visit* is called for each key of the state, also for one that is deleted in
+        this view. Only keys that exist count: the index may hold others besides, which
+        differ between replicas.
         """
         rows, cleared = self._state.rows, self.cleared
         new = [
@@ -127,15 +144,15 @@ class View:
             raise Invalid(f'invalid session "{session}"')
 
     def is_delayed(self, key: str) -> bool:
-        """Tell whether *key* cannot be locked because of a lock delay."""
+        """Return whether a lock delay forbids to lock *key*."""
         return key in self._state.delays
 
 
 class Answer:
-    """The records of a transaction, as far as they are *wanted*, within bounds.
+    """Collects the records of a transaction if they are *wanted*, within bounds.
 
-    Over *most_bytes*, or *most_keys* that are visited, TransactionTooLarge is raised;
-    not in a *lenient* one, which only stops to keep records. None is no bound.
+    Beyond *most_bytes* of answer or *most_keys* visited it raises TransactionTooLarge;
+    a *lenient* one only stops to keep records. None is no bound.
     """
 
     def __init__(
@@ -153,18 +170,21 @@ class Answer:
 
     @property
     def is_free(self) -> bool:
-        """Whether nothing depends on what would be answered."""
+        """Whether nothing depends on the records, so that none need be looked at."""
         return not self.wanted and (self._lenient or self._bytes is None)
 
     def visit(self, count: int = 1) -> None:
-        """Count keys that were come across."""
+        """Count keys that were visited. Raises: TransactionTooLarge"""
         if self._keys is not None:
             self._keys -= count
             if self._keys < 0:
                 self._exceed()
 
     def add(self, found: Iterable[tuple[str, Row]]) -> None:
-        """Answer records of these keys and rows, or count them."""
+        """Collect the records of keys and rows, or only count their bytes.
+
+        Raises: TransactionTooLarge
+        """
         for key, row in found:
             if self._bytes is not None:
                 self._bytes -= answer_bytes(key, row)
@@ -173,7 +193,7 @@ class Answer:
             if self.wanted:
                 self.records.append(Record(key, *row))
             elif self.is_free:
-                return
+                return  # a lenient one over its bounds: the rest has no use
 
     def _exceed(self) -> None:
         if not self._lenient:
@@ -188,11 +208,12 @@ class Answer:
 
 
 def answer_bytes(key: str, row: Row) -> int:
-    """Return a bound of what a record takes in an answer as JSON: keys may be escaped.
+    """Return the most bytes that a record takes in an answer, as JSON.
 
-    It is part of what commands of version 3 mean, and never changes.
+    Each character of a key may be escaped, and values are in base64. The formula is
+    part of the meaning of commands of version 3 and must never change.
     """
-    return RECORD_BYTES + 6 * (len(key) + len(row[5])) + (4 * len(row[0])) // 3
+    return RECORD_BYTES + 6 * (len(key) + len(row[HOLDER])) + (4 * len(row[VALUE])) // 3
 
 
 def run(
@@ -201,9 +222,9 @@ def run(
     answer: Answer | None = None,
     level: int = 0,
 ) -> Outcome:
-    """Do *operations* on *view* by the rules of *level*; tell of all that failed.
+    """Do *operations* on *view* by the rules of *level*; return all failures.
 
-    Raises: TransactionTooLarge, and the view is of no more use.
+    Raises: TransactionTooLarge; the view must then be dropped
     """
     answer = answer or Answer(None, None)
     kinds = _LEVELS[level]
@@ -223,12 +244,12 @@ def read(
     operations: Sequence[Operation],
     answer: Answer,
 ) -> Generator[None, None, Outcome]:
-    """Do *operations*, which only read, in short steps; all see what is there now.
+    """Do *operations*, which only read, in short steps that all see the state of now.
 
-    What `run` would take in one step is as long as the answer. Here the rows of single
-    keys are taken first, and trees are read from moments that begin with them.
-    Raises: TransactionTooLarge; MomentOver, if too much changes meanwhile.
+    `run` does all in one step, however long the answer is.
+    Raises: TransactionTooLarge; MomentOver, if too much changes meanwhile
     """
+    # All rows and moments are taken before the first `yield`, so they show one state.
     rows = {o.key: state.rows[o.key] for o in operations if o.key in state.rows}
     view = View(State(rows, {}, state.index), keys, state.index)
     errors: list[OperationError] = []
@@ -256,19 +277,19 @@ def read(
 
 
 def is_write(kind: Kind) -> bool:
-    """Tell whether an operation of this *kind* can change anything."""
+    """Return whether an operation of this *kind* can change anything."""
     return kind not in _READS
 
 
 def _set(view: View, operation: Operation, answer: Answer) -> None:
     old = view.get(operation.key)
-    lock_index, session = (0, "") if old is None else (old[4], old[5])
+    lock_index, session = (0, "") if old is None else (old[LOCK_INDEX], old[HOLDER])
     _tell(answer, operation, view.write(operation, lock_index, session))
 
 
 def _cas(view: View, operation: Operation, answer: Answer) -> None:
     old = view.get(operation.key)
-    if operation.modify_index != (0 if old is None else old[3]):
+    if operation.modify_index != (0 if old is None else old[MODIFY_INDEX]):
         raise Conflict(f'failed to set key "{operation.key}", index is stale')
     _set(view, operation, answer)
 
@@ -277,13 +298,14 @@ def _lock(view: View, operation: Operation, answer: Answer) -> None:
     key, session = operation.key, operation.session
     view.check_session(session)
     old = view.get(key)
-    if old is not None and old[5] == session:
-        return _tell(answer, operation, view.write(operation, old[4], session))
-    if old is not None and old[5]:
+    # Whoever holds the lock may lock again. LockIndex stays, as it counts holders.
+    if old is not None and old[HOLDER] == session:
+        return _tell(answer, operation, view.write(operation, old[LOCK_INDEX], session))
+    if old is not None and old[HOLDER]:
         raise Conflict(f'failed to lock key "{key}", lock is already held')
     if view.is_delayed(key):
         raise Conflict(f'failed to lock key "{key}", its lock delay has not ended')
-    lock_index = 1 if old is None else old[4] + 1
+    lock_index = 1 if old is None else old[LOCK_INDEX] + 1
     return _tell(answer, operation, view.write(operation, lock_index, session))
 
 
@@ -298,19 +320,19 @@ def _unlock(view: View, operation: Operation, answer: Answer) -> None:
 
 
 def _unlock_1(view: View, operation: Operation, answer: Answer) -> None:
-    """Release; a session that has ended holds nothing, which is no error of its own."""
+    """Release a lock. A session that has ended holds none, which is no own error."""
     _check_given(operation)
     _release(view, operation, answer)
 
 
 def _release(view: View, operation: Operation, answer: Answer) -> None:
     old = view.get(operation.key)
-    if old is None or old[5] != operation.session:
+    if old is None or old[HOLDER] != operation.session:
         raise Conflict(
             f'failed to unlock key "{operation.key}", lock isn\'t held, or is held '
             "by another session"
         )
-    _tell(answer, operation, view.write(operation, old[4], ""))
+    _tell(answer, operation, view.write(operation, old[LOCK_INDEX], ""))
 
 
 def _get(view: View, operation: Operation, answer: Answer) -> None:
@@ -323,17 +345,17 @@ def _get_or_empty(view: View, operation: Operation, answer: Answer) -> None:
 
 
 def _get_tree(view: View, operation: Operation, answer: Answer) -> None:
-    # It cannot fail, so where nobody waits it need not be done, however often and
-    # however large it stands in an old log.
+    # It cannot fail, so it is skipped where nobody waits for it: a replay of an old log
+    # would else list every tree again.
     if not answer.is_free:
         answer.add(view.under(operation.key, answer.visit))
 
 
 def _check_index(view: View, operation: Operation, answer: Answer) -> None:
     row = _existing(view, operation)
-    if row[3] != operation.modify_index:
+    if row[MODIFY_INDEX] != operation.modify_index:
         raise Conflict(
-            f'current modify index {row[3]} of key "{operation.key}" is not '
+            f'current modify index {row[MODIFY_INDEX]} of key "{operation.key}" is not '
             f"{operation.modify_index}"
         )
     _tell(answer, operation, row)
@@ -341,10 +363,10 @@ def _check_index(view: View, operation: Operation, answer: Answer) -> None:
 
 def _check_session(view: View, operation: Operation, answer: Answer) -> None:
     row = _existing(view, operation)
-    if row[5] != operation.session:
+    if row[HOLDER] != operation.session:
         raise Conflict(
             f'failed session check for key "{operation.key}", current session '
-            f'"{row[5]}" is not "{operation.session}"'
+            f'"{row[HOLDER]}" is not "{operation.session}"'
         )
     _tell(answer, operation, row)
 
@@ -364,7 +386,7 @@ def _delete_tree(view: View, operation: Operation, answer: Answer) -> None:
 
 def _delete_cas(view: View, operation: Operation, answer: Answer) -> None:
     row = view.get(operation.key)
-    if row is not None and row[3] != operation.modify_index:
+    if row is not None and row[MODIFY_INDEX] != operation.modify_index:
         raise Conflict(f'failed to delete key "{operation.key}", index is stale')
     view.remove(operation.key)
 
@@ -382,7 +404,7 @@ def _check_given(operation: Operation) -> None:
 
 
 def _tell(answer: Answer, operation: Operation, row: Row) -> None:
-    """Answer the record of *row* as writes and checks do, without the value."""
+    """Answer the record of *row* without its value, as writes and checks do."""
     answer.add([(operation.key, (b"", *row[1:]))])
 
 

@@ -1,23 +1,32 @@
-"""What the key-value state consists of, and what its verbs answer."""
+"""The records of the key-value state, and the results of its commands."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from txraft.kv.once import Results
 
 Row = tuple[bytes, int, int, int, int, str]
-"""A record without its key: value, flags, create, modify, lock index, session.
+"""A record without its key. Its fields have the names below.
 
-An exact tuple, which the garbage collector does not follow.
+It is an exact tuple, no NamedTuple: only such tuples the garbage collector leaves
+alone. It would else visit every record of the store in each full collection.
 """
+
+VALUE: Final = 0
+FLAGS: Final = 1
+CREATE_INDEX: Final = 2
+MODIFY_INDEX: Final = 3
+LOCK_INDEX: Final = 4
+HOLDER: Final = 5
+"""The session that holds the lock on the key, "" for none."""
 
 
 class Record(NamedTuple):
     """One key as clients see it. Indexes are those of log entries.
 
-    *session* holds the lock on the key, nobody does when it is "".
+    The session *session* holds the lock on the key; "" means that nobody does.
     """
 
     key: str
@@ -30,9 +39,9 @@ class Record(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What the maker of a session wrote, for those who read it back.
+    """A session in the spelling of its maker, for those who read it back.
 
-    The TTL as a text, "" for none; the ids of checks, None where there was no list.
+    *ttl* is "" for none. Lists of checks hold their ids; None means no list was given.
     """
 
     ttl: str
@@ -43,16 +52,16 @@ class Written(NamedTuple):
 
     @property
     def characters(self) -> int:
-        """How long all its texts are together."""
+        """The length of all its texts together."""
         lists = (self.checks, self.node_checks, self.service_checks)
         return len(self.ttl) + sum(len(text) for each in lists for text in each or ())
 
 
 class Session(NamedTuple):
-    """Who may hold locks. Durations are milliseconds, a TTL of 0 is none.
+    """A session, which may hold locks. Durations are milliseconds, a TTL of 0 is none.
 
-    Its keys are deleted with it if *deletes*, and else released. What was *written* is
-    kept from level 1 on.
+    When it ends, the keys that it holds are deleted if *deletes*, and else released.
+    *written* is kept from level 1 on.
     """
 
     name: str
@@ -66,39 +75,38 @@ class Session(NamedTuple):
 
 
 EXACT_VERSION = "8"
-"""The version of UUIDs that is for whoever makes them, by RFC 9562."""
+"""The UUID version that RFC 9562 leaves to each application."""
 
 _VERSION_AT = 14
 
 
 def exact_id(uuid: str) -> str:
-    """Make of *uuid* the id of a session that ends after its TTL, and not after two.
+    """Turn *uuid* into the id of a session that ends after one TTL, not after two.
 
-    The id is the mark because every release keeps it, in entries, snapshots and
-    backups: one that knows nothing of it ends all sessions so.
+    The mark is in the id because every release keeps ids, in entries, snapshots and
+    backups. Releases that do not know the mark end every session after one TTL.
     """
     return f"{uuid[:_VERSION_AT]}{EXACT_VERSION}{uuid[_VERSION_AT + 1 :]}"
 
 
 def lifetime_ms(id: str, session: Session) -> int:
-    """Return after how many milliseconds without a renewal the session *id* ends.
+    """Return the milliseconds without a renewal after which the session *id* ends.
 
-    That is twice its TTL, as Consul's sessions do end, unless it was made with an
-    `exact_id`; 0 if it has no TTL.
+    That is twice its TTL, as in Consul, or one TTL for an `exact_id`; 0 without a TTL.
     """
     is_exact = id[_VERSION_AT : _VERSION_AT + 1] == EXACT_VERSION
     return session.ttl_ms if is_exact else 2 * session.ttl_ms
 
 
 class Delay(NamedTuple):
-    """A key cannot be locked until this delay, begun at index *begun*, has ended."""
+    """A lock delay, begun at index *begun*: its key cannot be locked until it ends."""
 
     begun: int
     milliseconds: int
 
 
 class Staged(NamedTuple):
-    """The pieces of a backup that came so far; *size* is their sum in bytes."""
+    """The pieces of a backup that have come so far; *size* is their sum in bytes."""
 
     id: str
     total: int
@@ -107,7 +115,7 @@ class Staged(NamedTuple):
 
 
 class OperationError(NamedTuple):
-    """The operation at *position* failed; an *invalid* one can never succeed."""
+    """The failure of the operation at *position*; *invalid* if it can never succeed."""
 
     position: int
     sentence: str
@@ -115,10 +123,10 @@ class OperationError(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a transaction answers: records if all went well, else what did not.
+    """The result of a transaction: its records if all succeeded, else the errors.
 
-    The records were not made where *told* is false: nobody waits for them, or they
-    are more than can be answered.
+    If *told* is false the records were not made: nobody waits for them, or they exceed
+    the bounds of an answer.
     """
 
     records: list[Record]
@@ -130,9 +138,9 @@ class Outcome(NamedTuple):
 class State:
     """The whole replicated state.
 
-    *index* is that of the last change of a key, *session_index* of a session; *level*
-    is the level of the state machine that was activated last. *names* are those of
-    nodes, by address, as far as they differ from that.
+    *index* is the index of the last change of a key, *session_index* of a session.
+    *level* is the active level of the state machine. *urls* and *names* are those of
+    nodes, by address; a node without a name goes by its address.
     """
 
     rows: dict[str, Row]
@@ -147,7 +155,7 @@ class State:
     names: dict[str, str] = field(default_factory=dict)
 
     def copy_without_rows(self) -> State:
-        """Return a copy of all but the keys, of references only."""
+        """Return a copy of all but the keys; it copies references only."""
         return State(
             {},
             self.urls.copy(),

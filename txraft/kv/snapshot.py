@@ -1,6 +1,6 @@
 """A snapshot of the key-value state as bytes.
 
-A stream of msgpack lists, each led by a number that says what it is:
+It is a stream of msgpack lists. The number at the head of each names its kind:
 
     [0, "txraft-kv", 2, index: uint64, session index]  first; format name and version
     [1, key: str, value: bin, flags, create, modify, lock, session: str]
@@ -11,10 +11,11 @@ A stream of msgpack lists, each led by a number that says what it is:
     [7, id: str, total, [piece: bin, ...]]             a backup on its way
     [3, records: uint64]                               last; how many others there are
 
-From level 1 of the state machine on it is version 3: the header ends in the level, and
-a result in the digest of its command, if that is known. So a replica that does not
-understand the level takes no snapshot of it, and one of level 0 is written as ever.
-Then an address may be followed by the node's name, and a session by what was written.
+From level 1 of the state machine on the version is 3. The header then ends with the
+level, and a result with the digest of its command, if that is known. An address may be
+followed by the node's name, and a session by the spelling of its maker. So a replica
+that does not understand the level refuses the snapshot. At level 0 version 2 is
+written, which older releases read.
 
     [0, "txraft-kv", 3, index: uint64, session index, level]
     [2, address: str, url: str, name: str]
@@ -22,10 +23,10 @@ Then an address may be followed by the node's name, and a session by what was wr
      checks]]                                          each of the last three may be nil
     [6, client: str, floor, [[sequence, result: bin, digest: bin], ...]]
 
-Version 1, which is still read, has neither the session index, the session of a key,
-nor records of 4 and above. Other records come in no order. Checksums are the snapshot
-store's business; what is checked here is that the stream is whole and that it makes a
-state which commands could have made.
+Version 1, which is still read, has no session index, no session of a key, and no
+records of the kinds 4 and above. Except for the first, the last and the clients,
+records come in any order. The snapshot store checks checksums. This module checks that
+the stream is whole, and that commands could have made its state.
 
 Thread: snapshot, but for the capture.
 """
@@ -41,7 +42,7 @@ from txraft.errors import DataCorrupted, FormatTooNew, UpgradeNeeded
 from txraft.interfaces import SnapshotSink
 from txraft.kv.commands import LEVEL, MAX_FLAGS
 from txraft.kv.once import DIGEST_BYTES, WINDOW, Client
-from txraft.kv.records import Delay, Row, Session, Staged, State, Written
+from txraft.kv.records import HOLDER, Delay, Row, Session, Staged, State, Written
 
 FORMAT = "txraft-kv"
 VERSION = 3
@@ -58,27 +59,27 @@ _SESSION_FIELDS = 9
 
 
 def is_snapshot(head: bytes) -> bool:
-    """Tell whether a snapshot that begins with *head* is of this state, of any version.
+    """Return whether *head* begins a key-value snapshot, of any version.
 
-    Not whether it is whole: `read_state` does.
+    Only `read_state` checks the rest.
     """
     return head[:1] in _LISTS and head[1:].startswith(_MARK)
 
 
 class Rows(Protocol):
-    """Keys and their records: a dict, or what was captured of one."""
+    """Keys and their records: a dict, or a capture of one."""
 
     def items(self) -> Iterable[tuple[str, Row]]:
-        """Return the keys and their records."""
+        """Iterate over the keys and their records."""
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of keys."""
 
 
 class KeyValueSnapshot:
     """A captured state that writes itself to a sink.
 
-    *state* is without its records, which *rows* holds; *let_go* is called once.
+    *rows* holds the records, and *state* all the rest. `release` calls *let_go* once.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class KeyValueSnapshot:
     def pieces(self, size: int) -> Iterator[bytes]:
         """Encode the captured state in pieces of at most *size* bytes.
 
-        None of one that was released: whoever did that wants none of them.
+        A released snapshot has no pieces: nobody wants them any more.
         """
         if self._captured is None:
             return
@@ -146,7 +147,7 @@ def digest_parts(state: State) -> Iterator[bytes]:
 def read_state(source: BinaryIO) -> State:
     """Read a whole state, strictly.
 
-    Raises: DataCorrupted with what is wrong; FormatTooNew, UpgradeNeeded.
+    Raises: DataCorrupted, whose text names the fault; FormatTooNew, UpgradeNeeded
     """
     reader = StateReader()
     while data := source.read(_READ_BYTES):
@@ -155,7 +156,7 @@ def read_state(source: BinaryIO) -> State:
 
 
 class StateReader:
-    """Reads a state whose bytes come in pieces, as far as they have come."""
+    """Reads a state whose bytes come in pieces, each piece when it comes."""
 
     def __init__(self) -> None:
         self._unpacker = msgpack.Unpacker(
@@ -172,8 +173,8 @@ class StateReader:
     def feed(self, data: bytes) -> None:
         """Read the records that *data* completes.
 
-        Raises: DataCorrupted, FormatTooNew, UpgradeNeeded; then this reader is of no
-            more use.
+        Raises: DataCorrupted, FormatTooNew, UpgradeNeeded; the reader must then be
+            dropped
         """
         self._goes_on = self._goes_on or (self._end is not None and bool(data))
         try:
@@ -186,7 +187,7 @@ class StateReader:
             self._take(fields)
 
     def finish(self) -> State:
-        """Return the state, which is whole. Raises: DataCorrupted"""
+        """Check that the state is whole, and return it. Raises: DataCorrupted"""
         if self._end is None:
             raise DataCorrupted("the key-value snapshot ends before its end mark")
         _check_count(self._state, self._end)
@@ -215,7 +216,11 @@ def _header(state: State) -> list[object]:
 
 
 def _others(state: State) -> Iterator[list[object]]:
-    """Tell all but keys and addresses; the oldest first, as their order counts."""
+    """Iterate over the records of all but keys and addresses.
+
+    They keep the order of their dicts, oldest first: which client is forgotten next
+    depends on it, on every replica.
+    """
     for id, session in state.sessions.items():
         *fields, written = session
         yield [_SESSION, id, *fields] if written is None else [_SESSION, id, *session]
@@ -249,7 +254,7 @@ def _cut(data: bytes, size: int) -> Iterator[bytes]:
 
 
 def _next(unpacker: msgpack.Unpacker) -> list[Any] | None:
-    """Return the next record, None while it has not come whole."""
+    """Return the next record, None while only a part of it has come."""
     try:
         fields = unpacker.unpack()
     except msgpack.OutOfData:
@@ -259,7 +264,7 @@ def _next(unpacker: msgpack.Unpacker) -> list[Any] | None:
             f"the key-value snapshot is not msgpack: {error}"
         ) from error
     if type(fields) is not list or not fields or type(fields[0]) is not int:
-        raise DataCorrupted("the key-value snapshot holds something that is no record")
+        raise DataCorrupted("the key-value snapshot has a part that is no record")
     return fields
 
 
@@ -438,7 +443,7 @@ def _check_count(state: State, fields: list[Any]) -> None:
 
 def _check_locks(state: State) -> None:
     for key, row in state.rows.items():
-        if row[5] and row[5] not in state.sessions:
+        if row[HOLDER] and row[HOLDER] not in state.sessions:
             raise DataCorrupted(f"the lock of {key!r} is held by no session")
 
 

@@ -1,8 +1,8 @@
-"""The key-value state machine: what the commands of the log add up to.
+"""The key-value state machine: apply the commands of the log, and read their state.
 
-It knows nothing of consensus or HTTP, nor of time: a session ends, and a lock delay,
-because a command says so. Limits on keys and values are checked before a command is
-proposed, never here: replicas must agree whatever their settings are.
+It knows neither consensus nor HTTP nor time: a session or a lock delay ends because a
+command says so. Limits on keys and values are checked before a command is proposed,
+never here: replicas must agree whatever their settings are.
 """
 
 from __future__ import annotations
@@ -51,6 +51,12 @@ from txraft.kv.keyindex import KeyIndex, Moment
 from txraft.kv.once import DIGEST_BYTES
 from txraft.kv.operations import Answer, View, read, run
 from txraft.kv.records import (
+    CREATE_INDEX,
+    FLAGS,
+    HOLDER,
+    LOCK_INDEX,
+    MODIFY_INDEX,
+    VALUE,
     Delay,
     OperationError,
     Outcome,
@@ -73,13 +79,13 @@ from txraft.kv.watches import Scope, Topic, Watches
 MAX_ADVERTISED = 1024
 MAX_SESSIONS = 65536
 KEY_BYTES = 300
-"""What a key takes in memory besides its name and value, about."""
+"""Bytes of memory for a key besides its name and value, about."""
 
 SESSION_BYTES = 1000
-"""What a session takes in memory besides its texts, about."""
+"""Bytes of memory for a session besides its texts, about."""
 
 TURN_KEYS = 2000
-"""Keys of a backup that take their place in one turn: a millisecond or two."""
+"""Keys of a backup put in place in one turn of the reactor: a millisecond or two."""
 
 Later = Callable[[Callable[[], None]], object]
 
@@ -87,23 +93,30 @@ Later = Callable[[Callable[[], None]], object]
 class KeyValueFSM:
     """The state machine behind the key-value node.
 
-    Reads are for the reactor thread and see the state after the last command
-    applied. `on_advertise` is called after each command that tells an HTTP address; a
-    restore is not announced there. `on_activate` is called after each activation of a
-    level. `on_restore` is called after a snapshot has replaced the state, in the thread
-    that did it. `on_begun` is called with the id of each new session and with lock
-    delays that have begun; as a call of the watches, and as `on_activate`, it comes in
-    the middle of applying, and may note something down. `watches` tells of changes.
-    `later`, if it is set, calls a function in another turn of the reactor: a large
-    backup then takes its place in many of them, and everything else goes on.
-    `is_awaited` tells whether somebody here waits for the answer to the entry at an
-    index: where nobody does, as on followers and after a start, no answer is made.
+    Reads are for the reactor thread. They see the state after the last command applied.
 
-    `catalog_index` grows when the catalog that this node shows changes; it is for
-    whoever shows it, and no part of the state.
+    The node sets these functions:
 
-    It is a `LeveledFSM`: what came with `level` 1 is done only after `activate`. It is
-    a `NamedFSM` too, and knows its own data.
+    - `on_advertise` is called after each command that tells an HTTP address, but not
+      after a restore.
+    - `on_activate` is called after each activation of a level.
+    - `on_restore` is called after a snapshot has replaced the state, in the thread that
+      did it.
+    - `on_begun` is called with the id of each new session, and with each group of lock
+      delays that begins.
+    - `later` calls a function in another turn of the reactor. With it a large backup is
+      put in place in many turns; without it, in one.
+    - `is_awaited` returns whether somebody waits here for the answer to the entry at an
+      index. If nobody does, as on followers and after a start, no answer is made.
+
+    `on_begun`, `on_activate` and the functions in `watches` are called in the middle of
+    applying, so they may only note something down.
+
+    `catalog_index` is no part of the state. It grows whenever the catalog changes that
+    this node shows.
+
+    It is a `LeveledFSM`: it does the commands of `level` 1 only after `activate`. It is
+    a `NamedFSM`, too, and recognizes its own data.
     """
 
     level = LEVEL
@@ -122,11 +135,11 @@ class KeyValueFSM:
         self._become(State({}, {}, 0))
 
     def is_own_command(self, data: bytes) -> bool:
-        """Tell whether *data* may be a command of this application."""
+        """Return whether *data* may be a command of this application."""
         return is_command(data)
 
     def is_own_snapshot(self, head: bytes) -> bool:
-        """Tell whether a snapshot that begins with *head* may be one of this."""
+        """Return whether *head* may begin a snapshot of this application."""
         return is_snapshot(head)
 
     # Reads
@@ -150,7 +163,7 @@ class KeyValueFSM:
         return len(self._state.rows)
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the keys, in no order that means anything."""
+        """Iterate over the keys, in an arbitrary order."""
         return iter(self._state.rows)
 
     @property
@@ -160,7 +173,7 @@ class KeyValueFSM:
 
     @property
     def session_index(self) -> int:
-        """The index of the last command that changed a session, 0 before it."""
+        """The index of the last command that changed a session, 0 before the first."""
         return self._state.session_index
 
     @property
@@ -170,12 +183,12 @@ class KeyValueFSM:
 
     @property
     def delays(self) -> Mapping[str, Delay]:
-        """The keys that cannot be locked yet, and why."""
+        """The lock delays that still run, by key."""
         return self._state.delays
 
     @property
     def delays_begun(self) -> DelaysBegun:
-        """The lock delays by when they began."""
+        """The lock delays in groups that began together."""
         return self._delays_begun
 
     def locks_held(self, session: str) -> int:
@@ -188,75 +201,78 @@ class KeyValueFSM:
             return self._state.session_index
         if topic.scope is Scope.SESSION:
             session = self._state.sessions.get(topic.text)
-            # When one that is gone has ended is not known, but by then at the latest.
+            # Nothing tells when a session ended, only that it was by then at the
+            # latest.
             return self.session_index if session is None else session.modify_index
         if topic.scope is Scope.CATALOG:
             return self.catalog_index
         keys = self._keys
         if topic.scope is Scope.KEY:
             row = keys.rows.get(topic.text)
-            return keys.removed_at(topic.text) if row is None else row[3]
+            return keys.removed_at(topic.text) if row is None else row[MODIFY_INDEX]
         return keys.changed_under(topic.text)
 
     def moment(self, prefix: str = "") -> Moment:
-        """Show what is under *prefix* as it is now, until that is closed."""
+        """Show the keys under *prefix* as they are now, until the moment is closed."""
         return self._keys.moment(prefix, self._state.index)
 
     def read(
         self, operations: Sequence[Operation], max_answer_bytes: int | None = None
     ) -> Generator[None, None, Outcome]:
-        """Do a transaction that only reads, as of its first step, in short steps.
+        """Do a transaction that only reads, in short steps.
 
-        Raises: TransactionTooLarge; MomentOver, if too much changes meanwhile.
+        All steps see the state at the first one.
+        Raises: TransactionTooLarge; MomentOver, if too much changes meanwhile
         """
         most_keys = None if max_answer_bytes is None else MAX_VISITED_KEYS_3
         answer = Answer(max_answer_bytes, most_keys)
         return read(self._state, self._keys, operations, answer)
 
     def check_answer(self, operations: Sequence[Operation]) -> None:
-        """Raise TransactionTooLarge if *operations* would be that, done just now.
+        """Raise TransactionTooLarge if *operations*, done now, exceeded the bounds.
 
-        It is for whoever proposes them by the rules of level 0, which have no bounds.
+        The rules of level 0 have no bounds, so the proposer has to check them.
         """
         view = View(self._state, self._keys, self._state.index)
         answer = Answer(MAX_ANSWER_BYTES_3, MAX_VISITED_KEYS_3, wanted=False)
         run(view, operations, answer)
 
     def has_done(self, client: str, sequence: int) -> bool:
-        """Tell whether a command of *client* under *sequence* is not done any more."""
+        """Return whether a command of *client* under *sequence* would not be done."""
         try:
             return self._state.results.find(client, sequence) is not None
         except ApplicationError:
             return True
 
     def http_url(self, address: str) -> str | None:
-        """Return where the node at the peer *address* serves HTTP, if it said so."""
+        """Return the HTTP URL of the node at the peer *address*, None if unknown."""
         return self._state.urls.get(address)
 
     def node_name(self, address: str) -> str:
-        """Return the name of the node at the peer *address*: that, if none was told."""
+        """Return the name of the node at the peer *address*, else the address."""
         return self._state.names.get(address, address)
 
     def is_advertised(self, address: str, url: str, name: str) -> bool:
-        """Tell whether just this is known of the node at *address*; "" is no name."""
+        """Return whether the state has this *url* and *name* of the node at *address*.
+
+        A *name* of "" is none.
+        """
         known = self.http_url(address), self.node_name(address)
         return known == (url, name or address)
 
     def catalog_changed(self) -> None:
-        """Let the index of the catalog grow, and wake who waits for that.
-
-        It is at least that of the last entry that changed a key, so that it hardly
-        ever goes back when the node begins anew.
-        """
+        """Let the index of the catalog grow, and wake its waiters."""
+        # Clients that kept an index would wait for ever if it went back. It starts from
+        # the index of the keys so that it hardly ever does when the node is restarted.
         self.catalog_index = max(2, self.index, self.catalog_index + 1)
         self.watches.catalog_changed()
 
     @property
     def state_bytes(self) -> int:
-        """What keys and sessions take in memory, about.
+        """Bytes of memory for keys and sessions, about.
 
-        A key counts `KEY_BYTES`, a byte for each character of it and each byte of its
-        value; a session `SESSION_BYTES` and its texts.
+        A key counts `KEY_BYTES` plus one for each character and each byte of its value.
+        A session counts `SESSION_BYTES` plus its texts.
         """
         return self._bytes
 
@@ -272,31 +288,32 @@ class KeyValueFSM:
             hasher.update(part)
         return hasher.hexdigest()
 
-    # What the node calls
+    # Called by the node
 
     def apply(self, log: Entry) -> object:
         """Apply one command.
 
-        Returns: an Outcome for a transaction, the id for a new session, else True; a
-            Deferred of that for the last piece of a backup.
+        Returns: an Outcome for a transaction, the id of a new session, True for all
+            other commands; a Deferred of True for the last piece of a backup
         """
         command = decode(log.data, self._state.level)
         return _VERBS[type(command)](self, log.index, command)
 
     def activate(self, level: int) -> None:
-        """Do the commands of *level* and below from now on.
+        """Accept the commands of *level* and below from now on.
 
-        Raises: UpgradeNeeded for a level that this code does not understand.
+        Raises: UpgradeNeeded for a level that this code does not understand
         """
         if level > LEVEL:
             raise UpgradeNeeded(level, LEVEL)
+        # Never down: entries of the higher level may be in the log already.
         self._state.level = max(level, self._state.level)
         self.on_activate()
 
     def apply_batch(self, logs: Sequence[Entry]) -> Sequence[object]:
-        """Apply commands in order; a refusal takes the place of its answer.
+        """Apply commands in order; a refused command has its error for an answer.
 
-        A Deferred is the last answer: what follows it has to wait.
+        A Deferred ends the batch early: later commands have to wait until it fires.
         """
         answers: list[object] = []
         for log in logs:
@@ -306,14 +323,15 @@ class KeyValueFSM:
             except ApplicationError as refusal:
                 answer = refusal
             answers.append(answer)
+            # `is not True` is for speed: nearly all answers are True.
             if answer is not True and isinstance(answer, Deferred):
                 break
         return answers
 
     def snapshot(self) -> KeyValueSnapshot:
-        """Capture the state: its keys as they are now, and a copy of the rest.
+        """Capture the state: the keys as they are now, and a copy of the rest.
 
-        Until that is released, each command keeps what it changes as it was.
+        Until the snapshot is released, each command keeps the records that it replaces.
         """
         capture = self._keys.capture(self._state.index)
         self._captures = (*self._captures, capture)
@@ -321,7 +339,7 @@ class KeyValueFSM:
         return KeyValueSnapshot(rest, capture, lambda: self._release(capture))
 
     def _release(self, capture: Capture) -> None:
-        """Keep nothing for *capture* any more; free what was kept, in turns."""
+        """Keep no more records for *capture*; free the kept ones, in turns."""
         capture.is_released = True
         self._captures = tuple(each for each in self._captures if each is not capture)
         if self.later is not None and not capture.drain(TURN_KEYS):
@@ -338,13 +356,13 @@ class KeyValueFSM:
         """Replace the state by the one read from *source*, or leave it untouched.
 
         Raises: DataCorrupted, FormatTooNew, UpgradeNeeded
-        Thread: snapshot. Nothing else happens to the state meanwhile.
+        Thread: snapshot; nothing else may touch the state meanwhile
         """
         self._become(read_state(source))
         self.on_restore()
 
     def _become(self, state: State, keys: KeyIndex | None = None) -> None:
-        """Let *state* be the state, and *keys* its index if that is filled already."""
+        """Take over *state*, and *keys*, its index, if that is filled already."""
         if keys is None:
             keys = KeyIndex(state.rows, state.index)
             deque(keys.fill(), maxlen=0)
@@ -353,7 +371,7 @@ class KeyValueFSM:
         self._keys = keys
         self._bytes = size_of(state)
         self._state = state
-        # What was captured of the records before stays with them: none of them changes.
+        # Captures of the former state need no more records: it does not change again.
         self._captures = ()
         self._backup = BackupReader()
         for piece in state.staged.pieces if state.staged is not None else ():
@@ -362,21 +380,30 @@ class KeyValueFSM:
     # One function for each verb
 
     def _put(self, index: int, command: Put) -> bool:
-        """Write the record; one that would not change keeps its ModifyIndex."""
+        """Write the record; an equal one keeps its ModifyIndex."""
+        # The hot path: `_set` in line, without what a put cannot change.
         key = command.key
         rows = self._state.rows
         old: Row | None = rows.get(key)
         if old is None:
             rows[key] = (command.value, command.flags, index, index, 0, "")
             self._bytes += KEY_BYTES + len(key) + len(command.value)
-        elif old[0] == command.value and old[1] == command.flags:
+        elif old[VALUE] == command.value and old[FLAGS] == command.flags:
             return True
         else:
+            # Kept before the new record takes its place, see `txraft.kv.capture`.
             if self._captures:
                 self._keep(key, old)
             value, flags = command.value, command.flags
-            rows[key] = (value, flags, old[2], index, old[4], old[5])
-            self._bytes += len(value) - len(old[0])
+            rows[key] = (
+                value,
+                flags,
+                old[CREATE_INDEX],
+                index,
+                old[LOCK_INDEX],
+                old[HOLDER],
+            )
+            self._bytes += len(value) - len(old[VALUE])
         self._keys.changed(key, old, index)
         self._state.index = index
         self.watches.key_changed(key)
@@ -410,10 +437,11 @@ class KeyValueFSM:
     def _run(
         self, index: int, operations: Sequence[Operation], answer: Answer, level: int
     ) -> Outcome:
-        """Do *operations*; whatever refuses them does so before the first change."""
+        """Do *operations*; an error leaves the state untouched."""
         view = View(self._state, self._keys, index)
         outcome = run(view, operations, answer, level)
         if not outcome.errors:
+            # Trees first: `view.changes` may make keys anew under the same prefix.
             for prefix in view.cleared:
                 self._clear(prefix, view.changes, index)
             for key, row in view.changes.items():
@@ -453,24 +481,34 @@ class KeyValueFSM:
         return True
 
     def _invalidate(self, id: str, session: Session, index: int) -> None:
-        """Take its locks from a session that ended, and begin their lock delays."""
+        """Release or delete the locks of a session that ended; begin their delays."""
+        # Sorted, as the key index needs them so, and as the order of a set differs
+        # between replicas.
         keys = sorted(self._held.pop(id, ()))
         if not keys:
             return
         for capture in self._captures:
             capture.keep_many(keys)
-        # It is one step however many there are, as the deletion of a tree is.
+        # All keys are done together, for speed: a session may hold thousands of locks,
+        # and this is one step, as the deletion of a tree is.
         rows = self._state.rows
         olds = [rows[key] for key in keys]
         if session.deletes:
             for key in keys:
                 del rows[key]
             self._bytes -= KEY_BYTES * len(keys) + sum(map(len, keys))
-            self._bytes -= sum(len(old[0]) for old in olds)
+            self._bytes -= sum(len(old[VALUE]) for old in olds)
             self._keys.removed_each(keys, olds, index)
         else:
             for key, old in zip(keys, olds, strict=True):
-                rows[key] = (old[0], old[1], old[2], index, old[4], "")
+                rows[key] = (
+                    old[VALUE],
+                    old[FLAGS],
+                    old[CREATE_INDEX],
+                    index,
+                    old[LOCK_INDEX],
+                    "",
+                )
             self._keys.changed_each(keys, olds, index)
         self._state.index = index
         self.watches.keys_changed("", keys)
@@ -500,8 +538,8 @@ class KeyValueFSM:
         results = self._state.results
         client, sequence = command.client, command.sequence
         inner: Command = command.command
-        # What was done by the rules of level 0 has no digest, and by them a repetition
-        # is not compared: replicas that know no better have to agree.
+        # The rules of level 0 know no digest, and replicas of older releases go by
+        # them: so such a command is not compared with the first one.
         digest = _digest(inner) if command.level else b""
         known = results.find(client, sequence, digest)
         if known is not None:
@@ -510,6 +548,8 @@ class KeyValueFSM:
             answer: object = self._transact_once(index, inner)
         else:
             answer = _VERBS[type(inner)](self, index, inner)
+        # A refusal was raised before this and is not remembered: it changed nothing,
+        # and a repetition may find another state.
         packed: bytes = msgpack.packb(
             [answer.records, answer.errors] if isinstance(answer, Outcome) else answer
         )
@@ -517,7 +557,8 @@ class KeyValueFSM:
         return answer
 
     def _transact_once(self, index: int, command: Transact) -> Outcome:
-        """Do a transaction whose answer becomes part of the state, so it is made."""
+        """Do a transaction whose answer becomes part of the state."""
+        # The answer is made even if nobody waits for it: all replicas must keep it.
         if not command.level:
             answer = Answer(None, None)
         else:
@@ -525,13 +566,15 @@ class KeyValueFSM:
         return self._run(index, command.operations, answer, command.level)
 
     def _restore(self, index: int, command: Restore) -> bool | Deferred[object]:
-        """Keep a piece; one that does not follow the last is refused."""
+        """Keep a piece of a backup, which must follow the last piece."""
         staged = self._state.staged
         if command.offset == 0:
             staged = Staged(command.id, command.total, 0, ())
             self._backup = BackupReader()
         expected = (command.id, command.total, command.offset)
         if staged is None or staged[:3] != expected:
+            # Two restorations may have crossed. Neither may mix its pieces with the
+            # other's.
             self._state.staged = None
             raise ApplicationError("the pieces of the backup do not follow each other")
         self._backup.feed(command.piece)
@@ -544,9 +587,9 @@ class KeyValueFSM:
         return True
 
     def _take_backup(self, index: int) -> bool | Deferred[object]:
-        """Replace the state by the backup that is complete, at once or in turns.
+        """Replace the state by the complete backup, at once or in turns.
 
-        Until it is done the state is that before the last piece.
+        Until the last turn, reads see the state before the last piece.
         """
         reader, self._backup = self._backup, BackupReader()
         try:
@@ -571,11 +614,12 @@ class KeyValueFSM:
             later(lambda: self._take_turn(turns, done, later))
 
     def _replace(self, backup: State, index: int) -> Iterator[bool]:
-        """Put *backup* into the place of the state, in turns of bounded length.
+        """Replace the state by *backup*, in turns of bounded length.
 
-        All that comes from it counts as changed at *index*, as its own indexes belong
-        to another history; a key's LockIndex never falls, because holders of locks are
-        told apart by it. Addresses, names and first results stay those of this cluster.
+        All keys and sessions count as changed at *index*: the indexes in the backup
+        belong to another history. The LockIndex of a key never falls, because it tells
+        the holders of a lock apart. Addresses, names, level and first results stay
+        those of this cluster.
         """
         now, rows, captures = self._state, backup.rows, self._captures
         for count, (key, row) in enumerate(rows.items(), 1):
@@ -586,7 +630,8 @@ class KeyValueFSM:
             id: session._replace(
                 create_index=index,
                 modify_index=index,
-                # No snapshot of level 0 could tell it.
+                # A snapshot of level 0 cannot hold it: who starts from one would
+                # differ.
                 written=session.written if now.level else None,
             )
             for id, session in backup.sessions.items()
@@ -595,6 +640,7 @@ class KeyValueFSM:
         keys = KeyIndex(rows, index)
         for _ in keys.fill():
             yield True
+        # All is ready now: from here to `_become` there is no turn in between.
         self._keys.end_moments()
         state = State(
             rows,
@@ -609,7 +655,8 @@ class KeyValueFSM:
         )
         self._become(state, keys)
         self.watches.everything_changed()
-        while now.rows:  # nobody sees them any more, and to free them takes long, too
+        # Nobody reads the former rows, but to free them all at once takes long, too.
+        while now.rows:
             yield True
             last = list(islice(reversed(now.rows), TURN_KEYS))
             for capture in captures:
@@ -621,7 +668,7 @@ class KeyValueFSM:
     # Changes
 
     def _set(self, key: str, row: Row | None, index: int) -> None:
-        """Let *row* be the record of *key*, or none; keep what is derived in step."""
+        """Set or remove the record of *key*, with everything derived from it."""
         rows = self._state.rows
         old = rows.get(key)
         if row is old:
@@ -629,18 +676,18 @@ class KeyValueFSM:
         if old is not None:
             if self._captures:
                 self._keep(key, old)
-            self._bytes -= KEY_BYTES + len(key) + len(old[0])
-            if old[5]:
-                self._let_go(old[5], key)
+            self._bytes -= KEY_BYTES + len(key) + len(old[VALUE])
+            if old[HOLDER]:
+                self._let_go(old[HOLDER], key)
         if row is None:
             assert old is not None, "what is not there is not changed to nothing"
             del rows[key]
             self._keys.removed(key, old, index)
         else:
             rows[key] = row
-            self._bytes += KEY_BYTES + len(key) + len(row[0])
-            if row[5]:
-                self._held.setdefault(row[5], set()).add(key)
+            self._bytes += KEY_BYTES + len(key) + len(row[VALUE])
+            if row[HOLDER]:
+                self._held.setdefault(row[HOLDER], set()).add(key)
             self._keys.changed(key, old, index)
         self._state.index = index
         self.watches.key_changed(key)
@@ -648,10 +695,10 @@ class KeyValueFSM:
     def _clear(
         self, prefix: str, changes: Mapping[str, Row | None], index: int
     ) -> None:
-        """Remove all keys under *prefix* but those that *changes* makes anew.
+        """Remove all keys under *prefix* but those that *changes* write.
 
-        It is one step however many there are, so nothing is done for each key that can
-        be done for all of them.
+        It is one step, however many keys there are. So all work that can be done for
+        all keys together is not done for each.
         """
         keys, kept = self._keys.candidates(prefix), set[str]()
         if changes:
@@ -665,9 +712,9 @@ class KeyValueFSM:
             row = take(key, None)
             if row is not None:
                 found.append(key)
-                size += len(key) + len(row[0])
-                if row[5]:
-                    self._let_go(row[5], key)
+                size += len(key) + len(row[VALUE])
+                if row[HOLDER]:
+                    self._let_go(row[HOLDER], key)
         if found:
             self._bytes -= size + KEY_BYTES * len(found)
             self._keys.removed_many(prefix, found, kept, index)
@@ -675,12 +722,12 @@ class KeyValueFSM:
             self.watches.keys_changed(prefix, found)
 
     def _keep(self, key: str, old: Row) -> None:
-        """Keep *old*, the record of *key*, for captures, before it is changed."""
+        """Keep *old*, the record of *key*, for all captures before it is replaced."""
         for capture in self._captures:
             capture.keep(key, old)
 
     def _let_go(self, session: str, key: str) -> None:
-        """Note that *session* does not hold *key* any more."""
+        """Note that *session* no longer holds *key*."""
         held = self._held[session]
         held.discard(key)
         if not held:
@@ -692,10 +739,10 @@ class KeyValueFSM:
 
 
 class BackupReader:
-    """Reads a backup while its pieces come, so that the last one finds it read.
+    """Reads a backup while its pieces come, so that the last piece has little to do.
 
-    What is wrong with it is told at the end, as all replicas must: one that began
-    with a snapshot in between has read the pieces at other moments.
+    A fault is reported only with the last piece, on every replica: a replica that
+    started from a snapshot in between has read the first pieces at another moment.
     """
 
     def __init__(self) -> None:
@@ -711,7 +758,7 @@ class BackupReader:
                 self._error = error
 
     def finish(self) -> State:
-        """Return what all pieces make. Raises: ApplicationError, CommandTooNew"""
+        """Return the state in the backup. Raises: ApplicationError, CommandTooNew"""
         try:
             if self._error is not None:
                 raise self._error
@@ -727,15 +774,15 @@ def _nothing() -> None:
 
 
 def _always(_index: int) -> bool:
-    """Make each answer."""
+    """Count every answer as awaited."""
     return True
 
 
 def size_of(state: State) -> int:
-    """Return what *state* takes in memory, as `KeyValueFSM.state_bytes` counts it."""
+    """Return the bytes of memory for *state*, as `KeyValueFSM.state_bytes` counts."""
     rows, sessions = state.rows, state.sessions
     size = KEY_BYTES * len(rows) + sum(map(len, rows))
-    size += sum(len(row[0]) for row in rows.values())
+    size += sum(len(row[VALUE]) for row in rows.values())
     return size + sum(map(_session_size, sessions.values()))
 
 
@@ -745,10 +792,10 @@ def _session_size(session: Session) -> int:
 
 
 def _digest(command: Command) -> bytes:
-    """Return what tells *command* from others that its client has sent.
+    """Return a digest that tells *command* from the others of its client.
 
-    The id of a new session is drawn anew by whoever proposes it, and its node may be
-    that of the server that was asked: a repetition has others.
+    It leaves out the id and the node of a new session: each server that a client asks
+    draws a new id, and may put in its own node, so they differ in a repetition.
     """
     if isinstance(command, CreateSession):
         command = replace(command, id="", node="")
@@ -763,15 +810,15 @@ def _locks(rows: Mapping[str, Row]) -> dict[str, set[str]]:
     """Return the keys that each session holds."""
     held: dict[str, set[str]] = {}
     for key, row in rows.items():
-        if row[5]:
-            held.setdefault(row[5], set()).add(key)
+        if row[HOLDER]:
+            held.setdefault(row[HOLDER], set()).add(key)
     return held
 
 
 def _restored(row: Row, current: Row | None, index: int) -> Row:
     value, flags, _, _, lock_index, session = row
     if current is not None:
-        lock_index = max(lock_index, current[4])
+        lock_index = max(lock_index, current[LOCK_INDEX])
     return (value, flags, index, index, lock_index, session)
 
 

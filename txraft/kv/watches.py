@@ -1,4 +1,4 @@
-"""Calls that wait for a change are made by the change itself, never by a clock."""
+"""Watches: a change of a key, a prefix, a session or the catalog wakes its waiters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Scope(Enum):
-    """What kind of thing is watched."""
+    """The kinds of things that can be watched."""
 
     KEY = auto()
     PREFIX = auto()
@@ -20,7 +20,7 @@ class Scope(Enum):
 
 
 class Topic(NamedTuple):
-    """One key, all keys under a prefix, all sessions, one of them, or who is there."""
+    """The thing watched: a key, a prefix, all sessions, one session, or the catalog."""
 
     scope: Scope
     text: str = ""
@@ -34,11 +34,11 @@ _Waiting = dict[str, dict[Wake, None]]
 
 
 class Watches:
-    """Calls to make upon the next change of a topic, each of them once.
+    """Functions to call upon the next change of their topics, each of them once.
 
-    A call happens in the middle of applying commands: it may note something down and
-    must do no more. A change that nobody waits for costs two tests; one that others
-    wait for, a look for each length of a prefix that is waited for.
+    They are called in the middle of applying a command, so they may only note something
+    down. A change costs two tests if nobody waits; else one lookup for each length of
+    the prefixes that are waited for.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Watches:
         }
 
     def __len__(self) -> int:
-        """Return how many calls wait."""
+        """Return the number of functions that wait."""
         return sum(
             len(calls) for scope in self._scopes.values() for calls in scope.values()
         )
@@ -73,7 +73,7 @@ class Watches:
         scope.setdefault(topic.text, {})[wake] = None
 
     def discard(self, topic: Topic, wake: Wake) -> None:
-        """Do not call *wake* any more; idempotent."""
+        """Do not call *wake*; idempotent."""
         calls = self._scopes[topic.scope].get(topic.text)
         if calls is not None and wake in calls:
             del calls[wake]
@@ -81,10 +81,12 @@ class Watches:
                 self._take(topic)
 
     def key_changed(self, key: str) -> None:
-        """Wake who watches *key* or a prefix of it."""
+        """Wake those who watch *key* or a prefix of it."""
+        # This runs for each write: without waiters it must cost no call.
         if self._keys and key in self._keys:
             self._wake(Topic(Scope.KEY, key))
         if self._prefixes:
+            # `_wake` may replace the tuple, but never changes this one.
             for length in self._ascending:
                 if length > len(key):
                     break
@@ -92,9 +94,9 @@ class Watches:
                     self._wake(Topic(Scope.PREFIX, key[:length]))
 
     def keys_changed(self, prefix: str, keys: Sequence[str]) -> None:
-        """Wake who watches one of *keys*, all of which begin with *prefix*.
+        """Wake those who watch one of *keys*, all of which begin with *prefix*.
 
-        What it costs grows with those who wait or with the keys, whatever is fewer.
+        The cost grows with the number of waiters or of keys, whichever is smaller.
         """
         if len(keys) <= len(self._keys) + len(self._prefixes):
             for key in keys:
@@ -117,7 +119,7 @@ class Watches:
                 self._wake(Topic(Scope.PREFIX, text))
 
     def sessions_changed(self, ids: Sequence[str]) -> None:
-        """Wake who watches all sessions, or one of *ids*."""
+        """Wake those who watch all sessions, or one of *ids*."""
         if self._sessions:
             self._wake(SESSIONS)
         if self._each_session:
@@ -126,7 +128,7 @@ class Watches:
                     self._wake(Topic(Scope.SESSION, id))
 
     def catalog_changed(self) -> None:
-        """Wake who watches members and services."""
+        """Wake those who watch members and services."""
         if self._scopes[Scope.CATALOG]:
             self._wake(CATALOG)
 
@@ -137,6 +139,7 @@ class Watches:
                 self._wake(Topic(scope, text))
 
     def _wake(self, topic: Topic) -> None:
+        # Taken out before the calls: a waiter may watch the same topic again at once.
         for wake in self._take(topic):
             wake()
 
