@@ -13,7 +13,7 @@ from txraft.cli.exits import Exit
 from txraft.cli.running import Job, online
 from txraft.cli.views import View, all_views
 from txraft.client import MalformedAnswer
-from txraft.client.exchange import Question
+from txraft.client.exchange import NodeRequest
 from txraft.client.results import parse_json
 
 CONFIGURATION = "/v1/operator/raft/configuration"
@@ -30,8 +30,8 @@ MOST_IN_VAIN = 15
 async def members(job: Job, stale: bool) -> None:
     """List the members of the cluster."""
     target = f"{CONFIGURATION}?stale=1" if stale else CONFIGURATION
-    question = Question("GET", target, repeatable=True)
-    told = parse_json((await job.client.calls.expect(question)).body)
+    request = NodeRequest("GET", target, repeatable=True)
+    told = parse_json((await job.client.calls.expect(request)).body)
     if job.output.as_json:
         job.output.json(told)
         return
@@ -142,7 +142,7 @@ async def doctor(job: Job) -> int:
 async def transfer(job: Job, target: str | None) -> None:
     """Hand leadership to TARGET, an id of `members`, or to the most complete voter."""
     query = f"?id={quote(target)}" if target else ""
-    await job.client.calls.expect(Question("PUT", TRANSFER + query, b""))
+    await job.client.calls.expect(NodeRequest("PUT", TRANSFER + query, b""))
     _done(job, "Leadership was handed over.")
 
 
@@ -171,11 +171,11 @@ async def add(job: Job, address: str, force: bool) -> int:
         target += "&force=1"
     least, in_vain = None, 0
     while True:
-        question = Question("PUT", target, b"", repeatable=True)
-        reply = await job.client.calls.expect(question, 202)
-        if reply.status == 200:
+        request = NodeRequest("PUT", target, b"", repeatable=True)
+        response = await job.client.calls.expect(request, 202)
+        if response.status == 200:
             break
-        behind = _entries_behind(parse_json(reply.body))
+        behind = _entries_behind(parse_json(response.body))
         job.output.problem(
             f"txraft: {address} is a member, but lacks {behind} entries for a vote"
         )
@@ -200,8 +200,8 @@ def _entries_behind(told: Any) -> int:
 
 async def _tolerance(job: Job) -> str:
     """Say in one sentence how many voters may fail now."""
-    question = Question("GET", HEALTH, repeatable=True)
-    told = parse_json((await job.client.calls.expect(question, 429)).body)
+    request = NodeRequest("GET", HEALTH, repeatable=True)
+    told = parse_json((await job.client.calls.expect(request, 429)).body)
     try:
         voters = sum(server["Voter"] is True for server in told["Servers"])
         tolerance = int(told["FailureTolerance"])
@@ -220,7 +220,7 @@ async def _tolerance(job: Job) -> str:
 async def remove(job: Job, address: str) -> None:
     """Remove the member at the peer ADDRESS (host:port)."""
     target = f"{PEER}?address={quote(address)}"
-    await job.client.calls.expect(Question("DELETE", target))
+    await job.client.calls.expect(NodeRequest("DELETE", target))
     _done(job, f"{address} is no member any more.")
 
 

@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 from txraft.cli.archive import Backup, inspect_backup
 from txraft.cli.output import Output, size_text
 from txraft.cli.running import Job, offline, online
-from txraft.client.exchange import FileBody, Question
+from txraft.client.exchange import FileBody, NodeRequest
 
 PATIENCE = 600.0
 
@@ -81,8 +81,8 @@ async def restore(job: Job, file: Path, yes: bool) -> None:
 
         with job.output.progress("restoring", size) as bar:
             body = FileBody(size, read, bar.update)
-            question = Question("PUT", "/v1/snapshot", body, patience=PATIENCE)
-            await job.client.calls.expect(question)
+            request = NodeRequest("PUT", "/v1/snapshot", body, patience=PATIENCE)
+            await job.client.calls.expect(request)
     if job.output.as_json:
         job.output.json(True)
     job.output.line(f"Restored {file}: {backup.keys} keys.")
@@ -119,5 +119,5 @@ async def _download(job: Job, target: str, stream: IO[bytes]) -> None:
             bar.update(0)
 
         # A second attempt would write behind what the first has left.
-        question = Question("GET", target, consume=consume, patience=PATIENCE)
-        await job.client.calls.expect(question)
+        request = NodeRequest("GET", target, consume=consume, patience=PATIENCE)
+        await job.client.calls.expect(request)

@@ -9,7 +9,7 @@ import click
 from txraft.cli.exits import Exit
 from txraft.cli.kv import content
 from txraft.cli.running import Job, online
-from txraft.client.exchange import Question
+from txraft.client.exchange import NodeRequest
 from txraft.client.results import parse_json
 
 
@@ -32,6 +32,6 @@ async def txn(job: Job, source: str) -> int:
         json.loads(body)
     except ValueError as error:
         raise click.UsageError(f"the transaction is not JSON: {error}") from error
-    reply = await job.client.calls.expect(Question("PUT", "/v1/txn", body), 409)
-    job.output.json(parse_json(reply.body))
-    return Exit.NO if reply.status == 409 else Exit.OK
+    response = await job.client.calls.expect(NodeRequest("PUT", "/v1/txn", body), 409)
+    job.output.json(parse_json(response.body))
+    return Exit.NO if response.status == 409 else Exit.OK

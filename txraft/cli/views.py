@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from txraft.addresses import normal_url
 from txraft.cli.running import Job
 from txraft.client import ClientError, MalformedAnswer, Refused
-from txraft.client.exchange import NoAnswer, NotSent, Question
+from txraft.client.exchange import NoAnswer, NodeRequest, NotSent
 from txraft.client.results import parse_json
 
 LEADER = "Leader"
@@ -205,11 +205,11 @@ def parse_contact(text: str) -> float | None:
 
 
 async def _json(job: Job, url: str, target: str) -> Any:
-    reply = await job.client.calls.ask_once(url, _get(target))
-    if reply.status != 200:
-        raise Refused(reply.status, reply.sentence)
-    return parse_json(reply.body)
+    response = await job.client.calls.ask_once(url, _get(target))
+    if response.status != 200:
+        raise Refused(response.status, response.sentence)
+    return parse_json(response.body)
 
 
-def _get(target: str) -> Question:
-    return Question("GET", target, repeatable=True)
+def _get(target: str) -> NodeRequest:
+    return NodeRequest("GET", target, repeatable=True)

@@ -1,7 +1,7 @@
 """A client of the key-value store for Twisted applications, on treq.
 
-It follows the leader, repeats only what does no harm twice, and says when the outcome
-of a write is unknown.
+It follows the leader, repeats only requests that are safe to repeat, and says when the
+outcome of a write is unknown.
 """
 
 from txraft.client.client import Client

@@ -1,4 +1,4 @@
-"""Asking until a node takes the request, and never twice what may be applied once.
+"""Send a request to one node after another, without ever applying a write twice.
 
 ask a node ── answered ───────────────────────────────> the answer
   ^   │
@@ -10,7 +10,8 @@ ask a node ── answered ─────────────────�
   └───────────── while time is left ──────────────────┘   else Unavailable
 
 A node that knows no leader waits for one before it says that a write was not applied.
-It is told to wait for less than the attempt may take: who hangs up on it knows nothing.
+The client tells it to wait for less time than the attempt has: a client that hangs up
+first never learns the outcome.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from twisted.internet.task import deferLater
 from twisted.web.http_headers import Headers
 
 from txraft.client.errors import ClientError, OutcomeUnknown, Refused, Unavailable
-from txraft.client.exchange import NoAnswer, NotSent, Question, Reply, ask
+from txraft.client.exchange import NoAnswer, NodeRequest, NodeResponse, NotSent, ask
 from txraft.client.limits import ClientLimits
 from txraft.client.nodes import Nodes
 
@@ -35,19 +36,19 @@ SEQUENCE = "X-Txraft-Sequence"
 WAIT = "X-Txraft-Wait"
 
 MAX_MARGIN = 3.0
-"""Seconds in which a node that has waited for a leader in vain gets to say so.
+"""Seconds left to a node, after it waited for a leader in vain, to answer so.
 
-It may be about to open a connection to a leader that is gone.
+It may be opening a connection to a leader that is gone.
 """
 SHORTEST = 1.0
-"""Seconds that must be left for another attempt at a write."""
+"""The fewest seconds that must be left for another attempt at a write."""
 
 
-class Calls:
-    """Makes the calls of one client.
+class ClientCalls:
+    """Makes the calls of one client: each is one or several attempts.
 
-    With a *name* its writes are numbered under it, so that the cluster does each once
-    however often it is sent.
+    With a *name*, writes carry that name and a number, so that the cluster applies each
+    once however often it is sent.
     """
 
     def __init__(
@@ -67,116 +68,125 @@ class Calls:
         self.nodes = nodes
         self.limits = limits
 
-    async def make(self, question: Question) -> Reply:
-        """Ask until there is an answer that stands: repeated, it would be the same.
+    async def make(self, request: NodeRequest) -> NodeResponse:
+        """Send *request* until an answer is final: another attempt would not change it.
 
-        That is one of a status below 500, of a quota, or of the outcome `refused`.
+        Final are a status below 500, a used-up quota, and the outcome `refused`.
 
         Raises: Unavailable when the request certainly has no effect, OutcomeUnknown
             when that cannot be told.
         """
-        if self._name is not None and question.writes and not question.repeatable:
+        if self._name is not None and request.writes and not request.repeatable:
+            # One number for all attempts: it is what makes a second one harmless.
             self._sequence += 1
             numbered = {CLIENT: self._name, SEQUENCE: str(self._sequence)}
-            question = replace(question, repeatable=True, headers=numbered)
-        timeout = question.timeout or self.limits.timeout
+            request = replace(request, repeatable=True, headers=numbered)
+        timeout = request.timeout or self.limits.timeout
         until = self.clock.seconds() + timeout
-        shortest = min(SHORTEST, timeout / 4) if question.writes else 0.0
+        shortest = min(SHORTEST, timeout / 4) if request.writes else 0.0
         pause, attempts = self.limits.retry_interval, 0
         unknown: str | None = None
         while True:
+            # Never 0: a call with a tiny timeout still makes its first attempt.
             left = max(0.001, until - self.clock.seconds())
-            attempt = await self._attempt(question, left)
-            if attempt.reply is not None:
+            attempt = await self._attempt(request, left)
+            if attempt.response is not None:
                 was_sent = unknown is not None
-                return _certain(attempt.reply, was_sent, bool(question.headers))
+                return _certain(attempt.response, was_sent, bool(request.headers))
+            # Kept for the whole call: no later refusal of a connection can tell what
+            # became of the request that was sent.
             if attempt.sent and unknown is None:
                 unknown = attempt.reason
             attempts += 1
             is_round = attempts % len(self.nodes.urls) == 0
             left = until - self.clock.seconds()
             if left <= (pause if is_round else 0.0) + shortest:
-                # Of several reasons that which left the outcome open explains it.
+                # The reason that left the outcome open goes before all later ones.
                 raise _gave_up(unknown or attempt.reason, unknown is not None)
             if is_round:
                 await deferLater(self.clock, pause)
                 pause = min(2 * pause, self.limits.max_retry_interval)
 
-    async def expect(self, question: Question, *statuses: int) -> Reply:
-        """Make a call whose answer has status 200, or one of *statuses*.
+    async def expect(self, request: NodeRequest, *statuses: int) -> NodeResponse:
+        """Make a call that must be answered with status 200 or one of *statuses*.
 
-        Raises: Refused for any other; and as `make`.
+        Raises: Refused for any other status; and as `make`.
         """
-        reply = await self.make(question)
-        if reply.status != 200 and reply.status not in statuses:
-            raise Refused(reply.status, reply.sentence)
-        return reply
+        response = await self.make(request)
+        if response.status != 200 and response.status not in statuses:
+            raise Refused(response.status, response.sentence)
+        return response
 
-    async def ask_once(self, url: str, question: Question) -> Reply:
-        """Ask the node at *url* itself, once.
+    async def ask_once(self, url: str, request: NodeRequest) -> NodeResponse:
+        """Send *request* once, to the node at *url* and no other.
 
         Raises: NotSent, NoAnswer
         """
-        seconds = question.patience or self.limits.read_timeout
-        return await self._ask(url, question, seconds)
+        seconds = request.patience or self.limits.read_timeout
+        return await self._ask(url, request, seconds)
 
-    async def _ask(self, url: str, question: Question, seconds: float) -> Reply:
-        headers = {**self._headers, **question.headers}
+    async def _ask(
+        self, url: str, request: NodeRequest, seconds: float
+    ) -> NodeResponse:
+        headers = {**self._headers, **request.headers}
         return await ask(
             self._http,
             self.clock,
             url,
-            question,
+            request,
             Headers({name: [value] for name, value in headers.items()}),
             seconds,
             self.limits.max_answer_bytes,
         )
 
-    async def _attempt(self, question: Question, left: float) -> _Attempt:
-        if question.patience is not None:
-            left = question.patience
-        elif question.repeatable:
+    async def _attempt(self, request: NodeRequest, left: float) -> _AttemptEnd:
+        if request.patience is not None:
+            left = request.patience
+        elif request.repeatable:
             left = min(left, self.limits.read_timeout)
-        if question.writes:
+        if request.writes:
+            # A read needs no header: to give it up and repeat it costs nothing.
             wait = left - min(left / 2, MAX_MARGIN)
-            headers = {**question.headers, WAIT: f"{wait * 1000:.0f}ms"}
-            question = replace(question, headers=headers)
+            headers = {**request.headers, WAIT: f"{wait * 1000:.0f}ms"}
+            request = replace(request, headers=headers)
         url = self.nodes.choose()
         try:
-            reply = await self._ask(url, question, left)
+            response = await self._ask(url, request, left)
         except NotSent as error:
             self.nodes.failed(url)
-            return _Attempt(str(error))
+            return _AttemptEnd(str(error))
         except NoAnswer as error:
             self.nodes.failed(url)
-            return _unanswered(question, str(error))
-        leader = reply.header(LEADER)
+            return _unanswered(request, str(error))
+        # Before the outcome is looked at: an answer that refuses names the leader, too,
+        # and the next attempt goes there.
+        leader = response.header(LEADER)
         if leader is not None:
             self.nodes.led_by(leader)
-        outcome = reply.header(OUTCOME)
-        is_final = reply.status < 500 or reply.status == INSUFFICIENT_STORAGE
+        outcome = response.header(OUTCOME)
+        is_final = response.status < 500 or response.status == INSUFFICIENT_STORAGE
         if is_final or outcome == "refused":
-            return _Attempt("", reply=reply)
+            return _AttemptEnd("", response=response)
         self.nodes.failed(url)
-        reason = f"{url}: {reply.sentence}"
+        reason = f"{url}: {response.sentence}"
         if outcome == "not-applied":
-            return _Attempt(reason)
-        return _unanswered(question, reason)
+            return _AttemptEnd(reason)
+        return _unanswered(request, reason)
 
 
 @dataclass(frozen=True, slots=True)
-class _Attempt:
-    """How one attempt ended; *sent*: without an answer that tells its fate."""
+class _AttemptEnd:
+    """The end of one attempt; *sent* is True if its outcome stays unknown."""
 
     reason: str
     sent: bool = False
-    reply: Reply | None = None
+    response: NodeResponse | None = None
 
 
-def _unanswered(question: Question, reason: str) -> _Attempt:
-    if not question.repeatable:
-        raise _gave_up(reason, question.writes)
-    return _Attempt(reason, question.writes)
+def _unanswered(request: NodeRequest, reason: str) -> _AttemptEnd:
+    if not request.repeatable:
+        raise _gave_up(reason, request.writes)
+    return _AttemptEnd(reason, request.writes)
 
 
 def _gave_up(reason: str, sent: bool) -> ClientError:
@@ -185,13 +195,16 @@ def _gave_up(reason: str, sent: bool) -> ClientError:
     return Unavailable(f"nothing was changed: {reason}")
 
 
-def _certain(reply: Reply, was_sent: bool, is_numbered: bool) -> Reply:
-    """Take *reply* for the answer, unless the first request may have had another.
+def _certain(response: NodeResponse, was_sent: bool, is_numbered: bool) -> NodeResponse:
+    """Return *response*, unless an earlier attempt may have had another outcome.
 
-    It may have been forgotten since, or be on its way yet where a quota refuses more.
+    The cluster may have forgotten the number of the earlier attempt, which it says with
+    status 400. Where a quota refuses this attempt, the earlier one may still arrive.
+    Raises: OutcomeUnknown
     """
     if was_sent and (
-        reply.status == INSUFFICIENT_STORAGE or (is_numbered and reply.status == 400)
+        response.status == INSUFFICIENT_STORAGE
+        or (is_numbered and response.status == 400)
     ):
-        raise _gave_up(reply.sentence, sent=True)
-    return reply
+        raise _gave_up(response.sentence, sent=True)
+    return response

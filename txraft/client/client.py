@@ -19,11 +19,11 @@ from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, succeed
 from twisted.web.client import HTTPConnectionPool
 
-from txraft.client.attempts import Calls
+from txraft.client.attempts import ClientCalls
 from txraft.client.errors import MalformedAnswer, Refused, TransactionFailed
 from txraft.client.exchange import (
-    Question,
-    Reply,
+    NodeRequest,
+    NodeResponse,
     connection_pool,
     pooled_client,
 )
@@ -50,19 +50,21 @@ IDLE_SECONDS = 20
 
 
 class Client:
-    """Asks the nodes at *urls*, one of which is enough to begin with.
+    """A client of the cluster whose nodes are at *urls*; one URL is enough to begin.
 
-    *reactor* is what it lives on. *token*, if given, is sent with each request, *tls*
-    says whom to trust and what to show at https addresses. With
-    *exactly_once* its writes are numbered, so that one whose answer was lost is sent
-    again and done once; the cluster remembers the newest 64 of each of some thousand
-    clients. *http* takes the place of connections of its own, in tests. A client
+    *reactor* runs its connections and timers. *token*, if given, is sent with each
+    request; *tls* holds the trusted authorities and the certificate for https URLs.
+    With *exactly_once* writes are numbered: one whose answer was lost is sent again and
+    still applied once. The cluster remembers the newest 64 numbers of each of some
+    thousand clients. *http* replaces the client's own connections, in tests. A client
     keeps connections open: `close` it, or use it in `async with`.
 
     Every Deferred may be cancelled; a write that was cancelled may still be applied.
-    Each fails with Unavailable when no node took the request, with Refused when the
-    request is wrong, and a write with OutcomeUnknown when nobody can tell what became
-    of it. Only what does no harm twice is asked twice.
+    Each fails with Unavailable when no node took the request and with Refused when the
+    request is wrong; a write also fails with OutcomeUnknown when it may or may not have
+    been applied. Only requests that are safe to repeat are sent twice.
+
+    Thread: reactor.
     """
 
     def __init__(
@@ -86,10 +88,13 @@ class Client:
         nodes = Nodes(urls, reactor, limits.shun_time)
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         name = str(uuid4()) if exactly_once else None
-        self.calls = Calls(http, reactor, nodes, limits, headers, name)
+        self.calls = ClientCalls(http, reactor, nodes, limits, headers, name)
 
     def close(self) -> Deferred[None]:
-        """Close idle connections. Returns: a Deferred that fires when they are."""
+        """Close idle connections.
+
+        Returns: a Deferred that fires when they are closed.
+        """
         pool, self._pool = self._pool, None
         return succeed(None) if pool is None else pool.closeCachedConnections()
 
@@ -107,9 +112,9 @@ class Client:
     # Reads
 
     def get(self, key: str, *, stale: bool = False) -> Deferred[KeyValue | None]:
-        """Read *key*: as it is now, or with *stale* as some node has it.
+        """Read *key*: the current value, or with *stale* a possibly older one.
 
-        Returns: a Deferred of it, or of None when there is no such key.
+        Returns: a Deferred of the record, or of None when there is no such key.
         """
 
         async def get() -> KeyValue | None:
@@ -132,14 +137,15 @@ class Client:
     ) -> Deferred[list[str]]:
         """List the names of the keys that begin with *prefix*.
 
-        With a *separator* only up to the next one, each once: like one directory.
+        With a *separator*, names end at the next one and are listed once, as in a
+        directory.
         """
 
         async def read() -> list[str]:
-            reply = await self._read(
+            response = await self._read(
                 _key(prefix), stale=stale, keys=True, separator=separator
             )
-            return [] if _is_absent(reply) else parse_keys(reply.body)
+            return [] if _is_absent(response) else parse_keys(response.body)
 
         return Deferred.fromCoroutine(read())
 
@@ -152,15 +158,15 @@ class Client:
         return Watch(self.calls, f"{_key(prefix)}?recurse=1", _tree)
 
     def leader(self) -> Deferred[str]:
-        """Ask some node who leads.
+        """Ask a node for the leader.
 
-        Returns: a Deferred of the leader's peer address, "" when it knows of none.
+        Returns: a Deferred of the leader's peer address, "" if that node knows none.
         """
 
         async def read() -> str:
             target = "/v1/status/leader"
-            question = Question("GET", target, repeatable=True)
-            answer = parse_json((await self.calls.expect(question)).body)
+            request = NodeRequest("GET", target, repeatable=True)
+            answer = parse_json((await self.calls.expect(request)).body)
             if not isinstance(answer, str):
                 raise MalformedAnswer("an answer names no leader")
             return answer
@@ -181,23 +187,25 @@ class Client:
     ) -> Deferred[bool]:
         """Write *key*.
 
-        With *cas* only if it was last changed at that index, 0: if it is absent. With
-        *acquire* or *release*, a session's id, only if that gets or gives its lock.
+        With *cas*, only if the key was last changed at that index; 0 means that it must
+        be absent. With *acquire* or *release*, a session's id, only if that session
+        gets the key's lock or gives it up.
 
-        Returns: a Deferred that tells whether it was written; always True without
-            any of these.
+        Returns: a Deferred of whether the key was written; without any of these
+            conditions it is always True.
         """
         given = {"flags": flags or None, "cas": cas}
         target = _with(_key(key), **given, acquire=acquire, release=release)
-        # A session that has a lock gets it again, and gives it only once.
+        # A repeated acquire or release by the same session changes nothing more. With
+        # cas it could fail at the change that the first attempt itself made.
         repeatable = (acquire is not None or release is not None) and cas is None
-        question = Question("PUT", target, value, repeatable=repeatable)
-        return Deferred.fromCoroutine(self._flag(question))
+        request = NodeRequest("PUT", target, value, repeatable=repeatable)
+        return Deferred.fromCoroutine(self._flag(request))
 
     def cas(self, key: str, value: bytes, index: int, flags: int = 0) -> Deferred[bool]:
-        """Write *key* if it was last changed at *index*, 0: if it is absent.
+        """Write *key* if it was last changed at *index*; 0 means: if it is absent.
 
-        Returns: a Deferred that tells whether it was.
+        Returns: a Deferred of whether the key was written.
         """
         return self.put(key, value, flags=flags, cas=index)
 
@@ -206,22 +214,22 @@ class Client:
     ) -> Deferred[bool]:
         """Delete *key*; with *recurse*, all keys that begin with it.
 
-        With *cas* only if it was last changed at that index.
+        With *cas*, only if the key was last changed at that index.
 
-        Returns: a Deferred of True, unless *cas* was in the way.
+        Returns: a Deferred of False if *cas* prevented it, else of True.
         """
         target = _with(_key(key), cas=cas, recurse=recurse)
-        return Deferred.fromCoroutine(self._flag(Question("DELETE", target)))
+        return Deferred.fromCoroutine(self._flag(NodeRequest("DELETE", target)))
 
     def txn(
         self, *operations: Operation, repeatable: bool = False
     ) -> Deferred[list[KeyValue]]:
-        """Do all *operations* at once, or none.
+        """Apply all *operations* in one step, or none of them.
 
-        Those that do no harm when they are done twice are *repeatable*: they are sent
-        again when an answer was lost.
-        Returns: a Deferred of what they read and wrote; a write's record has no
-            value. It fails with TransactionFailed when one of them is refused.
+        Set *repeatable* if it is harmless to apply them twice: they are then sent again
+        when an answer was lost.
+        Returns: a Deferred of the records that were read or written; that of a write
+            has no value. It fails with TransactionFailed when one is refused.
         """
         return Deferred.fromCoroutine(self._transact(operations, repeatable))
 
@@ -258,27 +266,27 @@ class Client:
         ttl: float = DEFAULT_TTL,
         lock_delay: float = DEFAULT_LOCK_DELAY,
     ) -> Election:
-        """Make a candidacy for `async with`; see `Election`."""
+        """Make a candidacy in an election for `async with`; see `Election`."""
         session = self.session(ttl, lock_delay=lock_delay, name=f"election {key}")
         return Election(self.calls, session, key, value)
 
-    async def _read(self, target: str, **parameters: Any) -> Reply:
-        question = Question("GET", _with(target, **parameters), repeatable=True)
-        return await self.calls.expect(question, 404)
+    async def _read(self, target: str, **parameters: Any) -> NodeResponse:
+        request = NodeRequest("GET", _with(target, **parameters), repeatable=True)
+        return await self.calls.expect(request, 404)
 
-    async def _flag(self, question: Question) -> bool:
-        return parse_flag((await self.calls.expect(question)).body)
+    async def _flag(self, request: NodeRequest) -> bool:
+        return parse_flag((await self.calls.expect(request)).body)
 
     async def _transact(
         self, operations: Sequence[Operation], repeatable: bool
     ) -> list[KeyValue]:
         body = json.dumps([operation.as_json() for operation in operations]).encode()
         repeatable = repeatable or all(operation.reads for operation in operations)
-        question = Question("PUT", "/v1/txn", body, repeatable=repeatable)
-        reply = await self.calls.expect(question, 409)
-        if reply.status == 409:
-            raise TransactionFailed(parse_refusals(reply.body))
-        return parse_results(reply.body)
+        request = NodeRequest("PUT", "/v1/txn", body, repeatable=repeatable)
+        response = await self.calls.expect(request, 409)
+        if response.status == 409:
+            raise TransactionFailed(parse_refusals(response.body))
+        return parse_results(response.body)
 
 
 def _key(key: str) -> str:
@@ -286,7 +294,7 @@ def _key(key: str) -> str:
 
 
 def _with(target: str, **parameters: Any) -> str:
-    """Add those *parameters* that say something; True stands for a flag."""
+    """Add the *parameters* that are set to *target*; True stands for a flag."""
     said = {
         name: 1 if value is True else value
         for name, value in parameters.items()
@@ -295,13 +303,15 @@ def _with(target: str, **parameters: Any) -> str:
     return f"{target}?{urlencode(said)}" if said else target
 
 
-def _is_absent(reply: Reply) -> bool:
-    if reply.status != 404:
+def _is_absent(response: NodeResponse) -> bool:
+    if response.status != 404:
         return False
-    if reply.header(INDEX) is None:
-        raise Refused(404, reply.sentence)
+    # A missing key is answered with an index. Without one, it is no node that answers
+    # but, for example, a proxy: that must not read as an empty store.
+    if response.header(INDEX) is None:
+        raise Refused(404, response.sentence)
     return True
 
 
-def _tree(reply: Reply) -> list[KeyValue]:
-    return [] if _is_absent(reply) else parse_records(reply.body)
+def _tree(response: NodeResponse) -> list[KeyValue]:
+    return [] if _is_absent(response) else parse_records(response.body)

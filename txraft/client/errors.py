@@ -1,7 +1,7 @@
-"""How a call of the client can end, other than well.
+"""The errors of the client, by what they say about the effect of a request.
 
-What matters to a caller is what became of the request. `Refused` and `Unavailable` say
-that it has no effect; `OutcomeUnknown` says that it may have one, or may yet.
+`Refused` and `Unavailable` say that the request has no effect. `OutcomeUnknown` says
+that it may have been applied, or may still be.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ class ClientError(Exception):
 
 
 class Refused(ClientError):
-    """The cluster refuses the request as it is: *status* and *sentence* say why."""
+    """The cluster refused the request; `status` and `sentence` say why."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(f"{sentence} (HTTP {status})")
@@ -23,30 +23,30 @@ class Refused(ClientError):
 
 
 class Unavailable(ClientError):
-    """No node took the request in time; it certainly has no effect."""
+    """No node took the request in time; it has no effect."""
 
 
 class OutcomeUnknown(ClientError):
-    """A write got no answer that tells its fate: it may be applied, or may yet be.
+    """A write has no certain outcome: it may be applied, now or later, or not at all.
 
     Read what it should have changed before you decide to repeat it.
     """
 
 
 class MalformedAnswer(ClientError):
-    """A node answered something that the API does not: is it one of this cluster?"""
+    """An answer is not of the form of the API; it may not come from a txraft node."""
 
 
 @dataclass(frozen=True, slots=True)
 class OperationError:
-    """Why the operation at place *index* of a transaction was refused."""
+    """The reason why the operation at position *index* of a transaction was refused."""
 
     index: int
     sentence: str
 
 
 class TransactionFailed(ClientError):
-    """A transaction was rolled back: nothing of it is applied; `errors` say why."""
+    """A transaction was rolled back as a whole; `errors` say why."""
 
     def __init__(self, errors: list[OperationError]) -> None:
         sentences = [f"operation {e.index}: {e.sentence}" for e in errors]
@@ -55,12 +55,12 @@ class TransactionFailed(ClientError):
 
 
 class LockNotFree(ClientError):
-    """The lock could not be had in the time that was given for it."""
+    """The lock did not become free in the time given."""
 
 
 class SessionLost(ClientError):
-    """The session is over, or may be: nothing it held is certain any more."""
+    """The session has ended, or may have: its locks may belong to others."""
 
 
 class LockLost(SessionLost):
-    """The lock is no longer held, or may be no longer."""
+    """The lock is no longer held for certain: another client may hold it."""

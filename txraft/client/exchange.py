@@ -1,8 +1,8 @@
-"""One request to one node, and the certainty whether it can have had an effect.
+"""Send one request to one node, and say whether it can have had an effect.
 
-A request of which no byte was sent certainly has none (`NotSent`). One that was sent
-and not answered may have one (`NoAnswer`). The client asks nodes so, and so does a node
-that passes a request on to the leader.
+A request of which no byte was sent has none (`NotSent`). A request that was sent and
+not answered may have one (`NoAnswer`). The client uses this, and so does a node that
+forwards a request to the leader.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ from zope.interface import implementer
 from txraft.reasons import reason_of
 
 PIECE_BYTES = 1 << 16
-"""Bytes of a file that are sent at once."""
+"""Bytes of a file that are read and sent at once."""
 
 T = TypeVar("T")
+# Only errors that Twisted raises before it writes a byte: any other one added here
+# would let a write be repeated that was applied.
 _NOT_SENT = (ConnectError, DNSLookupError, RequestNotSent, SchemeNotSupported)
 
 
@@ -45,7 +47,7 @@ class NotSent(Exception):
 
 
 class NoAnswer(Exception):
-    """The request was sent, at least in part, and no whole answer came."""
+    """The request was sent, at least in part, but no complete answer came."""
 
 
 class TimedOut(Exception):
@@ -53,14 +55,14 @@ class TimedOut(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A request: *target* is path and query, *body* bytes or a producer of them.
+class NodeRequest:
+    """A request to a node: *target* is path and query, *body* bytes or a producer.
 
-    *repeatable* says that a second one does no harm. *patience* is how many seconds an
-    attempt may take, *timeout* how long new ones are made; None stands for the
-    client's own bounds. *consume*, if given, is called
-    with the pieces of a good answer's body, which is then not kept. *headers* go with
-    it, besides those of every request.
+    *repeatable* says that a second attempt does no harm. *patience* is the longest time
+    of one attempt and *timeout* that of all attempts, in seconds; None stands for the
+    client's own bounds. *consume*, if given, gets the pieces of the body of an answer
+    with status 200, which is then not kept. *headers* are added to those of every
+    request.
     """
 
     method: str
@@ -74,13 +76,13 @@ class Question:
 
     @property
     def writes(self) -> bool:
-        """Whether it may change anything."""
+        """Whether the request may change anything."""
         return self.method != "GET"
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """A whole answer of one node."""
+class NodeResponse:
+    """A complete response of one node."""
 
     status: int
     headers: Headers
@@ -93,7 +95,7 @@ class Reply:
 
     @property
     def sentence(self) -> str:
-        """The body as the one sentence that a failure answer is."""
+        """The body of a failure as one sentence, cut at 1000 bytes."""
         return self.body[:1000].decode("utf-8", "replace").strip() or "no reason given"
 
 
@@ -102,11 +104,12 @@ def connection_pool(
 ) -> HTTPConnectionPool:
     """Make a pool that keeps up to *max_idle* connections to each node.
 
-    It never sends a request twice by itself, as it would a DELETE that got no answer:
-    the first may have been applied. Let it drop idle connections, after *idle_seconds*,
-    long before the other end does, so that few requests meet a closing connection.
+    Idle connections are closed after *idle_seconds*. Let that be long before the other
+    end closes them, so that few requests meet a closing connection.
     """
     pool = HTTPConnectionPool(reactor, persistent=True)
+    # Twisted would send a GET or DELETE again by itself when its connection closes
+    # without an answer. A DELETE may have been applied: `attempts` decides on that.
     pool.retryAutomatically = False
     pool.maxPersistentPerHost = max_idle
     pool.cachedConnectionTimeout = idle_seconds
@@ -119,9 +122,9 @@ def pooled_client(
     connect_timeout: float,
     policy: IPolicyForHTTPS | None = None,
 ) -> HTTPClient:
-    """Make the client that `ask` needs, on *pool*.
+    """Make the HTTP client that `ask` needs, on *pool*.
 
-    *policy* says what it shows to HTTPS servers, and which it trusts.
+    *policy* says which HTTPS servers to trust, and which certificate to show them.
     """
     agent = Agent(
         reactor,
@@ -136,20 +139,20 @@ async def ask(
     http: HTTPClient,
     clock: IReactorTime,
     url: str,
-    question: Question,
+    request: NodeRequest,
     headers: Headers,
     seconds: float,
     max_bytes: int,
-) -> Reply:
+) -> NodeResponse:
     """Ask the node at *url*, for at most *seconds*.
 
-    Raises: NotSent, NoAnswer; CancelledError when the wait was cancelled, however
-        far the request has come.
+    Raises: NotSent, NoAnswer; CancelledError when the wait was cancelled, in which
+        case the request may have been sent or not.
     """
     until = clock.seconds() + seconds
-    response = await begin(http, clock, url, question, headers, seconds)
+    response = await begin(http, clock, url, request, headers, seconds)
     left = max(0.0, until - clock.seconds())
-    consume = question.consume if response.code == 200 else None
+    consume = request.consume if response.code == 200 else None
     return await read(response, clock, url, left, max_bytes, consume)
 
 
@@ -157,7 +160,7 @@ async def begin(
     http: HTTPClient,
     clock: IReactorTime,
     url: str,
-    question: Question,
+    request: NodeRequest,
     headers: Headers,
     seconds: float,
 ) -> IResponse:
@@ -165,10 +168,10 @@ async def begin(
 
     Raises: as `ask`.
     """
-    body = question.body
+    body = request.body
     sent = http.request(
-        question.method,
-        url + question.target,
+        request.method,
+        url + request.target,
         headers=headers,
         data=Body(body) if isinstance(body, bytes) else body,
         allow_redirects=False,
@@ -177,7 +180,7 @@ async def begin(
     try:
         return await within(sent, clock, seconds)
     except CancelledError:
-        raise
+        raise  # the caller's own wish, not an end of the request: it has its own name
     except _NOT_SENT as error:
         raise NotSent(_why(error, url)) from error
     except Exception as error:
@@ -191,8 +194,8 @@ async def read(
     seconds: float,
     max_bytes: int,
     consume: Callable[[bytes], object] | None = None,
-) -> Reply:
-    """Read the rest of an answer, for at most *seconds*; as `Question` for *consume*.
+) -> NodeResponse:
+    """Read the body of *response* for at most *seconds*; *consume* as in `NodeRequest`.
 
     Raises: NoAnswer, CancelledError
     """
@@ -204,19 +207,19 @@ async def read(
         raise
     except Exception as error:
         raise NoAnswer(_why(error, url)) from error
-    return Reply(response.code, response.headers, data)
+    return NodeResponse(response.code, response.headers, data)
 
 
 def drop(transport: Any) -> None:
-    """Close the connection of a response that nobody wants to read to its end."""
+    """Close the connection of a response whose body is not wanted."""
     getattr(transport, "abortConnection", transport.loseConnection)()
 
 
 def within(deferred: Deferred[T], clock: IReactorTime, seconds: float) -> Deferred[T]:
     """Wait for *deferred*, but no longer than *seconds*.
 
-    Returns: a Deferred that fails with TimedOut in time, and with CancelledError
-        when it is cancelled itself, whatever *deferred* makes of its own cancelling.
+    Returns: a Deferred that fails with TimedOut after *seconds*, and with
+        CancelledError when it is cancelled, whatever *deferred* then fires with.
     """
     settled = False
 
@@ -235,6 +238,8 @@ def within(deferred: Deferred[T], clock: IReactorTime, seconds: float) -> Deferr
 
     def expired() -> None:
         nonlocal settled
+        # First: cancelling may fire *deferred* at once, and its failure would hide that
+        # time ran out.
         settled = True
         deferred.cancel()
         outer.errback(TimedOut(f"no answer within {seconds:g} s"))
@@ -272,8 +277,8 @@ class Body:
 class FileBody:
     """A request's body of *length* bytes, sent at the pace of the connection.
 
-    *read* is called with an offset and a size, and gives a Deferred of bytes there.
-    *sent* is told how many more bytes were sent.
+    *read* gets an offset and a size, and returns a Deferred of the bytes there. *sent*
+    is called with the number of bytes of each piece that was sent.
     """
 
     def __init__(
@@ -303,7 +308,7 @@ class FileBody:
         self._go_on()
 
     def pauseProducing(self) -> None:
-        """Send no more until it goes on."""
+        """Send nothing until `resumeProducing`."""
         self._paused = True
 
     def stopProducing(self) -> None:
@@ -311,6 +316,8 @@ class FileBody:
         self._consumer = None
 
     def _go_on(self) -> None:
+        # One read at a time: a second one would send the same piece again, because the
+        # offset moves only when a piece was sent.
         if self._reading or self._paused or self._consumer is None:
             return
         size = min(PIECE_BYTES, self.length - self._offset)
@@ -325,7 +332,7 @@ class FileBody:
         self._reading = False
         if self._consumer is None:
             return
-        if not data:
+        if not data:  # else this would go on reading nothing, for ever
             self._failed(Failure(EOFError("the file has become shorter")))
             return
         self._offset += len(data)
@@ -353,6 +360,7 @@ class _Collector(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Take a piece."""
+        # Pieces still arrive after the connection was told to close.
         if self.done.called:
             return
         self._room -= len(data) if self._bounded else 0

@@ -1,4 +1,4 @@
-"""Every bound of the client, with its unit and default."""
+"""`ClientLimits` holds every bound of the client, with its unit and default."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from txraft.errors import ConfigError
 class ClientLimits:
     """The bounds of one client. Sizes are bytes, durations float seconds.
 
-    `timeout` bounds a whole call with all its attempts, `read_timeout` one attempt of
-    what may be repeated, `connect_timeout` the opening of a connection. Between
-    rounds of attempts it waits `retry_interval`, then twice that, up to
-    `max_retry_interval`. A watch asks for changes for `watch_wait` at a time.
-    `lock_retry` is the wait before another try at a lock that nobody holds but that
-    is in its lock delay. A node that is told to lead but not reached is not tried
-    again for `shun_time`.
+    `timeout` bounds a whole call with all its attempts, `read_timeout` one attempt of a
+    request that may be repeated, `connect_timeout` the opening of a connection. After
+    each round of attempts at all nodes the client waits: `retry_interval` at first,
+    then twice as long each time, up to `max_retry_interval`. A blocking query of a
+    watch takes `watch_wait` at most. `lock_retry` is the pause between attempts at a
+    lock that nobody holds but that is in its lock delay. The URL of a leader that
+    cannot be reached is not used again for `shun_time`.
 
     Raises: ConfigError, whose `problems` names each field and what would be right.
     """

@@ -1,11 +1,11 @@
-"""A lock that one client in the whole cluster holds, and an election made of it.
+"""`Lock`, which one client in the whole cluster holds at a time, and `Election`.
 
     async with client.lock("jobs/nightly") as lock:
         await lock.guard(work(fence=lock.fence))
 
-No lock in a distributed system keeps a holder that was paused from going on: when it
-wakes, another may hold the lock. So whatever the lock protects should be told `fence`,
-which grows with every new holder, and refuse a smaller one than it has seen.
+No lock in a distributed system can stop a holder that was paused: when it wakes up,
+another may hold the lock. So send `fence`, which grows with every new holder, to
+whatever the lock protects, and let it refuse a smaller one than it has seen.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from txraft.client.attempts import Calls
+from txraft.client.attempts import ClientCalls
 from txraft.client.errors import (
     ClientError,
     LockLost,
@@ -27,7 +27,7 @@ from txraft.client.errors import (
     Refused,
     SessionLost,
 )
-from txraft.client.exchange import Question, Reply
+from txraft.client.exchange import NodeRequest, NodeResponse
 from txraft.client.results import KeyValue, parse_flag, parse_records
 from txraft.client.session import Session, guarded
 from txraft.client.watch import INDEX, Watch
@@ -38,11 +38,14 @@ T = TypeVar("T")
 class Lock:
     """The lock on *key*, held within `async with`; *value* is stored there meanwhile.
 
-    It has *session* to itself: leaving the block ends both. Waiting for it is cancelled
-    like any Deferred.
+    *session* serves this lock alone: leaving the block ends both. Waiting for the lock
+    can be cancelled like any Deferred.
+    Thread: reactor.
     """
 
-    def __init__(self, calls: Calls, session: Session, key: str, value: bytes) -> None:
+    def __init__(
+        self, calls: ClientCalls, session: Session, key: str, value: bytes
+    ) -> None:
         self._calls = calls
         self._session = session
         self._target = f"/v1/kv/{quote(key, safe='/')}"
@@ -71,14 +74,14 @@ class Lock:
         return self._fence
 
     def check(self) -> None:
-        """Go on only while the lock is held, as far as is known. Raises: LockLost"""
+        """Raise LockLost unless the lock is held, as far as is known."""
         if self._lost is not None:
             raise self._lost
         if not self._fence:
             raise LockLost(f"the lock {self._key!r} is not held")
 
     def when_lost(self) -> Deferred[SessionLost]:
-        """Return a Deferred that fires with why, when the lock is lost."""
+        """Return a Deferred that fires with the reason when the lock is lost."""
         waiter: Deferred[SessionLost] = Deferred(
             lambda d: self._waiting.remove(d) if d in self._waiting else None
         )
@@ -91,7 +94,8 @@ class Lock:
     def guard(self, work: Coroutine[Any, Any, T] | Deferred[T]) -> Deferred[T]:
         """Run *work*, and cancel it when the lock is lost.
 
-        Returns: a Deferred of its result, which then fails with LockLost.
+        Returns: a Deferred of the result of *work*; it fails with LockLost if the lock
+            was lost first.
         """
         if isinstance(work, Deferred):
             running: Deferred[T] = work
@@ -100,20 +104,20 @@ class Lock:
         return Deferred.fromCoroutine(guarded(running, self.when_lost()))
 
     def acquire(self, wait: float | None = None) -> Deferred[Lock]:
-        """Wait for the lock, however long, or for *wait* seconds.
+        """Wait for the lock without limit, or for *wait* seconds.
 
-        It is always tried once, so that 0 gets a lock that is free.
-        Cancelling it leaves nothing behind.
-        Returns: a Deferred of this lock, which fails with LockNotFree when it was not
-            to be had in time, and with any other ClientError.
+        There is always one attempt, so that 0 gets a lock that is free. Cancelling ends
+        the session, so that nothing is left behind.
+        Returns: a Deferred of this lock. It fails with LockNotFree when the lock did
+            not become free in time, and with any other ClientError.
         """
         return Deferred.fromCoroutine(self._acquire(wait))
 
     def release(self) -> Deferred[None]:
         """Give the lock back.
 
-        Returns: a Deferred that always fires with success: a lock that could not be
-            given back falls to others when its session ends.
+        Returns: a Deferred that always fires with success: if the request fails, the
+            lock becomes free when its session ends.
         """
         return Deferred.fromCoroutine(self._release())
 
@@ -133,7 +137,9 @@ class Lock:
         until = None if wait is None else clock.seconds() + wait
         await session.open()
         try:
-            # The first attempt has the time of any request: *wait* is for others.
+            # The first attempt has the time of any request; *wait* bounds the waiting
+            # for another holder. Each step is guarded: a lock that is got with a lost
+            # session would be held by nobody.
             trying = Deferred.fromCoroutine(self._try())
             if not await guarded(trying, session.when_lost()):
                 waiting = Deferred.fromCoroutine(self._wait())
@@ -141,9 +147,10 @@ class Lock:
                     left = max(0.0, until - clock.seconds())
                     waiting.addTimeout(left, clock, self._not_free)
                 await guarded(waiting, session.when_lost())
-        except BaseException:
+        except BaseException:  # also when cancelled: the request may have got the lock
             await session.close()
             raise
+        # Only now: `_lose` counts for a lock that is held.
         session.when_lost().addCallback(lambda why: self._lose(str(why)))
         self._watching = watching = Deferred.fromCoroutine(self._watch())
         watching.addCallbacks(self._watch_ended, self._watch_failed)
@@ -152,6 +159,8 @@ class Lock:
     async def _wait(self) -> None:
         while True:
             record, index = await self._read(0)
+            # Free, and yet refused: its lock delay lasts. No change of the key marks
+            # the end of that, so a blocking query would wait in vain.
             if record is None or record.session is None:
                 pause = self._calls.limits.lock_retry
                 await deferLater(self._calls.clock, pause)
@@ -161,12 +170,15 @@ class Lock:
                 return
 
     async def _try(self) -> bool:
-        """Ask for the lock once; tell whether it was given."""
-        # Acquiring what this session holds already changes nothing but the value.
+        """Ask for the lock once; return whether this session holds it now."""
+        # Safe to repeat: acquiring a lock that this session holds changes only the
+        # value.
         target = f"{self._target}?acquire={self._session.id}"
-        asked = Question("PUT", target, self._value, repeatable=True)
+        asked = NodeRequest("PUT", target, self._value, repeatable=True)
         if not parse_flag((await self._calls.expect(asked)).body):
             return False
+        # The fence is read back, as the answer to the acquire has no index. In between
+        # an operator may have taken the lock away.
         record, _ = await self._read(0)
         if record is None or record.session != self._session.id:
             return False
@@ -180,19 +192,19 @@ class Lock:
         )
 
     async def _read(self, index: int) -> tuple[KeyValue | None, int]:
-        """Read the key; with an *index*, wait until it has changed since."""
+        """Read the key; with an *index*, wait until it has changed since that index."""
         target, patience = f"{self._target}?consistent=1", None
         if index:
             wait = self._calls.limits.watch_wait
             target = f"{self._target}?index={index}&wait={round(wait * 1000)}ms"
             patience = wait * 17 / 16 + self._calls.limits.read_timeout
-        question = Question("GET", target, repeatable=True, patience=patience)
-        reply = await self._calls.expect(question, 404)
-        text = reply.header(INDEX) or ""
-        return first_record(reply), int(text) if text.isdigit() else 0
+        request = NodeRequest("GET", target, repeatable=True, patience=patience)
+        response = await self._calls.expect(request, 404)
+        text = response.header(INDEX) or ""
+        return first_record(response), int(text) if text.isdigit() else 0
 
     async def _watch(self) -> None:
-        """Look after the key, which an operator may unlock or delete."""
+        """Return when this session no longer holds the key; an operator may do that."""
         watch: Watch[KeyValue | None] = Watch(self._calls, self._target, first_record)
         async for record in watch:
             if record is None or record.session != self._session.id:
@@ -209,6 +221,8 @@ class Lock:
             self._lose(failure.getErrorMessage())
 
     async def _release(self) -> None:
+        # First of all: from here on `check` and `fence` fail, although the lock is
+        # given back only by the request below.
         was_held, self._fence = bool(self._fence), 0
         watching, self._watching = self._watching, None
         if watching is not None:
@@ -216,8 +230,8 @@ class Lock:
         try:
             if was_held and self._lost is None:
                 target = f"{self._target}?release={self._session.id}"
-                question = Question("PUT", target, self._value, repeatable=True)
-                await self._calls.make(question)
+                request = NodeRequest("PUT", target, self._value, repeatable=True)
+                await self._calls.make(request)
         except ClientError:
             return
         finally:
@@ -233,25 +247,26 @@ class Lock:
 
 
 class Election(Lock):
-    """A candidacy: within `async with` this client is the one that is elected.
+    """A candidacy: within `async with` this client is the elected one.
 
-    *value* tells the others who that is; `observe` watches it.
+    *value* tells other clients who is elected; `observe` watches it.
     """
 
     def observe(self) -> Watch[bytes | None]:
-        """Watch who is elected: the value it stood with, None for nobody."""
+        """Watch the *value* of the elected client, None while there is none."""
         return Watch(self._calls, self._target, _elected)
 
 
-def first_record(reply: Reply) -> KeyValue | None:
+def first_record(response: NodeResponse) -> KeyValue | None:
     """Read the answer to the read of one key. Raises: Refused, MalformedAnswer"""
-    if reply.status == 404:
-        if reply.header(INDEX) is None:
-            raise Refused(404, reply.sentence)
+    if response.status == 404:
+        # Without an index it is not the API that says so: see `Client`.
+        if response.header(INDEX) is None:
+            raise Refused(404, response.sentence)
         return None
-    return next(iter(parse_records(reply.body)), None)
+    return next(iter(parse_records(response.body)), None)
 
 
-def _elected(reply: Reply) -> bytes | None:
-    record = first_record(reply)
+def _elected(response: NodeResponse) -> bytes | None:
+    record = first_record(response)
     return None if record is None or record.session is None else record.value

@@ -1,5 +1,4 @@
-"""Keys, transactions and sessions as they are written in JSON, and as the client
-hands them out."""
+"""`KeyValue` and `Operation`, and their forms in the JSON of the API."""
 
 from __future__ import annotations
 
@@ -14,11 +13,11 @@ from txraft.client.errors import MalformedAnswer, OperationError
 
 @dataclass(frozen=True, slots=True)
 class KeyValue:
-    """One key with all that the cluster knows of it.
+    """One key with its value, indexes and lock.
 
-    The indexes are those of log entries: of the one that created the key, that
-    changed it last. *lock_index* counts how often it was locked, and *session* holds
-    the lock now, if one does.
+    *create_index* and *modify_index* are those of the log entries that created the key
+    and changed it last. *lock_index* counts how often it was locked. *session* is the
+    one that holds its lock now, None if it is free.
     """
 
     key: str
@@ -52,12 +51,12 @@ class Operation:
 
     @classmethod
     def cas(cls, key: str, value: bytes, index: int, flags: int = 0) -> Operation:
-        """Write *key* if it was last changed at *index*; 0: if it is not there."""
+        """Write *key* if it was last changed at *index*; 0: if it is absent."""
         return cls("cas", key, value, flags, index)
 
     @classmethod
     def get(cls, key: str) -> Operation:
-        """Read *key*, which must be there."""
+        """Read *key*, which must exist."""
         return cls("get", key)
 
     @classmethod
@@ -87,11 +86,11 @@ class Operation:
 
     @property
     def reads(self) -> bool:
-        """Whether it changes nothing."""
+        """Whether the operation changes nothing."""
         return self.verb.startswith(("get", "check"))
 
     def as_json(self) -> dict[str, Any]:
-        """Shape it as the API takes it."""
+        """Return the operation in the form of the API."""
         fields: dict[str, Any] = {"Verb": self.verb, "Key": self.key}
         if self.value is not None:
             fields["Value"] = b64encode(self.value).decode("ascii")
@@ -154,10 +153,10 @@ def parse_keys(body: bytes) -> list[str]:
 
 
 def parse_results(body: bytes) -> list[KeyValue]:
-    """Read what a committed transaction has to show. Raises: MalformedAnswer"""
+    """Read the results of a committed transaction. Raises: MalformedAnswer"""
     answer = parse_json(body)
     try:
-        # A write's result comes without a value, as the caller knows it.
+        # The result of a write has no "Value", which `parse_record` asks for.
         return [
             parse_record({"Value": None, **result["KV"]})
             for result in answer["Results"] or []

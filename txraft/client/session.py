@@ -1,8 +1,8 @@
-"""A session: a life sign that the cluster watches, to which locks are tied.
+"""`Session`: a sign of life that the cluster watches, and that locks depend on.
 
 The cluster ends a session whose holder has not renewed it for its TTL. The holder
-counts the TTL from when it *sent* the last renewal that was answered, on its own clock:
-so it knows that a session is lost before anybody else can have what the session held.
+counts the TTL on its own clock, from when it *sent* the last renewal that was answered:
+so it knows that the session is lost before anybody else can get its locks.
 
     async with client.session(ttl=15) as session:
         await client.put(key, value, acquire=session.id)
@@ -18,9 +18,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from txraft.client.attempts import Calls
+from txraft.client.attempts import ClientCalls
 from txraft.client.errors import ClientError, LockLost, MalformedAnswer, SessionLost
-from txraft.client.exchange import Question, Reply
+from txraft.client.exchange import NodeRequest, NodeResponse
 from txraft.client.results import parse_json
 
 T = TypeVar("T")
@@ -32,13 +32,14 @@ MAX_TTL = 86400.0
 class Session:
     """A session with a *ttl* in seconds, made and renewed within `async with`.
 
-    *behavior* says what becomes of the keys it has locked when it ends: `release` or
-    `delete`. For *lock_delay* seconds after it was lost nobody gets its locks.
+    *behavior* says what happens to its locked keys when it ends: `release` or `delete`.
+    For *lock_delay* seconds after the session was lost nobody gets its locks.
+    Thread: reactor.
     """
 
     def __init__(
         self,
-        calls: Calls,
+        calls: ClientCalls,
         ttl: float,
         behavior: str,
         lock_delay: float,
@@ -53,8 +54,9 @@ class Session:
             "TTL": f"{ttl:g}s",
             "Behavior": behavior,
             "LockDelay": f"{lock_delay:g}s",
-            # Consul's sessions live twice as long, because their holders may not know
-            # how old a renewal is. This one knows: its locks pass on in half the time.
+            # Consul keeps a session for twice its TTL, because a holder may not know
+            # how old a renewal is. This one knows, so its locks become free in half the
+            # time.
             "TTLMultiplier": 1,
         }
         self._id: str | None = None
@@ -74,7 +76,7 @@ class Session:
         return self._id
 
     def when_lost(self) -> Deferred[SessionLost]:
-        """Return a Deferred that fires with why, when the session is lost."""
+        """Return a Deferred that fires with the reason when the session is lost."""
         waiter: Deferred[SessionLost] = Deferred(
             lambda d: self._waiting.remove(d) if d in self._waiting else None
         )
@@ -85,14 +87,17 @@ class Session:
         return waiter
 
     def open(self) -> Deferred[Session]:
-        """Make the session and begin to renew it; fails with a ClientError."""
+        """Make the session and begin to renew it.
+
+        Returns: a Deferred of this session; it fails with a ClientError.
+        """
         return Deferred.fromCoroutine(self._open())
 
     def close(self) -> Deferred[None]:
         """End the session, which releases its locks.
 
-        Returns: a Deferred that always fires with success: what could not be ended
-            ends by itself after its TTL.
+        Returns: a Deferred that always fires with success: if the request fails, the
+            session ends by itself after its TTL.
         """
         return Deferred.fromCoroutine(self._close())
 
@@ -108,11 +113,13 @@ class Session:
         await self.close()
 
     async def _open(self) -> Session:
+        # Taken before the request: the cluster counts from its arrival, which is later.
         sent = self._calls.clock.seconds()
         body = json.dumps(self._wanted).encode()
-        # A second session that is made by accident ends after its TTL.
-        question = Question("PUT", "/v1/session/create", body, repeatable=True)
-        answer: Any = parse_json((await self._calls.expect(question)).body)
+        # Repeatable: a second session, made when an answer was lost, ends after its
+        # TTL.
+        request = NodeRequest("PUT", "/v1/session/create", body, repeatable=True)
+        answer: Any = parse_json((await self._calls.expect(request)).body)
         try:
             self._id = str(answer["ID"])
         except (KeyError, TypeError) as error:
@@ -125,18 +132,20 @@ class Session:
         self._stop()
         if id is None or self._lost is not None:
             return
+        # Before the request: who relies on the locks must stop before they are free.
         self._lose("it was closed")
         target = f"/v1/session/destroy/{id}"
         try:
-            await self._calls.make(Question("PUT", target, b"", repeatable=True))
+            await self._calls.make(NodeRequest("PUT", target, b"", repeatable=True))
         except ClientError:
             return
 
     def _renewed(self, sent: float) -> None:
-        """Count the TTL anew, from when the renewal was sent."""
+        """Count the TTL anew, from the time at which the renewal was sent."""
         clock = self._calls.clock
         if self._expiry is not None:
             self._expiry.cancel()
+        # Not from now: the answer may have been on its way for most of the TTL.
         left = max(0.0, sent + self._ttl - clock.seconds())
         self._expiry = clock.callLater(left, self._expired)
         interval = self._ttl / RENEWALS_PER_TTL
@@ -146,17 +155,17 @@ class Session:
         self._renewal = None
         sent = self._calls.clock.seconds()
         target = f"/v1/session/renew/{self._id}"
-        # Tried until the end of the TTL: later, an answer is worth nothing.
-        question = Question("PUT", target, b"", repeatable=True, timeout=self._ttl)
-        self._renewing = renewing = Deferred.fromCoroutine(self._calls.make(question))
+        # Tried for the length of the TTL: an answer after that is worth nothing.
+        request = NodeRequest("PUT", target, b"", repeatable=True, timeout=self._ttl)
+        self._renewing = renewing = Deferred.fromCoroutine(self._calls.make(request))
         renewing.addCallbacks(self._answered, _not_renewed, callbackArgs=(sent,))
 
-    def _answered(self, reply: Reply, sent: float) -> None:
+    def _answered(self, response: NodeResponse, sent: float) -> None:
         self._renewing = None
-        if reply.status == 200:
+        if response.status == 200:
             self._renewed(sent)
         else:
-            self._lose(f"the cluster has ended it: {reply.sentence}")
+            self._lose(f"the cluster has ended it: {response.sentence}")
 
     def _expired(self) -> None:
         self._expiry = None
@@ -182,14 +191,14 @@ class Session:
 
 
 def _not_renewed(failure: Failure) -> None:
-    """Leave it to the expiry to say so."""
+    """Ignore the failure: if no renewal succeeds, `_expired` ends the session."""
     failure.trap(CancelledError, ClientError)
 
 
 async def guarded(running: Deferred[T], lost: Deferred[SessionLost]) -> T:
     """Wait for *running*, and cancel it when *lost* fires.
 
-    Raises: LockLost, with why; else what *running* fails with.
+    Raises: LockLost with the reason; else what *running* fails with.
     """
     reason: list[SessionLost] = []
 
@@ -201,6 +210,7 @@ async def guarded(running: Deferred[T], lost: Deferred[SessionLost]) -> T:
     try:
         return await running
     except CancelledError:
+        # Told apart from a cancellation by the caller, which goes on as it is.
         if reason:
             raise LockLost(str(reason[0])) from None
         raise

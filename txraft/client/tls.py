@@ -1,4 +1,4 @@
-"""HTTPS from a client: whom it trusts, and what it shows of itself."""
+"""HTTPS of a client: the authorities it trusts, and the certificate it shows."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ MAX_PEM_BYTES = 1 << 20
 class ClientTLS:
     """The PEM files of a client, read once.
 
-    Nodes must show a certificate for their host name of an authority in *ca*, or of one
-    that the system trusts. *certificate* and *private_key* are shown to them.
+    A node must show a certificate for its host name, issued by an authority in *ca*, or
+    without *ca* by one that the system trusts. *certificate*, with its *private_key*,
+    is shown to nodes.
 
     Raises: ConfigError when a file cannot be used.
     """
@@ -52,7 +53,7 @@ class ClientTLS:
     def creatorForNetloc(
         self, hostname: bytes, port: int
     ) -> IOpenSSLClientConnectionCreator:
-        """Say how to reach a node at *hostname*."""
+        """Make the TLS options for a connection to *hostname*."""
         authorities = self._authorities
         trust = trustRootFromCertificates(authorities) if authorities else None
         return optionsForClientTLS(
@@ -68,11 +69,9 @@ class ClientTLS:
         return [Certificate(crypto.X509.from_cryptography(each)) for each in found]
 
     def _read_own(self) -> Mapping[str, object]:
-        """Read what is shown to nodes.
-
-        It goes to pyOpenSSL as objects of `cryptography`: Twisted's `clientCertificate`
-        hands over pyOpenSSL's own, which are deprecated.
-        """
+        """Read the certificate and key that are shown to nodes."""
+        # They go to pyOpenSSL as objects of `cryptography`: Twisted's
+        # `clientCertificate` passes pyOpenSSL's own, which are deprecated.
         if self.certificate is None or self.private_key is None:
             return {}
         return {

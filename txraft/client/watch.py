@@ -1,5 +1,4 @@
-"""Waiting for changes: one blocking query after the other, and no change reported
-twice."""
+"""`Watch`: wait for changes by one blocking query after another."""
 
 from __future__ import annotations
 
@@ -8,9 +7,9 @@ from typing import Generic, TypeVar
 
 from twisted.internet.task import deferLater
 
-from txraft.client.attempts import Calls
+from txraft.client.attempts import ClientCalls
 from txraft.client.errors import Refused, Unavailable
-from txraft.client.exchange import Question, Reply
+from txraft.client.exchange import NodeRequest, NodeResponse
 
 T = TypeVar("T")
 INDEX = "X-Consul-Index"
@@ -19,13 +18,17 @@ INDEX = "X-Consul-Index"
 class Watch(Generic[T]):
     """An endless asynchronous iterator over the states of what *target* names.
 
-    The first is the state at present. Two that follow each other differ; states
-    between them may have been passed over. Nothing is asked while nobody iterates, and
-    to end it is to leave the loop. While no node answers it goes on trying.
+    The first state is the present one. Consecutive states differ; states between them
+    may be left out. Nothing is requested while nobody iterates; leave the loop to end
+    the watch. While no node answers, the watch goes on trying.
     """
 
     def __init__(
-        self, calls: Calls, target: str, parse: Callable[[Reply], T], index: int = 0
+        self,
+        calls: ClientCalls,
+        target: str,
+        parse: Callable[[NodeResponse], T],
+        index: int = 0,
     ) -> None:
         self._calls = calls
         self._target = target
@@ -39,6 +42,8 @@ class Watch(Generic[T]):
     async def __anext__(self) -> T:
         while True:
             state = await self._next()
+            # A list, as the state may be None. An index also moves when something else
+            # below the prefix, or the very same value, was written.
             if [state] != self._last:
                 self._last = [state]
                 return state
@@ -51,23 +56,26 @@ class Watch(Generic[T]):
                 pause = self._calls.limits.max_retry_interval
                 await deferLater(self._calls.clock, pause)
 
-    async def _poll(self) -> Reply:
+    async def _poll(self) -> NodeResponse:
         wait = self._calls.limits.watch_wait
         target, patience = self._target, None
         if self._index:
             separator = "&" if "?" in target else "?"
             target += f"{separator}index={self._index}&wait={round(wait * 1000)}ms"
-            # The server adds up to a sixteenth, so that waits do not end together.
+            # The server adds up to a sixteenth, so that waits do not end all at once.
             patience = wait * 17 / 16 + self._calls.limits.read_timeout
-        question = Question("GET", target, repeatable=True, patience=patience)
-        reply = await self._calls.expect(question, 404)
-        self._advance(reply)
-        return reply
+        request = NodeRequest("GET", target, repeatable=True, patience=patience)
+        response = await self._calls.expect(request, 404)
+        self._advance(response)
+        return response
 
-    def _advance(self, reply: Reply) -> None:
-        text = reply.header(INDEX)
+    def _advance(self, response: NodeResponse) -> None:
+        text = response.header(INDEX)
         if text is None or not text.isdigit():
-            raise Refused(reply.status, f"There is nothing to watch: {reply.sentence}")
+            raise Refused(
+                response.status, f"There is nothing to watch: {response.sentence}"
+            )
         index = int(text)
-        # An index that goes back is that of a restored cluster: begin anew.
+        # An index that goes back is that of a restored cluster: begin anew, else the
+        # next query would wait until the new indexes have passed the old one.
         self._index = max(1, index) if index >= self._index else 0

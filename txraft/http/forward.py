@@ -12,7 +12,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer, IResponse
 
-from txraft.client.exchange import NoAnswer, NotSent, Question, Reply, ask, begin, read
+from txraft.client.exchange import (
+    NoAnswer,
+    NodeRequest,
+    NodeResponse,
+    NotSent,
+    ask,
+    begin,
+    read,
+)
 from txraft.http.answers import NOT_APPLIED, OUTCOME, REFUSED, Answer, Header, unknown
 from txraft.http.auth import CONSUL_TOKEN, FORWARDED_ROLE, token_in
 from txraft.http.inflight import CLIENT, FORWARDED, SEQUENCE, Call
@@ -61,7 +69,7 @@ class Forwarder:
         """
         call.submitted = call.writes
         limits, clock = self._limits, self._clock
-        question = Question(call.method.decode("ascii"), call.target(), _body(call))
+        question = NodeRequest(call.method.decode("ascii"), call.target(), _body(call))
         url = url.rstrip("/")
         try:
             response = await begin(
@@ -104,7 +112,7 @@ class Forwarder:
             self._client,
             self._clock,
             url.rstrip("/"),
-            Question("PUT", target, b""),
+            NodeRequest("PUT", target, b""),
             Headers(headers),
             seconds,
             MAX_REPLY_BYTES,
@@ -149,7 +157,7 @@ def _headers(headers: Headers, url: str) -> list[Header]:
     return [*found, (LEADER, url.encode("ascii", "replace"))]
 
 
-def _relay(call: Call, url: str, reply: Reply) -> Answer:
+def _relay(call: Call, url: str, reply: NodeResponse) -> Answer:
     answer = Answer(reply.status, reply.body, *_headers(reply.headers, url))
     if answer.status < 500 or answer.status == INSUFFICIENT_STORAGE:
         return answer
