@@ -14,7 +14,7 @@ MUTANTS = (
     ),
     Mutant(
         name="a client gives a node all of its time to wait for a leader",
-        at="Calls._attempt",
+        at="ClientCalls._attempt",
         old="left - min(left / 2, MAX_MARGIN)",
         new="left",
         caught_by="tests.client.test_attempts.Attempts.test_node_without_a_leader_answers_before_time_is_up",

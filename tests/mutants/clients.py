@@ -29,7 +29,7 @@ MUTANTS = (
     ),
     Mutant(
         name="what is refused for ever is tried again",
-        at="Calls._attempt",
+        at="ClientCalls._attempt",
         old='is_final or outcome == "refused"',
         new="is_final",
         caught_by="tests.client.test_attempts.Attempts.test_refusal_stands",
