@@ -133,6 +133,11 @@ class Alone:
     def stats(self) -> dict[str, str]:
         return {"applied_index": str(self.index)}
 
+    def watch_members(
+        self, changed: Callable[[Configuration], object]
+    ) -> Callable[[], None]:
+        return lambda: None
+
     def register_observer(self, observer: object) -> None: ...
 
     def deregister_observer(self, observer: object) -> None: ...
