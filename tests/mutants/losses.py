@@ -55,6 +55,13 @@ MUTANTS = (
         caught_by="tests.node.test_synced_note.Cut.test_log_that_was_cut",
     ),
     Mutant(
+        name="whole nodes start with a log that was cut",
+        at="node/startup:recover",
+        old="_refuse_cut(log_store, mark, noted.reaches)",
+        new="pass",
+        caught_by="tests.simulation.test_damage.Cuts.test_whole_nodes_refuse_logs_that_were_cut",
+    ),
+    Mutant(
         name="a start takes a log whose noted entry is another",
         at="_refuse_cut",
         old="term == noted.term",

@@ -7,17 +7,20 @@ from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.crash_images import LOG, STATE, Stores
+from tests.crash_images import LOG, STATE, Entries, Stores
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
-from txraft.errors import StorageError
-from txraft.testing.fullstack.damage import strike
+from txraft.errors import DataCorrupted, StorageError
+from txraft.node.synced_note import LogEnd, encoded_note
+from txraft.testing.fullstack.damage import CUTS, cut, strike
 from txraft.testing.fullstack.disk import SimulatedDisk, Survival
+from txraft.testing.fullstack.simulation import FullSimulation
 from txraft.wire.entries import encode_new
 
 DATA = Path("/data")
 MEMBERS = Configuration.of_voters(("n1", "n2"))
 OWNER = "n1"
+SEED_WITH_CUTS = 9
 
 
 def made(segment: int) -> SimulatedDisk:
@@ -39,7 +42,7 @@ def made(segment: int) -> SimulatedDisk:
     return disk
 
 
-def read(disk: SimulatedDisk) -> object:
+def read(disk: SimulatedDisk) -> tuple[Entries, int, bytes]:
     """Read all that is on *disk*. Raises: StorageError"""
     stores = Stores(disk, Random(1), 1 << 20)
     try:
@@ -106,3 +109,61 @@ class Strikes(SynchronousTestCase):
 
         self.assertIsNone(strike(disk, DATA, OWNER, Random(0)))
         self.assertFalse(disk.exists(LOG) or disk.exists(STATE))
+
+
+class Cuts(SynchronousTestCase):
+    """The newest entries of a log go, if it is noted that they were there."""
+
+    def noted(self, end: int) -> SimulatedDisk:
+        """Return a disk whose log of 8 entries is noted as synced up to *end*."""
+        disk = made(200)
+        stores = Stores(disk, Random(0), 200)
+        stores.stable.set_many(encoded_note(LogEnd(end, 1), 7, 1))
+        stores.close()
+        return disk
+
+    def test_each_kind_loses_what_is_noted(self) -> None:
+        """And brought back, it is the log that it was."""
+        whole = read(self.noted(8))
+        kinds = set()
+        for seed in range(30):
+            disk = self.noted(8)
+            found = cut(disk, DATA, OWNER, Random(seed))
+            assert found is not None
+            kinds.add(found.kind)
+
+            entries, *others = read(disk)
+            self.assertLess(len(entries), 8)
+            self.assertEqual(others, [7, b"state" * 30])
+
+            found.undo(disk)
+            self.assertEqual(read(disk), whole)
+        self.assertEqual(kinds, set(CUTS))
+
+    def test_what_is_not_noted_is_not_cut(self) -> None:
+        """Nobody could tell; nor where a snapshot stands for what would be lost."""
+        for end in (0, 4, 7):
+            disk = self.noted(end)
+            self.assertIsNone(cut(disk, DATA, OWNER, Random(0)))
+            self.assertEqual(read(disk), read(made(200)))
+
+    def test_verdicts(self) -> None:
+        """A start has to refuse in the right words, or to have lost nothing."""
+        found = cut(self.noted(8), DATA, OWNER, Random(0))
+        assert found is not None
+
+        found.check_started(8)
+        found.check_refused(DataCorrupted("the log was synced up to index 8 of term 1"))
+
+        self.assertRaises(AssertionError, found.check_started, 7)
+        for wrong in (DataCorrupted("?"), StorageError("synced up to index 8")):
+            self.assertRaises(AssertionError, found.check_refused, wrong)
+
+    def test_whole_nodes_refuse_logs_that_were_cut(self) -> None:
+        """Each start of a storm with many cuts."""
+        simulation = FullSimulation(SEED_WITH_CUTS)
+
+        simulation.run()
+
+        self.flushLoggedErrors()
+        self.assertGreater(simulation.tally["cut logs"], 3)

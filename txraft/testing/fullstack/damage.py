@@ -1,19 +1,29 @@
-"""Damage at rest: a byte of a file that is not what was written.
+"""Damage at rest: a byte of a file that is not what was written, or a log that is cut.
 
-It strikes where it cannot pass for a torn write, so the node must either refuse to
+A byte goes bad where it cannot pass for a torn write, so the node must either refuse to
 start or come up with everything it had. Files without a checksum, the list of peers
 and the lock, are spared.
+
+A log that is cut looks like one that was never longer. Only the note of what was synced
+tells otherwise, so one is cut only if that note knows of all that is lost: then a node
+must refuse, and say so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from txraft.errors import DataCorrupted, StorageError
+from txraft.node.synced_note import read_note
+from txraft.storage.filelog import FileLog
 from txraft.storage.segment import Seal, decode_header, segment_name, sequence_in
-from txraft.testing.fullstack.disk import SimulatedDisk
+from txraft.storage.snapshots import FileSnapshotStore
+from txraft.storage.stable import FileStableStore
+from txraft.testing.fullstack.disk import Folder, Node, SimulatedDisk
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,48 @@ class Damage:
         for data in (node.data, node.durable):
             if self.offset < len(data) and data[self.offset] == self.now:
                 data[self.offset] = self.was
+
+    def check_started(self, last_index: int) -> None:
+        """Allow a node to start: what it has was compared with what others have."""
+
+    def check_refused(self, error: Exception) -> None:
+        """Assert that *error* is one of the storage."""
+        assert isinstance(error, StorageError), f"damage stops a start by {error!r}"
+
+
+CUTS = ("truncated", "zeroed", "lost")
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A log that has lost its newest entries: the file at *path*, which was *was*.
+
+    It was synced up to the index *end*, and this is noted.
+    """
+
+    path: Path
+    kind: str
+    was: Node
+    end: int
+
+    def undo(self, disk: SimulatedDisk) -> None:
+        """Bring the file back as it was."""
+        for names in _names(disk, self.path):
+            names[self.path.name] = self.was
+
+    def check_started(self, last_index: int) -> None:
+        """Assert that a node which starts with *last_index* has lost nothing."""
+        assert last_index >= self.end, (
+            f"a log that was synced up to {self.end} was {self.kind}, and its node "
+            f"starts with {last_index}"
+        )
+
+    def check_refused(self, error: Exception) -> None:
+        """Assert that *error* says what is missing."""
+        assert isinstance(error, DataCorrupted), f"a cut log stops a start by {error!r}"
+        assert f"synced up to index {self.end}" in str(error), (
+            f"a log that was {self.kind} is refused by {str(error)!r}"
+        )
 
 
 def strike(
@@ -76,9 +128,68 @@ def _places(
 
 def _last_write(disk: SimulatedDisk, path: Path, node_name: str) -> int:
     """Return where the last whole write of a segment begins."""
+    return _frames(disk, path, node_name)[-2:][0]
+
+
+def _frames(disk: SimulatedDisk, path: Path, node_name: str) -> list[int]:
+    """Return where the whole writes of a segment begin, and where the last one ends."""
     data = bytes(disk.file(path).data)
     header, at = decode_header(data, node_name, path)
-    seal, last = Seal(header.salt), at
+    seal, found = Seal(header.salt), [at]
     while (frame := seal.parse(memoryview(data), at, at)) is not None:
-        last, at = at, frame.start + len(frame.payload)
-    return last
+        at = frame.start + len(frame.payload)
+        found.append(at)
+    return found
+
+
+def cut(disk: SimulatedDisk, data: Path, node_name: str, random: Random) -> Cut | None:
+    """Cut the log below the directory *data*, if its note tells of all that is lost."""
+    log = data / "log"
+    names = disk.list(log) if disk.exists(log) else []
+    newest = max(filter(None, (sequence_in(name) for name in names)), default=None)
+    end = _noted_end(disk, data, node_name)
+    if newest is None or not end:
+        return None
+    path = log / segment_name(newest)
+    node = disk.file(path)
+    frames = _frames(disk, path, node_name)
+    if len(frames) < 2:
+        return None
+    was = Node(node.data[:], node.durable[:], list(node.unsynced))
+    kind, offset = random.choice(CUTS), random.randrange(frames[0], frames[-1])
+    if kind == "lost":
+        for present in _names(disk, path):
+            present.pop(path.name, None)
+    for content in (node.data, node.durable):
+        if kind == "truncated":
+            del content[offset:]
+        elif kind == "zeroed":
+            content[offset:] = bytes(max(0, len(content) - offset))
+    node.unsynced.clear()
+    return Cut(path, kind, was, end)
+
+
+def _noted_end(disk: SimulatedDisk, data: Path, node_name: str) -> int:
+    """Return where the log ends, if that is noted and in no snapshot; else 0."""
+    # To open a store may change something.
+    probe = SimulatedDisk(deepcopy(disk.root))
+    try:
+        note = read_note(FileStableStore(data / "state", node_name, probe)).reaches
+        store = FileLog(data / "log", node_name, probe)
+        last = store.last_index()
+        store.close()
+        covered = [m.index for m in FileSnapshotStore(data, 1, probe).list()]
+    except StorageError:
+        return 0
+    return last if max([*covered, 0]) < last == note.index else 0
+
+
+def _names(disk: SimulatedDisk, path: Path) -> Iterator[dict[str, Node | Folder]]:
+    """Return the names in the directory of *path*, and those that are durable."""
+    folder: Node | Folder | None = disk.root
+    for part in path.parent.parts[1:]:
+        assert isinstance(folder, Folder), "a file is in a directory"
+        folder = folder.names[part]
+    assert isinstance(folder, Folder), "a file is in a directory"
+    yield folder.names
+    yield folder.durable

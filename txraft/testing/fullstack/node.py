@@ -27,7 +27,7 @@ from txraft.storage.snapshots import FileSnapshotStore
 from txraft.storage.stable import FileStableStore
 from txraft.testing.clock import HeapClock
 from txraft.testing.fullstack.claims import Claims
-from txraft.testing.fullstack.damage import Damage, strike
+from txraft.testing.fullstack.damage import Cut, Damage, cut, strike
 from txraft.testing.fullstack.disk import Chance, SimulatedDisk
 from txraft.testing.fullstack.streams import Host
 from txraft.testing.fullstack.watch import WatchedLog, WatchedTransport
@@ -191,7 +191,9 @@ class Machine:
         self.version = versions[0] if founders else random.choice(versions)
         self.life: Life | None = None
         self.broken = False
-        self.damage: Damage | None = None
+        self.damage: Damage | Cut | None = None
+        # A stream of its own: whoever draws from it changes nothing else.
+        self._cuts = Random(f"cuts of {address}, {simulation.seed}")
         self.disk = SimulatedDisk()
         self.disk.make_directory(DATA)
         self.disk.sync_directory(Path("/"))
@@ -222,6 +224,7 @@ class Machine:
         if self.has_entries and self.random.random() < UPGRADED:
             self.version = self.random.choice(simulation.versions)
         self._damage_sometimes()
+        self._cut_sometimes()
         simulation.note(self, "starts, at protocol version", self.version)
         self.disk.before = None
         life = self.life = Life(self, self.disk)
@@ -247,6 +250,16 @@ class Machine:
             simulation.tally["damaged files"] += 1
             simulation.note(self, "has damage in", self.damage.path, self.damage.offset)
 
+    def _cut_sometimes(self) -> None:
+        """Let the log lose its newest entries."""
+        simulation = self.simulation
+        if simulation.calm or self.damage or self._cuts.random() >= simulation.cut_logs:
+            return
+        self.damage = cut(self.disk, DATA, self.address, self._cuts)
+        if self.damage is not None:
+            simulation.tally["cut logs"] += 1
+            simulation.note(self, "has a log that was", self.damage.kind)
+
     def repair(self) -> None:
         """Undo the damage, as who has a copy of the file does."""
         if self.damage is not None:
@@ -261,8 +274,10 @@ class Machine:
         if life.is_over:
             return
         simulation = self.simulation
-        if self.damage is None or failure.check(StorageError) is None:
+        if self.damage is None or not isinstance(failure.value, Exception):
             simulation.found(f"{self.address} does not start: {failure.value!r}")
+        else:
+            self._judge(self.damage.check_refused, failure.value)
         simulation.note(self, "refuses to start:", failure.getErrorMessage())
         simulation.tally["damage refused"] += 1
         simulation.schedule.after(0, simulation.storm.crash, self, True)
@@ -276,9 +291,20 @@ class Machine:
             simulation.found(f"{self.address} stopped: {error}")
         simulation.schedule.after(0, simulation.storm.crash, self)
 
+    def _judge(self, check: Callable[[T], None], found: T) -> None:
+        """Report what *check* asserts of what was *found* at a start."""
+        try:
+            check(found)
+        except AssertionError as finding:
+            self.simulation.found(f"{self.address}: {finding}")
+
     def _takes_part(self, life: Life) -> None:
         consensus = life.consensus
         if consensus is not None:
+            if isinstance(self.damage, Cut):
+                last = max(consensus.log.last_index, consensus.snapshot.index)
+                self._judge(self.damage.check_started, last)
+                self.damage = None
             options = self.simulation.circumstances.options
             consensus.options = replace(
                 consensus.options, check_quorum=options.check_quorum

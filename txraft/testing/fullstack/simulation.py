@@ -55,6 +55,9 @@ class FullSimulation:
         self.random = random = Random(seed)
         self.circumstances = _possible(draw(seed, random), random)
         self.config = self._draw_config()
+        # From a stream of its own, so that most seeds are what they were.
+        rate = Random(f"cut logs, {seed}").choice((0.0, 0.0, 0.3))
+        self.cut_logs = 0.0 if self.circumstances.fault_free else rate
         self.schedule = Schedule()
         self.tally: Counter[str] = Counter()
         self.calm = self.ended = False
