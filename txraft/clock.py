@@ -9,8 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from twisted.internet.base import DelayedCall, ReactorBase
+from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IReactorTime
+
+from txraft._twisted import set_seconds
 
 
 def use_monotonic_time(
@@ -30,9 +32,4 @@ def use_monotonic_time(
     def even() -> float:
         return epoch + seconds()
 
-    # A pending call reads its own reference to the clock when it is reset or delayed:
-    # left as it is, it would mix wall clock and monotonic time.
-    for call in reactor.getDelayedCalls():
-        assert isinstance(call, DelayedCall)
-        call.seconds = even
-    reactor.seconds = even
+    set_seconds(reactor, even)

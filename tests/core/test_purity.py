@@ -20,7 +20,15 @@ BELOW = {
     "core": {"core", "errors"},
     "wire": {"wire", "core", "errors"},
     "storage": {"storage", "wire", "core", "errors", "interfaces"},
-    "transport": {"transport", "wire", "core", "errors", "interfaces", "reasons"},
+    "transport": {
+        "transport",
+        "wire",
+        "core",
+        "errors",
+        "interfaces",
+        "reasons",
+        "_twisted",
+    },
     "node": {
         "node",
         "core",
@@ -35,6 +43,8 @@ BELOW = {
     "config": {"errors", "consistency"},
     "consistency": set(),
     "reasons": set(),
+    "_twisted": set(),
+    "clock": {"_twisted"},
 }
 """What each layer may import of the package, for the layers that are at the bottom.
 

@@ -64,7 +64,7 @@ MUTANTS = (
     Mutant(
         name="a write overtakes what waits in the buffer of its socket",
         at="Connection.write",
-        old="self.blocked or transport.dataBuffer",
+        old="self.blocked or unsent_bytes_of(transport)",
         new="self.blocked",
         caught_by="tests.transport.test_connection.Sockets.test_write_keeps_order_when_a_socket_is_full",
     ),
@@ -168,8 +168,8 @@ MUTANTS = (
     ),
     Mutant(
         name="timers follow the wall clock",
-        at="use_monotonic_time",
-        old="for call in reactor.getDelayedCalls(): ...\nreactor.seconds = even",
+        at="set_seconds",
+        old="for call in reactor.getDelayedCalls(): ...\nreactor.seconds = seconds",
         new="for call in reactor.getDelayedCalls(): ...",
         caught_by="tests.test_clock.MonotonicTime.test_wall_clock_set_back",
     ),

@@ -17,7 +17,6 @@ from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web._newclient import RequestNotSent
 from twisted.web.client import (
     Agent,
     BrowserLikePolicyForHTTPS,
@@ -31,6 +30,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
+from txraft._twisted import request_not_sent
 from txraft.reasons import reason_of
 
 PIECE_BYTES = 1 << 16
@@ -39,7 +39,7 @@ PIECE_BYTES = 1 << 16
 T = TypeVar("T")
 # Only errors that Twisted raises before it writes a byte: any other one added here
 # would let a write be repeated that was applied.
-_NOT_SENT = (ConnectError, DNSLookupError, RequestNotSent, SchemeNotSupported)
+_NOT_SENT = (ConnectError, DNSLookupError, request_not_sent(), SchemeNotSupported)
 
 
 class NotSent(Exception):

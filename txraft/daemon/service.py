@@ -30,7 +30,6 @@ from twisted.internet.interfaces import (
 from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
-    LegacyLogObserverWrapper,
     Logger,
     LogLevel,
     LogLevelFilterPredicate,
@@ -38,8 +37,8 @@ from twisted.logger import (
 from twisted.python import usage
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
-from twisted.scripts._twistd_unix import UnixApplicationRunner
 
+from txraft._twisted import log_observer
 from txraft.clock import use_monotonic_time
 from txraft.daemon.garbage import ShortPauses
 from txraft.daemon.systemd import Supervisor
@@ -374,10 +373,7 @@ class RaftService(MultiService):
         MultiService.setServiceParent(self, parent)
 
     def _observer(self) -> ILogObserver:
-        logger = UnixApplicationRunner.loggerFactory(self._options.parent)
-        observer = logger._getLogObserver()
-        if not ILogObserver.providedBy(observer):
-            observer = LegacyLogObserverWrapper(observer)
+        observer = log_observer(self._options.parent)
         level = LogLevel.levelWithName(self._options.settings.log_level)
         return FilteringLogObserver(observer, [LogLevelFilterPredicate(level)])
 

@@ -25,6 +25,16 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import INonQueuedRequestFactory
 from zope.interface import provider
 
+from txraft._twisted import (
+    handles_malformed,
+    has_unparsed_bytes,
+    header_bytes,
+    header_count,
+    request_line,
+    response_producer,
+    set_abort_call,
+    waits_for_transport,
+)
 from txraft.http.answers import NOSNIFF, RETRY_AFTER, Refusal, Sender, not_applied
 from txraft.http.inflight import FORWARDED
 from txraft.http.routes import BACKUP
@@ -192,6 +202,7 @@ def _too_many() -> Refusal:
     return not_applied("The node has too many connections.", RETRY_AFTER)
 
 
+@handles_malformed
 class KVChannel(HTTPChannel):
     """A connection, counted by its site and with lines of bounded length.
 
@@ -253,7 +264,7 @@ class KVChannel(HTTPChannel):
         try:
             HTTPChannel.dataReceived(self, data)
         except Exception:
-            self._respondToBadRequestAndDisconnect()
+            self.malformed()
 
     def headerReceived(self, line: bytes) -> bool:
         """Keep a header, or refuse the request for it.
@@ -264,7 +275,7 @@ class KVChannel(HTTPChannel):
         which Twisted before 26.10 lets pass.
         """
         if len(line.translate(None, _PARTING)) != len(line):
-            self._respondToBadRequestAndDisconnect()
+            self.malformed()
             return False
         name, _, value = line.partition(b":")
         value = value.strip(b" \t")
@@ -280,13 +291,13 @@ class KVChannel(HTTPChannel):
         kept: bool = HTTPChannel.headerReceived(self, line)
         return kept
 
-    def _respondToBadRequestAndDisconnect(self) -> None:
+    def malformed(self) -> None:
         """Say what the parser found, which calls this, and close."""
         limits = self.site.limits
-        if self._receivedHeaderSize > self.totalHeadersSize:
+        if header_bytes(self) > self.totalHeadersSize:
             text = f"The headers are longer than {limits.max_headers_bytes} bytes."
             self._refuse(431, text)
-        elif self._receivedHeaderCount > self.maxHeaders:
+        elif header_count(self) > self.maxHeaders:
             self._refuse(431, f"There are more than {limits.max_headers} headers.")
         else:
             self._refuse(400, "The request is not written as HTTP requires.")
@@ -325,7 +336,7 @@ class KVChannel(HTTPChannel):
     def write(self, data: bytes) -> None:
         """Send *data* of an answer, or count what waits for the client to read."""
         HTTPChannel.write(self, data)
-        if self._waitingForTransport and not self.is_cut_off:
+        if waits_for_transport(self) and not self.is_cut_off:
             self.site.unread.add(self, len(data))
 
     def writeHeaders(
@@ -344,11 +355,8 @@ class KVChannel(HTTPChannel):
 
     @property
     def _has_more(self) -> bool:
-        """Whether bytes have come behind the request at work.
-
-        They are in one place while it is rendered, and in another one afterwards.
-        """
-        return bool(self._buffer) or any(self._dataBuffer)
+        """Whether bytes have come behind the request at work."""
+        return has_unparsed_bytes(self)
 
     def requestDone(self, request: Request) -> None:
         """Go on with the next request, or wait for one."""
@@ -379,7 +387,7 @@ class KVChannel(HTTPChannel):
     def pauseProducing(self) -> None:
         """Wait for the client to read; count what the rest of its answer holds."""
         HTTPChannel.pauseProducing(self)
-        producer = self._requestProducer
+        producer = response_producer(self)
         if isinstance(producer, Sender) and not self.is_cut_off:
             self.site.unread.add(self, producer.left)
 
@@ -392,7 +400,7 @@ class KVChannel(HTTPChannel):
         """Close soon, as an answer may be on its way, and serve no more requests."""
         self.is_cut_off = True
         self.complain("it does not read its answers")
-        self._abortingCall = self.site.clock.callLater(0, self.forceAbortClient)
+        set_abort_call(self, self.site.clock.callLater(0, self.forceAbortClient))
 
     def grant(self, seconds: float) -> None:
         """Give the request at hand *seconds* to arrive."""
@@ -414,25 +422,26 @@ class KVChannel(HTTPChannel):
     def timeoutConnection(self) -> None:
         """Close a connection that rests; what it does not take in time is dropped."""
         assert self.abortTimeout is not None, "there is a limit to that time"
-        self._abortingCall = self.site.clock.callLater(
-            self.abortTimeout, self.forceAbortClient
+        set_abort_call(
+            self,
+            self.site.clock.callLater(self.abortTimeout, self.forceAbortClient),
         )
         self.close()
 
     def forceAbortClient(self) -> None:
         """Cut the connection. Many are in a flood: no line is logged for each."""
-        self._abortingCall = None
+        set_abort_call(self, None)
         assert self.transport is not None, "it is connected"
         self.transport.abortConnection()  # type: ignore[attr-defined]
 
     @property
     def head(self) -> tuple[bytes, bytes, bytes]:
         """Method, URI and protocol of the request whose headers have come."""
-        return self._command, self._path, self._version
+        return request_line(self)
 
     def is_for(self, path: bytes) -> bool:
         """Tell whether the request whose headers have come is for *path*."""
-        return self._path.partition(b"?")[0] == path
+        return self.head[1].partition(b"?")[0] == path
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Say that the URL or a header is too long, and close."""

@@ -17,6 +17,8 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txraft._twisted import unsent_bytes_of
+
 _CLOSE_WATCH = {
     "TCP_KEEPIDLE": 10,
     "TCP_KEEPINTVL": 5,
@@ -99,7 +101,7 @@ class Connection(Protocol):
         if self.lost:
             return
         transport = self._transport
-        if transport is not None and not (self.blocked or transport.dataBuffer):
+        if transport is not None and not (self.blocked or unsent_bytes_of(transport)):
             try:
                 sent = self._socket.send(data)
             except OSError:
