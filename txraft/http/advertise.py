@@ -1,8 +1,8 @@
-"""Telling the cluster where a node serves HTTP.
+"""Advertise the URL where this node serves HTTP, through the replicated state.
 
-The leader's address is needed to forward to it, and it commits that by itself. Those of
-all others are for operators, who then see the whole cluster from any node: a follower
-asks the leader to commit its own.
+The leader commits its own URL, which the other nodes need to forward requests to it. A
+follower asks the leader to commit its URL, so that operators see every node from any
+node.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ ENQUEUE_TIMEOUT = 5.0
 
 
 class Advertiser:
-    """Sees to it that the state holds *url* as the HTTP address of this node.
+    """Keeps *url* in the replicated state as the HTTP address of this node.
 
-    And *name*, from level 1 of the state machine on. It looks whenever there is a new
-    leader or level: what is held already is not committed again. What a leader refuses,
-    or does not answer, is asked for again ever more rarely.
+    From level 1 of the state machine on it does the same with *name*. It checks the
+    state at each new leader and each new level, and commits only what is missing. If
+    the leader refuses or does not answer, it asks again, less and less often.
     """
 
     log = Logger()
@@ -63,14 +63,14 @@ class Advertiser:
         self._asking: Deferred[tuple[int, str]] | None = None
 
     def start(self) -> None:
-        """Advertise now, if there is a leader, and whenever there is a new one."""
+        """Advertise now if there is a leader, and again at each new leader."""
         self._running = True
         self._raft.register_observer(self._observer)
         self._fsm.on_activate = self._activated
         self._begin()
 
     def stop(self) -> None:
-        """Advertise no more; idempotent."""
+        """Stop advertising; idempotent."""
         self._running = False
         self._raft.deregister_observer(self._observer)
         self._wake()
@@ -82,10 +82,12 @@ class Advertiser:
             self._begin()
 
     def _activated(self) -> None:
-        """Look again soon: commands are being applied right now."""
+        """Check again in another turn, as this is called in the middle of applying."""
         self._clock.callLater(0, self._begin)
 
     def _begin(self) -> None:
+        # One round at a time: a round that pauses is woken, and checks the state
+        # itself.
         self._wake()
         if not self._busy and self._running and self._raft.leader is not None:
             self._busy = True
@@ -100,7 +102,7 @@ class Advertiser:
             pause = RETRY_INTERVAL if leads else min(2 * pause, MAX_RETRY_INTERVAL)
 
     async def _attempt(self) -> bool:
-        """Return whether nothing is left to do until there is another leader."""
+        """Return whether all is done until there is another leader or level."""
         if not self._running:
             return True
         if self._raft.state is RaftState.LEADER:
@@ -112,14 +114,14 @@ class Advertiser:
 
     @property
     def _told_name(self) -> str:
-        """The name to tell: none, as long as there may be members that know of none."""
+        """The name to advertise: "" while some members may not understand names."""
         return self._name if self._fsm.active_level else ""
 
     def _is_known(self) -> bool:
         return self._fsm.is_advertised(self._address, self._url, self._told_name)
 
     async def _commit(self) -> bool:
-        """Commit it, as the leader; return whether that was done."""
+        """Commit URL and name, as the leader; return whether the state has them."""
         try:
             # Until all that was committed is applied, the state may still hold
             # an address that a later entry has replaced.
@@ -135,7 +137,7 @@ class Advertiser:
         return True
 
     async def _ask(self, leader: str) -> None:
-        """Ask the *leader* to commit it, if its own address is known here."""
+        """Ask the *leader* to commit URL and name, if its own URL is known here."""
         url = self._fsm.http_url(leader)
         if url is None:
             return

@@ -1,6 +1,6 @@
-"""Who this node is, and as much of a catalog as clients need to start.
+"""Endpoints of agent, catalog and health: this node, its peers and their services.
 
-What there is of the catalog is in `txraft.http.catalog`; here it is told.
+The data are in `txraft.http.catalog`; this module puts them into Consul's answers.
 
 Source: Consul's HTTP API, "Agent", "Catalog" and "Health".
 """
@@ -27,7 +27,7 @@ _STATES = frozenset({"any", "passing", "warning", "critical"})
 
 
 class Agent:
-    """Tells of this node and of its peers, as *catalog* has them."""
+    """Answers requests about this node, and about nodes and services in *catalog*."""
 
     def __init__(
         self,
@@ -49,12 +49,13 @@ class Agent:
         return self._reads.meta(self._catalog.look())
 
     def topic(self, call: Call) -> Topic:
-        """Tell what a blocking query waits for."""
+        """Return the topic that a blocking query waits for."""
+        # The index must be of now: the query would wait for a change that is there.
         self._catalog.look()
         return CATALOG
 
     def self(self, call: Call) -> Answer:
-        """Tell of this node."""
+        """Describe this node."""
         catalog = self._catalog
         return json_answer(
             {
@@ -85,7 +86,10 @@ class Agent:
         )
 
     def members(self, call: Call) -> Answer:
-        """List the members as Serf would; who is well is asked of autopilot."""
+        """List the members as Serf would, all of them as alive.
+
+        Only the leader knows which members are healthy: see `autopilot_state`.
+        """
         return json_answer([self._catalog.member(each) for each in self._raft.peers()])
 
     def own_services(self, call: Call) -> Answer:
@@ -117,7 +121,7 @@ class Agent:
         return json_answer(self._catalog.nodes(), *self._index())
 
     def node(self, call: Call) -> Answer:
-        """Tell of one node and its services, null if there is none of this name."""
+        """Describe one node and its services; null if no node has this name."""
         _check_named(call, "node name")
         node = self._catalog.node(call.key)
         services = self._catalog.services_of(call.key)
@@ -151,7 +155,7 @@ class Agent:
         return TRUE
 
     def deregister(self, call: Call) -> Answer:
-        """Forget a node that is registered here; a member stays, as it is alive."""
+        """Forget a node that is registered here; members of the cluster stay."""
         fields = Fields(parse_json(call.body), "the registration")
         if not fields.text("Node"):
             raise Refusal(400, "Must provide node")
@@ -160,7 +164,7 @@ class Agent:
         return TRUE
 
     def node_health(self, call: Call) -> Answer:
-        """List the checks of a node: a member of the cluster has one."""
+        """List the checks of a node: a member of the cluster has a check of its own."""
         _check_named(call, "node name")
         server = self._catalog.find(call.key)
         here = self._catalog.is_here(call.key)
@@ -170,7 +174,7 @@ class Agent:
         )
 
     def state_health(self, call: Call) -> Answer:
-        """List the checks in a state: those of the members pass."""
+        """List the checks in a state: members pass, services never do."""
         if call.key not in _STATES:
             raise Refusal(400, "A state is any, passing, warning or critical.")
         passing = call.key in ("any", "passing")
@@ -186,7 +190,7 @@ class Agent:
         return self._checks([], self._catalog.services.named(call.key))
 
     def service_health(self, call: Call) -> Answer:
-        """List the instances of a service; one that has a check does not pass."""
+        """List the instances of a service; those with checks do not pass."""
         _check_named(call, "service name")
         found = self._catalog.instances(call.key, call.parameters.get("tag"))
         if call.flag("passing"):

@@ -1,13 +1,16 @@
 """Answers, and the refusals that become answers.
 
-Every failure answer is one plain sentence. One of 500 and above says in the header
-`X-Txraft-Outcome` what became of the request: `not-applied`, and a retry is safe;
-`unknown`, and it may yet take effect; `applied`, and only its answer is missing; or
-`refused`, and a retry would be refused again.
+Each answer to a failed request is one plain sentence. From status 500 on, the header
+`X-Txraft-Outcome` names the outcome of the request:
 
-The status is the one that Consul has, and its clients look for: 500 for whatever goes
-wrong, be it for ever. So nobody here decides by it what to do, but by the header. An
-answer of 503 has `Retry-After`: this node has too much to do, others may not.
+not-applied   it had no effect, and a retry is safe
+unknown       it may still take effect
+applied       it took effect; only its answer is missing
+refused       a retry would be refused again
+
+The status is that of Consul, because its clients look at it: 500 for every failure,
+even a final one. So code here decides by the header and never by the status. An answer
+of 503 has `Retry-After`: this node has too much to do, but others may not.
 """
 
 from __future__ import annotations
@@ -41,16 +44,16 @@ JSON = (b"Content-Type", b"application/json")
 TEXT = (b"Content-Type", b"text/plain; charset=utf-8")
 
 PIECE_BYTES = 1 << 16
-"""Bytes of a long body that are handed to the connection at once."""
+"""Bytes of a long body given to the connection at once."""
 
 LONG_BYTES = 2 * PIECE_BYTES
-"""A longer body is a long one."""
+"""Bodies of more bytes are sent in pieces."""
 
 Header = tuple[bytes, bytes]
 
 
 class Answer:
-    """A whole response: *status*, *body* and what headers it needs."""
+    """A whole response: *status*, *body* and headers."""
 
     __slots__ = ("body", "headers", "status")
 
@@ -60,11 +63,11 @@ class Answer:
         self.headers = headers
 
     def header(self, name: bytes) -> bytes | None:
-        """Return the value of the header *name*, written as it was given."""
+        """Return the value of the header *name*, in this letter case; None without."""
         return next((value for key, value in self.headers if key == name), None)
 
     def write(self, request: Request) -> None:
-        """Send this as the response to *request* and finish it."""
+        """Send this answer as the response to *request*, and finish the request."""
         request.setResponseCode(self.status)
         set_header = request.responseHeaders.setRawHeaders
         for name, value in self.headers:
@@ -79,7 +82,7 @@ class Answer:
             request.finish()
 
     def discard(self) -> None:
-        """Do what is left to do when nobody waits for this answer any more."""
+        """Clean up an answer that nobody waits for any more."""
 
     def _body(self) -> Sequence[bytes]:
         """Return the body, in pieces if it is long."""
@@ -87,7 +90,7 @@ class Answer:
 
 
 class LongAnswer(Answer):
-    """A response whose body comes in *pieces*, so that nothing has to join them."""
+    """A response whose body is in *pieces*, so that a long body is never joined."""
 
     __slots__ = ("_pieces",)
 
@@ -102,9 +105,9 @@ class LongAnswer(Answer):
 
 @implementer(IPushProducer)
 class Sender:
-    """Hands the *pieces* of a body to the connection of *request*, as it takes them.
+    """Gives the *pieces* of a body to the connection of *request*, as it takes them.
 
-    To hand over all of them at once would take long: over TLS each is encrypted then.
+    All at once would be a long turn of the reactor: TLS encrypts what it is given.
     """
 
     def __init__(self, request: Request, pieces: Sequence[bytes]) -> None:
@@ -120,13 +123,14 @@ class Sender:
         self.resumeProducing()
 
     def pauseProducing(self) -> None:
-        """Hand over no more for a while."""
+        """Give nothing more to the connection for a while."""
         self._paused = True
 
     def resumeProducing(self) -> None:
         """Go on until the connection has enough."""
         self._paused = False
         while self._request is not None and not self._paused:
+            # Cleared before `finish`, which may call back into this producer.
             if not self._pieces:
                 request, self._request = self._request, None
                 request.unregisterProducer()
@@ -153,7 +157,7 @@ FALSE = Answer(200, b"false", JSON)
 
 
 class Refusal(Exception):
-    """A request is not served; *answer* says why in one sentence."""
+    """The request is not served; *answer* gives the reason in one sentence."""
 
     def __init__(self, status: int, sentence: str, *headers: Header) -> None:
         super().__init__(sentence)
@@ -167,26 +171,27 @@ def json_answer(value: object, *headers: Header) -> Answer:
 
 
 def not_applied(sentence: str, *headers: Header) -> Refusal:
-    """Make a refusal of a request that certainly has no effect.
+    """Make the refusal of a request that certainly has no effect.
 
-    With `RETRY_AFTER` it is this node that has no room for it just now.
+    With `RETRY_AFTER` among the *headers*, this node lacks room just now: status 503.
     """
     status = 503 if RETRY_AFTER in headers else 500
     return Refusal(status, sentence, NOT_APPLIED, *headers)
 
 
 def unknown(sentence: str) -> Refusal:
-    """Make a refusal of a request that may yet take effect."""
+    """Make the refusal of a request that may still take effect."""
     return Refusal(500, sentence, UNKNOWN)
 
 
 def refused(sentence: str) -> Refusal:
-    """Make a refusal for ever, where Consul answers as if something had gone wrong."""
+    """Make a final refusal where Consul answers with status 500."""
     return Refusal(500, sentence, REFUSED)
 
 
 def refusal_of(error: RaftError) -> Refusal:
-    """Tell a client of *error*, honest about what became of its request."""
+    """Make the refusal for *error*, with what is known of the outcome."""
+    # Subclasses of ApplicationError come before it.
     if isinstance(error, UnknownPeer):
         return Refusal(404, str(error))
     if isinstance(error, ConfigurationRefused):

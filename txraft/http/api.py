@@ -1,7 +1,7 @@
-"""How a request becomes an answer.
+"""The root resource: check a request, find its endpoint, and answer once and in time.
 
-The resource keeps count of requests at work and sees to it that each is answered
-once and in time, whatever happens to the work behind it.
+It bounds the requests at work, and answers each of them exactly once, whatever happens
+to the work behind it.
 """
 
 from __future__ import annotations
@@ -85,23 +85,27 @@ class API(Resource):
             self.log.failure("a request was not understood")
             _failed(NOT_APPLIED).write(request)
             return NOT_DONE_YET
+        # After the refusals above, which finish the request at once: for those nothing
+        # was begun that a lost connection could have to end.
         request.notifyFinish().addErrback(self._disconnected, call)
         if not parked:
             self._begin(call, endpoint)
         return NOT_DONE_YET
 
     def admit(self, request: Request) -> None:
-        """Look at the head of a request whose body is still to come. Raises: Refusal"""
+        """Check the head of a request before its body comes. Raises: Refusal"""
         self._check_client(Call(request))
 
     def drain(self) -> None:
-        """Serve on, but drop what waits, and say at ``/readyz`` that others should be
-        asked. To be repeated for what waits later."""
+        """Drop blocking queries and say "stopping" at ``/readyz``; serve the rest.
+
+        Call it again to drop the blocking queries that came later.
+        """
         self._leadership.is_leaving = True
         self._waits.cut()
 
     def close(self) -> None:
-        """Let requests at work end, and nothing wait for a leader any longer."""
+        """Let requests at work end; none may wait for a leader any longer."""
         self._leadership.close()
         self._expiry.close()
         self._catalog.close()
@@ -111,6 +115,7 @@ class API(Resource):
         self._patient.close()
 
     def _accept(self, request: Request) -> tuple[Call, Endpoint]:
+        # The client first: a stranger learns nothing of paths, parameters or load.
         call = Call(request)
         self._check_client(call)
         if self._in_flight >= self._limits.max_requests_in_flight:
@@ -128,13 +133,14 @@ class API(Resource):
         return call, endpoint
 
     def _check_client(self, call: Call) -> None:
-        """Let *call* pass if whoever sends it may. Raises: Refusal"""
+        """Check that the client may send *call*, and note its role. Raises: Refusal"""
         check_host(call.request)
         self._origins.check(call.request)
         call.role = check_access(self._access, call)
 
     def _find(self, call: Call) -> tuple[Endpoint, bytes | None]:
-        """Find what serves *call*, and what its path names beyond that."""
+        """Return the endpoint that serves *call*, and the rest of its path."""
+        # Prefixes before the table: a key may hold `/`, and may look like another path.
         path, rest = call.path, None
         for prefix in (KEYS, DEREGISTER):
             if path.startswith(prefix):
@@ -159,19 +165,21 @@ class API(Resource):
         return endpoint, rest
 
     def _park(self, call: Call, endpoint: Endpoint) -> bool:
-        """Let a blocking query wait; False when there is nothing to wait for."""
+        """Let a blocking query wait; return False if there is nothing to wait for."""
         if endpoint.topic is None or not call.parameters:
             return False
         topic = endpoint.topic(call)
         return self._waits.park(call, topic, lambda: self._begin(call, endpoint))
 
     def _begin(self, call: Call, endpoint: Endpoint) -> None:
+        # A blocking query is woken in a later turn: its client may have gone by then.
         if call.answered:
             return
         self._in_flight += 1
         call.begun = self._clock.seconds()
         (self._patient if endpoint.is_long else self._deadlines).add(call)
         result = _serve(endpoint, call)
+        # For speed: stale reads and short lists are answered without a Deferred.
         if isinstance(result, Answer):
             self._done(result, call)
         else:
@@ -210,7 +218,7 @@ class API(Resource):
             answer.write(call.request)
 
     def _disconnected(self, _failure: Failure, call: Call) -> None:
-        """Forget a client that went away; what it asked for goes on."""
+        """Note that the client has gone; work that was begun goes on without it."""
         call.answered = True
         self._waits.discard(call)
         self._discard(call)
@@ -221,7 +229,7 @@ class API(Resource):
 
 
 def _failed(outcome: Header) -> Answer:
-    """Make the answer to what met a fault of this program."""
+    """Make the answer to a request that met a fault of this program."""
     return Answer(500, b"The node failed to serve this; see its log.\n", TEXT, outcome)
 
 

@@ -1,8 +1,8 @@
-"""Who may do what over HTTP: tokens and client certificates, each with a role.
+"""Access control: tokens and client certificates give a request its role.
 
 A request shows a token in `X-Consul-Token` or as `Authorization: Bearer`, or its
-connection has a certificate. Tokens are kept as digests, compared in constant time
-and never logged; they come from a file that only its owner can read.
+connection has a certificate. Tokens are read from a file that only its owner can read.
+They are kept as digests, compared in constant time, and never logged.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _PARAMETER = b"token="
 
 
 class Access(Protocol):
-    """Decides whether a request is served."""
+    """Gives each request a role, or refuses it."""
 
     def role_of(self, request: Request) -> Role:
-        """Return the role that *request* has. Raises: Refusal, for a stranger."""
+        """Return the role of *request*. Raises: Refusal, for a stranger"""
 
 
 class Everybody:
-    """Lets everybody do everything."""
+    """Gives everybody the highest role."""
 
     def role_of(self, request: Request) -> Role:
         """Return the highest role."""
@@ -52,11 +52,11 @@ class Everybody:
 
 @dataclass(frozen=True, slots=True)
 class ThisMachine:
-    """Lets whoever is on this machine do everything, but for pages from elsewhere.
+    """Gives programs on this machine the highest role, but not pages of other sites.
 
-    A browser here sends what a page asks it to, and a page can give its own name the
-    address of this machine. So a name in the header Host must be *host*, or one that
-    nobody else can give.
+    A browser here sends any request that a page asks for, and a page can point a DNS
+    name of its own to this machine (DNS rebinding). So the name in the header Host must
+    be *host*, or a name that nobody else can own.
     """
 
     host: str
@@ -77,16 +77,16 @@ class ThisMachine:
 
 @dataclass(frozen=True, slots=True)
 class OpenProbes:
-    """Lets everybody probe, and *access* decide about everything else.
+    """Serves probes for everybody; *access* decides about all other requests.
 
-    What restarts a node or sends it clients has no token to show. A probe is told in
-    one word whether the process lives and whether it knows a leader.
+    Supervisors and load balancers have no token to show. A probe learns only whether
+    the process lives and whether it knows a leader.
     """
 
     access: Access
 
     def role_of(self, request: Request) -> Role:
-        """Return the least role for a probe. Raises: Refusal, for other strangers."""
+        """Return the least role for a probe. Raises: Refusal, for other strangers"""
         is_read = request.method in (b"GET", b"HEAD")
         if is_read and request.uri.partition(b"?")[0] in PROBES:
             return Role.READ
@@ -95,7 +95,7 @@ class OpenProbes:
 
 @dataclass(slots=True)
 class Accounts:
-    """Knows clients by the tokens of the file *tokens* and by their certificates.
+    """Gives roles by the tokens in the file *tokens*, and by client certificates.
 
     *certificates* maps names in certificates to roles, or to `NODE`.
     Raises: ConfigError
@@ -109,10 +109,11 @@ class Accounts:
         self.reload()
 
     def reload(self) -> None:
-        """Read the tokens anew.
+        """Read the tokens again.
 
-        Raises: ConfigError, and those that were in force stay so.
+        Raises: ConfigError; the former tokens then stay in force
         """
+        # Assigned only after the whole file was read without a fault.
         self._digests = [] if self.tokens is None else read_tokens(self.tokens)
 
     def role_of(self, request: Request) -> Role:
@@ -134,7 +135,10 @@ class Accounts:
         return Role(best)
 
     def _role_of_token(self, token: bytes) -> Role | None:
-        """Compare with every token, so that the time tells nothing."""
+        """Return the role of *token*, None if it is unknown.
+
+        It is compared with every token, so that the time it takes tells nothing.
+        """
         digest = hashlib.sha256(token).digest()
         found = None
         for known, role in self._digests or ():
@@ -150,6 +154,8 @@ class Accounts:
             for name in _certificate_names(request)
             if name in self.certificates
         ]
+        # A node forwards with the role of its client. Without this header it has none:
+        # the certificate of a node is no key to everything.
         if NODE in roles:
             forwarded = request.requestHeaders.getRawHeaders(FORWARDED_ROLE, [b""])
             return ROLES.get(forwarded[0].decode("ascii", "replace"))
@@ -157,9 +163,9 @@ class Accounts:
 
 
 def check_access(access: Access, call: Call) -> Role:
-    """Let *call* pass if its client may send it.
+    """Check that the client of *call* has the role that it needs.
 
-    Returns: the role of the client.
+    Returns: the role of the client
     Raises: Refusal
     """
     role = access.role_of(call.request)
@@ -179,9 +185,9 @@ def _host_named(request: Request) -> str:
 
 
 def token_in(request: Request) -> bytes | None:
-    """Return the token that *request* shows, None if it shows none.
+    """Return the token of *request*, None if it has none.
 
-    Older Consul clients show it as a query parameter.
+    Older Consul clients send it as a query parameter.
     """
     headers = request.requestHeaders
     for value in headers.getRawHeaders(CONSUL_TOKEN, []):
@@ -197,10 +203,10 @@ def token_in(request: Request) -> bytes | None:
 
 
 def read_tokens(path: str) -> list[tuple[bytes, Role]]:
-    """Read lines of a role and a token; a `#` begins a comment.
+    """Read the file of tokens: a role and a token on each line; `#` begins a comment.
 
-    Returns: the digest and role of each token.
-    Raises: ConfigError, which shows no token.
+    Returns: the digest and the role of each token
+    Raises: ConfigError, which quotes no token
     """
     problems = []
     tokens = []
@@ -228,6 +234,7 @@ def _private_lines(path: str) -> list[str]:
     except OSError as error:
         raise ConfigError([f"{path}: it cannot be read: {error.strerror}"]) from error
     with open(file, "rb") as opened:
+        # Checked on the open file: its name may lead elsewhere by now.
         mode = os.fstat(file).st_mode
         if not stat.S_ISREG(mode) or mode & _OTHERS_MAY:
             raise ConfigError(

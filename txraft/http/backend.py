@@ -1,4 +1,4 @@
-"""What the HTTP API needs of a node: the part of `Raft` that it calls."""
+"""The interface between the HTTP API and a node: the part of `Raft` that it calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from txraft.node.pending import ApplyResult
 
 
 class Node(Protocol):
-    """A member of the cluster. Every Deferred fails with a RaftError."""
+    """A member of the cluster. Every Deferred fails only with a RaftError."""
 
     @property
     def leader(self) -> str | None:
@@ -23,11 +23,11 @@ class Node(Protocol):
 
     @property
     def state(self) -> RaftState:
-        """What this node is doing."""
+        """The role of this node."""
 
     @property
     def last_contact(self) -> float | None:
-        """When the leader was last heard from, on the node's clock."""
+        """The time of the last message of the leader, on the node's clock."""
 
     @property
     def term(self) -> int:
@@ -38,10 +38,10 @@ class Node(Protocol):
         """The members as this node knows them."""
 
     def stats(self) -> dict[str, str]:
-        """Return figures for an operator."""
+        """Return statistics for an operator."""
 
     def metrics(self) -> NodeMetrics:
-        """Return figures for whoever watches this node."""
+        """Return metrics for a monitoring system."""
 
     def apply(self, data: bytes, timeout: float | None = None) -> Deferred[ApplyResult]:
         """Commit and apply *data*; leader only."""
@@ -56,16 +56,16 @@ class Node(Protocol):
         """Make *address* a member; leader only."""
 
     def admit_peer(self, address: str) -> Deferred[Admission]:
-        """Make *address* a voter if nothing speaks against it; leader only."""
+        """Make *address* a voter if it is reachable and up to date; leader only."""
 
     def remove_peer(self, address: str) -> Deferred[int]:
-        """Make *address* no member; leader only."""
+        """Remove the member at *address*; leader only."""
 
     def remove_server(self, id: str) -> Deferred[int]:
-        """Make the server *id* no member; leader only."""
+        """Remove the server *id*; leader only."""
 
     def transfer_leadership(self, target: str | None = None) -> Deferred[None]:
-        """Hand leadership to the voter at *target*; leader only."""
+        """Transfer leadership to the voter at *target*; leader only."""
 
     def peers(self) -> list[str]:
         """Return the addresses of all members."""
@@ -73,10 +73,10 @@ class Node(Protocol):
     def watch_members(
         self, callback: Callable[[Configuration], object]
     ) -> Callable[[], None]:
-        """Tell *callback* of each committed membership; return what ends that."""
+        """Call *callback* at each committed membership; return what ends that."""
 
     def register_observer(self, observer: Observer) -> None:
-        """Tell *observer* of changes of role and leader."""
+        """Notify *observer* of changes of role and leader."""
 
     def deregister_observer(self, observer: Observer) -> None:
-        """Tell *observer* no more."""
+        """Stop notifying *observer*."""

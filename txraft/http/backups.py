@@ -1,8 +1,7 @@
 """Backups: `GET` and `PUT` on `/v1/snapshot`.
 
-What is long is done in short pieces on the snapshot worker, and sent and received as
-fast as the other end goes: neither a large state nor a slow client keeps the node from
-anything else.
+The work is done in short pieces on the snapshot worker. Bytes are sent and received at
+the pace of the client. So neither a large state nor a slow client holds up the node.
 
 Source: Consul's HTTP API, "Snapshot".
 """
@@ -45,7 +44,7 @@ _GZIP = (b"Content-Type", b"application/x-gzip")
 
 
 class Restorable(NamedTuple):
-    """What is to be known of the state in a backup before it is proposed."""
+    """Properties of the state in a backup, checked before it is proposed."""
 
     level: int
     keys: int
@@ -54,7 +53,7 @@ class Restorable(NamedTuple):
 
 
 class Backups:
-    """Saves the whole state of the cluster, and puts it back; blocks on *worker*."""
+    """Saves and restores the whole state of the cluster; long work is on *worker*."""
 
     def __init__(
         self,
@@ -84,8 +83,8 @@ class Backups:
     def put(self, call: Call) -> Deferred[Answer]:
         """Replace all keys and sessions by those of the archive in the body.
 
-        It is checked first. Its pieces are committed one after the other, and the
-        last of them makes the change, on every replica in one step.
+        The archive is checked first. Then its pieces are committed one after the other;
+        the last piece makes the change, on every replica.
         """
         return Deferred.fromCoroutine(self._put(call))
 
@@ -143,10 +142,8 @@ class Backups:
             self._end()
 
     def _admit(self, state: Restorable) -> None:
-        """Raise Refusal if members of this cluster could not take *state*.
-
-        That is for the leader to say; any other node fails to propose it.
-        """
+        """Raise Refusal if members of this cluster could not take *state*."""
+        # Only the leader judges. On another node the proposal fails, and is forwarded.
         if self._raft.state is not RaftState.LEADER:
             return
         if state.level > self._fsm.active_level:
@@ -158,7 +155,7 @@ class Backups:
         self._quotas.check_whole(state.keys, state.state_bytes, state.sessions)
 
     async def _check(self, file: IO[bytes]) -> tuple[int, Restorable]:
-        """Read all of the archive in *file*; return its state's bytes, and its size."""
+        """Read the whole archive in *file*; return the bytes and sizes of its state."""
         archive = ArchiveReader(file, MAX_RESTORE_BYTES)
         reader = StateReader()
         found: list[Restorable] = []
@@ -189,13 +186,18 @@ class Backups:
         pieces = read()
         while offset < total:
             piece = await self._worker.run(lambda: next(pieces))
-            if call.answered:  # and told that nothing was changed
+            # The client was told that nothing was changed: the last piece must not
+            # follow.
+            if call.answered:
                 raise not_applied("Nobody waits for this restoration any more.")
             command = encode_restore(id, offset, total, piece)
+            # Only the last piece changes the state.
             call.submitted = offset + len(piece) == total
             try:
                 await self._raft.apply(command, self._limits.leader_wait)
             except RaftError as error:
+                # Before the first piece another node may lead and take all of it. Later
+                # it must not go there: its leader refuses a rest without a beginning.
                 if not offset:
                     raise
                 raise refusal_of(error) from error
@@ -203,7 +205,7 @@ class Backups:
         return Answer(200, b"")
 
     def _body(self, file: IO[bytes], length: int) -> IBodyProducer:
-        """Make what sends the archive in *file* to another node."""
+        """Make the body that sends the archive in *file* to another node."""
 
         def read(offset: int, size: int) -> Deferred[bytes]:
             def read_there() -> bytes:

@@ -1,4 +1,4 @@
-"""Bodies of requests that are JSON: read strictly, with names in any letter case."""
+"""JSON bodies of requests: parse them strictly, with names in any letter case."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from txraft.kv.commands import MAX_FLAGS, MAX_NAME_CHARACTERS
 
 
 def parse_json(body: bytes) -> object:
-    """Parse *body*, in which an empty one stands for null.
+    """Parse *body*; an empty one stands for null.
 
     Raises: Refusal
     """
@@ -37,15 +37,15 @@ class Fields:
         self._members: dict[str, Any] = {str(k).lower(): v for k, v in value.items()}
 
     def get(self, name: str) -> Any:
-        """Return the member *name* as it is, None when it is absent or null."""
+        """Return the member *name* as it is, None if it is absent or null."""
         return self._members.get(name.lower())
 
     def has(self, name: str) -> bool:
-        """Tell whether the member *name* is there, null or not."""
+        """Return whether the member *name* is present, also as null."""
         return name.lower() in self._members
 
     def members(self) -> dict[str, str]:
-        """Return all members, which are texts."""
+        """Return all members, each of which must be a text. Raises: Refusal"""
         return {name: self.text(name) for name in self._given}
 
     def text(self, name: str, most: int = MAX_NAME_CHARACTERS) -> str:
@@ -69,10 +69,9 @@ class Fields:
         return value
 
     def seconds(self, name: str) -> float | None:
-        """Return the member *name*, a duration, in seconds; None when it is absent.
+        """Return the member *name*, a duration, in seconds; None if it is absent.
 
-        A number is seconds if it is below 1000, as Consul reads it, and else
-        nanoseconds.
+        A number below 1000 is seconds, as in Consul; a larger one is nanoseconds.
         """
         value = self.get(name)
         if value is None or value == "":
@@ -97,7 +96,7 @@ class Fields:
 
 
 def _is_utf8(text: str) -> bool:
-    """Tell whether *text* can be encoded: JSON can spell half a surrogate pair."""
+    """Return whether *text* can be encoded: JSON can hold half a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,8 +1,8 @@
-"""The catalog: which nodes there are, by name, and which services.
+"""The catalog: all nodes by name, and their services.
 
-Nodes are the members of the cluster, which have the service `consul`, as Consul's
-servers do; beside them are the nodes and services that programs registered here. These
-are kept in the memory of this node, and forgotten when it stops.
+Nodes are the members of the cluster; each has the service `consul`, like Consul's
+servers. Besides, there are the nodes and services that programs have registered here.
+Those are kept in the memory of this node and forgotten when it stops.
 
 Source: Consul's HTTP API, "Catalog".
 """
@@ -23,7 +23,7 @@ from txraft.node.events import RaftState
 from txraft.version import VERSION
 
 MAX_REGISTERED = 256
-"""Nodes that are no members, registered here."""
+"""The most nodes registered here that are no members."""
 
 SERF_CHECK = "serfHealth"
 CONSUL_VERSION = "1.22.0"
@@ -31,10 +31,10 @@ _CONSUL = "consul"
 
 
 class Catalog:
-    """What the node at the peer *address*, which is called *name*, knows of.
+    """The catalog of the node at the peer *address*, whose name is *name*.
 
-    The index of the catalog is the one that the state machine *fsm* keeps for it; a
-    change of the membership lets it grow when it is committed, or is seen before.
+    The state machine *fsm* keeps the index of the catalog. A change of the membership
+    raises it when the change is committed, or seen before that.
     """
 
     log = Logger()
@@ -51,14 +51,14 @@ class Catalog:
         self._end = raft.watch_members(self._committed)
 
     def close(self) -> None:
-        """Look at the membership no more; idempotent."""
+        """Stop watching the membership; idempotent."""
         self._end()
 
     def _committed(self, _members: Configuration) -> None:
         self.look()
 
     def look(self) -> int:
-        """See who is a member now; return the index of the catalog."""
+        """Compare the members with those seen last; return the index of the catalog."""
         seen = [(each, self.name_of(each.address)) for each in self.members]
         if seen != self._seen:
             self._seen = seen
@@ -85,11 +85,11 @@ class Catalog:
         return self._raft.configuration.servers
 
     def name_of(self, address: str) -> str:
-        """Return what the member at *address* is called."""
+        """Return the name of the member at *address*."""
         return self.name if address == self.address else self._fsm.node_name(address)
 
     def find(self, name: str) -> Server | None:
-        """Return the member that is called *name*, in any letter case."""
+        """Return the member with the name *name*, in any letter case."""
         wanted = name.lower()
         for server in self.members:
             if self.name_of(server.address).lower() == wanted:
@@ -97,7 +97,7 @@ class Catalog:
         return None
 
     def is_node(self, name: str) -> bool:
-        """Tell whether there is a node of this *name*: this one always is."""
+        """Return whether a node has this *name*. This node counts, member or not."""
         wanted = name.lower()
         return (
             wanted == self.name.lower()
@@ -106,11 +106,11 @@ class Catalog:
         )
 
     def is_here(self, name: str) -> bool:
-        """Tell whether *name* is that of this node."""
+        """Return whether *name* is the name of this node."""
         return name.lower() == self.name.lower()
 
     def register(self, name: str, address: str) -> None:
-        """Keep a node that is no member. Raises: Refusal"""
+        """Add a node that is no member. Raises: Refusal"""
         key = name.lower()
         if self.find(name) is not None or self._registered.get(key) == (name, address):
             return
@@ -120,12 +120,12 @@ class Catalog:
         self._fsm.catalog_changed()
 
     def deregister(self, name: str) -> None:
-        """Forget a node that was registered here, if it was."""
+        """Remove a node that was registered here; do nothing without one."""
         if self._registered.pop(name.lower(), None) is not None:
             self._fsm.catalog_changed()
 
     def nodes(self) -> list[dict[str, object]]:
-        """Shape all nodes."""
+        """List all nodes, as JSON objects."""
         registered = [
             _node("", name, address, {})
             for name, address in self._registered.values()
@@ -134,19 +134,19 @@ class Catalog:
         return [*map(self.node_shape, self.members), *registered]
 
     def node(self, name: str) -> dict[str, object] | None:
-        """Shape the node that is called *name*, None if there is none."""
+        """Return the node with the name *name* as a JSON object, None without one."""
         for shape in self.nodes():
             if str(shape["Node"]).lower() == name.lower():
                 return shape
         return self.own_node() if self.is_here(name) else None
 
     def own_node(self) -> dict[str, object]:
-        """Shape this node, also if it is no member yet."""
+        """Return this node as a JSON object, also before it is a member."""
         server = self._raft.configuration.server(self.address)
         return self.node_shape(server or Server(self.address, self.address))
 
     def node_shape(self, server: Server) -> dict[str, object]:
-        """Shape a member; its Meta tells where it is found."""
+        """Return a member as a JSON object; its Meta has the address and the URL."""
         url = self._fsm.http_url(server.address)
         meta = {"address": server.address} | ({} if url is None else {"http": url})
         host, _ = host_port(server.address)
@@ -155,13 +155,13 @@ class Catalog:
     # Services
 
     def consul(self, server: Server) -> Service:
-        """Make the service that every server of Consul has."""
+        """Make the service `consul` of a member."""
         meta = {"raft_version": "3", "version": CONSUL_VERSION, "txraft": VERSION}
         _, port = host_port(server.address)
         return Service(_CONSUL, _CONSUL, [], "", port, meta, False, [])
 
     def services_of(self, name: str) -> list[Service]:
-        """List the services of the node that is called *name*."""
+        """List the services of the node with the name *name*."""
         server = self.find(name)
         own = self.services.all() if self.is_here(name) else []
         return own if server is None else [self.consul(server), *own]
@@ -181,12 +181,12 @@ class Catalog:
             names.setdefault(service.name, {}).update(dict.fromkeys(service.tags))
         return {name: list(tags) for name, tags in names.items()}
 
-    # What a session is made with
+    # Node and checks of a session
 
     def check_session(self, node: str, checks: Sequence[str]) -> None:
-        """Refuse a session of a *node*, or with *checks*, that it cannot have.
+        """Check that a session may belong to *node* and depend on *checks*.
 
-        Raises: Refusal, with the words of Consul.
+        Raises: Refusal, in Consul's words
         """
         if not self.is_node(node):
             raise refused("Missing node registration")
@@ -206,7 +206,10 @@ class Catalog:
     # Members, as Serf lists them
 
     def member(self, address: str) -> dict[str, object]:
-        """Shape a member; by its address and the tag `port` tools find the leader."""
+        """Return a member as Serf's JSON object.
+
+        Tools find the leader by `Addr` and the tag `port`.
+        """
         host, port = host_port(address)
         return {
             "Name": self.name_of(address),
@@ -228,7 +231,7 @@ class Catalog:
 
 
 Instance = tuple[dict[str, object], Service]
-"""A service, with its node in front."""
+"""The node of a service as a JSON object, and the service."""
 
 
 def _node(id: str, name: str, address: str, meta: dict[str, str]) -> dict[str, object]:

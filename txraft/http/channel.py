@@ -1,7 +1,7 @@
 """Connections of HTTP clients and their requests, each within its limits.
 
-Bodies and lines are bounded before they are read, and so is the time they take. A
-connection is a newcomer's until a request of it was let in.
+The size of bodies and lines, and the time that they take, are bounded before they are
+read. A connection counts as unauthenticated until one of its requests was let in.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ if TYPE_CHECKING:
     from txraft.http.site import KVSite
 
 _OF_STRANGERS = frozenset({BAD_REQUEST, FORBIDDEN})
-"""What a request may be answered before anything is known of who has sent it."""
+"""Status codes that may answer a client of which nothing is known."""
 
 _LONGEST = b"9" * 18
-"""A length that stands for all longer ones; Python reads no thousands of digits."""
+"""A length that stands for all longer ones. `int` refuses thousands of digits."""
 
 QUIET_SECONDS = 1.0
-"""For how long nothing comes on a connection before a node that drains closes it."""
+"""Seconds of silence after which a draining node closes a connection."""
 
 _PARTING = b"\x00\r\n"
 _CODINGS = (b"chunked", b"identity")
@@ -63,8 +63,8 @@ _REFUSED = "it may not send such a request", "refused"
 class KVRequest(Request):
     """A request whose body is bounded while it arrives.
 
-    It is kept in memory, but for that of a backup, which goes to a `Spool`. Nothing is
-    kept of a client that may not send it.
+    The body is kept in memory, except for a backup, which goes to a `Spool`. The body
+    of a client without permission is dropped.
     """
 
     channel: KVChannel
@@ -80,6 +80,8 @@ class KVRequest(Request):
 
     def gotLength(self, length: int | None) -> None:
         """Refuse a body that is too long or not permitted, before it is sent."""
+        # Twisted would make a temporary file for a long body: of any length, from
+        # anyone.
         self.content = self._body
         if self.channel.is_beyond and not self._is_of_a_member():
             self._refuse(_too_many())
@@ -126,7 +128,7 @@ class KVRequest(Request):
                 self._drop_body()
         self.method, self.uri, self.clientproto = command, path, version
         self.responseHeaders.setRawHeaders(b"Date", [datetimeToString()])
-        channel = self.channel  # gone once it is answered
+        channel = self.channel  # Twisted deletes it once the answer is finished
         self._site.resource.render(self)
         if self.code not in _OF_STRANGERS:
             channel.let_in()
@@ -134,9 +136,9 @@ class KVRequest(Request):
             channel.complain(*_REFUSED)
 
     def forget(self) -> bool:
-        """Drop what has come of a request that does not come whole.
+        """Drop a request that will not arrive whole.
 
-        Returns: whether it was answered already.
+        Returns: whether it was answered already
         """
         was_answered, self._refused = self._refused, True
         self._drop_body()
@@ -145,24 +147,24 @@ class KVRequest(Request):
         return was_answered
 
     def finish(self) -> None:
-        """Forget the body with the answer."""
+        """Finish the answer, and free the body of the request."""
         Request.finish(self)
         self._release()
 
     def connectionLost(self, reason: Failure) -> None:
-        """Forget the client."""
+        """Free the body: the client is gone."""
         self._release()
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
         Request.connectionLost(self, reason)
 
     def _is_of_a_member(self) -> bool:
-        """Tell whether another member passes this request on, as it says itself."""
+        """Return whether this request says that another member has forwarded it."""
         names = self.requestHeaders.getRawHeaders(FORWARDED, [])
         return any(self._site.is_member(name) for name in names)
 
     def _expect_backup(self) -> None:
-        """Make room for a long body. Raises: Refusal"""
+        """Prepare for the long body of a backup. Raises: Refusal"""
         limits = self._site.limits
         self._limit = self._room = limits.max_backup_bytes
         self.channel.grant(limits.backup_timeout)
@@ -175,7 +177,7 @@ class KVRequest(Request):
         self._release()
 
     def _release(self) -> None:
-        """Count what is held of the body no more."""
+        """Take the bytes of the body off the count of the site."""
         self._site.hold(-self._held)
         self._held = 0
 
@@ -183,10 +185,8 @@ class KVRequest(Request):
         return Refusal(413, f"The body is longer than {self._limit} bytes.")
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Answer at once, then read on for a while so that the client reads it too.
-
-        Closing with unread input would reset the connection and lose the answer.
-        """
+        """Answer at once, and read on for a while: so the client gets the answer."""
+        # Closing with unread input would reset the connection and lose the answer.
         self._refused = True
         self._drop_body()
         self.requestHeaders.removeHeader(b"Expect")
@@ -206,9 +206,9 @@ def _too_many() -> Refusal:
 class KVChannel(HTTPChannel):
     """A connection, counted by its site and with lines of bounded length.
 
-    It counts as unauthenticated until the site has let in a request of it. One beyond
-    those that clients may have serves what other members pass on, and nothing else:
-    they cannot take their clients elsewhere.
+    It counts as unauthenticated until one of its requests was let in. One beyond the
+    limit for clients serves only requests that other members forward: these members
+    have no other leader to forward to.
     """
 
     site: KVSite
@@ -218,7 +218,7 @@ class KVChannel(HTTPChannel):
     is_cut_off = False
     is_refused = False
     is_beyond = False
-    """Whether it came when clients had all connections that they may have."""
+    """Whether it came when clients had all the connections that they may have."""
 
     def connectionMade(self) -> None:
         """Take the connection, or answer 503 when there are too many."""
@@ -232,6 +232,7 @@ class KVChannel(HTTPChannel):
         host = host_of(self.transport.getPeer())
         late = "no request was let in"
         self._pending = self.site.unauthenticated.enter(host, self._turned_away, late)
+        # Who is beyond the limit is told so, not cut: a 503 sends clients elsewhere.
         beyond = len(self.site.channels) - self.site.most
         self.is_beyond = beyond > 0
         if beyond > self.site.most_forwards:
@@ -241,7 +242,7 @@ class KVChannel(HTTPChannel):
             self.drain()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Count the connection no more."""
+        """Take the connection off all counts."""
         self.site.lost(self)
         self.site.unread.forget(self)
         self.request_arrived()
@@ -252,9 +253,9 @@ class KVChannel(HTTPChannel):
         HTTPChannel.connectionLost(self, reason)
 
     def dataReceived(self, data: bytes) -> None:
-        """Read on, for a while from the first byte of a request.
+        """Parse *data*; the first byte of a request starts its time limit.
 
-        Whatever the parser cannot bear ends here, as an answer and a line in the log.
+        An exception in the parser ends here, as an answer and a line in the log.
         """
         if self.is_refused:
             return
@@ -267,13 +268,13 @@ class KVChannel(HTTPChannel):
             self.malformed()
 
     def headerReceived(self, line: bytes) -> bool:
-        """Keep a header, or refuse the request for it.
+        """Keep a header, or refuse the request because of it.
 
-        A length is judged here as well, as the parser cannot read one of thousands of
-        digits, and says nothing of a coding that it does not know. So is a lone CR,
-        LF or NUL, which parts a header in two for whoever reads it less strictly, and
-        which Twisted before 26.10 lets pass.
+        Some faults are found here because the parser does not report them: lengths of
+        thousands of digits, and transfer codings that it does not know.
         """
+        # A lone CR, LF or NUL splits a header in two for a proxy that reads it less
+        # strictly (request smuggling). Twisted before 26.10 lets them pass.
         if len(line.translate(None, _PARTING)) != len(line):
             self.malformed()
             return False
@@ -292,7 +293,7 @@ class KVChannel(HTTPChannel):
         return kept
 
     def malformed(self) -> None:
-        """Say what the parser found, which calls this, and close."""
+        """Answer with the fault that the parser found, and close. Called by it."""
         limits = self.site.limits
         if header_bytes(self) > self.totalHeadersSize:
             text = f"The headers are longer than {limits.max_headers_bytes} bytes."
@@ -303,11 +304,14 @@ class KVChannel(HTTPChannel):
             self._refuse(400, "The request is not written as HTTP requires.")
 
     def _refuse(self, status: int, sentence: str) -> None:
-        """Answer what cannot be read on, once, and close."""
+        """Refuse a request that cannot be read further, and close."""
+        # The parser may find more faults in the same bytes: only the first is answered.
         if self.is_refused:
             return
         self.is_refused = True
         self.request_arrived()
+        # If an earlier answer of this connection is on its way, a second one would be
+        # taken for a part of it.
         was_answered = [request.forget() for request in self.requests]
         if not any(was_answered):
             self.complain(sentence[0].lower() + sentence[1:].rstrip("."))
@@ -315,13 +319,13 @@ class KVChannel(HTTPChannel):
         self.close()
 
     def let_in(self) -> None:
-        """Count this connection as one of a client."""
+        """Count this connection as one of a client, no longer as unauthenticated."""
         pending, self._pending = self._pending, None
         if pending is not None:
             self.site.unauthenticated.leave(pending)
 
     def complain(self, reason: str, fate: str = "closed") -> None:
-        """Log that the connection, or its request, was not taken."""
+        """Log that the connection or its request was refused, with the *reason*."""
         assert self.transport is not None, "it was connected"
         self.site.refusals.tell(self.transport.getPeer(), reason, fate=fate)
 
@@ -334,7 +338,7 @@ class KVChannel(HTTPChannel):
         self.forceAbortClient()
 
     def write(self, data: bytes) -> None:
-        """Send *data* of an answer, or count what waits for the client to read."""
+        """Send *data* of an answer; count bytes that wait for the client to read."""
         HTTPChannel.write(self, data)
         if waits_for_transport(self) and not self.is_cut_off:
             self.site.unread.add(self, len(data))
@@ -342,11 +346,9 @@ class KVChannel(HTTPChannel):
     def writeHeaders(
         self, version: bytes, code: bytes, reason: bytes, headers: Headers
     ) -> None:
-        """Send the head of an answer; while the node drains it is the last one.
-
-        Unless more requests have come behind it: their client has not read this yet,
-        and would not know what became of them.
-        """
+        """Send the head of an answer; while the node drains it says `close`."""
+        # Not if more requests have come after this one: closing would drop them, and
+        # their client would not know what became of them.
         if self.site.is_draining and not self._has_more:
             self.persistent = 0
         if not self.persistent:
@@ -355,22 +357,20 @@ class KVChannel(HTTPChannel):
 
     @property
     def _has_more(self) -> bool:
-        """Whether bytes have come behind the request at work."""
+        """Whether bytes have come after the request at work."""
         return has_unparsed_bytes(self)
 
     def requestDone(self, request: Request) -> None:
         """Go on with the next request, or wait for one."""
         HTTPChannel.requestDone(self, request)
         if self.site.is_draining and self.persistent:
-            # The head of its answer was sent before, and does not say that this was
-            # the last: another request may be on its way.
+            # The head of its answer was sent before the drain and does not say `close`:
+            # the client may be sending another request just now.
             self.drain()
 
     def drain(self) -> None:
-        """Close in a while, unless a request comes; its answer is then the last one.
-
-        Closing at once would cut what a client is sending just now.
-        """
+        """Close after a short silence, or with the answer to the next request."""
+        # Closing at once would cut off a request that the client is sending just now.
         if self._quiet is None and self._hurry is None and not self.requests:
             self._quiet = self.site.clock.callLater(QUIET_SECONDS, self._was_quiet)
 
@@ -379,25 +379,25 @@ class KVChannel(HTTPChannel):
         self.timeoutConnection()
 
     def _speaks(self) -> None:
-        """Wait no longer for a client to be quiet."""
+        """Stop waiting for silence: the client has sent something."""
         quiet, self._quiet = self._quiet, None
         if quiet is not None and quiet.active():
             quiet.cancel()
 
     def pauseProducing(self) -> None:
-        """Wait for the client to read; count what the rest of its answer holds."""
+        """Wait for the client to read; count the rest of its answer as unread."""
         HTTPChannel.pauseProducing(self)
         producer = response_producer(self)
         if isinstance(producer, Sender) and not self.is_cut_off:
             self.site.unread.add(self, producer.left)
 
     def resumeProducing(self) -> None:
-        """Go on, as the client has read what waited."""
+        """Go on: the client has read what waited."""
         self.site.unread.forget(self)
         HTTPChannel.resumeProducing(self)
 
     def cut_off(self) -> None:
-        """Close soon, as an answer may be on its way, and serve no more requests."""
+        """Serve no more requests, and close after a short time for the last answer."""
         self.is_cut_off = True
         self.complain("it does not read its answers")
         set_abort_call(self, self.site.clock.callLater(0, self.forceAbortClient))
@@ -463,7 +463,7 @@ class KVChannel(HTTPChannel):
         self.transport.write(b"\r\n".join(head) + answer.body)
 
     def close(self) -> None:
-        """Close once all is sent that was written."""
+        """Close once all that was written is sent."""
         self.loseConnection()  # type: ignore[no-untyped-call]
 
     def finish_up(self) -> None:

@@ -1,4 +1,4 @@
-"""The cluster itself: who leads, who is a member, and changes of that.
+"""Endpoints of the cluster: its leader, its members, their health, and changes.
 
 Source: Consul's HTTP API, "Status", "Operator: Raft" and "Operator: Autopilot".
 """
@@ -29,12 +29,13 @@ from txraft.node.status import HEALTHY_SILENCE
 MAX_ADDRESS_CHARACTERS = 512
 HEALTHY_LAG = 250
 ADMISSION_WAIT = 2.0
-"""Seconds that a request to add a server waits for it to catch up."""
+"""Seconds that a request to add a server waits for the server to catch up."""
+
 ADMISSION_INTERVAL = 0.1
 
 
 class Cluster:
-    """Status and membership."""
+    """Answers requests about leader and members, and changes them."""
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class Cluster:
         self._leadership = leadership
 
     def leader(self, call: Call) -> Answer:
-        """Tell the leader's peer address as this node knows it, "" if it does not."""
+        """Answer with the peer address of the leader, "" if this node knows none."""
         return json_answer(self._raft.leader or "")
 
     def peers(self, call: Call) -> Answer:
@@ -75,27 +76,24 @@ class Cluster:
         return json_answer({"Servers": shapes, "Index": 0})
 
     def health(self, call: Call) -> Deferred[Answer]:
-        """Tell how every member does, by what the leader hears of it.
+        """Answer with the health of every member, as the leader sees it.
 
-        The answer is 429 unless all are well and a quorum confirms the leader now.
+        The status is 429 unless all are healthy and a quorum confirms the leader now.
         """
         return self._told_by_leader(call, lambda health: health)
 
     def _told_by_leader(
         self, call: Call, shape: Callable[[Answer], Answer]
     ) -> Deferred[Answer]:
-        """Answer *call* with what the leader tells, in *shape*.
-
-        It is shaped where it is made: what a leader has answered to a call that was
-        forwarded is passed on as it is.
-        """
+        """Answer *call* with the health that the leader sees, turned into *shape*."""
+        # Shaped where it is made. Shaping here again would spoil a forwarded answer.
         told = self._leadership.run(
             call, lambda call: self._confirmed(call).addCallback(shape)
         )
         return told.addErrback(lambda failure: shape(self._unconfirmed(failure)))
 
     def autopilot(self, call: Call) -> Answer:
-        """Tell by what a member counts as well; nothing of it can be set."""
+        """Answer with the thresholds of health; they cannot be changed."""
         return json_answer(
             {
                 "CleanupDeadServers": False,
@@ -112,23 +110,21 @@ class Cluster:
         )
 
     def autopilot_state(self, call: Call) -> Deferred[Answer]:
-        """Tell how every member does, by its id, whatever that is."""
+        """Answer with the health of every member, as a map by id; status 200 always."""
         return self._told_by_leader(call, _as_state)
 
     def transfer(self, call: Call) -> Deferred[Answer]:
-        """Hand leadership to the member `?id=`, or to the most complete one."""
+        """Transfer leadership to the member `?id=`, or to the most up-to-date one."""
         return self._leadership.run(call, self._transfer)
 
     def live(self, call: Call) -> Answer:
-        """Say that this process answers."""
+        """Answer that the process lives."""
         return Answer(200, b"live\n", TEXT)
 
     def ready(self, call: Call) -> Answer:
-        """Say whether this node knows a leader, and so can serve everything.
-
-        One that is about to stop says no at once: whoever spreads requests over nodes
-        has until then to leave it out.
-        """
+        """Answer whether this node knows a leader, and so can serve every request."""
+        # A node that is about to stop says no at once, while it still serves: so load
+        # balancers have time to leave it out.
         if self._leadership.is_leaving:
             return Answer(503, b"the node is stopping\n", TEXT)
         if self._raft.leader is None:
@@ -189,7 +185,7 @@ class Cluster:
         return handed.addCallback(lambda _: json_answer({"Success": True}))
 
     def _named(self, id: str | None) -> str | None:
-        """Return the address of the member *id*, None for none given."""
+        """Return the address of the member *id*, None if no id is given."""
         if not id:
             return None
         for server in self._raft.configuration.servers:
@@ -198,29 +194,30 @@ class Cluster:
         raise Refusal(404, f"There is no member {id}.")
 
     def add(self, call: Call) -> Deferred[Answer]:
-        """Add the server at `?address=`; answers `true`, also to a repetition.
+        """Add the server at `?address=`; answers `true`, also if it is a voter already.
 
-        It is asked first who it is, unless `?force` is given. Status 202 says that it
-        is a member without a vote yet, and how many entries it lacks; asked again, it
-        gets the vote when it has them. Who got no answer can just ask again, too.
+        Unless `?force` is given, the server is first asked for its identity. Status 202
+        means that it is a member without a vote yet; the answer says how many entries
+        it lacks. Repeat the request, then and after a lost answer: the server gets its
+        vote once it has these entries.
         """
         _address(call)
         return self._leadership.run(call, self._add)
 
     def remove(self, call: Call) -> Deferred[Answer]:
-        """Remove the server at `?address=` or `?id=`; 404: it is no member.
+        """Remove the server at `?address=` or `?id=`; 404 if it is no member.
 
-        A repetition thus tells that the first request has worked, and a mistyped
-        address does not pass for a removal.
+        So a mistyped address is never taken for a removal, and a repetition shows that
+        the first request has worked.
         """
         if "id" not in call.parameters:
             _address(call)
         return self._leadership.run(call, self._remove)
 
     def advertise(self, call: Call) -> Deferred[Answer]:
-        """Take `?url=` for where the member at `?address=` serves HTTP.
+        """Note `?url=` as the HTTP address of the member at `?address=`.
 
-        `?name=` is what it is called, where that is not the address.
+        `?name=` is its name, if that differs from the address.
         """
         _address(call)
         _url(call)
@@ -229,7 +226,7 @@ class Cluster:
 
     def _advertise(self, call: Call) -> Deferred[Answer]:
         address, url = _address(call), _url(call)
-        # Members of an older release could not apply it.
+        # At level 0 some members may be of an older release and could not apply a name.
         name = _name(call) if self._fsm.active_level else ""
         if address not in self._raft.peers():
             raise Refusal(404, f"There is no member {address}.")
@@ -247,7 +244,7 @@ class Cluster:
         return added.addCallbacks(_true, _known_is_fine)
 
     async def _admit(self, call: Call, address: str) -> Answer:
-        """Take the server at *address* as far as it comes in a while."""
+        """Add the server at *address*, and wait a while for it to become a voter."""
         until = self._clock.seconds() + ADMISSION_WAIT
         while True:
             call.submitted = True
@@ -275,7 +272,7 @@ class Cluster:
 
 
 def _as_state(health: Answer) -> Answer:
-    """Shape an answer about health as Consul shapes the state of autopilot."""
+    """Turn an answer about health into Consul's state of autopilot."""
     told = json.loads(health.body)
     servers = {
         each["ID"]: {

@@ -1,4 +1,4 @@
-"""The deadlines of all requests at work, on one timer."""
+"""Deadlines of requests: one timer for all requests at work."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from txraft.http.inflight import Call
 
 
 class Deadlines:
-    """Calls in the order in which their time runs out.
+    """The calls at work, in the order of their deadlines.
 
-    All have the same time to live, so the oldest is always the next to end: one timer
-    serves them all, and a call that ends in time costs two dict operations.
+    All have the same timeout, so the oldest call always ends next: one timer serves all
+    of them. A call that ends in time costs two dict operations and no timer.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Deadlines:
         self._closed = False
 
     def add(self, call: Call) -> None:
-        """Set the deadline of *call* and expire it then, unless discarded before."""
+        """Set the deadline of *call*; at that time it expires, unless discarded."""
         call.deadline = self._clock.seconds() + self._timeout
         self._calls[call] = None
         if self._timer is None:
@@ -40,7 +40,7 @@ class Deadlines:
             self._stop_if_idle()
 
     def close(self) -> None:
-        """Stop the timer as soon as no call needs it any more."""
+        """Stop the timer once no call needs it."""
         self._closed = True
         self._stop_if_idle()
 
@@ -56,5 +56,6 @@ class Deadlines:
             if oldest.deadline > now:
                 self._timer = self._clock.callLater(oldest.deadline - now, self._fire)
                 return
+            # Removed first: to expire a call discards it, and may discard others.
             del self._calls[oldest]
             self._expire(oldest)

@@ -1,14 +1,16 @@
-"""The end of sessions and of lock delays, which the leader decides by its clock.
+"""Expiry: the leader ends sessions and lock delays by its clock.
 
-It proposes that they end, and they do when that is committed: all replicas agree, and a
-leader that was deposed decides nothing. Everything errs on the late side. A session
-ends at twice its TTL, as holders of locks in Consul rely on, unless it was made to end
-at one. A new leader lets every TTL and delay begin anew; a leader that was stopped for
-a while, and may have renewals unread in its sockets, grants that while to everybody.
+The leader proposes their end, and they end when that command is applied. So all
+replicas agree, and a deposed leader decides nothing.
 
-However many end at once, a turn of the reactor looks at a few of them, and then the
-others have theirs. What is due is proposed without waiting for what was due before, so
-that thousands end within the second.
+Everything errs on the late side. A session ends after twice its TTL, as holders of
+locks rely on in Consul, or after one TTL if its maker asked for that. At a new leader,
+all TTLs and delays begin again. A leader that stood still for a while may have
+renewals unread in its sockets, so it adds that while to all times.
+
+However many sessions end at once, each turn of the reactor looks at a few of them. The
+next command is proposed before the last one is committed, so that thousands end within
+a second.
 """
 
 from __future__ import annotations
@@ -36,25 +38,25 @@ STALL = 1.0
 ENQUEUE_TIMEOUT = 5.0
 
 TURN_ITEMS = 500
-"""What is looked at in one turn, or ends with one command: a millisecond or two.
+"""The most items looked at in one turn, or ended by one command: a millisecond or two.
 
-A session counts one for each lock that it holds, too.
+A session counts one more for each lock that it holds.
 """
 
 MAX_PROPOSED = 32
-"""Commands that may be on their way at a time."""
+"""The most commands proposed and not yet applied."""
 
 _SLACK = 1024
 
 Item = str | Begun
-"""A session by its id, or lock delays that began together."""
+"""The id of a session, or a group of lock delays that began together."""
 
 
 class Agenda:
-    """Items, each with the time when it is due; the earliest comes first.
+    """Items with the times when they are due; the earliest comes first.
 
-    To move an item to a later time costs next to nothing: that is found out when it
-    would be its turn.
+    To move an item to a later time is one dict operation. Its old place in the heap is
+    corrected when it comes up there: each renewal of a session depends on that speed.
     """
 
     def __init__(self) -> None:
@@ -69,33 +71,33 @@ class Agenda:
         return item in self._due
 
     def put(self, item: Item, due: float) -> None:
-        """Let *item* be due at *due*, which is not before it was due until now."""
+        """Set the time of *item* to *due*, which is never earlier than before."""
         if item not in self._due:
             self._push(item, due)
         self._due[item] = due
 
     def keep_only(self, is_there: Callable[[Item], bool]) -> None:
-        """Forget all items but those that are there."""
+        """Remove all items for which *is_there* is false."""
         self._due = {i: due for i, due in self._due.items() if is_there(i)}
         self._heap = [(due, next(self._count), i) for i, due in self._due.items()]
         heapify(self._heap)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all items."""
         self._due.clear()
         self._heap.clear()
 
     def is_due(self, now: float) -> bool:
-        """Tell whether `take` has something to look at."""
+        """Return whether `take` has an item to look at."""
         return bool(self._heap) and self._heap[0][0] <= now
 
     def take(self, now: float) -> Item | None:
-        """Take out what is due at *now*, if it still is; needs `is_due`."""
+        """Take the first item if it is due at *now*, else None; only if `is_due`."""
         _, _, item = heappop(self._heap)
         due = self._due.get(item)
         if due is None:
             return None
-        if due > now:
+        if due > now:  # moved since it was pushed
             self._push(item, due)
             return None
         del self._due[item]
@@ -106,9 +108,9 @@ class Agenda:
 
 
 class Expiry:
-    """Ends what has lived long enough, while this node leads.
+    """Ends sessions and lock delays whose time is over, while this node leads.
 
-    It looks every `INTERVAL` seconds, and only while something can end.
+    It looks every `INTERVAL` seconds, and only while there are any.
     """
 
     log = Logger()
@@ -134,20 +136,23 @@ class Expiry:
         self._begin_all_anew()
 
     def close(self) -> None:
-        """Decide nothing any more; idempotent."""
+        """Stop ending anything; idempotent."""
         self._closed = True
         self._raft.deregister_observer(self._observer)
         self._fsm.watches.discard(SESSIONS, self._changed)
         self._forget()
 
     def renew(self, id: str) -> Deferred[bool]:
-        """Let the TTL of the session *id* begin anew; leader only.
+        """Start the TTL of the session *id* again; leader only.
 
-        Returns: a Deferred of whether there is such a session; it fails as
-            `Raft.linearizable` does.
+        Returns: a Deferred of whether the session exists; it fails as
+            `Raft.linearizable` does
         """
-        # An end that is on its way would overtake a read, but not an entry.
+        # If the end of the session is proposed, a read could still see the session, and
+        # its holder would believe in a lock that ends right after. A barrier is an
+        # entry behind that end, so it tells for sure.
         known: Deferred[int]
+        # Begun now, not only with the answer: it must not end while a quorum confirms.
         self._begin_anew(id)
         if id in self._ending:
             known = self._raft.barrier(ENQUEUE_TIMEOUT)
@@ -170,14 +175,14 @@ class Expiry:
             self._begin_all_anew()
 
     def _changed(self) -> None:
-        """See whether a backup has replaced all sessions; called in mid-apply."""
+        """Start again if a backup has replaced all sessions; called in mid-apply."""
         if not self._closed:
             self._fsm.watches.add(SESSIONS, self._changed)
         if self._fsm.sessions is not self._known:
             self._begin_all_anew()
 
     def _begun(self, item: Item) -> None:
-        """Learn of a session or of lock delays just made; called in mid-apply."""
+        """Note a session or lock delays that were just made; called in mid-apply."""
         if self._raft.state is RaftState.LEADER:
             self._note(item)
 
@@ -194,7 +199,8 @@ class Expiry:
         self._look_later(INTERVAL)
         there = len(self._fsm.sessions) + len(self._fsm.delays)
         if len(self._agenda) > 2 * there + _SLACK:
-            # Most have ended by themselves, long before they were due.
+            # Most items are gone from the state, long before they were due: without
+            # this the agenda would grow with every short session.
             self._agenda.keep_only(self._is_there)
 
     def _is_there(self, item: Item) -> bool:
@@ -203,7 +209,7 @@ class Expiry:
         return item in self._fsm.delays_begun
 
     def _begin_all_anew(self) -> None:
-        """Let all that there is begin now, if this node leads."""
+        """Start all TTLs and delays now, if this node leads."""
         self._forget()
         self._known = self._fsm.sessions
         if not self._closed and self._raft.state is RaftState.LEADER:
@@ -213,7 +219,7 @@ class Expiry:
                 self._look_later(INTERVAL)
 
     def _forget(self) -> None:
-        """Let nothing end, and look no more."""
+        """Drop all items and the timer."""
         self._agenda.clear()
         self._reached.clear()
         self._noting = None
@@ -224,11 +230,11 @@ class Expiry:
     # When to look
 
     def _now(self) -> float:
-        """Tell the time on a clock that has stood still whenever this node has."""
+        """Return the time of a clock that stood still whenever this node did."""
         return self._clock.seconds() - self._stalled
 
     def _look_later(self, seconds: float) -> None:
-        """Look in *seconds*, or before if that is planned already."""
+        """Look in *seconds*, or earlier if that is planned already."""
         when = self._clock.seconds() + seconds
         if self._timer is not None:
             if self._expected <= when:
@@ -239,6 +245,8 @@ class Expiry:
 
     def _look(self) -> None:
         """Do the work of one turn; come back at once if there is more."""
+        # A timer far behind its time shows that the process was stopped: suspended, or
+        # blocked by a full disk. Nothing may end because of that.
         self._timer = None
         late = self._clock.seconds() - self._expected
         if late > STALL:
@@ -249,9 +257,9 @@ class Expiry:
             self._look_later(INTERVAL)
 
     def _note_some(self) -> bool:
-        """Note some of what there was when all began anew; tell whether more are left.
+        """Note some items that existed at the start; return whether more are left.
 
-        What has come meanwhile has told of itself.
+        Items that came later have called `_begun`.
         """
         if self._noting is None:
             return False
@@ -266,11 +274,9 @@ class Expiry:
     # What ends
 
     def _end_due(self) -> bool:
-        """Propose the end of some that are due; tell whether there is more to do now.
-
-        All that is taken is proposed in the same turn: a renewal that came in between
-        would be told that it was in time.
-        """
+        """Propose the end of some due items; return whether to go on at once."""
+        # What is taken is proposed in the same turn. A renewal between the two would be
+        # answered as in time, and its session would end all the same.
         now = self._now()
         sessions: list[str] = []
         left = TURN_ITEMS
@@ -291,14 +297,14 @@ class Expiry:
         return self._agenda.is_due(now) and self._proposed < MAX_PROPOSED
 
     def _propose(self, command: bytes) -> Deferred[object]:
-        """Propose *command*; fires when that is settled, however it went."""
+        """Propose *command*; fires when the outcome is known, good or bad."""
         self._proposed += 1
         applied = self._raft.apply(command, ENQUEUE_TIMEOUT)
         settled: Deferred[object] = applied.addErrback(self._not_ended)
         return settled.addCallback(self._settled)
 
     def _not_ended(self, failure: Failure) -> None:
-        """Leave it to a later look, or to the next leader."""
+        """Ignore a failure: a later look, or the next leader, tries again."""
         failure.trap(RaftError)
         self.log.debug("not ended yet: {error}", error=failure.value)
 
@@ -314,11 +320,9 @@ class Expiry:
                 self._try_again(id)
 
     def _end_delays(self, begun: Begun, now: float) -> None:
-        """Propose the end of some of the lock delays *begun* together.
-
-        The rest is due at *now*, the time of this look: at a later time it would not
-        count as due when this look ends, and wait for a whole interval.
-        """
+        """Propose the end of some of the lock delays in the group *begun*."""
+        # The rest is due at *now*, the time of this look. At a later time it would not
+        # count as due when this look ends, and would wait for a whole interval.
         start = self._reached.get(begun, 0)
         due, following = self._fsm.delays_begun.some(begun, start, MAX_BATCH)
         if following is not None:

@@ -1,7 +1,8 @@
-"""Passing a request on to the leader's HTTP address, once.
+"""Forward a request to the HTTP address of the leader, once.
 
-What matters here is to know what became of a write whose answer did not come: only
-when no byte of it can have been sent is it certain that it has no effect.
+The point is the outcome of a write whose answer is missing. It certainly had no effect
+only if no byte of it can have been sent; else its outcome is unknown, and it is never
+sent again.
 """
 
 from __future__ import annotations
@@ -40,18 +41,18 @@ RELAYED_HEADERS = (
 )
 MAX_REPLY_BYTES = 1 << 16
 INSUFFICIENT_STORAGE = 507
-"""A quota's refusal: asking again is of no use."""
+"""The status of a quota's refusal: a retry is of no use."""
 
 LEADER = b"X-Txraft-Leader"
-"""Tells a client where its request was forwarded to: it goes there next time."""
+"""The header that names the leader, so that a client asks it directly next time."""
 
 
 class NotDelivered(Exception):
-    """The leader did not take the request, which has no effect; try again."""
+    """The leader did not take the request. It had no effect and may be sent again."""
 
 
 class Forwarder:
-    """Sends calls to other nodes; *name* is how this one signs them."""
+    """Sends calls to other nodes, in the *name* of this node."""
 
     def __init__(
         self, client: HTTPClient, clock: IReactorTime, limits: HTTPLimits, name: str
@@ -64,9 +65,11 @@ class Forwarder:
     async def forward(self, call: Call, url: str) -> Answer:
         """Send *call* to the node at *url* and return its answer.
 
-        Raises: NotDelivered when it certainly has no effect there; Refusal with
-            the outcome `unknown` when it may have.
+        Raises: NotDelivered if it certainly had no effect; Refusal with the outcome
+            `unknown` if it may have had one
         """
+        # Before the first byte is sent: if the deadline comes meanwhile, the client is
+        # told `unknown`.
         call.submitted = call.writes
         limits, clock = self._limits, self._clock
         question = NodeRequest(call.method.decode("ascii"), call.target(), _body(call))
@@ -90,6 +93,7 @@ class Forwarder:
             call.submitted = False
             raise NotDelivered(f"the leader at {url} is not reached") from error
         except (NoAnswer, CancelledError) as error:
+            # A read may be sent again, a write never: it could be done twice.
             if not call.writes:
                 raise NotDelivered(f"the leader at {url} gave no answer") from error
             raise unknown(
@@ -100,7 +104,7 @@ class Forwarder:
     async def tell(self, url: str, target: str) -> tuple[int, str]:
         """Send a PUT of *target* to the node at *url*, in the name of this node.
 
-        Returns: the status, and the sentence that goes with it.
+        Returns: the status, and the sentence in the answer
         Raises: NotSent, NoAnswer
         """
         headers = {
@@ -143,12 +147,12 @@ def _body(call: Call) -> bytes | IBodyProducer | None:
 
 
 def _is_stream(call: Call, response: IResponse) -> bool:
-    """Tell whether the answer is one to be passed on while it comes."""
+    """Return whether to pass the answer on while it comes: it is a backup."""
     return call.upload is not None and not call.writes and response.code == 200
 
 
 def _headers(headers: Headers, url: str) -> list[Header]:
-    """Return those headers of an answer from *url* that are passed on."""
+    """Return the headers of an answer from *url* that are passed on."""
     found = [
         (name, values[0])
         for name in RELAYED_HEADERS
@@ -165,6 +169,7 @@ def _relay(call: Call, url: str, reply: NodeResponse) -> Answer:
         call.submitted = False
     elif answer.header(OUTCOME) == NOT_APPLIED[1]:
         call.submitted = False
+        # With Retry-After the leader is too busy: to ask it again makes that worse.
         if answer.header(b"Retry-After") is None:
             raise NotDelivered(f"the node at {url} does not take it")
     elif call.writes and answer.header(OUTCOME) is None:

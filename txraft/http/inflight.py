@@ -1,4 +1,4 @@
-"""One request at work: what it asks for, and what is known of its outcome."""
+"""One request at work: its parameters, its deadline and its outcome so far."""
 
 from __future__ import annotations
 
@@ -30,17 +30,19 @@ _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h":
 
 
 class Call:
-    """A request, its deadlines and its fate.
+    """A request with its parameters, its deadline and its outcome so far.
 
-    *submitted* is true from the moment the request may have reached a log until it
-    is known that it has not: it decides between the outcomes `not-applied` and
-    `unknown`. *answered* is true once nobody waits for an answer any more. *waited* is
-    true of a blocking query whose wait is over, and *known_index* is the index that it
-    named. *once* holds the client and the
-    sequence number under which a write is to be done once. *route* is the part of the
-    path that the table of what is served holds, *begun* when it came to be served.
-    A request that may take long has its body in the file *upload*, and *resend* makes
-    what sends it to another node.
+    - *submitted* is true from the moment when the request may have reached a log, until
+      it is known that it has not. It decides between the outcomes `not-applied` and
+      `unknown`.
+    - *answered* is true once nobody waits for an answer any more.
+    - *waited* is true of a blocking query whose wait is over; *known_index* is the
+      index in its request.
+    - *once* holds client and sequence number of a write that must be done exactly once.
+    - *route* is the part of the path that stands in the table of routes, and *begun*
+      the time when work on the request began.
+    - *upload* is the file with the body of a long request; *resend* makes the body
+      again for another node.
     """
 
     __slots__ = (
@@ -87,21 +89,21 @@ class Call:
         self.deadline = 0.0
 
     def flag(self, name: str) -> bool:
-        """Tell whether the parameter *name* is given, as a flag.
+        """Return whether the flag *name* is given.
 
-        Raises: Refusal when its value says something else than yes, of a write: there
-            a flag that is misread destroys something. For a read it is enough that
-            it is given, as in Consul: clients write `?recurse=None`.
+        Raises: Refusal for a write, if the value is anything but yes
         """
+        # A misread flag of a write, such as `?recurse=false`, destroys something. For a
+        # read the name is enough, as in Consul: clients write `?recurse=None`.
         value = self.parameters.get(name)
         if self.writes and value not in (None, "", "1", "true", "True"):
             raise Refusal(400, f"The parameter '{name}' is a flag and takes no value.")
         return value is not None
 
     def number(self, name: str) -> int | None:
-        """Return the parameter *name*, an unsigned 64-bit integer, if it is given.
+        """Return the parameter *name*, an unsigned 64-bit integer; None without one.
 
-        Raises: Refusal when it is something else.
+        Raises: Refusal if it is anything else
         """
         text = self.parameters.get(name)
         if text is None:
@@ -111,24 +113,24 @@ class Call:
         return int(text)
 
     def command(self, command: bytes, level: int) -> bytes:
-        """Return the encoded *command*, to be done once if the call asks for that.
+        """Return *command*, wrapped to be done exactly once if the call asks for that.
 
-        *level* is the one that is active where it is proposed.
+        *level* is the level that is active where the command is proposed.
         """
         return command if self.once is None else encode_once(*self.once, command, level)
 
     def target(self) -> str:
-        """Write path and parameters anew, so that a peer reads the same request."""
+        """Return path and query, encoded so that a peer reads the same request."""
         encoded = quote(unquote_to_bytes(self.path), safe="/")
         query = urlencode(self.parameters)
         return f"{encoded}?{query}" if query else encoded
 
 
 def parse_parameters(query: bytes, strict: bool = True) -> dict[str, str]:
-    """Parse a query string; the same parameter twice must agree if *strict*.
+    """Parse a query string.
 
-    Else the first one counts.
-
+    If a parameter is given twice, both values must agree if *strict*; else the first
+    one counts.
     Raises: Refusal
     """
     _check_escapes(query)
@@ -149,7 +151,7 @@ def parse_parameters(query: bytes, strict: bool = True) -> dict[str, str]:
 
 
 def parse_key(encoded: bytes, max_bytes: int) -> str:
-    """Decode a percent-encoded key, which may be empty, strictly.
+    """Decode a percent-encoded key strictly; it may be empty.
 
     Raises: Refusal
     """
@@ -164,7 +166,7 @@ def parse_key(encoded: bytes, max_bytes: int) -> str:
 
 
 def parse_duration(text: str) -> float | None:
-    """Return the seconds of a duration such as `1m30s`, None if it is none."""
+    """Return the seconds of a duration such as `1m30s`; None for other texts."""
     if text == "0":
         return 0.0
     if len(text) > _MAX_DURATION_CHARACTERS or not _DURATION.fullmatch(text):

@@ -52,14 +52,14 @@ _SANDBOX = (b"Content-Security-Policy", b"sandbox")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 STEP_NAMES = 1024
-"""The same of keys alone, of which nothing but the text is looked at."""
+"""Keys in one step of a list of names: no records are looked at, so it is as short."""
 
 ATTEMPTS = 3
-"""How often a list is begun of which too much changes meanwhile."""
+"""How often a list is begun again because too much has changed meanwhile."""
 
 
 def changes_too_fast() -> Refusal:
-    """Make the refusal of a list that could not be seen as it was at one moment."""
+    """Make the refusal of a list whose moment has ended each time."""
     return not_applied(
         "Keys change faster than they can be listed: ask for a longer prefix.",
         RETRY_AFTER,
@@ -67,7 +67,7 @@ def changes_too_fast() -> Refusal:
 
 
 class Keys:
-    """Reads and writes of keys, of one or of all under a prefix."""
+    """Reads and writes a key, or all keys under a prefix."""
 
     def __init__(
         self,
@@ -84,12 +84,12 @@ class Keys:
         self._limits = limits
 
     def topic(self, call: Call) -> Topic:
-        """Tell what a blocking query waits for."""
+        """Return the topic that a blocking query waits for."""
         many = call.flag("recurse") or call.flag("keys")
         return Topic(Scope.PREFIX if many else Scope.KEY, call.key)
 
     def get(self, call: Call) -> Answer | Deferred[Answer]:
-        """Read a key, with `?recurse` all that begin with it, or only their names."""
+        """Read a key, all keys under it (`?recurse`), or only their names (`?keys`)."""
         call.flag("raw")
         if call.flag("keys"):
             return self._reads.run(call, self._names)
@@ -99,7 +99,7 @@ class Keys:
         return self._reads.run(call, self._one)
 
     def put(self, call: Call) -> Deferred[Answer]:
-        """Write a key; answers whether that was done."""
+        """Write a key; answers `true` if it was written, else `false`."""
         _check_named(call)
         if len(call.body) > self._limits.max_value_bytes:
             raise Refusal(
@@ -120,7 +120,7 @@ class Keys:
         return self._transact(call, operation)
 
     def delete(self, call: Call) -> Deferred[Answer]:
-        """Delete a key, or with `?recurse` all that begin with it."""
+        """Delete a key, or all keys under it with `?recurse`."""
         cas, recurse = call.number("cas"), call.flag("recurse")
         if cas is not None and recurse:
             raise Refusal(400, "Conflicting flags: cas and recurse")
@@ -161,7 +161,7 @@ class Keys:
         return self._many(call, _names, _separator(call))
 
     def _many(self, call: Call, texts: _Texts, separator: str) -> Deferred[Answer]:
-        """Answer with *texts* of what is under the key of *call*."""
+        """Answer with a list of *texts* about the keys under the key of *call*."""
         prefix = call.key
         listed = self._slices.run(
             (texts, prefix, separator),
@@ -171,7 +171,7 @@ class Keys:
         return listed.addCallback(self._listed, call)
 
     def _list(self, prefix: str, texts: _Texts, separator: str) -> Steps[_Listing]:
-        """List what is under *prefix* as it is at one moment, in steps."""
+        """List the keys under *prefix* at one moment, in steps. Raises: Refusal"""
         for _ in range(ATTEMPTS):
             moment = self._fsm.moment(prefix)
             now = self._fsm.index
@@ -189,13 +189,13 @@ class Keys:
 
     def _listed(self, listing: _Listing, call: Call) -> Answer:
         if not listing.pieces and "keys" in call.parameters and not call.key:
-            # There always is a root, if only an empty one.
+            # The root always exists, even empty: no 404.
             return Answer(200, b"[]", JSON, *self._reads.meta(listing.now))
         if not listing.pieces:
             return self._absent(listing.now)
-        # The last change may be known of less exactly than where the client was told
-        # its index; it must not see that go back. What it knows is true here as well,
-        # as far as this node has come.
+        # Nodes forget deletions at different times, so another node may have told this
+        # client a later index than is known here. Its index must not go back: it would
+        # take that for a restart. So its own index counts, if this node has reached it.
         index = max(listing.changed_at, min(call.known_index, listing.now))
         return LongAnswer(200, listing.pieces, JSON, *self._reads.meta(index))
 
@@ -205,7 +205,7 @@ class Keys:
 
 
 class _Listing(NamedTuple):
-    """The body of an answer, the last change under its prefix, and that of all."""
+    """The body of a list, the index of the last change in it, and that of all keys."""
 
     pieces: list[bytes]
     changed_at: int
@@ -216,7 +216,7 @@ _Texts = Callable[[Moment, str, str], Iterator[bytes]]
 
 
 def _records(moment: Moment, _prefix: str, _separator: str) -> Iterator[bytes]:
-    """Encode what *moment* shows; the empty text stands between pieces of it."""
+    """Encode the records that *moment* shows; an empty text ends each step."""
     while (piece := moment.read(STEP_KEYS)) is not None:
         for key, row in piece:
             yield record_as_bytes(key, row)
@@ -224,7 +224,8 @@ def _records(moment: Moment, _prefix: str, _separator: str) -> Iterator[bytes]:
 
 
 def _names(moment: Moment, prefix: str, separator: str) -> Iterator[bytes]:
-    """Encode the names that *moment* shows, each up to a separator and once."""
+    """Encode the names that *moment* shows, each up to *separator* and only once."""
+    # For speed: without a separator the encoder takes a whole piece at once.
     if not separator:
         while (names := moment.read_names(STEP_NAMES)) is not None:
             if names:
@@ -242,13 +243,15 @@ def _names(moment: Moment, prefix: str, separator: str) -> Iterator[bytes]:
             else:
                 last = key[: end + len(separator)]
                 yield _text(last)
+        # For speed: a "directory" of a million keys costs one step, not a million
+        # looks.
         if last is not None and names and names[-1].startswith(last):
             moment.skip(last)
         yield b""
 
 
 def record_as_json(record: Record) -> dict[str, object]:
-    """Shape *record* as Consul does: the value in base64, an empty one as null."""
+    """Return *record* as Consul's JSON object: the value in base64, null if empty."""
     shape: dict[str, object] = {
         "LockIndex": record.lock_index,
         "Key": record.key,
@@ -263,7 +266,8 @@ def record_as_json(record: Record) -> dict[str, object]:
 
 
 def record_as_bytes(key: str, row: Row) -> bytes:
-    """Encode a record as compact JSON, as `record_as_json` shapes it."""
+    """Encode a record as compact JSON, equal to that of `record_as_json`."""
+    # For speed, by hand: lists consist of nothing else.
     value, flags, created, modified, lock_index, session = row
     return b'{"LockIndex":%d,"Key":%b,"Flags":%d,"Value":%b%b,%b}' % (
         lock_index,
@@ -280,7 +284,7 @@ def _text(text: str) -> bytes:
 
 
 def _conditional_put(call: Call, flags: int) -> Operation | None:
-    """Return the one operation that a put with a condition stands for."""
+    """Return the operation of a put with `cas`, `acquire` or `release`, else None."""
     given = call.parameters.keys() & {"cas", "acquire", "release"}
     if not given:
         return None
@@ -299,7 +303,7 @@ def _conditional_put(call: Call, flags: int) -> Operation | None:
 
 
 def _separator(call: Call) -> str:
-    """Return up to where keys are listed. Consul takes both spellings."""
+    """Return the separator at which names are cut. Consul takes both spellings."""
     old = call.parameters.get("seperator", "")
     return call.parameters.get("separator", old)
 
@@ -314,7 +318,7 @@ def _true(_done: bool) -> Answer:
 
 
 def _whether(outcome: Outcome) -> Answer:
-    """Tell whether the only operation has succeeded."""
+    """Answer whether the only operation has succeeded."""
     for error in outcome.errors:
         if error.invalid:
             raise refused(error.sentence)
@@ -322,8 +326,9 @@ def _whether(outcome: Outcome) -> Answer:
 
 
 def _whether_released(outcome: Outcome) -> Answer:
-    """Tell whether a lock was released: one of a session that is gone was not.
+    """Answer whether a lock was released; that of an ended session was not.
 
-    By the rules of level 0 that session is an error of its own; they stand for ever.
+    The rules of level 0 report such a session as an error of its own, and the rules of
+    a level never change. So here that error counts as `false`.
     """
     return FALSE if outcome.errors else TRUE

@@ -1,9 +1,9 @@
-"""Serving a request where the leader is: here, or one hop away.
+"""Serve a request at the leader: here, or one hop away.
 
-A request that the node at hand cannot serve, because it does not lead, goes to the
-leader that it knows. While none is known it waits, since elections are short, and
-then says that nothing was done. A request that was forwarded already is served here
-or refused: it never goes in a circle.
+A node that does not lead forwards the request to the leader that it knows. While it
+knows none the request waits, since elections are short; in the end it is refused as not
+applied. A request that was forwarded once is served here or refused, never forwarded
+again: two nodes that each take the other for the leader would pass it in a circle.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Serve = Callable[[Call], Deferred[Answer]]
 
 
 class Leadership:
-    """Finds the leader for each call, for as long as `HTTPLimits.leader_wait`.
+    """Finds the leader for each call, within `HTTPLimits.leader_wait` seconds.
 
-    A client that has less time says so with `X-Txraft-Wait`: it then learns that its
+    A client with less time says so in `X-Txraft-Wait`. It then gets the answer that its
     request was not applied, where it would have hung up and never known.
     """
 
@@ -49,20 +49,21 @@ class Leadership:
         self._waiting: dict[Deferred[None], IDelayedCall] = {}
         self._closed = False
         self.is_leaving = False
-        """Whether this node is about to stop, and so should be asked no more."""
+        """Whether this node is about to stop and wants no more requests."""
         self._observer = Observer(self._wake, _is_news)
         raft.register_observer(self._observer)
         fsm.on_advertise = self._wake
 
     def run(self, call: Call, serve: Serve) -> Deferred[Answer]:
-        """Serve *call* with *serve* on the leader, wherever it is.
+        """Run *serve* for *call* on the leader, here or at another node.
 
-        Returns: a Deferred of the answer, which fails with Refusal.
+        Returns: a Deferred of the answer; it fails with Refusal
         """
+        # Tried here first, without a look at the role: only Raft itself knows for sure.
         return serve(call).addErrback(self._not_here, call, serve)
 
     def close(self) -> None:
-        """Let nothing wait any longer."""
+        """Refuse all calls that wait for a leader."""
         self._closed = True
         self._raft.deregister_observer(self._observer)
         self._wake()
@@ -79,8 +80,8 @@ class Leadership:
     async def _find_leader(self, call: Call, serve: Serve, reason: str) -> Answer:
         wait_until = self._clock.seconds() + self._patience(call)
         while not self._closed and not call.answered:
-            # Nothing may lie between this check and the attempt: a client that was
-            # told `not-applied` meanwhile must not see its write applied.
+            # Nothing may lie between the check of `answered` and the attempt: a client
+            # that was told `not-applied` meanwhile must not see its write applied.
             try:
                 return await self._serve_or_forward(call, serve)
             except NotDelivered as error:
@@ -104,19 +105,19 @@ class Leadership:
         if url is None:
             raise NotDelivered(f"the leader {leader} has not told its HTTP address")
         if call.request.isSecure() and not url.startswith("https:"):
-            # What a client shows over TLS, its token for one, goes on over TLS.
+            # A token that a client sent over TLS must not go on in plain text.
             raise NotDelivered(f"the leader {leader} is known without TLS only")
         return await self._forwarder.forward(call, url)
 
     def _patience(self, call: Call) -> float:
-        """Return for how many seconds *call* waits for a leader."""
+        """Return the seconds that *call* may wait for a leader."""
         told = call.request.getHeader(WAIT)
         asked = None if told is None else parse_duration(told)
         longest = self._limits.leader_wait
         return longest if asked is None else min(asked, longest)
 
     def _change(self, seconds: float) -> Deferred[None]:
-        """Wait for news of the leader, but not longer than *seconds*."""
+        """Wait for a change of leader or role, at most *seconds*."""
         waiter: Deferred[None] = Deferred()
         self._waiting[waiter] = self._clock.callLater(seconds, self._end, waiter)
         return waiter
@@ -126,6 +127,7 @@ class Leadership:
         waiter.callback(None)
 
     def _wake(self, observation: Observation | None = None) -> None:
+        # Taken out first: a waiter that is woken may wait again, for the next change.
         waiting, self._waiting = self._waiting, {}
         for timer in waiting.values():
             timer.cancel()
@@ -134,7 +136,7 @@ class Leadership:
 
 
 def _untaken(reason: str) -> Refusal:
-    """Make the refusal of what no leader took, with the words that Consul has."""
+    """Make the refusal of a request that no leader took, in Consul's words."""
     return not_applied(
         f"No cluster leader took the request, so it was not applied: {reason}."
     )
@@ -145,14 +147,16 @@ def _is_news(observation: Observation) -> bool:
 
 
 def _why_elsewhere(error: RaftError, call: Call) -> str:
-    """Say why *call* is to be served elsewhere.
+    """Return the reason to serve *call* at another node.
 
-    Raises: Refusal when it is not, because its fate is known or was decided here.
+    Raises: Refusal if it must not be served again, because its outcome is decided or
+        unknown
     """
     if error.outcome == "not-applied":
         call.submitted = False
     if isinstance(error, NotLeader | TransferInProgress):
         return str(error)
+    # A write that was appended before leadership was lost may still be committed.
     if isinstance(error, LeadershipLost) and not call.writes:
         return str(error)
     raise refusal_of(error)

@@ -1,4 +1,4 @@
-"""Every bound of the HTTP API, with its unit and default."""
+"""The limits of the HTTP API: each with its unit and default."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def _option(default: Any, doc: str) -> Any:
 
 
 def _half_of_memory() -> int:
-    # The other half: what is overwritten while a snapshot of it is being written, what
-    # an allocator cannot give back, long answers.
+    # The other half is for records that are replaced while a snapshot of them is being
+    # written, for memory that the allocator cannot give back, and for long answers.
     return usable_memory() // 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HTTPLimits:
-    """The bounds of one node's HTTP API. Sizes are bytes, durations float seconds.
+    """The limits of one node's HTTP API. Sizes are bytes, durations float seconds.
 
-    Raises: ConfigError, whose `problems` names each field and what would be right.
+    Raises: ConfigError, whose `problems` name each wrong field and its right values
     """
 
     max_value_bytes: int = _option(512 << 10, "Bytes of one value.")

@@ -1,4 +1,4 @@
-"""Lists as bodies of answers: made in steps, and bounded."""
+"""JSON lists as bodies of answers, made in steps and bounded."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from txraft.http.slices import Steps
 def json_list(
     texts: Iterator[bytes], limits: HTTPLimits | None = None
 ) -> Steps[list[bytes]]:
-    """Join *texts*, each of which is JSON, to a list in pieces; none to no piece.
+    """Join *texts*, each of them JSON, to a list in pieces; no texts make no pieces.
 
-    An empty text ends a step, and so does each piece. The list is bounded by *limits*.
+    An empty text ends a step, and so does each full piece. *limits* bound the list.
     Raises: Refusal
     """
     pieces: list[bytes] = []

@@ -1,8 +1,9 @@
 """Metrics for Prometheus: `GET /v1/agent/metrics?format=prometheus`.
 
-Names are hashicorp/raft's where it has one, in the form that its Prometheus sink gives
-them (`raft.commitTime` is `raft_commitTime`); times are milliseconds, as there. All is
-read at the moment of asking, but for a few counts of rare events and of requests.
+Where hashicorp/raft has a metric, its name is used, as its Prometheus sink writes it
+(`raft.commitTime` is `raft_commitTime`). Times are milliseconds, as there. All values
+are read when they are asked for. Only rare events and requests are counted as they
+happen, so that metrics cost nothing on the path of an entry.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Served:
         self.times: dict[tuple[bytes, bytes], Timer] = {}
 
     def add(self, method: bytes, path: bytes, status: int, seconds: float) -> None:
-        """Count a request to *path*, one of the table of what is served."""
+        """Count a request to *path*, which is one of the table of routes."""
+        # Never the path as it was sent: each key would make a metric of its own.
         counted = (method, path, status)
         self.counts[counted] = self.counts.get(counted, 0) + 1
         timer = self.times.get((method, path))
@@ -62,7 +64,7 @@ class Served:
 
 
 class Metrics:
-    """Tells of the node *raft*, of its keys and of what its HTTP API has *served*."""
+    """The metrics of the node *raft*, of its keys and of its HTTP requests *served*."""
 
     def __init__(
         self,
@@ -86,7 +88,7 @@ class Metrics:
         raft.register_observer(self._observer)
 
     def close(self) -> None:
-        """Count changes of the node no more; idempotent."""
+        """Stop counting changes of the node; idempotent."""
         self._raft.deregister_observer(self._observer)
 
     def get(self, call: Call) -> Answer:
@@ -99,7 +101,7 @@ class Metrics:
         return Answer(200, generate_latest(self._registry), _PROMETHEUS)
 
     def collect(self) -> Iterable[Metric]:
-        """Make all metrics, from what is just now."""
+        """Make all metrics from the present values."""
         figures = self._raft.metrics()
         yield _BUILD
         yield from _raft(figures)
@@ -259,7 +261,7 @@ def _gauge(name: str, doc: str, value: float) -> Metric:
 
 
 def _count(name: str, doc: str, value: float) -> Metric:
-    """Make a counter under its own name: the library adds `_total` to one."""
+    """Make a counter without the suffix `_total` that the library adds to counters."""
     return UntypedMetricFamily(name, doc, value=value)
 
 
@@ -280,7 +282,7 @@ def _add_times(
 
 
 def _as_json(metrics: Iterable[Metric]) -> dict[str, object]:
-    """Shape *metrics* as go-metrics does, which Consul's agents answer with."""
+    """Return *metrics* as Consul's agents do, in the JSON of go-metrics."""
     gauges: list[dict[str, object]] = []
     samples: list[dict[str, object]] = []
     for metric in metrics:

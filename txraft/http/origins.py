@@ -1,8 +1,9 @@
-"""What a browser sends for a page from elsewhere is refused.
+"""Browser origins: refuse requests that a browser sends for pages of other sites.
 
-A browser sends what any page asks it to, from this machine and with the certificate of
-its user. It says so in `Origin` and `Sec-Fetch-Site`, which no page can change. Who
-sends neither header is no browser, or it does what its user typed.
+A browser sends any request that a page asks for, from this machine and with the
+certificate of its user. It names the page in `Origin` and `Sec-Fetch-Site`, which no
+page can change. A client that sends neither header is no browser, or its user typed the
+URL.
 
 Source: RFC 9110 §7.2 (Host), RFC 6454 §7 (Origin), W3C Fetch Metadata §2.4.
 """
@@ -27,10 +28,8 @@ _PROBES = (b"/livez", b"/readyz")
 
 
 def check_host(request: Request) -> None:
-    """Refuse a request that does not say, or says ambiguously, which host is meant.
-
-    Proxies and caches may read it in another way. Raises: Refusal
-    """
+    """Refuse a request without one clear header Host. Raises: Refusal"""
+    # Proxies and caches may read an ambiguous one in another way than this node.
     hosts = request.requestHeaders.getRawHeaders(b"Host", [])
     if len(hosts) > 1:
         raise Refusal(400, "The header Host is given twice.")
@@ -42,21 +41,22 @@ def check_host(request: Request) -> None:
 
 
 class Origins:
-    """Lets in what this node's own pages send, and those of the *allowed* origins.
+    """Admits requests of this node's own pages and of pages of the *allowed* origins.
 
-    These are texts such as `https://kv.example.com`, see `parse_origin`.
+    An origin is a text such as `https://kv.example.com`, see `parse_origin`.
     """
 
     def __init__(self, allowed: Collection[str] = ()) -> None:
         self._allowed = frozenset(allowed)
 
     def check(self, request: Request) -> None:
-        """Refuse what a browser sends for a page from elsewhere. Raises: Refusal"""
+        """Refuse a request that a page of another site has made. Raises: Refusal"""
         headers = request.requestHeaders
         origins = headers.getRawHeaders(b"Origin", [])
         sites = headers.getRawHeaders(b"Sec-Fetch-Site", [])
         if not origins and not sites:
             return
+        # A probe tells next to nothing and changes nothing.
         if request.uri.partition(b"?")[0] in _PROBES and request.method == b"GET":
             return
         if len(origins) > 1 or len(sites) > 1:
@@ -68,16 +68,16 @@ class Origins:
         if not is_own:
             raise Refusal(
                 403,
-                "Permission denied: a page from elsewhere has asked for this. If it "
-                "is to be let in, name its origin in http.allowed_origins.",
+                "Permission denied: a page of another site has sent this request. To "
+                "allow it, add the origin of the page to http.allowed_origins.",
             )
 
     def _is_own(self, origin: bytes, host: bytes) -> bool:
-        """Tell whether a page of *origin* was served at *host*, or is allowed."""
+        """Return whether pages of *origin* are served at *host*, or are allowed."""
         text = origin.decode("ascii", "replace").lower()
         match = _ORIGIN.fullmatch(text)
         if match is None:
-            return False  # "null", for example, which any page can be
+            return False  # "null", for example, which any page can make its origin
         if text in self._allowed:
             return True
         scheme, name, port = match.groups()

@@ -1,8 +1,8 @@
-"""Which query parameters a request may carry.
+"""Query parameters: check the names in a request, and drop those that are not used.
 
-A read takes any, as Consul does: what it does not know is a hint that it need not
-follow, or a flag of a newer client. A write takes what it knows and no more, because
-one that is mistyped, such as a condition, would make it destroy something.
+A read accepts any parameter, as in Consul: an unknown one is a hint that need not be
+followed, or a flag of a newer client. A write accepts only known parameters: a mistyped
+condition that were ignored would destroy something.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _FLAGS = frozenset({"recurse", "keys", "raw", "stale", "consistent", "passing"})
 
 
 def check_parameters(call: Call, known: frozenset[str]) -> None:
-    """Check what *call* carries, and keep of it what is *known*.
+    """Check the parameters of *call*, and keep only those in *known*.
 
     Raises: Refusal
     """
@@ -33,7 +33,8 @@ def check_parameters(call: Call, known: frozenset[str]) -> None:
             raise Refusal(400, f"Invalid query parameter: {name!r}: there are none.")
     if given.get("filter") and call.path.startswith(_FILTERED):
         raise Refusal(400, "The parameter 'filter' is not served: all would be listed.")
-    # A leader of another release that this may be passed on to knows no other ones.
+    # The call may be forwarded to a leader of another release, which would refuse
+    # parameters that it does not know.
     for name in given.keys() - known - _ALWAYS:
         del given[name]
     if not call.writes:

@@ -1,9 +1,9 @@
-"""Quotas on what the cluster keeps in memory: keys, their bytes, and sessions.
+"""Quotas on the memory of the cluster: keys, their bytes, and sessions.
 
-The leader judges a command when it is proposed, by its own settings and by what the
-state is just then, together with all that is on its way. What is in the log is applied
-whatever the quotas are: replicas must agree, and their settings may differ. What
-shrinks the state always passes, and so does what leaves it as large as it is.
+The leader judges a command when it is proposed: by its own settings, and by the present
+state together with all commands under way. A command in the log is applied whatever the
+quotas are, because replicas must agree and their settings may differ. A command that
+does not make the state larger always passes.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from txraft.kv.commands import CreateSession, Kind, Operation
 from txraft.kv.state import KEY_BYTES, SESSION_BYTES, KeyValueFSM
 
 WARN_AT = 0.8
-"""The part of a quota from which on it is warned of."""
+"""The used part of a quota from which a warning is logged."""
 
 REST_AT = 0.75
-"""The part below which a warning may come anew."""
+"""The used part below which a warning may be logged again."""
 
 _WRITES = frozenset({Kind.SET, Kind.CAS, Kind.LOCK, Kind.UNLOCK})
 
 
 class Growth(NamedTuple):
-    """By how much a command lets the state grow at most."""
+    """The most by which a command makes the state larger."""
 
     keys: int = 0
     state_bytes: int = 0
@@ -49,7 +49,7 @@ _WAYS_OUT = {
 
 
 class Quotas:
-    """The quotas of *limits* on what *fsm* holds, while this node leads."""
+    """The quotas in *limits* on the state of *fsm*, judged while this node leads."""
 
     log = Logger()
 
@@ -63,13 +63,13 @@ class Quotas:
 
     @property
     def used(self) -> Growth:
-        """What there is, without what is under way."""
+        """The present size of the state, without commands under way."""
         fsm = self._fsm
         return Growth(len(fsm), fsm.state_bytes, len(fsm.sessions))
 
     @property
     def is_nearly_used(self) -> bool:
-        """Whether one of the quotas is used to the part that is warned of."""
+        """Whether one of the quotas is used up to `WARN_AT`."""
         return any(
             count >= WARN_AT * most
             for count, most in zip(self.used, self.most, strict=True)
@@ -78,17 +78,16 @@ class Quotas:
     # What commands add
 
     def of_put(self, key: str, value: bytes) -> Growth:
-        """Return the growth by a record."""
+        """Return the growth by a put."""
         old = self._fsm.get(key)
         if old is None:
             return Growth(1, KEY_BYTES + len(key) + len(value))
         return Growth(0, max(0, len(value) - len(old.value)))
 
     def of_operations(self, operations: Iterable[Operation]) -> Growth:
-        """Return the growth by a transaction.
-
-        What it deletes is not set against what it writes: others may delete the same.
-        """
+        """Return the growth by a transaction."""
+        # Its deletions are not subtracted: by the time it is applied, another command
+        # may have deleted the same keys.
         keys = state_bytes = 0
         for operation in operations:
             if operation.kind in _WRITES:
@@ -98,17 +97,18 @@ class Quotas:
         return Growth(keys, state_bytes)
 
     def of_session(self, made: CreateSession) -> Growth:
-        """Return the growth by a session."""
+        """Return the growth by a new session."""
         written = 0 if made.written is None else made.written.characters
         return Growth(0, SESSION_BYTES + len(made.name) + len(made.node) + written, 1)
 
     # Judging
 
     def begin(self, growth: Growth) -> None:
-        """Take *growth* for under way, until `end` is told of it.
+        """Count *growth* as under way, until `end` is called with it.
 
-        Raises: Refusal, and nothing is under way, if that would be over a quota.
+        Raises: Refusal if it would exceed a quota; then it is not counted
         """
+        # A full store must still take commands that free something.
         if growth == NOTHING:
             return
         used, under_way = self.used, self._under_way
@@ -121,16 +121,14 @@ class Quotas:
         self._look(_sum(used, self._under_way))
 
     def end(self, growth: Growth) -> None:
-        """Take *growth* off: it is part of the state, or never will be by this leader.
-
-        What another leader makes of it is counted when it is applied.
-        """
+        """Count *growth* no longer as under way: its command has an outcome here."""
+        # If another leader still commits it, the state counts it once it is applied.
         if growth != NOTHING:
             now = self._under_way
             self._under_way = Growth(*(a - b for a, b in zip(now, growth, strict=True)))
 
     def check_whole(self, keys: int, state_bytes: int, sessions: int) -> None:
-        """Raise Refusal if a state as large as this one is over a quota."""
+        """Raise Refusal if a state of this size exceeds a quota."""
         whole = Growth(keys, state_bytes, sessions)
         for name, size, most in zip(Growth._fields, whole, self.most, strict=True):
             if size > most:

@@ -1,4 +1,4 @@
-"""Reads of the state: from where, how fresh, and the headers that say so."""
+"""Reads of the state: linearizable at the leader, or stale here, with their headers."""
 
 from __future__ import annotations
 
@@ -28,18 +28,21 @@ class Reads:
     def run(
         self, call: Call, read: Callable[[Call], Answer | Deferred[Answer]]
     ) -> Answer | Deferred[Answer]:
-        """Answer with what *read* makes of the state that *call* is to see.
+        """Answer with the result of *read*, on the state that *call* asks for.
 
-        That is the leader's, confirmed by a quorum; with `?stale`, and at the end of
-        a blocking query, it is the state of this node.
+        By default *read* runs at the leader after a quorum has confirmed it. With
+        `?stale`, and at the end of a blocking query, it runs here.
         Raises: Refusal
         """
         most = _max_stale(call)
         stale, consistent = call.flag("stale") or most > 0, call.flag("consistent")
         if stale and consistent:
             raise Refusal(400, "Cannot specify ?stale with ?consistent.")
+        # Too old here: it becomes a default read, which is fresh, not an error.
         if stale and most > 0 and not self._is_within(most):
             stale = False
+        # A blocking query that was woken here has to be answered here: the leader may
+        # not be reachable, and thousands that wake at once would all go there.
         if stale or (call.waited and not consistent):
             return read(call)
 
@@ -50,7 +53,7 @@ class Reads:
         return self._leadership.run(call, linearizable)
 
     def meta(self, index: int) -> tuple[Header, Header, Header]:
-        """Make the headers that tell the *index* and age of what was read."""
+        """Make the headers with the *index* and the age of the state that was read."""
         known = b"false" if self._raft.leader is None else b"true"
         return (
             (b"X-Consul-Index", b"%d" % max(index, 1)),
@@ -59,14 +62,14 @@ class Reads:
         )
 
     def _is_within(self, seconds: float) -> bool:
-        """Tell whether the leader was heard in the last *seconds*, or is this node."""
+        """Return whether this node leads, or heard the leader in the last *seconds*."""
         if self._raft.state is RaftState.LEADER:
             return True
         contact = self._raft.last_contact
         return contact is not None and self._clock.seconds() - contact <= seconds
 
     def _last_contact_ms(self) -> int:
-        """Count milliseconds since the leader was heard: 0 on it, or when never."""
+        """Return the milliseconds since the leader was heard; 0 on it, or if never."""
         contact = self._raft.last_contact
         if self._raft.state is RaftState.LEADER or contact is None:
             return 0
@@ -74,7 +77,7 @@ class Reads:
 
 
 def _max_stale(call: Call) -> float:
-    """Return how many seconds old an answer may be, 0 if nothing is said of that.
+    """Return the most seconds that the state may be old, 0 without `max_stale`.
 
     Raises: Refusal
     """

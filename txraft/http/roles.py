@@ -1,6 +1,6 @@
-"""What a client may do: read, write, or operate the cluster.
+"""Roles of clients: read, write, or operate the cluster.
 
-Each role includes the ones before. Consul's finer rules are not modelled.
+Each role includes the ones before it. Consul's finer rules do not exist here.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from enum import IntEnum
 OPERATOR_PREFIXES = (b"/v1/operator/", b"/v1/snapshot")
 
 PROBES = (b"/livez", b"/readyz")
-"""What asks only whether the process answers, and whether it knows a leader."""
+"""Paths that tell only whether the process answers and whether it knows a leader."""
 
 
 class Role(IntEnum):
-    """How far a client is trusted."""
+    """The permissions of a client."""
 
     READ = 1
     WRITE = 2
@@ -28,7 +28,7 @@ ROLES = {str(role): role for role in Role}
 """The roles by the names that files use."""
 
 NODE = "node"
-"""In place of a role: another node, which forwards requests with their own roles."""
+"""Stands for a role: another node, which forwards requests with their own roles."""
 
 
 def needed_role(method: bytes, path: bytes) -> Role:

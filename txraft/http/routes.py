@@ -1,4 +1,4 @@
-"""The table of what is served."""
+"""The table of routes: which endpoint serves each path and method."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _NONE: frozenset[str] = frozenset()
 
 
 class Endpoint(NamedTuple):
-    """What serves one method of one path, and the query parameters it knows.
+    """The function that serves one method of one path, and its query parameters.
 
-    One with a *topic* serves blocking queries, which wait for a change of that. One
-    that *is_long* may take `HTTPLimits.backup_timeout`.
+    With a *topic* it serves blocking queries, which wait for a change of that topic. If
+    it *is_long*, it may take `HTTPLimits.backup_timeout`.
     """
 
     serve: Callable[[Call], Answer | Deferred[Answer]]

@@ -1,8 +1,8 @@
-"""Services that programs register at a node: a list, and no more than that.
+"""Services that programs register at this node: a list, without health checks.
 
-They are kept in the memory of the node where they were registered, as Consul's agents
-keep theirs, and forgotten when it stops. Checks are not run, so one never passes: who
-asks for what is well is not led to what nobody has looked at.
+They are kept in the memory of this node, as in Consul's agents, and forgotten when it
+stops. Checks are not run and never pass: so a query for healthy instances never returns
+one that nobody has checked.
 
 Source: Consul's HTTP API, "Service - Agent" and "Check - Agent".
 """
@@ -25,7 +25,7 @@ _WEIGHTS = {"Passing": 1, "Warning": 1}
 
 
 class Service(NamedTuple):
-    """What was registered; *checks* are their ids."""
+    """A registered service; *checks* holds the ids of its checks."""
 
     id: str
     name: str
@@ -37,7 +37,7 @@ class Service(NamedTuple):
     checks: list[str]
 
     def as_json(self) -> dict[str, object]:
-        """Shape it as Consul's agents do."""
+        """Return the service as the JSON object of Consul's agents."""
         return {
             "ID": self.id,
             "Service": self.name,
@@ -51,7 +51,7 @@ class Service(NamedTuple):
         }
 
     def as_catalog(self) -> dict[str, object]:
-        """Shape it as Consul's catalog does, beside the node."""
+        """Return the fields of the service in Consul's catalog, without its node."""
         return {
             "ServiceID": self.id,
             "ServiceName": self.name,
@@ -64,7 +64,7 @@ class Service(NamedTuple):
         }
 
     def checks_as_json(self, node: str) -> list[dict[str, object]]:
-        """Shape its checks, which are of the *node*."""
+        """Return the checks of the service on *node* as Consul's JSON objects."""
         return [
             {
                 "Node": node,
@@ -89,11 +89,11 @@ class Services:
         self._services: dict[str, Service] = {}
 
     def all(self) -> list[Service]:
-        """List them all."""
+        """List all services."""
         return list(self._services.values())
 
     def named(self, name: str, tag: str | None = None) -> list[Service]:
-        """List those of one *name*, and with a *tag* if one is given."""
+        """List the services with this *name*, and with this *tag* if one is given."""
         return [
             service
             for service in self._services.values()
@@ -101,7 +101,7 @@ class Services:
         ]
 
     def register(self, body: bytes) -> None:
-        """Keep the service that *body* describes, in place of one of the same id.
+        """Keep the service in *body*; it replaces one with the same id.
 
         Raises: Refusal
         """
@@ -115,7 +115,7 @@ class Services:
             self._changed()
 
     def deregister(self, id: str) -> None:
-        """Forget the service *id*. Raises: Refusal, when there is none"""
+        """Remove the service *id*. Raises: Refusal if there is none"""
         if self._services.pop(id, None) is None:
             raise Refusal(404, f"Unknown service ID {id!r}")
         self._changed()

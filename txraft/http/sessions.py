@@ -51,14 +51,14 @@ _Listing = tuple[list[bytes], int]
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 STEP_SESSIONS = 64
-"""Sessions of a list that are looked at in one step: less than a millisecond."""
+"""Sessions looked at in one step of a list: less than a millisecond."""
 
 _DEFAULT_CHECKS = (SERF_CHECK,)
 _Checks = tuple[str, ...] | None
 
 
 class Sessions:
-    """Makes, renews, ends and tells of sessions, which are of nodes of *catalog*."""
+    """Makes, renews, ends and lists sessions; each belongs to a node in *catalog*."""
 
     def __init__(
         self,
@@ -81,11 +81,11 @@ class Sessions:
         self._catalog = catalog
 
     def topic(self, call: Call) -> Topic:
-        """Tell what a blocking query waits for."""
+        """Return the topic that a blocking query waits for."""
         return SESSIONS
 
     def topic_of_one(self, call: Call) -> Topic:
-        """Tell what a blocking query for one session waits for."""
+        """Return the topic that a blocking query for one session waits for."""
         return Topic(Scope.SESSION, _id(call))
 
     def create(self, call: Call) -> Deferred[Answer]:
@@ -93,7 +93,8 @@ class Sessions:
         least = self._limits.session_ttl_min
         wanted, exact = _parse(call.body, self._catalog.name, least)
         if not call.forwarded:
-            # Whoever is asked first knows its own services, and judges for good.
+            # The node that the client asked knows the services registered there, and
+            # the leader does not. So it judges, and the leader does not judge again.
             self._catalog.check_session(wanted.node, _ids_of_checks(wanted))
             call.body = _with_node(call.body, wanted.node)
         return self._writes.run(
@@ -105,7 +106,7 @@ class Sessions:
         )
 
     def destroy(self, call: Call) -> Deferred[Answer]:
-        """End a session; answers `true` whether or not it was there."""
+        """End a session; answers `true`, also if there is none."""
         return self._writes.run(
             call,
             lambda level: encode_destroy_sessions([_id(call)]),
@@ -114,12 +115,12 @@ class Sessions:
         )
 
     def renew(self, call: Call) -> Deferred[Answer]:
-        """Let the TTL of a session begin anew, where expiry is decided."""
+        """Start the TTL of a session again, at the leader, which decides its expiry."""
         _id(call)
         return self._leadership.run(call, self._renew)
 
     def info(self, call: Call) -> Answer | Deferred[Answer]:
-        """Tell of one session: a list of it, or an empty one."""
+        """Answer with a list of one session, or an empty list."""
         id = _id(call)
         return self._reads.run(call, lambda _: self._one(id))
 
@@ -156,7 +157,8 @@ class Sessions:
 
     def _list(self, node: str | None) -> Steps[_Listing]:
         index = self._fsm.session_index
-        # References only, and no object for each, so that this is soon done.
+        # Only references are copied, no object is made for each session: this is the
+        # one part of the list that is done in one step.
         ids, sessions = list(self._fsm.sessions), list(self._fsm.sessions.values())
         texts = _texts(zip(ids, sessions, strict=True), node)
         return (yield from json_list(texts, self._limits)), index
@@ -169,7 +171,7 @@ class Sessions:
 def _texts(
     sessions: Iterable[tuple[str, Session]], node: str | None
 ) -> Iterator[bytes]:
-    """Encode the sessions of *node*, or all; the empty text ends a step."""
+    """Encode the sessions of *node*, or all; an empty text ends a step."""
     for count, (id, session) in enumerate(sessions, 1):
         if node is None or session.node.lower() == node.lower():
             yield _encode(_as_json(id, session)).encode()
@@ -178,7 +180,7 @@ def _texts(
 
 
 def _parse(body: bytes, node: str, ttl_min: float) -> tuple[CreateSession, bool]:
-    """Read what session is wanted, and whether it ends after one TTL."""
+    """Parse a new session; return it, and whether it ends after one TTL."""
     fields = Fields(parse_json(body), "the session")
     behavior = fields.text("Behavior")
     if behavior not in _BEHAVIORS:
@@ -198,7 +200,7 @@ def _parse(body: bytes, node: str, ttl_min: float) -> tuple[CreateSession, bool]
 
 
 def _lock_delay_ns(fields: Fields) -> int:
-    """Read the lock delay; below 1000 it is meant in seconds, whatever its unit is.
+    """Parse the lock delay; below 1000 ns it is taken for seconds, as in Consul.
 
     Source: Consul's `Session.UnmarshalJSON`.
     """
@@ -212,9 +214,9 @@ def _lock_delay_ns(fields: Fields) -> int:
 
 
 def _checks(fields: Fields) -> tuple[_Checks, _Checks, _Checks]:
-    """Read `Checks`, `NodeChecks` and `ServiceChecks`, as Consul keeps them.
+    """Parse `Checks`, `NodeChecks` and `ServiceChecks` into what Consul keeps.
 
-    Either of the first two can take away the check that a session has by default.
+    Either of the first two can remove the check that a session has by default.
     Source: Consul's `fixupEmptySessionChecks`.
     """
     checks = _listed(fields, "Checks", _DEFAULT_CHECKS)
@@ -253,8 +255,8 @@ def _bounded(name: str, checks: list[str]) -> tuple[str, ...]:
 
 
 def _ids_of_checks(wanted: CreateSession) -> list[str]:
-    """List all checks of a session."""
-    assert wanted.written is not None, "it is read with what was written"
+    """List the ids of all checks of a session."""
+    assert wanted.written is not None, "`_parse` always sets it"
     _, _, *lists = wanted.written
     return [check for checks in lists for check in checks or ()]
 
@@ -274,7 +276,7 @@ def _ttl_ms(ttl: str, least: float) -> int:
 
 
 def _multiplier(fields: Fields) -> int:
-    """Return after how many TTLs the session ends. Consul has only the default."""
+    """Return the TTLs after which the session ends. Consul has only the default, 2."""
     multiplier = fields.get("TTLMultiplier")
     if multiplier is None:
         return 2
@@ -284,7 +286,7 @@ def _multiplier(fields: Fields) -> int:
 
 
 def _with_node(body: bytes, node: str) -> bytes:
-    """Write *node* into the body, so that the leader does not put in itself."""
+    """Put *node* into the body: else the leader would take its own node."""
     members = parse_json(body) or {}
     assert isinstance(members, dict), "the body was read before"
     kept = {name: v for name, v in members.items() if name.lower() != "node"}
@@ -292,7 +294,7 @@ def _with_node(body: bytes, node: str) -> bytes:
 
 
 def _named(wanted: CreateSession, exact: bool, level: int) -> CreateSession:
-    """Give *wanted* an id; what was written is kept from *level* 1 on."""
+    """Give *wanted* a new id; drop `written` below *level* 1."""
     id = str(uuid4())
     return CreateSession(
         exact_id(id) if exact else id,
@@ -316,7 +318,7 @@ def _id(call: Call) -> str:
 
 
 def _as_json(id: str, session: Session) -> dict[str, object]:
-    """Shape *session* as Consul does: LockDelay in nanoseconds, the TTL a text."""
+    """Return *session* as Consul's JSON object: LockDelay in ns, the TTL a text."""
     written = session.written or _unwritten(session)
     service_checks = written.service_checks
     return {
@@ -326,7 +328,7 @@ def _as_json(id: str, session: Session) -> dict[str, object]:
         "LockDelay": written.lock_delay_ns,
         "Behavior": "delete" if session.deletes else "release",
         "TTL": written.ttl,
-        # Consul leaves it out where it is empty, which clients read as null.
+        # Consul leaves it out if it is empty, and clients read that as null.
         "Checks": written.checks or None,
         "NodeChecks": written.node_checks,
         "ServiceChecks": None
@@ -338,7 +340,7 @@ def _as_json(id: str, session: Session) -> dict[str, object]:
 
 
 def _unwritten(session: Session) -> Written:
-    """Make up what was written of a session that was made at level 0."""
+    """Derive the spelling of a session that was made at level 0 and kept none."""
     ttl = f"{session.ttl_ms / 1000:g}s" if session.ttl_ms else ""
     delay = session.lock_delay_ms * 1_000_000
     return Written(ttl, delay, None, _DEFAULT_CHECKS, None)

@@ -1,7 +1,6 @@
-"""The HTTP server of a node: connections, their limits, and what is wired behind.
+"""The HTTP server of a node: wire the API, and bound and count its connections.
 
-Bodies and lines are bounded before they are read, and so is the time they take. What
-this does not do: TLS, which is wrapped around it, an access log, HTTP/2.
+It does not do TLS, which is wrapped around it, nor an access log, nor HTTP/2.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ RESERVED_FOR_NODE = 192
 """File descriptors for log, snapshots, peers and forwarding."""
 
 RESERVED_FOR_FORWARDS = 64
-"""File descriptors for requests that other members pass on."""
+"""File descriptors for requests that other members forward."""
 
 
 def make_api(
@@ -80,13 +79,15 @@ def make_api(
 ) -> API:
     """Make the resource that serves the node at the peer *address*.
 
-    What takes long is done on *worker*, the one of snapshots. *more* is served beside
-    what is served anyway; *access* decides for whom, and without it everybody is
-    served; *origins* tells whose pages are. *meta* is what the node tells of itself,
-    *validities* until when its certificates are valid, and *name* what it is called, if
-    that is not its address.
-    *client* forwards to the leader, on a pool of
-    `txraft.client.exchange.connection_pool`.
+    - *client* forwards to the leader; its pool is made by
+      `txraft.client.exchange.connection_pool`.
+    - *worker*, that of snapshots, does all long work.
+    - *more* holds routes besides those of this package.
+    - *access* gives each request a role; without it everybody may do everything.
+    - *origins* decides about requests of pages in browsers.
+    - *meta* is shown in ``/v1/agent/self``, and so is the expiry of the certificates in
+      *validities*.
+    - *name* is the name of the node, if that is not its address.
     """
     forwarder = Forwarder(client, clock, limits, address)
     leadership = Leadership(raft, fsm, forwarder, clock, limits)
@@ -142,10 +143,9 @@ def make_site(
 ) -> KVSite:
     """Make the server of one node.
 
-    *address* names the node to its peers, *url* is where they reach this server.
-    The others are those of `make_api`. *refusals* are told of connections that are
-    closed for what they are.
-    From `startFactory` on the node sees to it that they know that.
+    Peers know the node by *address* and reach this server at *url*; from `startFactory`
+    on the node advertises that. *refusals* logs connections that were refused. All
+    others are those of `make_api`.
     """
     api = make_api(
         raft,
@@ -172,7 +172,7 @@ def make_site(
 
 
 class KVSite(Site):
-    """The factory of HTTP connections, which it counts and bounds."""
+    """The factory of HTTP connections; it counts and bounds them."""
 
     protocol = KVChannel  # type: ignore[assignment]  # the plain one, without HTTP/2
 
@@ -212,7 +212,7 @@ class KVSite(Site):
         self._spools: set[KVRequest] = set()
 
     def spool(self, request: KVRequest) -> Spool:
-        """Make room for the long body of *request*, of which only the head has come.
+        """Make a file for the long body of *request*, whose head has just come.
 
         Raises: Refusal
         """
@@ -227,7 +227,7 @@ class KVSite(Site):
         return spool
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Make the protocol of a connection, none in a flood of new ones."""
+        """Make the protocol of a connection; refuse it in a flood of new ones."""
         reason = self.unauthenticated.refusal_of(host_of(addr))
         if reason is None:
             return Site.buildProtocol(self, addr)
@@ -235,28 +235,30 @@ class KVSite(Site):
         return None
 
     def hold(self, size: int) -> bool:
-        """Count *size* more bytes of bodies; False if that would be too many."""
+        """Count *size* more bytes of bodies; return False, uncounted, if too many."""
         if self._held_bytes + size > self.limits.max_bodies_bytes:
             return False
         self._held_bytes += size
         return True
 
     def startFactory(self) -> None:
-        """Start to advertise; there is no access log to open."""
+        """Start to advertise the URL. Twisted's own would open an access log."""
         self._advertiser.start()
 
     def stopFactory(self) -> None:
-        """Advertise no more; unless clients are given time by `drain`, they go now."""
+        """Stop to advertise; close the connections, unless `drain` gives them time."""
         self._advertiser.stop()
         if not self.is_draining:
             self.close()
 
     def drain(self) -> None:
-        """Ask clients to go: each answer is now the last one of its connection.
+        """Ask clients to leave: each answer is now the last one of its connection.
 
-        Blocking queries are dropped, and so are those that come later when this is
-        called again.
+        Blocking queries are dropped. Call it again to drop those that came later.
         """
+        # A drain has three parts. The channel closes silent connections and ends busy
+        # ones with an answer. This site counts those who were there at the beginning,
+        # as load balancers may still send new ones. The daemon stops the listening.
         self._early = set(self.channels) if not self.is_draining else self._early
         self.is_draining = True
         self.api.drain()
@@ -264,17 +266,17 @@ class KVSite(Site):
             channel.drain()
 
     def when_left(self) -> Deferred[None]:
-        """Fire when all who were connected when `drain` began have gone."""
+        """Fire once all connections from before the first `drain` are closed."""
         return self._when(lambda: not self._early)
 
     def when_empty(self) -> Deferred[None]:
-        """Fire when nobody is connected."""
+        """Fire once no connection is open."""
         return self._when(lambda: not self.channels)
 
     def close(self) -> None:
-        """Close idle connections, and the others once they have their answer.
+        """Close idle connections now, and the others after their answer.
 
-        No request waits for a leader any longer, it is told that it was not applied.
+        Requests that wait for a leader are answered as not applied.
         """
         self.api.close()
         for channel in list(self.channels):
@@ -286,7 +288,7 @@ class KVSite(Site):
             channel.forceAbortClient()
 
     def lost(self, channel: KVChannel) -> None:
-        """Count *channel* no more."""
+        """Take *channel* off all counts: its connection is closed."""
         self.channels.discard(channel)
         self._early.discard(channel)
         if self._awaited:
@@ -312,11 +314,12 @@ class KVSite(Site):
 
 
 def share_of_descriptors(allowed: int) -> tuple[int, int]:
-    """Say how many of *allowed* descriptors clients may use, and how many forwards.
+    """Share *allowed* file descriptors: return how many for clients and for forwards.
 
-    The log must find one whenever it begins a file: a node that cannot write stops.
-    Where there are few, clients get half of them.
+    If there are few, clients get half of them.
     """
+    # The log needs a descriptor whenever it begins a file, and a node that cannot write
+    # stops: so clients never get them all.
     if allowed == RLIM_INFINITY:
         return sys.maxsize, RESERVED_FOR_FORWARDS
     for_forwards = min(RESERVED_FOR_FORWARDS, allowed // 8)

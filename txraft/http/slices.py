@@ -1,12 +1,12 @@
-"""Work that may be long, in slices: the reactor has its turn in between.
+"""Slices: do long reads in short steps, so that the reactor has turns in between.
 
-A read of many keys is a generator of short steps. One that is soon through is done at
-once. Of the others one is at work at a time, in the order in which they came, and each
-turn of the reactor does as much of it as fits in `SLICE_SECONDS`: so heartbeats go, and
-neither what is kept for the reads nor what they have made grows with their number. Each
-newcomer has a short slice first, so that a short read never waits for a long one.
+A read of many keys is a generator of short steps. A short read is done at once. Of the
+long ones only one is at work at a time, in the order of their arrival. Each turn of the
+reactor does as much of it as fits in `SLICE_SECONDS`. So heartbeats go out in time, and
+the memory for reads does not grow with their number. A new read gets a short slice
+first, so that a short read never waits for a long one.
 
-Those who ask for the same share the work, if it has not begun.
+Equal reads that have not begun share their work.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ SLICE_STEPS = 16
 """The most steps in one turn, for clocks that do not see how long a step takes."""
 
 FIRST_STEPS = 8
-"""Steps of a newcomer: enough for most."""
+"""The most steps in the first slice of a new read: enough for nearly all."""
 
 TOLD_TOGETHER = 32
-"""Of those who share a work, how many are told its result in one turn."""
+"""The most waiters of shared work that get its result in one turn."""
 
 
 class Slices:
@@ -50,7 +50,7 @@ class Slices:
         self._used = 0.0
 
     def __len__(self) -> int:
-        """Return how much work is not through."""
+        """Return how many works and waiters are not done."""
         return len(self._new) + len(self._long) + len(self._told)
 
     def run(
@@ -59,13 +59,13 @@ class Slices:
         make: Callable[[], Steps[T]],
         is_wanted: Callable[[], bool],
     ) -> Deferred[T]:
-        """Take the steps that *make* makes, unless nobody wants the result any more.
+        """Take all steps of the generator that *make* returns, while it *is_wanted*.
 
-        *make* is called when the work begins, and once more if it is put off then; what
-        it makes is closed when it is given up. Works of equal *key* are the same.
+        *make* is called when the work begins, and again if the work was put off then. A
+        generator that is given up is closed. Works with equal *key* are shared.
 
-        Returns: a Deferred that fires with what the steps return, or fails with what
-            they raise; with a Refusal if it was not wanted any more.
+        Returns: a Deferred of what the generator returns; it fails with what the
+            generator raises, or with a Refusal if nobody wants the result any more
         """
         waiter: _Waiter[T] = _Waiter(is_wanted)
         job = self._shared.get(key)
@@ -73,6 +73,8 @@ class Slices:
             job = self._shared[key] = _Job(key, make)
             job.waiters.append(waiter)
             self._new.append(job)
+            # For speed: alone, it is done in this turn. Behind others it waits for its
+            # own, or a flood of short reads would make one long turn.
             if len(self._new) == 1 and self._used < SLICE_SECONDS:
                 self._begin_now(job)
         else:
@@ -82,7 +84,7 @@ class Slices:
     def _begin_now(self, job: _Job[Any]) -> None:
         """Do the first slice of *job* in the turn of its caller, as it is likely short.
 
-        All that is done so in one turn has the time of one slice.
+        All first slices in one turn together have the time of one slice.
         """
         began = self._clock.seconds()
         self._first_slice(began + SLICE_SECONDS - self._used)
@@ -108,19 +110,19 @@ class Slices:
             steps -= FIRST_STEPS
         if self._long:
             job = self._long[0]
+            # From its first step on it shows one moment, so nobody may join it: a read
+            # that came later could miss a write that came before it.
             if self._shared.get(job.key) is job:
                 del self._shared[job.key]
-            # At least one step, or newcomers could keep it from its end.
+            # At least one step, or a stream of new reads would hold it up for ever.
             self._slice(self._long, max(steps, 1), until)
         if len(self):
             self._later()
 
     def _first_slice(self, until: float) -> None:
-        """Begin the oldest newcomer; put it off if it is long, and another is at work.
-
-        So only one at a time has anything kept for it.
-        """
+        """Begin the oldest new read; put it off if it is long, behind another."""
         job = self._new[0]
+        # Before its first step: nobody may join a read that has begun, see `_turn`.
         del self._shared[job.key]
         if self._slice(self._new, FIRST_STEPS, until):
             return
@@ -128,6 +130,8 @@ class Slices:
         if not self._long:
             self._long.append(job)
             return
+        # Its moment is dropped and it begins again later: only one long read at a time
+        # keeps old records. So others may join it again.
         job.close()
         other = self._shared.setdefault(job.key, job)
         if other is job:
@@ -136,12 +140,13 @@ class Slices:
             other.waiters += job.waiters
 
     def _slice(self, jobs: deque[_Job[Any]], steps: int, until: float) -> bool:
-        """Work on the first of *jobs*; take it out and return True if it is through."""
+        """Work on the first of *jobs*; if it is done, remove it and return True."""
         job = jobs[0]
         for _ in range(steps):
             if job.take_step():
                 jobs.popleft()
-                # Each is held by its own turn alone: to free thousands takes long.
+                # The others get the result in turns of their own. No list holds them
+                # all, as to free thousands at once takes long, too.
                 (first, *others), job.waiters = job.waiters, []
                 self._told.extend(partial(job.tell, waiter) for waiter in others)
                 job.tell(first)
@@ -152,7 +157,7 @@ class Slices:
 
 
 class _Waiter(Generic[T]):
-    """One who waits for the end of a work."""
+    """A call that waits for the result of work."""
 
     def __init__(self, is_wanted: Callable[[], bool]) -> None:
         self.is_wanted = is_wanted
@@ -160,7 +165,7 @@ class _Waiter(Generic[T]):
 
 
 class _Job(Generic[T]):
-    """A work, and those who wait for its end."""
+    """Work in steps, and its waiters."""
 
     def __init__(self, key: Hashable, make: Callable[[], Steps[T]]) -> None:
         self.key = key
@@ -170,7 +175,7 @@ class _Job(Generic[T]):
         self._result: T | Failure | None = None
 
     def take_step(self) -> bool:
-        """Take a step; return whether there is nothing left to do."""
+        """Take one step; return whether the work is done."""
         if not any(waiter.is_wanted() for waiter in self.waiters):
             self.close()
             refusal = not_applied("Nobody waits for this answer any more.")
@@ -189,12 +194,12 @@ class _Job(Generic[T]):
         return False
 
     def close(self) -> None:
-        """Drop what has been made; idempotent."""
+        """Close the generator; idempotent."""
         steps, self._steps = self._steps, None
         if steps is not None:
             steps.close()
 
     def tell(self, waiter: _Waiter[T]) -> None:
-        """Tell *waiter* the result."""
-        assert self._result is not None, "it is told when there is one"
+        """Fire *waiter* with the result."""
+        assert self._result is not None, "the work is done before it is told"
         waiter.fired.callback(self._result)

@@ -15,12 +15,11 @@ MAX_QUEUED_BYTES = 1 << 20
 
 
 class Spool:
-    """Keeps what arrives in a file without a name, which is written on *worker*.
+    """A temporary file without a name; *worker* writes it.
 
-    While more than `MAX_QUEUED_BYTES` wait to be written, *producer* is paused. It is
-    read on the same worker, and so behind all that was written. *closed* is called
-    once it is closed. The file lies where the system keeps temporary ones: not beside
-    the log, whose disk no client should fill.
+    While more than `MAX_QUEUED_BYTES` wait to be written, *producer* is paused. Reads
+    run on the same worker, so they come after all writes. *closed* is called when the
+    spool is closed.
 
     Raises: OSError
     """
@@ -28,6 +27,8 @@ class Spool:
     def __init__(
         self, worker: Worker, producer: IPushProducer, closed: Callable[[], object]
     ) -> None:
+        # In the system's directory for temporary files, not beside the log: no client
+        # may fill the disk of the log.
         self._file: IO[bytes] = TemporaryFile()  # noqa: SIM115  # `close` closes it
         self._worker = worker
         self._producer = producer
@@ -38,7 +39,7 @@ class Spool:
         self._error: OSError | None = None
 
     def add(self, data: bytes) -> None:
-        """Append *data*, soon. Thread: reactor."""
+        """Queue *data* to be appended. Thread: reactor"""
         self._queued += len(data)
         written = self._worker.run(lambda: self._write(data))
         written.addBoth(self._written, len(data))
@@ -47,20 +48,21 @@ class Spool:
             self._producer.pauseProducing()
 
     def read(self, size: int = -1) -> bytes:
-        """Read up to *size* bytes. Thread: the worker's.
+        """Read up to *size* bytes.
 
-        Raises: OSError, also when something could not be written
+        Raises: OSError, also for a write that failed before
+        Thread: worker
         """
         if self._error is not None:
             raise self._error
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Move to *offset*; return where that is. Thread: the worker's."""
+        """Move to *offset*; return the new position. Thread: worker"""
         return self._file.seek(offset, whence)
 
     def close(self) -> None:
-        """Give the file back, once nothing works on it; idempotent. Thread: reactor."""
+        """Close the file after all queued work; idempotent. Thread: reactor"""
         if not self._is_closed:
             self._is_closed = True
             self._worker.run(self._file.close).addErrback(lambda _: None)

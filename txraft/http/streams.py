@@ -1,7 +1,7 @@
-"""Answers too long to be kept: they are sent in pieces, at the pace of the client.
+"""Streamed answers: too long for memory, sent in pieces at the pace of the client.
 
-A stream that fails has no other way to say so than to cut the connection: its reader
-misses the end of the body. So it does when its time is over.
+The status has been sent when a stream fails. So it cuts the connection, and the client
+sees that the end of the body is missing. It does the same when its time is over.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from txraft.node.worker import Worker
 
 
 class Stream:
-    """Where the body of an answer comes from. It ends once, whatever happens.
+    """The source of the body of an answer. It ends exactly once, whatever happens.
 
-    *seconds* from its start it is cut off. *ended*, if given, is called at the end.
+    It is cut off *seconds* after its start. *ended* is called at the end.
     """
 
     log = Logger()
@@ -53,7 +53,7 @@ class Stream:
         request.registerProducer(self, True)
 
     def finish(self) -> None:
-        """End the answer, which is whole."""
+        """End the answer: the body is complete."""
         request = self._end()
         if request is not None:
             request.unregisterProducer()
@@ -71,7 +71,9 @@ class Stream:
         self._end()
 
     def _end(self) -> Request | None:
-        """Let go of everything; return the request the first time."""
+        """Release everything; return the request, but None the second time."""
+        # A stream ends on many ways: done, cut, timed out, client gone, worker failed.
+        # The flag makes sure that only the first of them touches the request.
         if self._is_over:
             return None
         self._is_over = True
@@ -87,9 +89,9 @@ class Stream:
 
 @implementer(IPushProducer)
 class Made(Stream):
-    """A body whose *pieces* are made on *worker*, each when there is room for it.
+    """A body whose *pieces* are made on *worker*, each when the client has room for it.
 
-    An empty piece is none: it only lets others have the worker in between.
+    An empty piece is not sent: it only gives others a turn on the worker.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class Made(Stream):
         self._go_on()
 
     def pauseProducing(self) -> None:
-        """Make no more for a while."""
+        """Make no more pieces for a while."""
         self._paused = True
 
     def resumeProducing(self) -> None:
@@ -145,7 +147,7 @@ class Made(Stream):
 
 @implementer(IPushProducer)
 class Relayed(Stream, Protocol):
-    """The body of another node's *response*, passed on as it comes."""
+    """The body of another node's *response*, passed on while it comes."""
 
     def __init__(
         self, response: IResponse, clock: IReactorTime, seconds: float
@@ -159,7 +161,7 @@ class Relayed(Stream, Protocol):
         self._response.deliverBody(self)
 
     def pauseProducing(self) -> None:
-        """Read no more for a while."""
+        """Stop reading from the other node for a while."""
         if self.transport is not None:
             IPushProducer(self.transport).pauseProducing()
 
@@ -173,7 +175,7 @@ class Relayed(Stream, Protocol):
         self._send(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Learn that this was all, or that the other node was lost."""
+        """Finish if the body is complete, else cut the answer off."""
         self.transport = None
         if reason.check(ResponseDone, PotentialDataLoss):
             self.finish()
@@ -182,7 +184,9 @@ class Relayed(Stream, Protocol):
 
     def _end(self) -> Request | None:
         if not self._is_over and self._request is None:
-            self._response.deliverBody(self)  # only so is there something to drop
+            # Twisted opens the body only to a reader: without one the connection to the
+            # other node would stay open, unread.
+            self._response.deliverBody(self)
         request = Stream._end(self)
         if self.transport is not None:
             drop(self.transport)
@@ -190,7 +194,7 @@ class Relayed(Stream, Protocol):
 
 
 class Streamed(Answer):
-    """An answer whose body is that of *stream*."""
+    """An answer with the body of *stream*."""
 
     __slots__ = ("_stream",)
 
@@ -199,12 +203,12 @@ class Streamed(Answer):
         self._stream = stream
 
     def write(self, request: Request) -> None:
-        """Begin to send this as the response to *request*."""
+        """Begin to send this answer as the response to *request*."""
         request.setResponseCode(self.status)
         for name, value in (*self.headers, NOSNIFF):
             request.responseHeaders.setRawHeaders(name, [value])
         self._stream.start(request)
 
     def discard(self) -> None:
-        """Send nothing: nobody waits for it any more."""
+        """Stop the stream: nobody waits for the answer any more."""
         self._stream.stopProducing()

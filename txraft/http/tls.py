@@ -1,4 +1,4 @@
-"""HTTPS: the server's side, and what a node shows and trusts when it forwards."""
+"""HTTPS: the certificates of the server, and of this node when it forwards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from txraft.transport.contexts import Contexts, TLSFiles
 
 @implementer(IOpenSSLServerConnectionCreator, IPolicyForHTTPS)
 class HTTPTLS:
-    """The certificates of HTTPS in force; `reload` replaces them.
+    """The HTTPS certificates in force; `reload` replaces them.
 
     With *required* every client must show a certificate of the authority in *files*.
     Raises: ConfigError
@@ -39,16 +39,20 @@ class HTTPTLS:
 
     @property
     def warnings(self) -> list[str]:
-        """What is not as it should be about the files."""
+        """Problems of the files that do not prevent their use."""
         return self._contexts.warnings
 
     @property
     def ends(self) -> Mapping[str, datetime]:
-        """When `certificate` and `ca` expire."""
+        """The times when `certificate` and `ca` expire."""
         return self._contexts.ends
 
     def reload(self) -> None:
-        """Read the files anew. Raises: ConfigError, and nothing has changed."""
+        """Read the files again.
+
+        Raises: ConfigError; the former certificates then stay in force
+        """
+        # Both are made before either is replaced: they must fit each other.
         contexts = Contexts(self._files, required=self._required)
         as_client = _as_client(self._files)
         if contexts.not_valid_now is not None:
@@ -56,11 +60,11 @@ class HTTPTLS:
         self._contexts, self._as_client = contexts, as_client
 
     def wrap(self, site: IProtocolFactory, clock: IReactorTime) -> IProtocolFactory:
-        """Make a factory that puts TLS before the connections of *site*."""
+        """Make a factory that puts TLS in front of the connections of *site*."""
         return _TLSFactory(self, False, site, clock)
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> Any:
-        """Make the state of one connection."""
+        """Make the TLS state of one connection."""
         connection = SSL.Connection(self._contexts.server, None)
         connection.set_app_data(protocol)
         return connection
@@ -68,21 +72,22 @@ class HTTPTLS:
     def creatorForNetloc(
         self, hostname: bytes, port: int
     ) -> IOpenSSLClientConnectionCreator:
-        """Say how to reach another node at *hostname*."""
+        """Make the TLS client for another node at *hostname*."""
         return self._as_client.creatorForNetloc(hostname, port)
 
 
 class _TLSFactory(TLSMemoryBIOFactory):
-    """Makes no TLS for a connection that the factory behind it does not want."""
+    """Refuses a connection before TLS if the factory behind it refuses it."""
 
     noisy = False
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Make the protocols of a connection, if it is wanted."""
+        """Make the protocols of a connection, or None to refuse it."""
+        # Twisted's own would wrap None as if it were a protocol.
         wrapped = self.wrappedFactory.buildProtocol(addr)
         return None if wrapped is None else self.protocol(self, wrapped)
 
 
 def _as_client(files: TLSFiles) -> ClientTLS:
-    """Read what a node shows and trusts when it forwards to another node."""
+    """Read the certificates for forwarding to another node."""
     return ClientTLS(files.ca, files.certificate, files.private_key)

@@ -61,7 +61,7 @@ _TREES = frozenset({Kind.GET_TREE, Kind.DELETE_TREE})
 
 
 class Transactions:
-    """Several operations on keys, all of which are done or none."""
+    """Does several operations on keys: all of them or none."""
 
     def __init__(
         self,
@@ -78,7 +78,8 @@ class Transactions:
         self._limits = limits
 
     def put(self, call: Call) -> Answer | Deferred[Answer]:
-        """Do the operations of the body; one that only reads changes nothing."""
+        """Do the operations in the body."""
+        # One that only reads need not go into the log: it is an ordinary read.
         operations = _parse(call.body, self._limits)
         if not any(is_write(operation.kind) for operation in operations):
             call.writes = False
@@ -95,11 +96,12 @@ class Transactions:
 
     def _encode(self, operations: list[Operation], level: int) -> bytes:
         """Encode a transaction by the rules of *level*. Raises: Refusal"""
-        # Whoever parsed it may know of a level that is not active at the leader yet.
+        # Parsed by the bounds of the newest level; the level at the leader may be
+        # lower.
         _check_count(len(operations), most_operations(level))
         if not level:
-            # By those rules it is done whatever it answers, so that has to be found out
-            # before. What changes until it is done is told as what it is, by `_shape`.
+            # At level 0 the state machine does it however long its answer is, so the
+            # answer is measured before. If it grows until then, `_tell` reports that.
             try:
                 self._fsm.check_answer(operations)
             except TransactionTooLarge as error:
@@ -112,7 +114,7 @@ class Transactions:
             status, headers = _status(outcome), self._reads.meta(index)
             return LongAnswer(status, pieces, JSON, *headers)
 
-        # No two transactions are the same work: each has its own outcome.
+        # A key of its own: transactions never share their work.
         read = self._slices.run(
             object(), lambda: self._in_steps(operations), lambda: not call.answered
         )
@@ -121,7 +123,7 @@ class Transactions:
     def _in_steps(
         self, operations: list[Operation]
     ) -> Steps[tuple[Outcome, list[bytes], int]]:
-        """Read as things are at one moment; return that, its JSON, and its index."""
+        """Read the state of one moment; return the outcome, its JSON and its index."""
         for _ in range(ATTEMPTS):
             index = self._fsm.index
             try:
@@ -137,7 +139,8 @@ class Transactions:
         raise changes_too_fast()
 
     def _tell(self, call: Call, outcome: Outcome) -> Deferred[Answer]:
-        """Tell *outcome*. What was done is never refused: its bounds were judged."""
+        """Answer with *outcome*."""
+        # The transaction has been done, so no bound may refuse it here.
         if not outcome.told and not outcome.errors:
             raise Refusal(
                 500,
@@ -158,7 +161,7 @@ def _status(outcome: Outcome) -> int:
 
 
 def _shape(outcome: Outcome) -> Steps[list[bytes]]:
-    """Shape *outcome* as Consul does, in pieces of a body."""
+    """Encode *outcome* as Consul's JSON, in pieces of a body."""
     results = yield from json_list(_texts(outcome.records))
     errors = [
         {"OpIndex": error.position, "What": error.sentence} for error in outcome.errors
@@ -169,7 +172,7 @@ def _shape(outcome: Outcome) -> Steps[list[bytes]]:
 
 
 def _texts(records: list[Record]) -> Iterator[bytes]:
-    """Encode *records*; the empty text ends a step."""
+    """Encode *records*; an empty text ends a step."""
     for count, record in enumerate(records, 1):
         yield b'{"KV":%b}' % record_as_bytes(record.key, record[1:])
         if not count % STEP_KEYS:
@@ -221,12 +224,12 @@ def _value(fields: Fields, what: str, key: str, limits: HTTPLimits) -> bytes:
     if not isinstance(text, str):
         raise Refusal(400, f"The value of {what} is not base64.")
     try:
-        # Consul's decoder skips ends of lines, and some encoders make them.
+        # Consul's decoder skips line ends, which some encoders write.
         value = b64decode(text.translate(_LINE_ENDS), validate=True)
     except (binascii.Error, ValueError) as error:
         raise Refusal(400, f"The value of {what} is not base64.") from error
     if len(value) > limits.max_value_bytes:
-        # In the words that Vault's storage on Consul looks for.
+        # Vault's storage on Consul looks for these words.
         raise Refusal(
             413,
             f'Value for key "{key}" is too large ({len(value)} > '

@@ -1,7 +1,7 @@
-"""Blocking queries: calls that wait for a change before they are served.
+"""Blocking queries: a call waits for a change of its topic before it is served.
 
-Each is woken by the change itself. While nothing changes, a call that waits costs its
-connection and one entry in the reactor's list of timers, and no time.
+The change itself wakes the call; nothing polls. Until then a waiting call costs its
+connection and one timer, and no time.
 
 Source: Consul's HTTP API, "Blocking Queries".
 """
@@ -25,14 +25,14 @@ from txraft.kv.watches import Scope, Topic
 
 RESUMED_TOGETHER = 32
 RESUMED_SECONDS = 0.005
-"""How many calls are resumed in one turn, and for how long."""
+"""The most calls resumed in one turn, and the most seconds spent on them."""
 
 
 class Waits:
-    """The calls that wait, and those that a change has woken just now.
+    """The calls that wait, and the groups of calls that a change has just woken.
 
-    All that wait for one topic are one group, which a change wakes in one step however
-    many they are. They are resumed a few in each turn.
+    The calls that wait for one topic form a group. A change wakes a group in one step,
+    however many calls it has. The calls are then resumed, a few in each turn.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class Waits:
         fsm.on_restore = self._restored
 
     def __len__(self) -> int:
-        """Return how many calls wait."""
+        """Return the number of calls that wait."""
         return len(self._waiting)
 
     def park(self, call: Call, topic: Topic, resume: Callable[[], object]) -> bool:
-        """Let *call* wait for a change of *topic* after the index it names.
+        """Let *call* wait until *topic* changes after its `?index=`; then *resume* it.
 
-        Returns: False when it need not wait; *resume* is then never called.
+        Returns: False if it need not wait; *resume* is then never called
         Raises: Refusal
         """
         index = _index(call)
@@ -73,13 +73,13 @@ class Waits:
             raise not_applied("Too many queries wait at this node.", RETRY_AFTER)
         timer = self._clock.callLater(seconds, self._end, call)
         wait = self._waiting[call] = _Wait(call, topic, index, resume, timer)
-        # Nothing may lie between the look at the index and this: a change that fell
-        # in between would wake nobody.
+        # Nothing may lie between the check of the index above and this: a change
+        # between the two would wake nobody.
         self._join(wait)
         return True
 
     def discard(self, call: Call) -> None:
-        """Let *call* wait no longer, nor be resumed; idempotent."""
+        """Forget *call*, without resuming it; idempotent."""
         wait = self._waiting.pop(call, None)
         if wait is None:
             return
@@ -88,24 +88,22 @@ class Waits:
         group, wait.group = wait.group, None
         if group is not None:
             del group.waits[call]
+            # A group that was woken is not in the table: a new one of its topic may be.
             if not group.waits and self._groups.get(group.topic) is group:
                 del self._groups[group.topic]
                 self._fsm.watches.discard(group.topic, group.wake)
 
     def cut(self) -> None:
-        """Drop the connection of every call that waits.
-
-        A client that watches a lock takes an answer that there is no leader for the
-        loss of the lock, and a connection that breaks for nothing of the kind: it asks
-        again, elsewhere if this node takes no more.
-        """
+        """Close the connection of every call that waits."""
+        # No answer is sent: a client that watches a lock takes an error for the loss of
+        # the lock. After a broken connection it asks again, at another node if need be.
         for call in list(self._waiting):
             self.discard(call)
             call.answered = True
             call.request.loseConnection()
 
     def close(self) -> None:
-        """Drop everything that waits, and resume nothing."""
+        """Close all waiting connections, and resume nothing more."""
         self.cut()
         self._woken.clear()
         if self._timer is not None:
@@ -122,7 +120,7 @@ class Waits:
         return min(seconds, self._limits.max_wait)
 
     def _join(self, wait: _Wait) -> None:
-        """Let *wait* be one of those that the next change of its topic wakes."""
+        """Add *wait* to the group of its topic, which the next change wakes."""
         group = self._groups.get(wait.topic)
         if group is None:
             group = self._groups[wait.topic] = _Group(wait.topic, self._wake)
@@ -131,7 +129,8 @@ class Waits:
         wait.group = group
 
     def _wake(self, group: _Group) -> None:
-        """Look at *group* soon: commands are being applied right now."""
+        """Resume *group* in later turns, as this is called while applying."""
+        # Out of the table: calls that come from now on wait for the change after this.
         del self._groups[group.topic]
         self._woken.append(group)
         if self._timer is None:
@@ -151,20 +150,17 @@ class Waits:
         self._timer = self._clock.callLater(0, self._resume)
 
     def _look_at(self, wait: _Wait) -> None:
-        """Resume *wait*, if that was its change.
-
-        A node that lags meets the change that its client has seen elsewhere.
-        """
+        """Resume *wait* if its topic has changed after its index; else wait again."""
+        # On a node that lags, the change may be one that the client saw elsewhere.
         if self._changed_at(wait.topic) > wait.index:
             self._end(wait.call)
         else:
             self._join(wait)
 
     def _changed_at(self, topic: Topic) -> int:
-        """Return the index of the last change of *topic*, asked for once a change.
-
-        Only prefixes are asked for with some work, and they change with the keys.
-        """
+        """Return the index of the last change of *topic*, remembered for prefixes."""
+        # For speed: thousands of calls wake for one prefix, and only for prefixes the
+        # index takes work to find. It holds until a key changes.
         if topic.scope is not Scope.PREFIX:
             return self._fsm.changed_at(topic)
         now = self._fsm.index, topic
@@ -178,6 +174,7 @@ class Waits:
         resume()
 
     def _restored(self) -> None:
+        # The snapshot thread calls this: the waiters belong to the reactor.
         everything_changed = self._fsm.watches.everything_changed
         if IReactorFromThreads.providedBy(self._clock):
             self._clock.callFromThread(everything_changed)
@@ -186,7 +183,7 @@ class Waits:
 
 
 def _index(call: Call) -> int | None:
-    """Return the index after which *call* waits. Raises: Refusal, in Consul's words"""
+    """Return the `?index=` of *call*. Raises: Refusal, in Consul's words"""
     try:
         return call.number("index")
     except Refusal as error:
@@ -208,11 +205,12 @@ class _Group:
         self._woken(self)
 
     def take(self) -> _Wait:
-        """Take out one of them, the first that came; nobody joins any more."""
+        """Remove and return the call that came first; only once the group is woken."""
+        # For speed, a list: the first item of a dict is found by passing all places of
+        # deleted ones, which would make this quadratic.
         if self._in_order is None:
-            # A look at a dict whose first items have gone passes where they were.
             self._in_order = list(reversed(self.waits.values()))
-        # Taken out one by one: to free thousands with the list is a long turn, too.
+        # Popped one by one: to free a list of thousands at once is a long turn, too.
         while (wait := self._in_order.pop()).group is not self:
             pass
         del self.waits[wait.call]

@@ -1,4 +1,4 @@
-"""Writes: commands that are committed where the leader is."""
+"""Writes: make a command for a call, and commit it at the leader within the quotas."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ E = TypeVar("E")
 
 
 Encode = Callable[[int], bytes]
-"""Makes a command by the rules of the level that is active where it is proposed."""
+"""Makes a command by the rules of a level: the one active where it is proposed."""
 
 
 class Writes:
-    """Commits the commands that calls stand for, within the quotas of this node."""
+    """Commits the commands of calls, within the quotas of this node."""
 
     def __init__(
         self,
@@ -50,14 +50,15 @@ class Writes:
         answer: Callable[[T], Answer | Deferred[Answer]],
         growth: Callable[[Quotas], Growth] | None = None,
     ) -> Deferred[Answer]:
-        """Commit what *encode* makes, on the leader.
+        """Commit the command that *encode* makes, at the leader.
 
-        Its result is of the type *kind*, and *answer* tells it. One of another type is
-        the first result of another write under the same client and sequence. By
-        *growth* the quotas are judged there; without it the command always passes.
+        *answer* turns its result, of type *kind*, into an answer. The leader judges its
+        quotas by *growth*; without *growth* the command always passes.
         """
 
         def told(result: ApplyResult) -> Answer | Deferred[Answer]:
+            # At level 0 a repetition under client and sequence gets the first result,
+            # whatever command that was of.
             if not isinstance(result.response, kind):
                 raise Refusal(
                     409, "The client has used this sequence for another write."
@@ -66,11 +67,11 @@ class Writes:
 
         def commit(call: Call) -> Deferred[Answer]:
             if self._raft.state is not RaftState.LEADER:
-                # It fails with the reason: what would be proposed does not matter, and
-                # this node may not know what the leader knows.
+                # It fails with the reason, and the call is forwarded. The real command
+                # is not made: this node may not know the level that the leader has.
                 return self._raft.apply(b"").addCallback(told)
-            # The level is that of what is applied here, so behind its activation in
-            # the log: a command of it never gets ahead of that.
+            # The level of the applied state: its activation is in the log already, so
+            # no command of this level can come before it.
             level = self._fsm.active_level
             command = call.command(encode(level), level)
             added = self._begin(call, growth)
@@ -85,11 +86,12 @@ class Writes:
     def _begin(
         self, call: Call, growth: Callable[[Quotas], Growth] | None
     ) -> Growth | None:
-        """Take what *call* adds for under way. Raises: Refusal, over a quota."""
+        """Count the growth by *call* as under way. Raises: Refusal, over a quota"""
         if growth is None:
             return None
         if call.once is not None and self._fsm.has_done(*call.once):
-            return None  # it adds nothing a second time, and must get its answer
+            # A repetition adds nothing, and must get its answer in a full store, too.
+            return None
         added = growth(self._quotas)
         self._quotas.begin(added)
         return added
