@@ -36,7 +36,7 @@ given and which belong together.
 
 def page() -> str:
     """Return the page as text."""
-    limits = settings.Limits()
+    limits = settings.NodeLimits()
     http_limits = _limits_of(limits.http)
     parts = [
         _section("The node", "At the top of the file.", _rows(settings.Settings)),

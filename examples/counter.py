@@ -2,9 +2,9 @@
 
     python examples/counter.py DIRECTORY [STEPS]
 
-One durable node on 127.0.0.1:8400. It adds STEPS times one to the counter, prints
-each new value and stops; run it again and it goes on where it left off. For a
-cluster, start one process a member, each with its own address and the same peers.
+It runs one durable node on 127.0.0.1:8400, adds one to the counter STEPS times, prints
+each new value and stops. Run it again, and the counter goes on from there. For a
+cluster, start one process for each member, with its own address and the same peers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Counter:
         self.value = 0
 
     def apply(self, log: Log) -> int:
-        """Add the number in the command, and answer with the new value."""
+        """Add the number in the command, and return the new value to the caller."""
         self.value += int(log.data or b"0")
         return self.value
 
@@ -48,12 +48,12 @@ class Counter:
         return CounterSnapshot(self.value)
 
     def restore(self, source: BinaryIO) -> None:
-        """Take the value of a snapshot instead."""
+        """Replace the value by the one in a snapshot."""
         self.value = int(source.read())
 
 
 class CounterSnapshot:
-    """A captured value, written while the counter goes on."""
+    """A captured value, which is written while the counter goes on."""
 
     def __init__(self, value: int) -> None:
         self._value = value
@@ -63,11 +63,11 @@ class CounterSnapshot:
         sink.write(str(self._value).encode())
 
     def release(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the capture holds nothing."""
 
 
 async def count(reactor: ReactorBase, path: Path, steps: int) -> None:
-    """Run a node in *path* and add *steps* times one."""
+    """Run a node with its data in *path*, and add one *steps* times."""
     use_monotonic_time(reactor)
     directory = DataDirectory(path, ADDRESS)
     log = FileLog(directory.log, ADDRESS)
@@ -88,6 +88,8 @@ async def count(reactor: ReactorBase, path: Path, steps: int) -> None:
     for _ in range(steps):
         result = await raft.apply(b"1")
         print(f"the counter is {result.response} at index {result.index}")
+    # Raft first: it writes to the log until its Deferred has fired. The directory last:
+    # its lock keeps other processes away from the files.
     await raft.shutdown()
     log.close()
     directory.close()

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.forgery import CLIENT, DAY, SERVER, Forge, Pair
-from txraft.daemon.machine import Machine
+from txraft.daemon.local_host import LocalHost
 from txraft.daemon.preflight import check_settings
 from txraft.errors import ConfigError
 from txraft.storage.directory import DataDirectory
@@ -476,7 +476,7 @@ class ThisMachine(SynchronousTestCase):
 
     def test_addresses(self) -> None:
         """Those of the loopback interface are ours; those of documentation are not."""
-        machine = Machine()
+        machine = LocalHost()
 
         self.assertIs(machine.unresolved("127.0.0.1"), None)
         self.assertTrue(machine.has("127.0.0.1"))
@@ -484,4 +484,4 @@ class ThisMachine(SynchronousTestCase):
         self.assertTrue(machine.unresolved("no host name"))
 
     def test_may_bind(self) -> None:
-        self.assertTrue(Machine().may_bind(8300))
+        self.assertTrue(LocalHost().may_bind(8300))

@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.core.configuration import Configuration
-from txraft.daemon.shutdown import HANDOVER_TIMEOUT, LAST_WORDS_SECONDS, Shutdown
+from txraft.daemon.shutdown import LAST_WORDS_SECONDS, TRANSFER_TIMEOUT, Shutdown
 from txraft.errors import NodeFailed, RaftError, TransferFailed
 from txraft.http.limits import HTTPLimits
 from txraft.node.events import RaftState
@@ -145,7 +145,7 @@ class ShutdownTests(SynchronousTestCase):
         """It waits for that for a while only."""
         self.begin()
 
-        self.advance(HANDOVER_TIMEOUT + 0.25)
+        self.advance(TRANSFER_TIMEOUT + 0.25)
 
         self.assertEqual(self.calls(), ["drain", "transfer", "when left"])
 

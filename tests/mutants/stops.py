@@ -6,10 +6,10 @@ from tests.mutants.mutant import Mutant
 
 MUTANTS = (
     Mutant(
-        name="leadership is handed over before clients are asked to go",
+        name="leadership is transferred before clients are asked to go",
         at="Shutdown._drain",
-        old="self._site.drain()\nawait hand_over(self._raft, self._clock)",
-        new="await hand_over(self._raft, self._clock)\nself._site.drain()",
+        old="self._site.drain()\nawait give_up_leadership(self._raft, self._clock)",
+        new="await give_up_leadership(self._raft, self._clock)\nself._site.drain()",
         caught_by="tests.daemon.test_shutdown.ShutdownTests.test_order",
     ),
     Mutant(
@@ -117,7 +117,7 @@ MUTANTS = (
         caught_by="tests.http.test_drain.Parked.test_drain_drops_them",
     ),
     Mutant(
-        name="leadership is handed over while an outcome is awaited",
+        name="leadership is transferred while an outcome is awaited",
         at="Leader._tell_transferee",
         old="self.server.commit_index < last",
         new="False",

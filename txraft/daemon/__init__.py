@@ -1,1 +1,1 @@
-"""The process of `twistd raft`: its service, its node, and what it tells systemd."""
+"""The process of `twistd raft`: its service, its node, signals and systemd."""

@@ -1,13 +1,13 @@
-"""Short pauses of the garbage collector, for a process that is nothing but a node.
+"""Keep the pauses of the garbage collector short, in a process that only runs a node.
 
-Python's full collection stops every thread while it looks at all objects there are:
-with 100 000 entries in memory it took 72 ms, during which no heartbeat is answered.
-Here what has survived one is set aside, so that the next looks at what is new only. A
-node leaves no cyclic garbage behind in what it does all day, so nothing is lost by
-that; and once in a while everything is looked at again.
+Python's full collection stops every thread while it looks at all objects: with 100 000
+entries in memory it took 72 ms, during which no heartbeat is answered. Here the objects
+that survived a full collection are frozen, so that the next one looks only at new
+objects. The steady work of a node leaves no cyclic garbage, so this loses nothing; and
+once an hour everything is looked at again.
 
-The collector belongs to the process. That is why `twistd raft` does this, and a
-library does not: an application decides for itself, and may use this too.
+The collector belongs to the process. That is why `twistd raft` does this and the
+library does not: an application decides for itself, and may use this class.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ they are over: a sixth of all commits per second (`benchmarks.compare`).
 """
 
 THAW_SECONDS = 3600.0
-"""How often everything is looked at again."""
+"""Seconds until all objects are looked at again."""
 
 FULL = 2
 
 
 class ShortPauses(Service):
-    """Has each full collection look at what is new since the one before.
+    """Lets each full collection look only at objects made since the one before.
 
-    *seconds* tells the time, monotonic. Everything is as before once it has stopped.
+    *seconds* is a monotonic clock. When it stops, the collector is as it was before.
     Thread: any; a collection happens in whichever thread makes objects.
     """
 
@@ -44,13 +44,13 @@ class ShortPauses(Service):
         self._thawed = 0.0
 
     def startService(self) -> None:
-        """Set aside what is there: the modules, above all."""
+        """Freeze the existing objects, above all the modules."""
         Service.startService(self)
         self._thresholds = gc.get_threshold()
         self._thawed = self._seconds()
         gc.set_threshold(*THRESHOLDS)
         gc.callbacks.append(self._collecting)
-        gc.collect()
+        gc.collect()  # after the callback is there: its end freezes what is left
 
     def stopService(self) -> None:
         """Let the collector look at everything again."""
@@ -62,6 +62,7 @@ class ShortPauses(Service):
     def _collecting(self, phase: str, info: Mapping[str, Any]) -> None:
         if info["generation"] != FULL:
             return
+        # At the end, never at the begin: what is garbage then would be kept as well.
         if phase == "stop":
             gc.freeze()
         elif self._seconds() - self._thawed >= THAW_SECONDS:

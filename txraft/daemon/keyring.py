@@ -1,4 +1,4 @@
-"""The secrets of a running node: certificates, keys and tokens, reread on demand."""
+"""`Keyring`: the certificates, keys and tokens of a running node, reread on demand."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from txraft.transport.validity import Validity
 
 
 class Keyring:
-    """What *settings* name; each part is None where they name none.
+    """The certificates, keys and tokens that *settings* name; a part may be None.
 
-    Raises: ConfigError, naming the file at fault.
+    Raises: ConfigError, which names the file at fault.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -48,19 +48,19 @@ class Keyring:
 
     @property
     def access(self) -> Access:
-        """Who may do what over HTTP."""
+        """The rule that decides what a request may do over HTTP."""
         access = self.accounts or self._unknown
         return OpenProbes(access) if self._open_probes else access
 
     @property
     def warnings(self) -> list[str]:
-        """What is not as it should be about the files."""
+        """Sentences about files that work but are not as they should be."""
         parts = [part for part in (self.peers, self.http) if part is not None]
         return list(dict.fromkeys(w for part in parts for w in part.warnings))
 
     @property
     def validities(self) -> list[Validity]:
-        """Until when each certificate in force is valid, under its setting."""
+        """The end of validity of each certificate in use, with its setting."""
         settings = self._settings
         found: list[Validity] = []
         if settings.tls is not None and self.peers is not None:
@@ -71,11 +71,15 @@ class Keyring:
         return found
 
     def reload(self) -> list[str]:
-        """Read everything anew; a part that is broken stays as it was.
+        """Read all files again; a part whose file is broken keeps its old contents.
 
-        Returns: what is wrong, empty when all was taken.
+        Returns: what is wrong; empty when everything was replaced.
+        Thread: reactor.
         """
         problems: list[str] = []
+        # Each part for itself: one broken file must not keep a token in force that was
+        # just withdrawn in another. A part replaces its contents only when they are
+        # read and checked, so that a half-written file changes nothing.
         for part in (self.peers, self.http, self.accounts):
             try:
                 if part is not None:

@@ -1,8 +1,7 @@
-"""The key-value node of `twistd raft`: settings in, a running member out.
+"""`KVNode`: build the key-value node of `twistd raft` from its settings, and run it.
 
-Here is everything that such a node consists of, in the order in which it is opened;
-it is closed the other way round. An application with a state machine of its own
-puts its `Raft` together in the same way.
+Its parts are opened in the order in which they stand here, and closed the other way
+round. An application with a state machine of its own builds its `Raft` in the same way.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from txraft.addresses import is_loopback, parse_listen
 from txraft.client.exchange import connection_pool, pooled_client
 from txraft.core.configuration import Server
 from txraft.daemon.keyring import Keyring
-from txraft.daemon.shutdown import Shutdown, hand_over
+from txraft.daemon.shutdown import Shutdown, give_up_leadership
 from txraft.errors import ConfigError, RaftError
 from txraft.http.origins import Origins
 from txraft.http.site import KVSite, make_site
@@ -47,8 +46,9 @@ SNAPSHOTS_RETAINED = 2
 class KVNode:
     """One node of the replicated key-value store, with its files, TCP and HTTP.
 
-    *reactor* needs timers that are monotonic, see `txraft.clock`. `fsm` holds the
-    keys; `raft` is there once `start` has opened what it needs.
+    *reactor* needs monotonic timers, see `txraft.clock`. `fsm` holds the keys. `raft`
+    is None until `start` has opened what it needs.
+    Thread: reactor.
     """
 
     log = Logger()
@@ -74,17 +74,17 @@ class KVNode:
         """Open everything and take part.
 
         Returns: a Deferred that fires when the node takes part. It fails with the
-            RaftError, OSError or CannotListenError that prevents it; what was
-            opened before stays open until `stop`.
+            RaftError, OSError or CannotListenError that prevents it. Call `stop` then,
+            too: it closes what was already opened.
         """
         return Deferred.fromCoroutine(self._start())
 
     def when_stopped(self) -> Deferred[RaftError | None]:
-        """Fire when the node takes part no more: with why, if it stopped itself."""
+        """Fire when the node has stopped, with the reason if it stopped itself."""
         return succeed(None) if self.raft is None else self.raft.when_stopped()
 
     def when_stopping(self) -> Deferred[RaftError | None]:
-        """Fire when the node begins to stop: with why, if it stops itself."""
+        """Fire when the node begins to stop, with the reason if it stops itself."""
         return succeed(None) if self.raft is None else self.raft.when_stopping()
 
     def when_ready(self) -> Deferred[str]:
@@ -93,7 +93,7 @@ class KVNode:
         return self.raft.when_leader()
 
     def reload(self) -> None:
-        """Reread certificates and tokens; what is broken leaves the old in force."""
+        """Reread certificates and tokens; where a file is broken, the old one stays."""
         if self._keyring is None:
             return
         problems = self._keyring.reload()
@@ -106,13 +106,13 @@ class KVNode:
         for warning in self._keyring.warnings:
             self.log.warn("{found}", found=warning)
         if self._watch is not None:
-            self._watch.look()
+            self._watch.look()  # at once: an operator wants to see the new end
 
     def stop(self) -> Deferred[None]:
-        """Take leave of clients and of the cluster, and close all that was opened.
+        """Answer the requests in flight, then close all that was opened.
 
-        Leadership is handed over, and requests in flight get their answers, see
-        `Shutdown`; not by a node that has stopped itself or does not take part yet.
+        Leadership is transferred first, so that clients find another node: see
+        `Shutdown`. A node that stopped itself, or never took part, only closes.
 
         Returns: a Deferred that fires when that is done.
         Durable: all that was written.
@@ -120,16 +120,20 @@ class KVNode:
         return Deferred.fromCoroutine(self._stop())
 
     def hurry(self) -> None:
-        """Wait no longer for clients, if this node is stopping; idempotent."""
+        """Stop waiting for clients, if this node is stopping; idempotent."""
         if self._shutdown is not None:
             self._shutdown.hurry()
 
     async def _start(self) -> None:
         settings = self._settings
         name = settings.id or settings.advertise
+        # Certificates first: a node whose files are wrong must not hold the lock. The
+        # lock of the data directory comes before all that opens a file in it.
         self._keyring = keyring = Keyring(settings)
         self._directory = directory = DataDirectory(settings.data_dir, name)
         self._transport = transport = self._make_transport(keyring)
+        # Before the stores are opened, which may take minutes: so a port in use ends
+        # the start at once.
         await transport.listen()
         self._stores = stores = open_stores(settings.store, directory, name)
         workers = Workers.threaded(self._reactor)
@@ -139,7 +143,7 @@ class KVNode:
             stores.log,
             stores.stable,
             FileSnapshotStore(directory.path, SNAPSHOTS_RETAINED),
-            Founders(settings.peers, JSONPeers(directory.path)),
+            BootstrapPeers(settings.peers, JSONPeers(directory.path)),
             settings.advertise,
             transport,
             clock=self._reactor,
@@ -147,12 +151,15 @@ class KVNode:
             server_id=settings.id,
         )
         self.fsm.is_awaited = raft.is_awaited
+        # Before `raft.start`: no message of a peer may be taken that was not checked
+        # against the name in its certificate.
         if keyring.peers is not None:
             patience = settings.raft.heartbeat_timeout
             now = self._reactor.seconds
             transport.set_identity_check(
                 IdentityCheck(keyring.names, raft, now, patience)
             )
+        # Also before `raft.start`: /livez answers while a long log is still recovered.
         if settings.http is not None:
             self._port = await self._serve(
                 raft, settings.http, keyring, workers.snapshot
@@ -162,6 +169,8 @@ class KVNode:
         self._watch.start()
         await raft.start()
         self._takes_part = True
+        # Again, as the settings were checked: the log may hold other members than they
+        # list.
         if keyring.peers is not None:
             _refuse_shared_names(keyring.names, raft.configuration.addresses)
         self.log.info(
@@ -236,15 +245,18 @@ class KVNode:
 
     async def _take_leave(self, raft: Raft) -> None:
         if raft.state is RaftState.SHUTDOWN:
-            return  # it has stopped itself: there is nothing to serve with
+            return  # it stopped itself: no request can be served any more
         if self._site is None or self._port is None:
-            await hand_over(raft, self._reactor)
+            await give_up_leadership(raft, self._reactor)
             return
         limits = self._settings.limits.http
         self._shutdown = Shutdown(raft, self._site, self._port, self._reactor, limits)
         await self._shutdown.run()
 
     async def _stop(self) -> None:
+        # The reverse order of `_start`. Each part may be missing, as a start may fail
+        # at any step. Stores close after Raft, which writes to them until its end; the
+        # lock of the directory goes last, so that no other process opens them before.
         if self._watch is not None:
             self._watch.stop()
         raft = self.raft
@@ -254,7 +266,7 @@ class KVNode:
             await maybeDeferred(self._port.stopListening)
         if raft is not None:
             await raft.shutdown()
-        elif self._transport is not None:
+        elif self._transport is not None:  # `raft.shutdown` closes it otherwise
             await self._transport.close()
         if self._pool is not None:
             await self._pool.closeCachedConnections()
@@ -265,7 +277,7 @@ class KVNode:
 
 
 def _refuse_shared_names(names: PeerNames, addresses: Sequence[str]) -> None:
-    """Refuse members of whom each could speak as the other. Raises: ConfigError"""
+    """Refuse two members with one certificate name. Raises: ConfigError"""
     problems = [
         f"tls.server_names: the members {first} and {second} share the name {name}; "
         "give each its own, for which its certificate is"
@@ -275,11 +287,11 @@ def _refuse_shared_names(names: PeerNames, addresses: Sequence[str]) -> None:
         raise ConfigError(problems)
 
 
-class Founders:
-    """A `PeerStore` that founds a cluster of *members*.
+class BootstrapPeers:
+    """A `PeerStore` whose members, for bootstrap, are those of the settings.
 
-    The membership that follows is written to *file*, for humans to read; nothing
-    reads it back.
+    Later memberships are written to *file*, for humans to read; nothing reads them
+    back: after the bootstrap only the log says who is a member.
     """
 
     def __init__(self, members: Sequence[Server], file: JSONPeers) -> None:
@@ -295,9 +307,9 @@ class Founders:
         return list(self._members)
 
     def set_peers(self, peers: Sequence[str]) -> None:
-        """Replace what the file says. Durable: when this returns."""
+        """Write *peers* to the file. Durable: when this returns."""
         self._file.set_peers(peers)
 
     def set_servers(self, servers: Sequence[Server]) -> None:
-        """Replace what the file says, with ids. Durable: when this returns."""
+        """Write *servers* with ids to the file. Durable: when this returns."""
         self._file.set_servers(servers)

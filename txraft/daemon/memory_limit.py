@@ -1,4 +1,4 @@
-"""How much memory this process may use for what it keeps, as the system says."""
+"""Find the memory that this process may use for its state, from the system's limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from resource import RLIM_INFINITY, RLIMIT_AS, RLIMIT_DATA, getrlimit
 
 NODE_BYTES = 160 << 20
-"""What a node takes beside what it keeps: code, newest entries, requests, frames."""
+"""Bytes of a node beside its state: code, newest entries, requests, frames."""
 
 RESERVED_BYTES = 256 << 20
 """Address space that threads reserve and never touch."""
@@ -21,10 +21,10 @@ _CGROUP_FILES = (
 
 
 def usable_memory() -> int:
-    """Return the bytes that are there for what a node keeps, at least `LEAST_BYTES`.
+    """Return the bytes that a node may use for its state, at least `LEAST_BYTES`.
 
-    It is the least of the machine's memory and the limits of its control group and of
-    the process, without what a node takes besides.
+    It is the lowest of the machine's memory and the limits of its control group and of
+    the process, minus what a node needs besides.
     """
     return max(LEAST_BYTES, min(_bounds()) - NODE_BYTES)
 
@@ -40,6 +40,6 @@ def _bounds() -> Iterator[int]:
             with open(path, encoding="ascii") as file:
                 text = file.read().strip()
         except OSError:
-            continue
-        if text.isdigit():
+            continue  # the other version of control groups, or none
+        if text.isdigit():  # else "max", which is no limit
             yield int(text)

@@ -1,11 +1,11 @@
-"""`--check-config`: what a start would find wrong beyond the settings themselves.
+"""`--check-config`: check the files and addresses that the settings name.
 
-Certificates and keys are read and matched, names and uses are compared with what peers
-and clients dial, tokens are read, ports and addresses are looked up, and the data
-directory is looked at. Each finding stands at the line of its setting. Nothing is
-bound, locked, created or sent, so this also works beside the node while it runs.
+Certificates and keys are read and matched, their names and uses are compared with what
+peers and clients dial, tokens are read, ports and addresses are looked up, and the data
+directory is examined. Each finding has the line of its setting. Nothing is bound,
+locked, created or sent, so this also works beside the node while it runs.
 
-What it does not: reach other nodes, or read the log.
+It does not reach other nodes, and does not read the log.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
 
 from txraft.addresses import is_wildcard, parse_address, parse_listen
-from txraft.daemon.machine import Machine
+from txraft.daemon.local_host import LocalHost
 from txraft.errors import ConfigError, StorageError
 from txraft.http.auth import read_tokens
 from txraft.http.roles import NODE
@@ -65,16 +65,16 @@ from txraft.transport.validity import (
 
 _SHOWN_FILES = 3
 _SHARED = ("lost+found",)
-"""What a file system of its own puts into its root."""
+"""Directories that a file system has in its root by itself."""
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
-class Host(Protocol):
-    """What is asked of a `Machine`."""
+class HostFacts(Protocol):
+    """The questions that a `LocalHost` answers."""
 
     def unresolved(self, host: str) -> str | None:
-        """Say why *host* has no address."""
+        """Return why *host* does not resolve, None if it does."""
 
     def has(self, host: str) -> bool:
         """Tell whether *host* is an address of this machine."""
@@ -83,32 +83,32 @@ class Host(Protocol):
         """Tell whether this process may listen at *port*."""
 
     def user(self) -> int:
-        """Return the number of the user."""
+        """Return the user id of this process."""
 
 
 def check_settings(
     path: str | None = None,
     flags: MappingType[str, str] | None = None,
     directory: str = ".",
-    machine: Host | None = None,
+    machine: HostFacts | None = None,
 ) -> tuple[Settings, list[str]]:
-    """Load settings as `load_settings` does, and look at all that they name.
+    """Load settings as `load_settings` does, and check all that they name.
 
-    Returns: the settings, and what may be meant so but is worth a look.
+    Returns: the settings, and warnings: findings that do not prevent a start.
     Raises: ConfigError with everything that would prevent a start, or keep peers and
         clients away.
     """
     settings, document, faults = read_settings(path, flags, directory)
-    faults.check()
+    faults.check()  # first: defaults that stand in for faults would be checked below
     hints = Faults()
-    _Preflight(settings, document, faults, hints, machine or Machine()).look()
+    _Preflight(settings, document, faults, hints, machine or LocalHost()).look()
     faults.check()
     return settings, hints.told()
 
 
 @dataclass(slots=True)
 class _Loaded:
-    """What the files of a section of TLS hold, as far as they can be read."""
+    """The contents of the files of one TLS section, as far as they can be read."""
 
     chain: list[x509.Certificate] = field(default_factory=list)
     authorities: list[x509.Certificate] = field(default_factory=list)
@@ -116,7 +116,7 @@ class _Loaded:
 
 
 class _Preflight:
-    """Notes what is wrong in *faults*, and what may be meant so in *hints*."""
+    """Notes what prevents a start in *faults*, and doubtful settings in *hints*."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class _Preflight:
         document: Mapping,
         faults: Faults,
         hints: Faults,
-        machine: Host,
+        machine: HostFacts,
     ) -> None:
         self._settings = settings
         self._wrong = Section(document, faults)
@@ -133,7 +133,7 @@ class _Preflight:
         self._unresolved: dict[str, str | None] = {}
 
     def look(self) -> None:
-        """Look at everything."""
+        """Check everything, in the order of a start."""
         settings = self._settings
         self._listener(self._wrong, settings.listen)
         self._names(settings)
@@ -156,7 +156,7 @@ class _Preflight:
     # Addresses -------------------------------------------------------------------
 
     def _listener(self, section: Section, listen: str) -> None:
-        """Look at where the node would listen: a start fails if it cannot."""
+        """Check a listening address: a start fails if it cannot be bound."""
         host, port = parse_listen(listen).host, parse_listen(listen).port
         why = None if is_wildcard(host) else self._why_unresolved(host)
         if why is not None:
@@ -180,7 +180,10 @@ class _Preflight:
             )
 
     def _names(self, settings: Settings) -> None:
-        """Look up what others dial. They may know a name that is not known here yet."""
+        """Look up the addresses that others dial; a failure is only a hint.
+
+        The others may resolve a name that this machine does not know.
+        """
         dialled = [("advertise", settings.advertise, self._odd)]
         dialled += [
             ("peers", peer.address, self._odd)
@@ -206,7 +209,7 @@ class _Preflight:
     def _why_unresolved(self, host: str) -> str | None:
         if is_ip_address(host):
             return None
-        if host not in self._unresolved:  # a name server that is down takes its time
+        if host not in self._unresolved:  # once: a name server that is down is slow
             self._unresolved[host] = self._machine.unresolved(host)
         return self._unresolved[host]
 
@@ -287,7 +290,7 @@ class _Preflight:
     def _files(
         self, tls: TLSSettings | HTTPTLSSettings, wrong: Section, odd: Section
     ) -> _Loaded:
-        """Read what *tls* names, and see whether it belongs together."""
+        """Read the files of *tls*, and check that they belong together."""
         loaded = _Loaded()
         with _refusals(wrong, "certificate"):
             loaded.chain = load_certificates(tls.certificate)
@@ -333,7 +336,8 @@ class _Preflight:
                 )
         if loaded.authorities:
             ends["ca"] = end_of_authority(loaded.authorities, loaded.chain)
-            # One that is signed by itself vouches for itself, whatever it says it is.
+            # A self-signed certificate is its own authority, whatever its extensions
+            # say.
             strangers = [
                 each
                 for each in loaded.authorities
@@ -359,7 +363,7 @@ class _Preflight:
     def _is_signed(
         self, tls: TLSSettings | HTTPTLSSettings, loaded: _Loaded, wrong: Section
     ) -> bool:
-        """See whether the authority, which others have too, has issued what we show."""
+        """Check that our authority, which others have too, issued our certificate."""
         is_signed = not loaded.authorities or any(
             is_issued_by(certificate, authority) or certificate == authority
             for certificate in loaded.chain
@@ -383,7 +387,7 @@ class _Preflight:
         wrong: Section,
         whom: str,
     ) -> None:
-        """Have the node meet itself in memory, as others with its files will."""
+        """Shake hands in memory, with the node's files on both sides, as peers will."""
         if not wrong.sound("certificate", "private_key", "ca") or not loaded.is_matched:
             return
         with _refusals(wrong, "certificate"):
@@ -404,7 +408,7 @@ class _Preflight:
         client = SSL.Context(SSL.TLS_METHOD)
         client.set_default_verify_paths()
         client.set_verify(SSL.VERIFY_PEER, None)
-        with suppress(ConfigError):  # it was told already
+        with suppress(ConfigError):  # reported by `_files` already
             why = refusal_between(Contexts(files_of(tls)).server, client)
             if why is not None:
                 _refuse(
@@ -434,11 +438,12 @@ class _Preflight:
             read_tokens(path)
 
     def _data_directory(self, path: Path) -> None:
-        """Look at a data directory as a start would; one that is not there is made."""
+        """Check the data directory as a start would; a start makes a missing one."""
         if not path.is_dir():
             return
         about = path.stat()
         if about.st_uid != self._machine.user():
+            # For root, who runs the check for another user, this is no fault.
             if about.st_mode & _WRITABLE_BY_OTHERS and self._machine.user():
                 self._wrong.fault(
                     "data_dir",
@@ -482,7 +487,7 @@ class _Preflight:
         self._node_of(path, names)
 
     def _node_of(self, path: Path, names: list[str]) -> None:
-        """See whether what *path* holds is this node's, in its kind of store."""
+        """Check that the data in *path* is this node's, in its kind of store."""
         settings = self._settings
         files = ReadOnlyFileSystem(OsFileSystem())
         try:
@@ -525,7 +530,7 @@ def _refuse(section: Section, key: str, problem: str) -> None:
 
 @contextmanager
 def _refusals(section: Section, key: str) -> Iterator[None]:
-    """Note at *key* what is refused within."""
+    """Note the problems of a ConfigError raised within at *key*."""
     try:
         yield
     except ConfigError as error:

@@ -3,9 +3,10 @@
     twistd -n raft                            a single node on loopback
     twistd -n raft --config node.yaml         a member of a cluster
 
-The configuration is checked before anything is opened. What then prevents a start - a
-port in use, a locked directory, a damaged log - is logged in one sentence, and the
-process ends with status 1. So it does when the node stops itself later on.
+The configuration is checked before anything is opened. A start that fails later,
+because of a port in use, a locked directory or a damaged log, is logged in one
+sentence, and the process ends with status 1. It also ends with status 1 when the node
+stops itself.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from txraft.errors import ConfigError, NodeRemoved, RaftError
 from txraft.settings.settings import Settings, effective, load_settings
 
 STOP_TIMEOUT = 4.0
-"""Seconds for a stop in order, once no client is waited for any more."""
+"""Seconds for an orderly stop, after the wait for clients has ended."""
 
 _FLAGS = (
     ("data-dir", "Directory of the log and the snapshots."),
@@ -55,12 +56,12 @@ _FLAGS = (
     ("peers", "First members, separated by commas, this node included."),
     ("http-listen", "Twisted endpoint for HTTP; null turns HTTP off."),
     ("http-advertise", "URL at which other nodes reach this node's HTTP."),
-    ("log-level", "Least level to log: debug, info, warn, error or critical."),
+    ("log-level", "Lowest level to log: debug, info, warn, error or critical."),
 )
 
 
 class Options(usage.Options):
-    """The options of `twistd raft`; `settings` holds the outcome."""
+    """The options of `twistd raft`; `settings` holds the settings read from them."""
 
     synopsis = "[--config node.yaml] [options]"
     longdesc = (
@@ -84,11 +85,12 @@ class Options(usage.Options):
     settings: Settings
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Read *options*; under twistd a fault is told and ends the process.
+        """Parse *options*; under twistd a fault is printed and ends the process.
 
-        Raises: usage.UsageError by itself; under twistd SystemExit with status 1,
-            where older releases of Twisted end with 0, as a node that has served.
+        Raises: under twistd SystemExit with status 1; otherwise usage.UsageError.
         """
+        # Older releases of Twisted end with status 0 after a usage error, which a
+        # supervisor takes for a node that did its work.
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as fault:
@@ -100,7 +102,7 @@ class Options(usage.Options):
             raise SystemExit(1) from fault
 
     def postOptions(self) -> None:
-        """Check everything that was asked for, before anything is opened.
+        """Load and check the settings, before anything is opened.
 
         Raises: usage.UsageError with every fault; SystemExit for `--check-config`.
         """
@@ -118,7 +120,7 @@ class Options(usage.Options):
     def _check(
         self, path: str | None, flags: Mapping[str, str], directory: str
     ) -> NoReturn:
-        """Tell what a start would find, and print the effective settings.
+        """Check what a start needs, and print warnings and the effective settings.
 
         Raises: ConfigError; SystemExit, when nothing is wrong
         """
@@ -131,29 +133,29 @@ class Options(usage.Options):
         raise SystemExit(0)
 
 
-class Node(Protocol):
-    """What a `NodeService` runs."""
+class RunnableNode(Protocol):
+    """A node that a `NodeService` runs."""
 
     def start(self) -> Deferred[None]:
-        """Open everything and take part; fails with what prevented it."""
+        """Open everything and take part; fails with the error that prevents it."""
 
     def when_ready(self) -> Deferred[str]:
         """Fire with the leader's address, once one is known; fails with RaftError."""
 
     def when_stopping(self) -> Deferred[RaftError | None]:
-        """Fire when the node begins to stop: with why, if it stops itself."""
+        """Fire when the node begins to stop, with the reason if it stops itself."""
 
     def when_stopped(self) -> Deferred[RaftError | None]:
-        """Fire when the node has stopped: with why, if it stopped itself."""
+        """Fire when the node has stopped, with the reason if it stopped itself."""
 
     def reload(self) -> None:
         """Reread certificates and tokens."""
 
     def stop(self) -> Deferred[None]:
-        """Take leave of clients, close everything that `start` opened."""
+        """Answer the requests in flight, then close all that `start` opened."""
 
     def hurry(self) -> None:
-        """Have a stop that is under way wait for clients no longer."""
+        """Let a stop that is under way wait for clients no longer."""
 
 
 class StartFailed(SystemExit, Exception):
@@ -184,8 +186,10 @@ class ProcessEnd:
             self._reactor.stop()
 
     def _leave(self) -> None:
-        # twistd returns 0 whenever its reactor was stopped, and has no way to be told
-        # otherwise; this is the last that runs, after pid file and log are closed.
+        # twistd returns 0 whenever its reactor was stopped; no option changes that.
+        # This runs last, when pid file and log are closed. os._exit skips the handlers
+        # that were registered before it, and the flushing of buffers: hence the two
+        # flushes.
         if self._status:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -193,17 +197,17 @@ class ProcessEnd:
 
 
 class NodeService(Service):
-    """Runs a node as long as the process, and the process as long as the node.
+    """Runs a node for as long as the process lives, and ends the process with the node.
 
-    *supervisor* is told when the node is ready, which is when it knows a leader. When
-    it is stopped, clients have *patience* seconds to get their answers.
+    *supervisor* is told when the node is ready, which is when it knows a leader. At a
+    stop, clients have *patience* seconds to get their answers.
     """
 
     _log = Logger()
 
     def __init__(
         self,
-        node: Node,
+        node: RunnableNode,
         clock: IReactorTime,
         end: Any,
         supervisor: Supervisor,
@@ -221,11 +225,13 @@ class NodeService(Service):
     def startService(self) -> None:
         """Start the node.
 
-        Raises: StartFailed for what is found wrong at once. What is found later
-            is logged and ends the process.
+        Raises: StartFailed if the start fails before this returns. A later failure is
+            logged and ends the process.
         """
         Service.startService(self)
         self._node.start().addCallbacks(self._started, self._not_started)
+        # A failure so far could not end the process through the reactor, which does not
+        # run yet: it is raised, and twistd ends. Later ones go through `_end`.
         self._entered = True
         if self._refusal is not None:
             raise StartFailed(self._refusal)
@@ -237,6 +243,7 @@ class NodeService(Service):
         """
         Service.stopService(self)
         self._forget_deadline()
+        # systemd must allow for the drain, which may be longer than its TimeoutStopSec.
         microseconds = round(self._longest * 1e6)
         self._supervisor.tell("STOPPING=1", f"EXTEND_TIMEOUT_USEC={microseconds}")
         stopping = self._node.stop()
@@ -268,10 +275,10 @@ class NodeService(Service):
             self._refusal = reason
 
     def _stopping_itself(self, error: RaftError | None) -> None:
-        """Give the node a while to stop: its disk may hang, as may its threads.
+        """Give the node a limited time to stop: its disk or a thread may hang.
 
-        Nothing serves and nothing votes meanwhile, but the process is there, and who
-        watches it takes it for a node.
+        Meanwhile it neither serves nor votes, but the process still lives, and whoever
+        watches the process takes it for a working node.
         """
         if self.running:
             self._deadline = self._clock.callLater(STOP_TIMEOUT, self._give_up, error)
@@ -310,40 +317,42 @@ class NodeService(Service):
 
 
 class Impatience(Service):
-    """Has a node that is being stopped wait no longer, when it is told to stop again.
+    """Makes a node that is stopping hurry, at a second SIGTERM or SIGINT.
 
-    The reactor takes the first SIGTERM or SIGINT, and could only complain of another.
+    The reactor handles only the first one.
     """
 
-    def __init__(self, node: Node, reactor: IReactorFromThreads) -> None:
+    def __init__(self, node: RunnableNode, reactor: IReactorFromThreads) -> None:
         self._node = node
         self._reactor = reactor
 
     def stopService(self) -> None:
-        """Take the signals from now on; what ends the process gives them back."""
+        """Handle the signals from now on, until the process ends."""
         Service.stopService(self)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._received)
 
     def _received(self, _number: int, _frame: object) -> None:
+        # A signal handler may run in the middle of any bytecode: only the reactor may
+        # enter the node, and callFromThread also wakes it.
         self._reactor.callFromThread(self._node.hurry)
 
 
 class HangUp(Service):
-    """Has a node reread its certificates and tokens on SIGHUP."""
+    """Makes a node reread its certificates and tokens at SIGHUP."""
 
-    def __init__(self, node: Node, reactor: IReactorFromThreads) -> None:
+    def __init__(self, node: RunnableNode, reactor: IReactorFromThreads) -> None:
         self._node = node
         self._reactor = reactor
         self._before: Any = None
 
     def startService(self) -> None:
-        """Take the signal."""
+        """Handle the signal from now on."""
         Service.startService(self)
         self._before = signal.signal(signal.SIGHUP, self._received)
 
     def stopService(self) -> None:
-        """Give the signal back."""
+        """Put back the handler that was there before."""
         Service.stopService(self)
         signal.signal(signal.SIGHUP, self._before)
 
@@ -352,7 +361,7 @@ class HangUp(Service):
 
 
 def _trap_raft_error(failure: Failure) -> None:
-    """Leave a node that stops before it is ready to `when_stopped`."""
+    """Ignore a node that stops before it is ready: `when_stopped` reports it."""
     failure.trap(RaftError)
 
 
@@ -364,9 +373,10 @@ class RaftService(MultiService):
         self._options = options
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
-        """Join *parent*; an application gets a log observer with our level.
+        """Join *parent*; an application also gets an observer with our log level.
 
-        `twistd` asks its application for an observer once all services are made.
+        `twistd` looks for an observer once all services are made, and then opens the
+        log.
         """
         if isinstance(parent, Componentized) and self._options.parent:
             Componentized.setComponent(parent, ILogObserver, self._observer())
@@ -387,6 +397,8 @@ def makeService(options: Options) -> MultiService:
     clock = cast(IReactorTime, reactor)
     use_monotonic_time(clock)
     root = RaftService(options)
+    # A MultiService starts its parts in this order and stops them in the reverse one.
+    # So the signal handlers of Impatience stand ready before the node begins to stop.
     Service.setServiceParent(ShortPauses(clock.seconds), root)
     node = KVNode(reactor, options.settings)
     end = ProcessEnd(cast(IReactorCore, reactor))

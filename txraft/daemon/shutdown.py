@@ -1,18 +1,18 @@
-"""Stopping a node that serves HTTP, in an order in which no request is cut.
+"""`Shutdown`: stop a node that serves HTTP, in an order that cuts no request.
 
 1. *Drain.* ``/readyz`` fails, each answer is the last one of its connection, blocking
    queries are dropped.
-2. *Hand leadership over*, so that the cluster has a leader at once. What comes
-   meanwhile waits for that, and goes there.
-3. *Wait* until all who were connected have gone, serving them and whoever comes.
+2. *Transfer leadership*, so that the cluster has a leader at once. Requests that arrive
+   meanwhile wait for that leader and go there.
+3. *Wait* until all clients that were connected have gone; they and new ones are served.
 4. *Accept no more.* New clients are refused, which tells them to go elsewhere.
-5. *Wait* until those who came meanwhile have gone, too.
-6. *Stop Raft.* Only now does the node lose the means to serve.
+5. *Wait* until those that came meanwhile have gone, too.
+6. *Stop Raft.* Only now can the node serve no longer.
 
-All of 1 to 5 takes at most `drain_timeout`. Who is still there then is told that
-nothing was applied, or that the outcome is unknown. So is everybody at once if the node
-cannot serve any more, because its Raft has stopped by itself, or if whoever stops it
-loses patience.
+Steps 1 to 5 take at most `drain_timeout`. A client that is still there then is told
+that nothing was applied, or that the outcome is unknown. All clients are told so at
+once if the node cannot serve any more because its Raft stopped by itself, or if a
+second signal asks it to hurry.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from txraft.http.acceptance import stop_accepting
 from txraft.http.limits import HTTPLimits
 from txraft.node.events import RaftState
 
-HANDOVER_TIMEOUT = 1.5
-"""Seconds that handing leadership over may take."""
+TRANSFER_TIMEOUT = 1.5
+"""The most seconds for the transfer of leadership."""
 
 LAST_WORDS_SECONDS = 0.5
-"""How long those who were not served in time may take to read why."""
+"""Seconds for clients that were not served in time to read the reason."""
 
 
-class Led(Protocol):
-    """What a `Shutdown` needs of `Raft`."""
+class StoppableRaft(Protocol):
+    """The part of `Raft` that `Shutdown` uses."""
 
     @property
     def address(self) -> str:
@@ -46,39 +46,39 @@ class Led(Protocol):
 
     @property
     def state(self) -> RaftState:
-        """What this node is doing."""
+        """The role of this node."""
 
     @property
     def configuration(self) -> Configuration:
-        """The members as this node knows them."""
+        """The membership as this node knows it."""
 
     def transfer_leadership(self, target: str | None = None) -> Deferred[None]:
-        """Hand leadership over; fails with RaftError."""
+        """Transfer leadership; fails with RaftError."""
 
     def when_stopping(self) -> Deferred[RaftError | None]:
         """Fire when the node begins to stop."""
 
     def shutdown(self) -> Deferred[None]:
-        """Take no part any more; fires when all that was written is durable."""
+        """Stop; the Deferred fires when all that was written is durable."""
 
 
-class Served(Protocol):
-    """What a `Shutdown` needs of a `KVSite`."""
+class DrainableSite(Protocol):
+    """The part of `KVSite` that `Shutdown` uses."""
 
     def drain(self) -> None:
-        """Ask clients to go, and drop those that wait for a change."""
+        """Make each answer the last of its connection, and end blocking queries."""
 
     def when_left(self) -> Deferred[None]:
-        """Fire when all who were connected when the first `drain` began have gone."""
+        """Fire when all clients that were connected at the first `drain` have gone."""
 
     def when_empty(self) -> Deferred[None]:
-        """Fire when nobody is connected."""
+        """Fire when no client is connected."""
 
     def close(self) -> None:
-        """Serve nobody any longer than it takes to say why not."""
+        """Answer each further request with the reason why it is not served."""
 
     def cut(self) -> None:
-        """Cut every connection that is left."""
+        """Close every connection that is left, at once."""
 
 
 class Shutdown:
@@ -88,8 +88,8 @@ class Shutdown:
 
     def __init__(
         self,
-        raft: Led,
-        site: Served,
+        raft: StoppableRaft,
+        site: DrainableSite,
         port: IListeningPort,
         clock: IReactorTime,
         limits: HTTPLimits,
@@ -104,33 +104,36 @@ class Shutdown:
         self._wait: Deferred[None] | None = None
 
     async def run(self) -> None:
-        """Do it. Durable: all that was written."""
+        """Run the six steps. Durable: all that was written."""
         self._until = self._clock.seconds() + self._limits.drain_timeout
         self._raft.when_stopping().addCallback(lambda _: self.hurry())
         await self._drain()
         self._site.close()
         await self._raft.shutdown()
-        # What Raft has just let go of has its answer now, which has yet to be sent.
+        # Raft has just failed the proposals that were pending: their answers are known
+        # now, and have yet to be sent.
         await self._at_most(self._site.when_empty(), LAST_WORDS_SECONDS)
         self._site.cut()
 
     def hurry(self) -> None:
-        """Wait no longer for clients; idempotent."""
+        """Stop waiting for clients; idempotent."""
         self._hurries = True
         wait, self._wait = self._wait, None
         if wait is not None:
             wait.cancel()
 
     async def _drain(self) -> None:
-        # Clients are told to go before anything else: until then they come again.
+        # First of all: until clients are told to go, they come back to this node.
         self._site.drain()
-        await hand_over(self._raft, self._clock)
+        await give_up_leadership(self._raft, self._clock)
+        # Load balancers look at /readyz every few seconds: the node goes on accepting
+        # for `drain_wait`, counted from the begin of the drain.
         least = self._limits.drain_wait - self._limits.drain_timeout
         await self._in_time(deferLater(self._clock, max(0.0, self._left() + least)))
         await self._in_time(self._site.when_left())
         await stop_accepting(self._port, self._clock)
-        # Blocking queries that came again would wait for minutes. Now they find no way
-        # back to this node.
+        # Once more, for blocking queries that came since: they would wait for minutes.
+        # As nothing is accepted any more, they cannot come back here again.
         self._site.drain()
         await self._in_time(self._site.when_empty())
 
@@ -138,7 +141,7 @@ class Shutdown:
         return self._until - self._clock.seconds()
 
     async def _in_time(self, wait: Deferred[None]) -> None:
-        """Wait for *wait*, but not beyond the deadline, nor in a hurry."""
+        """Wait for *wait* until the deadline; not at all after `hurry`."""
         self._wait = wait
         await self._at_most(wait, 0.0 if self._hurries else max(0.0, self._left()))
         self._wait = None
@@ -150,15 +153,15 @@ class Shutdown:
             return
 
 
-async def hand_over(raft: Led, clock: IReactorTime) -> None:
-    """Let the others have a leader at once, instead of after an election."""
+async def give_up_leadership(raft: StoppableRaft, clock: IReactorTime) -> None:
+    """Transfer leadership, so that the others need not wait for an election timeout."""
     if raft.state is not RaftState.LEADER:
         return
     others = [voter for voter in raft.configuration.voters if voter != raft.address]
     if not others:
         return
-    handed = raft.transfer_leadership()
+    transferred = raft.transfer_leadership()
     try:
-        await handed.addTimeout(HANDOVER_TIMEOUT, clock)
+        await transferred.addTimeout(TRANSFER_TIMEOUT, clock)
     except (RaftError, TimeoutError) as error:
-        Shutdown.log.info("Leadership was not handed over: {why}", why=str(error))
+        Shutdown.log.info("Leadership was not transferred: {why}", why=str(error))

@@ -1,4 +1,4 @@
-"""Telling systemd how the process fares, as `Type=notify` asks for.
+"""Tell systemd the state of the process, for `Type=notify`.
 
 Source: sd_notify(3).
 """
@@ -14,7 +14,7 @@ VARIABLE = "NOTIFY_SOCKET"
 
 
 class Supervisor:
-    """Sends states to the socket that *environment* names; without one, nowhere."""
+    """Sends states to the socket in *environment*; without one it does nothing."""
 
     log = Logger()
 
@@ -26,11 +26,13 @@ class Supervisor:
         if not self._address:
             return
         address = self._address
-        if address.startswith("@"):  # a name that is no file
+        if address.startswith("@"):  # an abstract socket, which begins with a NUL
             address = "\0" + address[1:]
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.setblocking(False)
+                sender.setblocking(
+                    False
+                )  # a systemd that hangs must not stop the reactor
                 sender.sendto("\n".join(states).encode(), address)
         except OSError as error:
             self.log.warn("systemd was not told: {reason}", reason=str(error))

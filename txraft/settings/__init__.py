@@ -1,1 +1,1 @@
-"""`node.yaml`, the command line flags over it, and what both may say."""
+"""The settings of a node: `node.yaml`, and the command line flags that override it."""

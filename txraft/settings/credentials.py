@@ -1,6 +1,6 @@
-"""The settings of TLS and tokens: which files, which names, which roles.
+"""The settings of TLS and tokens: files, names and roles.
 
-Only what is written is judged here; what the files hold is read when the node starts.
+Only the settings are checked here; the files are read when the node starts.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ class TLSSettings:
 
     certificate: str = _setting(
         "required",
-        "This node's certificate in PEM, with what lies between it and "
-        "the authority behind it. It is for both ``serverAuth`` and ``clientAuth``.",
+        "This node's certificate in PEM, followed by the certificates between it and "
+        "the authority. It must allow both ``serverAuth`` and ``clientAuth``.",
     )
     private_key: str = _setting("required", "Its key in PEM, without passphrase.")
     ca: str = _setting(
         "required",
         "The authority of the cluster in PEM, or several while one replaces another. "
-        "Nobody else's certificates count, the system's authorities do not.",
+        "No other certificates are accepted, not even those of the system's "
+        "authorities.",
     )
     server_names: Mapping[str, str] = _setting(
         "the host of each address",
         "Maps addresses of members to the names in their certificates. No two "
-        "members may have the same.",
+        "members may have the same name.",
     )
     minimum_version: str = _setting(
         DEFAULT_VERSION, "Oldest version of TLS that is spoken: ``1.2`` or ``1.3``."
@@ -55,15 +56,15 @@ class HTTPTLSSettings:
     private_key: str = _setting("required", "Its key in PEM, without passphrase.")
     ca: str | None = _setting(
         "none",
-        "Authority of clients' certificates, in PEM; it is also what a node trusts "
-        "when it forwards requests. Without it no client certificate is asked for, "
-        "and forwarding trusts the authorities of the system.",
+        "Authority of clients' certificates, in PEM; a node also trusts it when it "
+        "forwards requests. Without it no client certificate is asked for, and "
+        "forwarding trusts the authorities of the system.",
     )
     roles: Mapping[str, str] = _setting(
         "none",
-        "Maps names in clients' certificates to what those may do: ``read``, "
-        "``write`` or ``operator``; or ``node`` for the other nodes, which forward "
-        "requests of clients that were authenticated by certificate.",
+        "Maps names in clients' certificates to roles: ``read``, ``write`` or "
+        "``operator``; or ``node`` for the other nodes, which forward requests of "
+        "clients that were authenticated by certificate.",
     )
     minimum_version: str = _setting(
         DEFAULT_VERSION, "Oldest version of TLS that is spoken: ``1.2`` or ``1.3``."
@@ -71,14 +72,14 @@ class HTTPTLSSettings:
 
 
 def files_of(settings: TLSSettings | HTTPTLSSettings) -> TLSFiles:
-    """Return the files that *settings* name, and how they are used."""
+    """Return the files that *settings* name, and the TLS version to use with them."""
     return TLSFiles(**{f.name: getattr(settings, f.name) for f in fields(TLSFiles)})
 
 
 def peer_tls(
     top: Section, base: str, advertise: str, peers: Sequence[str]
 ) -> TLSSettings | None:
-    """Read `tls`, None when it is not there."""
+    """Read `tls`; None when it is absent or null."""
     if not top.given("tls") or top.null("tls"):
         return None
     section = top.section("tls")
@@ -92,13 +93,15 @@ def peer_tls(
         server_names=_server_names(section),
         minimum_version=section.read("minimum_version", DEFAULT_VERSION, _version),
     )
+    # A fault elsewhere leaves a default in its place, and that must not be reported as
+    # a name that two members share.
     if top.sound("peers", "advertise", "listen") and section.sound("server_names"):
         _refuse_shared(section, settings.server_names, [*peers, advertise])
     return settings
 
 
 def http_tls(http: Section, base: str) -> HTTPTLSSettings | None:
-    """Read `http.tls`, None when it is not there."""
+    """Read `http.tls`; None when it is absent or null."""
     if not http.given("tls") or http.null("tls"):
         return None
     section = http.section("tls")
@@ -119,7 +122,7 @@ def http_tls(http: Section, base: str) -> HTTPTLSSettings | None:
 
 
 def tokens_path(http: Section, base: str) -> str | None:
-    """Read `http.tokens`, None when it is not there."""
+    """Read the path `http.tokens`; None when it is absent."""
     return http.read("tokens", None, partial(_path, base=base))
 
 

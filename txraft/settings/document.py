@@ -1,8 +1,8 @@
 """A YAML document in which every value knows its file and line.
 
-It takes structure and plain values and constructs nothing: no tags, no aliases, no
-merge keys, so a hostile file can neither run code nor grow in memory. What the
-values mean is the business of `txraft.settings.settings`.
+Only structure and plain values are taken; no object is constructed. There are no tags,
+aliases or merge keys, so a hostile file can neither run code nor grow in memory.
+`txraft.settings.settings` knows what the values mean.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ U = TypeVar("U")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """Where a value stands: a line of a file, or a flag when *line* is 0."""
+    """The place of a value: a line of a file, or a flag when *line* is 0."""
 
     line: int
     name: str
@@ -55,7 +55,7 @@ class Place:
 
 @dataclass(slots=True)
 class Faults:
-    """Everything wrong with a document, so that it can be told at once."""
+    """The faults found in a document, to be reported all at once."""
 
     found: list[tuple[Place, str]] = field(default_factory=list)
 
@@ -64,12 +64,12 @@ class Faults:
         self.found.append((place, problem))
 
     def told(self) -> list[str]:
-        """List what is wrong, each with its place, in the order of the lines."""
+        """List the faults, each with its place, in the order of the lines."""
         self.found.sort(key=lambda fault: fault[0])
         return [f"{place}: {problem}" for place, problem in self.found]
 
     def check(self) -> None:
-        """Let a document without faults pass.
+        """Raise if there are faults.
 
         Raises: ConfigError, whose `problems` are in the order of the lines.
         """
@@ -79,7 +79,7 @@ class Faults:
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """One plain value, as it was written."""
+    """One plain value, as the file has it."""
 
     kind: Kind
     text: str
@@ -96,7 +96,7 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """Values by their key; the place of a value is the line of its key."""
+    """Values by key; the place of a value is the line of its key."""
 
     entries: dict[str, Value]
     place: Place
@@ -112,6 +112,7 @@ def read_document(path: str, faults: Faults) -> Mapping:
     """
     try:
         with open(path, "rb") as file:
+            # One byte more than allowed tells a file that is too long, of any length.
             data = file.read(MAX_DOCUMENT_BYTES + 1)
     except OSError as error:
         raise ConfigError([f"{path}: cannot read it: {error.strerror}"]) from error
@@ -128,6 +129,8 @@ def read_document(path: str, faults: Faults) -> Mapping:
 def parse_document(text: str, name: str, faults: Faults) -> Mapping:
     """Parse *text*, whose places are called *name*; as `read_document`."""
     try:
+        # compose, not load: nodes have marks for line numbers, and nothing is built of
+        # them. An integer or a date would be, by load.
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         top = Place(1, name)
         if node is None:
@@ -162,6 +165,8 @@ class _Converter:
         self._seen: set[int] = set()
 
     def convert(self, node: Node, place: Place) -> Value:
+        # An alias is the same node object again. Following it would let a few lines
+        # stand for gigabytes, and one that contains itself would never end.
         if id(node) in self._seen:
             self._faults.add(place, "an alias (*name); write the value itself")
             return Scalar("null", "", place)
@@ -196,9 +201,10 @@ class _Converter:
 
 
 class Section:
-    """Reads the values of one mapping; each fault is noted under the value's place.
+    """Reads the values of one mapping, and notes each fault at its place.
 
-    After a fault the default stands in, so that reading goes on and finds the rest.
+    After a fault the default takes the value's place, so that reading goes on and finds
+    the other faults.
     """
 
     def __init__(self, mapping: Mapping, faults: Faults, path: str = "") -> None:
@@ -208,7 +214,7 @@ class Section:
         self._unsound: set[str] = set()
 
     def names(self) -> list[str]:
-        """List what was written, for a mapping whose keys are free."""
+        """List the keys that were written, for a mapping with free keys."""
         return list(self._mapping.entries)
 
     def given(self, key: str) -> bool:
@@ -225,19 +231,20 @@ class Section:
         return value.place if value else self._mapping.place
 
     def fault(self, key: str, problem: str, place: Place | None = None) -> None:
-        """Note *problem*, which reads on from the key's name."""
+        """Note *problem*, a sentence without its subject, the key's name."""
         self._unsound.add(key)
         self._faults.add(place or self.place(key), f"{self._path}{key} {problem}")
 
     def known(self, keys: Iterable[str], elsewhere: dict[str, str]) -> None:
-        """Note each key that is not one of *keys*, with the one that was meant.
+        """Note each key that is not one of *keys*, and suggest the one that was meant.
 
-        *elsewhere* maps keys of other sections to how they are written there.
+        *elsewhere* maps keys of other sections to their full names.
         """
         keys = list(keys)
         for key in self._mapping.entries:
             if key not in keys:
-                # A setting of a section that was not indented is more than alike.
+                # Settings of a section that were not indented are the commonest slip,
+                # so an exact match elsewhere goes before a similar key here.
                 near = (
                     [key]
                     if key in elsewhere
@@ -258,12 +265,15 @@ class Section:
         return Section(value, self._faults, f"{self._path}{key}.")
 
     def null(self, key: str) -> bool:
-        """Tell whether *key* was written with no value."""
+        """Tell whether *key* was written with an empty value."""
         value = self._mapping.entries.get(key)
         return value is not None and _is_null(value)
 
     def read(self, key: str, default: T, convert: Callable[[Scalar], T]) -> T:
-        """Convert the value of *key*; ValueError's text says what it must be."""
+        """Return the value of *key* as *convert* makes it, or *default*.
+
+        *convert* refuses a value with a ValueError whose text says what it must be.
+        """
         value = self._mapping.entries.get(key)
         return (
             default if value is None else self._converted(key, value, convert, default)
@@ -275,7 +285,7 @@ class Section:
         convert: Callable[[Scalar], T],
         convert_mapping: Callable[[Section], T | None] | None = None,
     ) -> list[tuple[T, Place]]:
-        """Convert each item of the list at *key*; what cannot be is left out.
+        """Convert each item of the list at *key*; refused items are left out.
 
         An item that is a mapping goes to *convert_mapping*, if there is one.
         """
@@ -318,7 +328,7 @@ class Section:
 
 
 def text(value: Scalar) -> str:
-    """Convert to text that is not empty."""
+    """Convert text; empty text is refused."""
     if value.kind != "text" or not value.text:
         raise ValueError("text (in quotes if it looks like a number)")
     return value.text

@@ -1,4 +1,4 @@
-"""Flags of the command line, put in the place of what a settings file says."""
+"""Let flags of the command line override a settings file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from txraft.settings.document import Mapping, Place, Scalar, Sequence, Value
 def override(
     entries: dict[str, Value], flags: MappingType[str, str], directory: str
 ) -> None:
-    """Write *flags* into *entries*; relative paths in them start at *directory*."""
+    """Put *flags* into *entries*; relative paths in them start at *directory*."""
     for flag, written in flags.items():
         place = Place(0, f"--{flag}")
         section, key = entries, flag.replace("-", "_")
         if flag.startswith("http-"):
             section, key = _http_entries(entries, place), flag.removeprefix("http-")
         section[key] = _flag_value(flag, written, directory, place)
+    # A flag overrides what contradicts it in the file. Two flags that contradict each
+    # other stay, to be refused like two such lines.
     for flag, other in (("join", "peers"), ("peers", "join")):
         if flag in flags and other not in flags:
             entries.pop(other, None)

@@ -1,7 +1,7 @@
-"""The first members of a cluster, as `peers` of a settings file lists them.
+"""Read and write `peers`, the first members of a cluster.
 
-Each is an address, whose server has that address for its id, or from protocol version
-3 on `{id, address}`. The addresses are those that peers dial.
+Each is an address that peers dial, which is also the server's id; or, from protocol
+version 3 on, `{id, address}`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from txraft.settings.document import Place, Scalar, Section, text
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
-    """This node: its address, and its id where one is given."""
+class OwnServer:
+    """This node: its address, and its id if the settings have one."""
 
     address: str
     id: str | None
 
     @property
     def server(self) -> Server:
-        """What others have to list."""
+        """This node as it must stand in `peers` of the others."""
         return Server(self.id or self.address, self.address)
 
 
 def read_members(
-    top: Section, own: Own, version: int, join: bool
+    top: Section, own: OwnServer, version: int, join: bool
 ) -> tuple[Server, ...]:
-    """Read `peers`; without it a node founds a cluster of its own."""
+    """Read `peers`; without it the node bootstraps a cluster of itself alone."""
     if join:
         if top.given("peers"):
             top.fault(
@@ -46,6 +46,7 @@ def read_members(
     if not top.sound("peers", "advertise", "listen", "id"):
         return ()
     members = tuple(server for server, _ in listed)
+    # A list of this node alone, by its address, may leave its id out.
     if members == (Server(own.address, own.address),):
         return (own.server,)
     _find_own(top, own, listed)
@@ -63,7 +64,7 @@ def as_documents(members: tuple[Server, ...]) -> list[object]:
 
 
 def address(value: Scalar) -> str:
-    """Convert host:port that others can dial."""
+    """Convert a `host:port` that others can dial."""
     try:
         host, _ = parse_address(text(value))
         if is_wildcard(host):
@@ -112,8 +113,8 @@ def _refuse_ids(top: Section, listed: list[tuple[Server, Place]]) -> None:
             )
 
 
-def _find_own(top: Section, own: Own, listed: list[tuple[Server, Place]]) -> None:
-    """Note it unless this node is among *listed*, with its id."""
+def _find_own(top: Section, own: OwnServer, listed: list[tuple[Server, Place]]) -> None:
+    """Note a fault unless this node is among *listed*, with its id."""
     for server, place in listed:
         if server.address == own.address:
             if server.id != own.server.id:
@@ -127,7 +128,7 @@ def _find_own(top: Section, own: Own, listed: list[tuple[Server, Place]]) -> Non
     )
 
 
-def _other_id(own: Own, listed: Server) -> str:
+def _other_id(own: OwnServer, listed: Server) -> str:
     if own.id is None:
         return f"lists this node as {listed.id}; write id: {listed.id} too"
     return (

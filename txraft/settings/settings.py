@@ -1,8 +1,8 @@
-"""The settings of a node: `node.yaml` and command line flags, checked as a whole.
+"""Read the settings of a node, from `node.yaml` and flags, and check them as a whole.
 
-Everything wrong is reported at once, each fault with its file and line and with what
-would be right, before anything is opened. Nothing here opens a port or creates a
-file; a data directory is only looked at.
+All faults are reported at once, each with its file and line and with what would be
+right, before anything is opened. Nothing here opens a port or creates a file; a data
+directory is only looked at.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ from txraft.settings.document import (
 )
 from txraft.settings.flags import override
 from txraft.settings.members import (
-    Own,
+    OwnServer,
     address,
     as_documents,
     read_members,
@@ -75,8 +75,8 @@ DEFAULT_HTTP_LISTEN = "tcp:8500:interface=127.0.0.1"
 LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
 
 RAFT_DEFAULTS = Config(max_append_entries=1024)
-"""What a file leaves out of ``raft``: as in `Config`, but for the size of requests. An
-empty follower catches up twice as fast with it (`benchmarks.memory`)."""
+"""The defaults of ``raft``: those of `Config` except for the size of requests. With it
+an empty follower catches up twice as fast (`benchmarks.memory`)."""
 
 T = TypeVar("T")
 L = TypeVar("L", HTTPLimits, ConnectionLimits, MessageLimits)
@@ -94,7 +94,7 @@ def _setting(default: str, doc: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HTTPSettings:
-    """Where the HTTP API listens, and where other nodes reach it."""
+    """The settings of the HTTP API: its addresses, and who may use it."""
 
     listen: str = _setting(
         DEFAULT_HTTP_LISTEN,
@@ -112,28 +112,28 @@ class HTTPSettings:
         "none",
         "File of lines with a role (read, write or operator) and a token, readable "
         "for its owner alone. With it, or with `http.tls.ca`, every request must "
-        "show who it is from.",
+        "be authenticated.",
     )
     open_probes: bool = _setting(
         "true",
-        "Whether ``/livez`` and ``/readyz`` answer everybody. ``false`` has them ask "
-        "for who it is as everything else does.",
+        "Whether ``/livez`` and ``/readyz`` answer everybody. With ``false`` they "
+        "need authentication like everything else.",
     )
     insecure: bool = _setting(
         "false",
         "Whether HTTP may listen beyond loopback without TLS and authentication: "
-        "whoever reaches the port then reads and writes everything.",
+        "whoever reaches the port can then read and write everything.",
     )
     allowed_origins: tuple[str, ...] = _setting(
         "none",
-        "Origins, such as ``https://kv.example.com``, of pages that may send requests "
-        "although a browser says that they come from elsewhere.",
+        "Origins of web pages that may send requests from a browser to this node, such "
+        "as ``https://kv.example.com``.",
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Every named bound of a node; a file sets them all under `limits`."""
+class NodeLimits:
+    """The named bounds of a node; a file sets them all under `limits`."""
 
     http: HTTPLimits = field(default_factory=HTTPLimits)
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
@@ -147,7 +147,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All that a node is started with, complete and consistent."""
+    """All settings of a node, complete and checked."""
 
     data_dir: str = _setting(
         DEFAULT_DATA_DIR,
@@ -159,9 +159,9 @@ class Settings:
     )
     node_name: str | None = _setting(
         "the address",
-        "What clients of Consul know this node by, such as ``db1``: up to 128 letters, "
-        "digits and ``-._:[]``. Each node has its own, in any letter case. It can be "
-        "changed at a restart.",
+        "Name of this node for clients of Consul, such as ``db1``: up to 128 letters, "
+        "digits and ``-._:[]``. Each node has its own; letter case does not tell names "
+        "apart. It can be changed at a restart.",
     )
     store: str = _setting(
         "file",
@@ -171,7 +171,7 @@ class Settings:
     )
     log_level: str = _setting(
         "info",
-        "Least level that is logged: debug, info, warn, error or critical. "
+        "Lowest level that is logged: debug, info, warn, error or critical. "
         "``twistd --logger`` takes precedence.",
     )
     listen: str = _setting(
@@ -198,8 +198,8 @@ class Settings:
     raft: Config = field(
         metadata={"default": "see below", "doc": "The tunables of consensus."}
     )
-    limits: Limits = field(
-        metadata={"default": "see below", "doc": "Bounds of what others can cause."}
+    limits: NodeLimits = field(
+        metadata={"default": "see below", "doc": "Bounds of what others can use up."}
     )
     tls: TLSSettings | None = field(
         metadata={"default": "none", "doc": "Turns TLS among peers on; see below."}
@@ -233,10 +233,10 @@ def read_settings(
     flags: MappingType[str, str] | None = None,
     directory: str = ".",
 ) -> tuple[Settings, Mapping, Faults]:
-    """Do as `load_settings`, and tell where each setting stands.
+    """Read settings as `load_settings` does, and also return the place of each.
 
-    Returns: the settings, the document that they were read from, and what is wrong
-        with it. Settings of a document with faults are good for nothing.
+    Returns: the settings, the document that they were read from, and its faults. Do not
+        use the settings of a document with faults: defaults stand in for wrong values.
     Raises: ConfigError for a file that cannot be read at all.
     """
     faults = Faults()
@@ -244,6 +244,7 @@ def read_settings(
         document, base = Mapping({}, Place(0, "settings")), directory
     else:
         document, base = read_document(path, faults), os.path.dirname(path)
+    # Before the flags: the default starts at the file, as a path in the file does.
     document.entries.setdefault(
         "data_dir", Scalar("text", DEFAULT_DATA_DIR, document.place)
     )
@@ -308,7 +309,9 @@ def _settings(top: Section, base: str) -> Settings:
     raft_section, limits_section = top.section("raft"), top.section("limits")
     raft = _raft(raft_section, {name: name for name in names})
     identity = _id(top, raft)
-    peers = read_members(top, Own(advertise, identity), raft.protocol_version, join)
+    peers = read_members(
+        top, OwnServer(advertise, identity), raft.protocol_version, join
+    )
     http_section = top.section("http")
     http, limits = _http(http_section, base), _limits(limits_section)
     _fit(raft_section, limits_section, raft, limits, http is not None)
@@ -334,9 +337,9 @@ def _settings(top: Section, base: str) -> Settings:
 
 
 def _elsewhere(names: list[str]) -> dict[str, str]:
-    """Map settings of sections, which were not indented, to how they are written."""
+    """Map the settings of all sections to their full names."""
     sections = {
-        "limits": list(Limits().named()),
+        "limits": list(NodeLimits().named()),
         "http": [f.name for f in fields(HTTPSettings)],
         "tls": [f.name for f in fields(TLSSettings)],
         "raft": list(raft_settings()),
@@ -352,7 +355,7 @@ def _elsewhere(names: list[str]) -> dict[str, str]:
 def _refuse_shared_port(
     top: Section, section: Section, settings: Settings, http: HTTPSettings
 ) -> None:
-    """Note where peers and clients would meet at one port."""
+    """Note a fault if peers and clients would use one port."""
     keys = ("listen", "advertise")
     if not (top.sound(*keys) and section.sound(*keys)):
         return
@@ -460,9 +463,9 @@ def _raft(section: Section, elsewhere: dict[str, str]) -> Config:
     return config
 
 
-def _limits(section: Section) -> Limits:
-    section.known(Limits().named(), {})
-    return Limits(
+def _limits(section: Section) -> NodeLimits:
+    section.known(NodeLimits().named(), {})
+    return NodeLimits(
         http=_limits_of(section, HTTPLimits),
         connections=_limits_of(section, ConnectionLimits),
         messages=_limits_of(section, MessageLimits),
@@ -473,10 +476,10 @@ def _fit(
     raft_section: Section,
     limits_section: Section,
     raft: Config,
-    limits: Limits,
+    limits: NodeLimits,
     serves_http: bool,
 ) -> None:
-    """Note where limits contradict those of another part, at what was written."""
+    """Note limits that contradict those of another part, where they were written."""
     sections = {**dict.fromkeys(numbers_of(raft), raft_section)}
     sections |= dict.fromkeys(limits.named(), limits_section)
     if not all(section.sound(name) for name, section in sections.items()):
@@ -493,6 +496,7 @@ def _fit(
         subject, _, rest = problem.partition(" ")
         words = re.findall(r"\w+", problem)
         mentioned = [name for name in words if name in sections]
+        # A limit that was left to its default has no line: the fault is at the other.
         given = [name for name in mentioned if sections[name].given(name)]
         name = (given or mentioned)[0]
         sections[subject].fault(subject, rest, sections[name].place(name))
@@ -514,7 +518,7 @@ def _limits_of(section: Section, kind: type[L]) -> L:
 
 
 def _refuse(section: Section, names: Iterable[str], check: Callable[[], T]) -> T | None:
-    """Note what *check* refuses, at the field that was written."""
+    """Call *check*; note what it refuses, at the field that was written."""
     try:
         return check()
     except ConfigError as error:

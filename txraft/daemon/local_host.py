@@ -1,4 +1,4 @@
-"""What this machine says about addresses and ports, without binding any."""
+"""Ask this machine about its addresses, ports and user, without binding a port."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _BIND_SERVICE = 1 << 10
 _ANY_PORT = 9
 
 
-class Machine:
-    """Asks the operating system."""
+class LocalHost:
+    """Asks the operating system about this machine."""
 
     def unresolved(self, host: str) -> str | None:
-        """Say why *host* has no address, None if it has one."""
+        """Return why *host* does not resolve, None if it does."""
         try:
             _addresses(host)
         except OSError as error:
@@ -33,15 +33,17 @@ class Machine:
     def has(self, host: str) -> bool:
         """Tell whether an interface of this machine has the address *host*.
 
-        The kernel is asked which address it would send from to get there: to an
-        address of its own, that is the address itself. Nothing is sent.
+        The kernel is asked for the source address of a datagram to it: for an address
+        of this machine, that is the address itself. Nothing is sent.
         """
+        # With ip_nonlocal_bind any address can be bound, as for one that moves between
+        # machines.
         if is_loopback(host) or _read(_NONLOCAL) == "1":
             return True
         return any(_is_own(family, address) for family, address in _addresses(host))
 
     def may_bind(self, port: int) -> bool:
-        """Tell whether this process may listen at *port*; True if nobody can tell."""
+        """Tell whether this process may listen at *port*; True if that is unknown."""
         least = _read(_UNPRIVILEGED)
         if not least.isdigit() or port >= int(least) or os.geteuid() == 0:
             return True
@@ -51,7 +53,7 @@ class Machine:
         return True
 
     def user(self) -> int:
-        """Return the number of the user of this process."""
+        """Return the user id of this process."""
         return os.geteuid()
 
 
@@ -63,7 +65,7 @@ def _addresses(host: str) -> list[tuple[int, str]]:
 def _is_own(family: int, address: str) -> bool:
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as asking:
-            asking.connect((address, _ANY_PORT))
+            asking.connect((address, _ANY_PORT))  # of a datagram socket: sends nothing
             source = asking.getsockname()[0]
     except OSError:
         return False
