@@ -13,7 +13,7 @@ from txraft.http.limits import HTTPLimits
 from txraft.settings import settings as settings_module
 from txraft.settings.settings import (
     HTTPSettings,
-    Limits,
+    NodeLimits,
     Settings,
     effective,
     field_documentation,
@@ -50,7 +50,7 @@ class Defaults(SettingsTestCase):
                     allowed_origins=(),
                 ),
                 raft=Config(max_append_entries=1024),
-                limits=Limits(),
+                limits=NodeLimits(),
                 tls=None,
                 insecure_peers=False,
             ),
@@ -155,10 +155,10 @@ class Values(SettingsTestCase):
 
     def test_limits_have_names_of_their_own(self) -> None:
         """No name stands for two limits."""
-        parts = (Limits().http, Limits().connections, Limits().messages)
+        parts = (NodeLimits().http, NodeLimits().connections, NodeLimits().messages)
 
         self.assertEqual(
-            len(Limits().named()), sum(len(fields(part)) for part in parts)
+            len(NodeLimits().named()), sum(len(fields(part)) for part in parts)
         )
 
     def test_id_at_protocol_3(self) -> None:

@@ -30,9 +30,8 @@ class Supervisor:
             address = "\0" + address[1:]
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.setblocking(
-                    False
-                )  # a systemd that hangs must not stop the reactor
+                # A systemd that hangs must not stop the reactor.
+                sender.setblocking(False)
                 sender.sendto("\n".join(states).encode(), address)
         except OSError as error:
             self.log.warn("systemd was not told: {reason}", reason=str(error))
