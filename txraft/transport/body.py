@@ -15,8 +15,8 @@ Consume = Callable[[bytes], Deferred[None] | None]
 class IncomingBody:
     """A `SnapshotBody` between a connection and its consumer.
 
-    The connection asks `wanted` before it reads on and pushes pieces in; the body
-    calls *changed* whenever that answer may have become another one.
+    The connection reads on only while `wanted` is true, and pushes each piece in. The
+    body calls *changed* whenever `wanted` may have changed.
     """
 
     def __init__(self, size: int, changed: Callable[[], None]) -> None:
@@ -40,7 +40,7 @@ class IncomingBody:
         return self._left == 0 and not self._waiting
 
     def deliver_to(self, consume: Consume) -> Deferred[None]:
-        """Hand each piece to *consume*; see `SnapshotBody`."""
+        """Pass each piece to *consume*; see `SnapshotBody`."""
         assert self._consume is None, "a body is delivered once"
         if self._lost:
             return fail(_cut_short(self.size - self._left, self.size))
@@ -51,20 +51,22 @@ class IncomingBody:
         return finished
 
     def drain(self) -> None:
-        """Drop what is left of the body."""
+        """Drop the rest of the body as it arrives."""
+        # The rest must still be read: the next request begins right behind it.
         if not self._draining and not self.complete:
             self._draining = True
             self._changed()
 
     def push(self, piece: bytes) -> None:
         """Take the next *piece* off the connection."""
+        # Before the consumer is called: it may look at `complete`, or drain.
         self._left -= len(piece)
         if not self._draining:
             self._hand_over(piece)
         self._settle()
 
     def connection_lost(self) -> None:
-        """Learn that no more will come."""
+        """Fail the delivery: the connection has ended."""
         self._lost = True
         if not self.complete:
             self._fail(_cut_short(self.size - self._left, self.size))
@@ -86,6 +88,7 @@ class IncomingBody:
         self._changed()
 
     def _refused(self, failure: Failure | Exception) -> None:
+        # A consumer that failed gets no more, but the peer's bytes still have to go.
         self._waiting = False
         self._draining = True
         self._fail(failure)

@@ -1,4 +1,4 @@
-"""What both ends of a connection share: options, back-pressure, an abrupt end."""
+"""The base of both ends of a connection: socket options, back-pressure, closing."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _CLOSE_WATCH = {
     "TCP_KEEPCNT": 4,
     "TCP_USER_TIMEOUT": 30_000,
 }
-"""Options of TCP where the system has them: seconds, but the last milliseconds."""
+"""Options of TCP, where the system has them: seconds, the last one milliseconds."""
 
 
 class Channel(typing.Protocol):
-    """What is used of a Twisted stream transport.
+    """The part of a Twisted stream transport that a connection uses.
 
-    What a socket does not take at once waits, and is joined, in the transport.
+    Bytes that the socket does not take at once are queued in the transport.
     """
 
     def write(self, data: bytes) -> None:
@@ -61,9 +61,9 @@ class Channel(typing.Protocol):
 
 @implementer(IPushProducer)
 class Connection(Protocol):
-    """A stream to a peer that knows how much of what it wrote is still unsent.
+    """A stream to a peer that counts the bytes it could not send yet.
 
-    *blocked* is true while the peer reads too slowly; *unsent_bytes* is what was
+    *blocked* is true while the peer reads too slowly; *unsent_bytes* counts what was
     written in that time. *lost* is true once nothing is sent or read any more.
     """
 
@@ -84,6 +84,7 @@ class Connection(Protocol):
             self.transport.setTcpKeepAlive(True)
         if IWriteDescriptor.providedBy(self.transport):
             self._send_now = self.transport.doWrite
+        # A TLS connection is not written to directly: the bytes must be encrypted.
         if isinstance(self.transport, TCPConnection) and not self.transport.TLS:
             self._transport = self.transport
             self._socket = self.transport.getHandle()
@@ -92,19 +93,21 @@ class Connection(Protocol):
     def write(self, data: bytes) -> None:
         """Send *data*; nothing is sent after the connection has ended.
 
-        A socket takes what it can at once, instead of in the next iteration of the
-        reactor: a fifth more commits with one in flight (`benchmarks.cluster`). What
-        it takes never enters the transport's buffer, which would be asked for its
-        state and watched for nothing. An error that shows then is met again by the
-        reactor, which ends the connection.
+        The socket gets the bytes at once, not in the next iteration of the reactor: a
+        fifth more commits with one in flight (`benchmarks.cluster`). What it takes does
+        not enter the transport's buffer. The reactor meets an error of the socket
+        again and ends the connection.
         """
         if self.lost:
             return
         transport = self._transport
+        # Only past an empty queue: bytes that overtake others corrupt the stream.
         if transport is not None and not (self.blocked or unsent_bytes_of(transport)):
             try:
                 sent = self._socket.send(data)
             except OSError:
+                # The socket is full, or the connection is broken. The transport tries
+                # the same bytes and tells the two apart.
                 sent = 0
             if sent == len(data):
                 return
@@ -124,9 +127,9 @@ class Connection(Protocol):
     def watch_closely(self) -> None:
         """Have the kernel find out within half a minute if the other host is gone.
 
-        Where nothing is left to send a connection may rest for ever, although the host
-        behind it was replaced: it is asked now and then, and one that does not know
-        this connection says so. Without these options a kernel waits for hours.
+        A connection with nothing to send may rest for ever, even if the other host was
+        replaced. The kernel then probes it, and a host that does not know the
+        connection says so. Without these options a kernel waits for hours.
         """
         carrier = self.transport
         while isinstance(carrier, ProtocolWrapper):
@@ -142,6 +145,8 @@ class Connection(Protocol):
 
     def finish(self) -> None:
         """Close in good order, or at once when the peer does not read."""
+        # Closing in order first sends what is queued: a peer that does not read would
+        # keep the connection open for ever.
         if self.blocked:
             self.abort()
         elif not self.lost:
@@ -149,27 +154,28 @@ class Connection(Protocol):
             self.channel.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Note the end of the connection."""
+        """Mark the connection as ended."""
         self.lost = self._gone = True
 
     def pauseProducing(self) -> None:
-        """Learn that the peer reads too slowly."""
+        """Mark the connection as blocked: the peer reads too slowly."""
         self.blocked = True
         self.flow_changed()
 
     def resumeProducing(self) -> None:
-        """Learn that all that was written has been sent."""
+        """Mark the connection as free: everything that was written has been sent."""
         self.blocked = False
         self.unsent_bytes = 0
         self.flow_changed()
 
     def stopProducing(self) -> None:
-        """Learn that the connection is going; `connectionLost` follows."""
+        """Do nothing: `connectionLost` follows."""
 
     def flow_changed(self) -> None:
-        """React to a change of `blocked`."""
+        """Do what a change of `blocked` asks for; a subclass overrides this."""
 
     def _let_go(self) -> None:
         if not self.lost:
             self.lost = True
+            # A transport with a producer waits for it before it closes.
             self.channel.unregisterProducer()

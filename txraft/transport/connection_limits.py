@@ -1,4 +1,4 @@
-"""The bounds that keep a peer's mistakes its own."""
+"""Limits on connections and calls, so that no peer can exhaust this node."""
 
 from __future__ import annotations
 
@@ -19,24 +19,23 @@ PIECE_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What connections may hold and how many there may be.
+    """Limits on the number of connections and on what they may hold in memory.
 
     *max_inbound_connections* counts all peers together; one more is closed at once.
     *max_connections_per_peer* counts those of one sender; one more ends the oldest.
-    *handshake_timeout* is the seconds until a connection must have proved who it is
-    and sent a request. *max_unauthenticated* counts those that have not yet, and
-    *max_unauthenticated_per_address* those from one IP address; one more ends the
+    *handshake_timeout* is how many seconds a connection has to prove its identity and
+    to send a request. *max_unauthenticated* counts connections that have not done so
+    yet, *max_unauthenticated_per_address* those from one IP address; one more ends the
     oldest.
     *max_outbound_connections* counts calls, pipelines and idle connections.
     *max_idle_connections* counts idle ones to all peers together.
     *max_buffered_bytes* is what all inbound connections together may hold of messages
     that have begun; above it the one that holds most is closed.
-    *max_unanswered_requests* and *max_unanswered_bytes* are what one inbound
-    connection may have delivered without an answer before it is read no further.
-    *max_unsent_bytes* is what may wait in a pipeline for a peer that does not read,
-    before that pipeline fails.
-    *max_warnings* is how many refused connections are logged in *warning_interval*
-    seconds.
+    *max_unanswered_requests* and *max_unanswered_bytes* bound the requests without a
+    response on one inbound connection; beyond that it is read no further.
+    *max_unsent_bytes* bounds what waits in a pipeline for a peer that does not read;
+    beyond that the pipeline fails.
+    *max_warnings* refused connections are logged in *warning_interval* seconds.
     """
 
     max_inbound_connections: int = 256
@@ -55,10 +54,10 @@ class ConnectionLimits:
 
 
 def checked_timeout(timeout: float) -> float:
-    """Return *timeout*, the seconds of one call, of which there must be some.
+    """Return *timeout*, the seconds for one call, if it is more than 0.
 
-    Raises: ValueError. In Go 0 is no timeout, which would let a silent peer hold a
-        connection and its waiters for ever.
+    Raises: ValueError. In hashicorp/raft 0 means no timeout, which would let a silent
+        peer hold a connection and its callers for ever.
     """
     if not timeout > 0:
         raise ValueError(f"the timeout of a call is more than 0 seconds, not {timeout}")

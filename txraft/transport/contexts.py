@@ -1,4 +1,4 @@
-"""What OpenSSL is told: certificates and keys from files, versions, what to refuse."""
+"""OpenSSL contexts from files: certificates and keys, TLS versions, ciphers, checks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OTHERS_MAY_READ = 0o077
 _ALERT_WRITTEN = 0x4008
 _NO_RENEGOTIATION = 100
 _FLIGHTS = 4
-"""More than any handshake has."""
+"""More rounds than any handshake has."""
 
 OPEN_TO_OTHERS = "other users may read the private key; chmod 600 it"
 
@@ -51,12 +51,12 @@ _PROBLEMS = {
     26: "its certificate is not for this use",
     79: "its certificate is from one that is no authority",
 }
-"""What is wrong with a certificate, by OpenSSL's number for it."""
+"""The problem with a certificate in words, by OpenSSL's number of the error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TLSFiles:
-    """Where certificate, private key and authorities are, in PEM."""
+    """Paths of the certificate, private key and authorities, all in PEM."""
 
     certificate: str
     private_key: str
@@ -65,12 +65,12 @@ class TLSFiles:
 
 
 class Contexts:
-    """What *files* hold, ready for use.
+    """The client and server contexts made of *files*.
 
-    With authorities, what the other side shows must be theirs; with *required* it
-    must show something.
-    *ends* maps `certificate` and `ca` to when what is in force of them expires.
-    *warnings* tells what is not as it should be, but for what expires.
+    With authorities, a certificate of the other side must be issued by one of them;
+    with *required* it must show a certificate.
+    *ends* maps `certificate` and `ca` to the time when they expire.
+    *warnings* lists problems that do not prevent use, except certificates that expire.
     Raises: ConfigError, naming the file at fault.
     """
 
@@ -107,7 +107,8 @@ def load_certificates(path: str) -> list[x509.Certificate]:
 def load_key(path: str) -> PrivateKey:
     """Read the private key in the PEM file *path*.
 
-    OpenSSL would ask the terminal for a passphrase, and a daemon has none.
+    A key with a passphrase is refused: OpenSSL would ask for it on the terminal, and a
+    daemon has none.
     Raises: ConfigError
     """
     try:
@@ -132,14 +133,14 @@ def load_key(path: str) -> PrivateKey:
 
 
 def is_open_to_others(path: str) -> bool:
-    """Tell whether anybody but the owner may do anything with the file *path*."""
+    """Tell whether users other than the owner have any access to the file *path*."""
     return bool(os.stat(path).st_mode & _OTHERS_MAY_READ)
 
 
 def refusal_between(server: SSL.Context, client: SSL.Context) -> str | None:
-    """Have *client* connect to *server* in memory.
+    """Try a handshake between *client* and *server* in memory.
 
-    Returns: why one of them refuses the other, None if they agree.
+    Returns: the reason why one refuses the other, None if they agree.
     """
     judged = Judged()
     one, other = SSL.Connection(client, None), SSL.Connection(server, None)
@@ -159,9 +160,9 @@ def refusal_between(server: SSL.Context, client: SSL.Context) -> str | None:
 
 
 class Judged:
-    """A protocol whose peer's certificates are being looked at.
+    """A protocol whose peer's certificates are being checked.
 
-    *problem* is the first thing that is wrong with them.
+    *problem* is the first problem that was found.
     """
 
     problem: str | None = None
@@ -173,9 +174,12 @@ def _context(files: TLSFiles, required: bool) -> SSL.Context:
     context.set_options(
         SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION
     )
+    # A resumed session would skip the check of the certificate, so a connection would
+    # outlive a certificate that was replaced or has expired.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_cipher_list(_CIPHERS)
     context.set_info_callback(_told)
+    # Loaded by us: OpenSSL would ask the terminal for a passphrase and hang a daemon.
     key = load_key(files.private_key)
     _with(files.certificate, context.use_certificate_chain_file)
     _with(files.private_key, lambda _: context.use_privatekey(key))
@@ -193,7 +197,7 @@ def _verified(
     depth: int,
     ok: int,
 ) -> bool:
-    """Note what is wrong with a chain; OpenSSL's own judgement stands."""
+    """Record the first problem with a chain, and return OpenSSL's own decision."""
     if not ok:
         handshake = connection.get_app_data().wrappedProtocol
         problem = _PROBLEMS.get(number, f"its certificate is refused (code {number})")
@@ -212,9 +216,10 @@ def _not_valid_now(
 
 
 def _told(connection: SSL.Connection, where: int, value: int) -> None:
-    """Close a connection that we have just told not to renegotiate.
+    """Close a connection whose request to renegotiate OpenSSL has just refused.
 
-    Not at once, as OpenSSL is in the middle of it.
+    It is closed in the next turn of the reactor, because OpenSSL is still at work on
+    it.
     """
     if where == _ALERT_WRITTEN and value & 0xFF == _NO_RENEGOTIATION:
         protocol = connection.get_app_data().wrappedProtocol

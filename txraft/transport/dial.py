@@ -1,4 +1,4 @@
-"""One attempt to connect to a peer, bounded in time whatever the endpoint does."""
+"""One attempt to connect to a peer, with a timeout that no endpoint can exceed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from txraft.transport.link import Link
 
 
 class Dial:
-    """An attempt that settles `result` once, with *link* connected or an error."""
+    """An attempt to connect *link*. `result` fires once, with the link or an error."""
 
     def __init__(self, clock: IReactorTime, link: Link) -> None:
         self._clock = clock
@@ -51,6 +51,7 @@ class Dial:
         self.stop(ConnectionFailed(f"{target} could not be reached in {timeout} s"))
 
     def _connected(self, _: IProtocol) -> None:
+        # An endpoint may connect although it was cancelled: nobody would close this.
         if self._settled:
             self._link.abort()
             return

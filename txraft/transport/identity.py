@@ -1,9 +1,9 @@
-"""Who a certificate speaks for, and which name each member goes by.
+"""Identities of members: the names in certificates, and the name of each address.
 
-A member's identity is one name: that in `server_names` for its address, or else the
+A member's identity is one name: the one in `server_names` for its address, or else the
 host of the address. A certificate proves it with a subject alternative name; common
-names and wildcards count for nothing. The chain to the cluster's authority is the
-business of `txraft.transport.tls`.
+names and wildcards do not count. `txraft.transport.tls` checks the chain to the
+cluster's authority.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _ANY_USE = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
 
 
 class NoIdentity(Exception):
-    """A certificate is no member's; the message says why."""
+    """A certificate that no member may use; the message says why."""
 
 
 class Identity:
     """The names in the *certificate* of a peer.
 
-    Raises: NoIdentity for one that no member of a cluster may have.
+    Raises: NoIdentity for a certificate that no member of a cluster may use.
     """
 
     def __init__(self, certificate: x509.Certificate) -> None:
@@ -54,7 +54,7 @@ class Identity:
 
 
 class PeerNames:
-    """The name that each address goes by; *server_names* overrides the host."""
+    """Maps addresses to identities; *server_names* overrides the host of an address."""
 
     def __init__(self, server_names: Mapping[str, str] | None = None) -> None:
         self._names = dict(server_names or {})
@@ -68,7 +68,7 @@ class PeerNames:
         return _host_in(address) if name is None else name
 
     def shared(self, addresses: Iterable[str]) -> list[tuple[str, str, str]]:
-        """List (name, address, other address) for each name that two have."""
+        """List (name, address, other address) for each name of two addresses."""
         owners: dict[str, str] = {}
         shared = []
         for address in addresses:
@@ -98,12 +98,12 @@ def is_for(certificate: x509.Certificate, *uses: x509.ObjectIdentifier) -> bool:
             x509.ExtendedKeyUsage
         ).value
     except x509.ExtensionNotFound:
-        return True
+        return True  # RFC 5280: without the extension every use is allowed
     return _ANY_USE in found or all(use in found for use in uses)
 
 
 def is_authority(certificate: x509.Certificate) -> bool:
-    """Tell whether *certificate* may sign others."""
+    """Tell whether *certificate* may sign other certificates."""
     try:
         basic = certificate.extensions.get_extension_for_class(
             x509.BasicConstraints
@@ -114,7 +114,7 @@ def is_authority(certificate: x509.Certificate) -> bool:
 
 
 def names_of(certificate: crypto.X509) -> tuple[str, ...]:
-    """List the names in the certificate of a client, none if they are malformed."""
+    """List the names in a client's certificate; none if they are malformed."""
     try:
         return _names_in(certificate.to_cryptography())
     except (NoIdentity, ValueError):
@@ -166,7 +166,7 @@ def _names_in(certificate: x509.Certificate) -> tuple[str, ...]:
 
 
 def _check_uses(certificate: x509.Certificate) -> None:
-    """Refuse what was not issued for a server that dials as well as listens."""
+    """Refuse a certificate that is not for both ends: a peer listens and dials."""
     if not is_for(certificate, *_BOTH_USES):
         raise NoIdentity(
             "its certificate is not for a peer, which needs both clientAuth and "

@@ -1,8 +1,8 @@
-"""Which messages a connection may carry: those of one sender, who is a peer.
+"""Check that a connection carries only messages of one sender, who is a peer.
 
-A sender that the membership does not know is heard only while no leader is: a server
-that joins or lags behind must take entries and snapshots from a leader it has never
-heard of, and its vote may be needed; a cluster that has its leader needs nobody else.
+A sender outside the membership is accepted only while no leader is known. A server that
+joins or lags behind must take entries and snapshots from a leader that its membership
+does not contain, and its vote may be needed. A cluster with a leader needs no outsider.
 
 Source: Raft dissertation §4.1, §4.2.3.
 """
@@ -28,7 +28,7 @@ _SHOWN_CHARACTERS = 80
 
 
 class Members(Protocol):
-    """The part of `Raft` that tells who belongs to the cluster."""
+    """The part of `Raft` that knows the members of the cluster and its leader."""
 
     @property
     def address(self) -> str:
@@ -44,11 +44,11 @@ class Members(Protocol):
 
     @property
     def last_contact(self) -> float | None:
-        """When the leader was last heard from; for a leader, now."""
+        """The time of the last message from the leader; on the leader, now."""
 
 
 class IdentityCheck:
-    """Judges senders by their certificates and by the membership of *members*.
+    """Checks senders against their certificates and the membership of *members*.
 
     A leader counts as alive for *patience* seconds of the clock *now*.
     """
@@ -66,7 +66,7 @@ class IdentityCheck:
         self._patience = patience
 
     def check(self, sender: str, identity: Identity | None) -> None:
-        """Let a message of *sender* pass on a connection of *identity*.
+        """Check that *identity*, proved by a connection, may send as *sender*.
 
         Raises: ProtocolError
         """
@@ -88,7 +88,7 @@ class IdentityCheck:
             self._check_stranger(sender)
 
     def sender_named(self, identity: Identity | None) -> str:
-        """Return the member that *identity* stands for.
+        """Return the address of the member with this *identity*.
 
         Raises: ProtocolError
         """
@@ -99,6 +99,8 @@ class IdentityCheck:
 
     def _check_stranger(self, sender: str) -> None:
         members = self._members
+        # The leader itself may be outside the membership in force here: the entry that
+        # adds it comes from it.
         leader, heard = members.leader, members.last_contact
         if leader is None or heard is None or leader == sender:
             return
@@ -107,7 +109,7 @@ class IdentityCheck:
 
 
 def claimed_sender(request: Request) -> str | None:
-    """Return the address that *request* names as its sender, None if it has none.
+    """Return the address of the sender that *request* names, None without one.
 
     Raises: ProtocolError when it names two.
     """
@@ -127,5 +129,5 @@ def claimed_sender(request: Request) -> str | None:
 
 
 def shown(text: str) -> str:
-    """Write what a peer sent so that it is short and cannot break a log."""
+    """Quote text of a peer so that it is short and cannot forge lines of a log."""
     return repr(text[:_SHOWN_CHARACTERS])

@@ -1,7 +1,7 @@
 """A transport inside one process, on a clock: hashicorp/raft's `InmemTransport`.
 
-Messages pass as objects. Each hop takes `latency` seconds of the clock, so nothing
-is delivered while its sender is still on the stack.
+Messages are passed as objects. Each way takes `latency` seconds of the clock, also 0,
+so nothing is delivered while its sender is still on the stack.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def new_inmem_addr(random: Random) -> str:
 class InmemTransport(UnaryCalls):
     """A `LoopbackTransport` whose routes are made with `connect`.
 
-    *latency* is the seconds of one way between two transports, the larger of both
-    ends, and may be changed at any time; messages of one connection keep their
-    order. *timeout* is in seconds and covers one call.
+    *latency* is the seconds that one way takes; of two transports the larger one
+    counts. It may change at any time, and messages of one connection keep their order.
+    *timeout* is in seconds and covers one call.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class InmemTransport(UnaryCalls):
         self._routes[peer] = transport
 
     def disconnect(self, peer: str) -> None:
-        """Drop the route to *peer*; calls under way fail as if it had hung up."""
+        """Drop the route to *peer*; pending calls fail as if it had closed."""
         self._routes.pop(peer, None)
         for line in [line for line in self._outbound if line.target == peer]:
             line.close(ConnectionClosedByPeer(f"{peer} was disconnected"))
@@ -121,7 +121,7 @@ class InmemTransport(UnaryCalls):
         return succeed(None)
 
     def set_handler(self, handler: RPCHandler) -> None:
-        """Deliver requests to *handler*, beginning with those that wait."""
+        """Deliver requests to *handler*, beginning with those that have waited."""
         self._handler = handler
         for line in list(self._inbound):
             line.deliver()
@@ -132,7 +132,7 @@ class InmemTransport(UnaryCalls):
         """Do nothing, as hashicorp/raft does: no request waits that it could pass."""
 
     def set_lost_handler(self, handler: Callable[[str], object]) -> None:
-        """Tell *handler* the target of each connection from here that has ended."""
+        """Call *handler* with the target of each outgoing connection that has ended."""
         self._lost_handler = handler
 
     def local_addr(self) -> str:
@@ -170,7 +170,7 @@ class InmemTransport(UnaryCalls):
         return True
 
     def line_closed(self, line: Line) -> None:
-        """Forget *line*; tell the handler when it came from a peer."""
+        """Forget *line*; call the handler if it came from a peer."""
         is_outbound = self._outbound.pop(line, line) is None
         if line in self._idle.get(line.target, ()):
             self._idle[line.target].remove(line)
@@ -224,7 +224,7 @@ class InmemPipeline:
     def append_entries(
         self, request: AppendEntriesRequest
     ) -> Deferred[AppendEntriesResponse]:
-        """Send *request* without waiting for the answers to earlier ones."""
+        """Send *request* without waiting for the responses to earlier ones."""
         if self._closed:
             return fail(PipelineShutdown())
         answer = self._line.send(_copied(request), self._timeout)
@@ -237,10 +237,10 @@ class InmemPipeline:
 
 
 def _copied(request: AppendEntriesRequest) -> AppendEntriesRequest:
-    """Copy *request* with its entries: no node gets an object that another one has.
+    """Copy *request* with its entries, so that no two nodes share an object.
 
-    A state machine that changes an entry would change it everywhere otherwise, which no
-    network does.
+    Otherwise a state machine that changes an entry would change it on every node, which
+    no network does.
     """
     return replace(request, entries=tuple(map(_copied_entry, request.entries)))
 

@@ -1,4 +1,4 @@
-"""One connection inside a process: objects travel, in order, on a clock."""
+"""One connection within a process: passes objects in order, on a clock."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from txraft.transport.patience import Patience
 
 
 class LineEnds(typing.Protocol):
-    """What a line needs of the transports at its ends."""
+    """The part of the transports at both ends that a line calls."""
 
     latency: float
 
     def line_delivers(self, rpc: IncomingRPC) -> bool:
-        """Take a request at the callee; False while there is no handler."""
+        """Deliver a request at the callee; False while there is no handler."""
 
     def line_closed(self, line: Line) -> None:
-        """Learn, at either end, that *line* is no more."""
+        """Forget *line*, which has closed; called at both ends."""
 
 
 class LineRequest:
@@ -52,11 +52,11 @@ class LineRequest:
         self._line = line
 
     def respond(self, response: Response) -> None:
-        """Answer with *response*, after all earlier requests are answered."""
+        """Respond with *response*, after all earlier requests have their responses."""
         self._settle(response)
 
     def fail(self, error: str) -> None:
-        """Answer with an error text and no response."""
+        """Respond with an error text."""
         self._settle(RemoteError(error))
 
     def _settle(self, answer: Response | RemoteError) -> None:
@@ -68,7 +68,7 @@ class LineRequest:
 
 
 class Line:
-    """A connection from *caller* to *callee*, known to the former as *target*.
+    """A connection from *caller* to *callee*, whose address is *target* at the caller.
 
     It is its own token for `RPCHandler.connection_closed`.
     """
@@ -91,11 +91,11 @@ class Line:
 
     @property
     def idle(self) -> bool:
-        """Whether it is open and no answer is awaited."""
+        """Whether it is open and no response is awaited."""
         return not self._calls and not self.closed
 
     def send(self, command: Request, timeout: float) -> Deferred[Response]:
-        """Send *command*; the answer is due within *timeout* seconds."""
+        """Send *command*; its response is due within *timeout* seconds."""
         return self._send(LineRequest(command, None, self, timeout))
 
     def send_snapshot(
@@ -111,13 +111,14 @@ class Line:
         return answer
 
     def hop(self, arrive: Callable[[], object]) -> None:
-        """Call *arrive* after the time that one way takes, unless closed by then."""
+        """Call *arrive* after the latency of one way, unless the line has closed."""
         latency = max(self._caller.latency, self._callee.latency)
         self.clock.callLater(latency, lambda: None if self.closed else arrive())
 
     def deliver(self) -> None:
-        """Hand what has arrived to the callee."""
+        """Deliver the requests that have arrived to the callee."""
         while self._arrived and not self.closed:
+            # Unanswered before it is delivered: the handler may answer at once.
             request = self._arrived.popleft()
             self._unanswered.append(request)
             if not self._callee.line_delivers(request):
@@ -125,14 +126,14 @@ class Line:
                 return
 
     def answer_ready(self) -> None:
-        """Send the answers that have become the next ones."""
+        """Send the responses that are next in the order of the requests."""
         unanswered = self._unanswered
         while unanswered and unanswered[0].answer is not None:
             self._answers.append(unanswered.popleft())
             self.hop(self._answer_arrives)
 
     def expire(self) -> None:
-        """Close, because an answer is late; not if it is to a snapshot that gets on."""
+        """Close because a response is late, unless a snapshot still makes progress."""
         wait = 0.0 if self._pump is None else self._pump.patience_left()
         if wait > 0 and self._calls:
             self._calls[0].timer = self.clock.callLater(wait, self.expire)
@@ -187,7 +188,7 @@ class Line:
 
 
 class BodyPump:
-    """Moves a snapshot from its source to its body, one piece at a time."""
+    """Moves a snapshot from its source to the callee's body, one piece at a time."""
 
     def __init__(
         self, line: Line, size: int, source: SnapshotSource, patience: Patience
@@ -200,7 +201,7 @@ class BodyPump:
         self._busy = False
 
     def run(self) -> None:
-        """Read the next piece when the body wants one and none is on its way."""
+        """Read the next piece if the body wants one and none is under way."""
         if self._busy or not self._left or not self.body.wanted or self._line.closed:
             return
         self._busy = True
@@ -208,7 +209,7 @@ class BodyPump:
         piece.addCallbacks(self._send, self._failed)
 
     def patience_left(self) -> float:
-        """Return the seconds to wait for, 0 to give up."""
+        """Return how many seconds to wait on; 0 means give up."""
         return self._patience.left(is_sent=not self._left)
 
     def _changed(self) -> None:

@@ -1,7 +1,7 @@
-"""The calling side of one connection, and the pool of idle ones.
+"""The calling end of one connection, and the pool of idle ones.
 
-Answers are matched to requests by order alone, so a call that gives up takes its
-connection with it.
+Nothing on the wire says which request a response is for: only the order does. So a call
+that gives up must close its connection, or later calls would get its response.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _AwaitedResponse:
 
 
 class Link(Connection):
-    """A connection to *target*: requests leave at once, answers come in order."""
+    """A connection to *target*: requests leave at once, responses come in order."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Link(Connection):
 
     @property
     def idle(self) -> bool:
-        """Whether it is open and no answer is awaited."""
+        """Whether it is open and no response is awaited."""
         return not self._calls and not self.lost
 
     def send(
@@ -67,17 +67,19 @@ class Link(Connection):
     ) -> Deferred[Response]:
         """Send an encoded *request* of type byte *kind*.
 
-        *deadline* is a time of the clock, and none lies before that of a call which
-        is under way; None if the caller bounds the wait.
-        Returns: a Deferred of the answer. It fails with RemoteError and leaves the
-            connection open, or with CallTimedOut, ConnectionClosedByPeer or
-            ProtocolError and all other calls with it.
+        *deadline* is a time of the clock, never earlier than that of a pending call;
+        None if the caller bounds the wait.
+        Returns: a Deferred of the response. It fails with RemoteError, and the
+            connection stays open; or with CallTimedOut, ConnectionClosedByPeer or
+            ProtocolError, and then all other calls fail too.
         """
         result = Deferred[Response]()
         if self.lost:
             result.errback(ConnectionClosedByPeer(f"{self.target} is disconnected"))
             return result
         self._calls.append(_AwaitedResponse(kind, deadline, result))
+        # One timer for all calls, as deadlines are in order: a timer for each request
+        # of a pipeline would cost more than the request.
         if self._timer is None and deadline is not None:
             self._watch(deadline)
         self.write(request)
@@ -89,7 +91,7 @@ class Link(Connection):
         self._fail_all(error)
 
     def dataReceived(self, data: bytes) -> None:
-        """Settle the calls whose answers are complete now."""
+        """Finish the calls whose responses are complete now."""
         if self.lost:
             return
         self._heard = True
@@ -100,18 +102,19 @@ class Link(Connection):
             self.close(ProtocolError(f"{self.target}: {error}"))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Fail every call that has no answer."""
+        """Fail every call that has no response."""
         super().connectionLost(reason)
         self._ended(self)
         self._fail_all(self._why_ended(reason))
 
     def _why_ended(self, reason: Failure) -> TransportError:
-        """Tell a peer that has closed from one that did not take the connection.
+        """Distinguish a peer that closed the connection from one that never took it.
 
-        With TLS 1.3 who dials has done its part of the handshake, and sent a request,
-        before the other side refuses its certificate. That is no closing on the
-        request, which in a round of pre-votes would count for something. Who has
-        taken a connection ends TLS in good order.
+        With TLS 1.3 the dialling side has finished its part of the handshake, and has
+        sent a request, before the other side refuses its certificate. This must not
+        look like a peer that closed because of the request: a round of pre-votes takes
+        that for an old peer without pre-votes. A peer that accepted the connection ends
+        TLS in good order.
         """
         why = f"{self.target} closed the connection: {reason_of(reason.value)}"
         is_tls = isinstance(self.transport, TLSMemoryBIOProtocol)
@@ -120,23 +123,25 @@ class Link(Connection):
         return ConnectionClosedByPeer(why)
 
     def flow_changed(self) -> None:
-        """Tell a sender of many pieces that it may go on."""
+        """Let the sender of a snapshot go on."""
         if not self.blocked and self.unblocked is not None:
             self.unblocked()
 
     def _read(self) -> None:
+        # Not read without a call: what is left then is a response that nobody asked
+        # for.
         calls = self._calls
         while calls and self._reader.pending_bytes:
-            answer = self._reader.read(calls[0].kind)
-            if answer is None:
+            found = self._reader.read(calls[0].kind)
+            if found is None:
                 return
-            error, response = answer
+            error, response = found
             result = calls.popleft().result
             if response is None or error:
                 result.errback(RemoteError(error))
             else:
                 result.callback(response)
-            if self.lost:
+            if self.lost:  # a callback has closed it
                 return
         if self._reader.pending_bytes:
             raise ProtocolError("bytes arrived that answer no request")
@@ -159,13 +164,14 @@ class Link(Connection):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        # Taken off first: an errback may send again, or close once more.
         calls, self._calls = self._calls, deque()
         for call in calls:
             call.result.errback(error)
 
 
 class LinkPool:
-    """Idle links by target, newest used first, at most *max_pool* for each."""
+    """Idle links by target, most recently used first, at most *max_pool* for each."""
 
     def __init__(self, max_pool: int, max_idle: int) -> None:
         self._max_pool = max_pool

@@ -51,8 +51,8 @@ class NetworkTransport(UnaryCalls):
     """A `Transport` that speaks the wire protocol over a stream layer.
 
     *timeout* is in seconds and covers one call, dialling included. A snapshot may take
-    longer, as long as the peer takes some of it within each timeout; its answer is
-    waited for as its source wants, or a timeout for every *timeout_scale* bytes.
+    longer while the peer takes some of it within each timeout. Its source decides how
+    long to wait for the response, or it is one timeout for every *timeout_scale* bytes.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class NetworkTransport(UnaryCalls):
 
     @property
     def limits(self) -> dict[str, float]:
-        """All of its limits, by name."""
+        """All limits of this transport, by name."""
         return {**asdict(self._limits), **asdict(self._connection_limits)}
 
     @property
@@ -110,7 +110,7 @@ class NetworkTransport(UnaryCalls):
         return self._layer.listen(self._factory).addCallback(self._listening)
 
     def set_handler(self, handler: RPCHandler) -> None:
-        """Deliver requests to *handler*; without one none are read."""
+        """Deliver requests to *handler*; without a handler none are read."""
         self._factory.set_handler(handler)
 
     def set_heartbeat_handler(
@@ -120,7 +120,7 @@ class NetworkTransport(UnaryCalls):
         self._factory.heartbeat_handler = handler
 
     def set_lost_handler(self, handler: Callable[[str], object]) -> None:
-        """Tell *handler* the target of each connection from here that has ended."""
+        """Call *handler* with the target of each outgoing connection that has ended."""
         self._lost_handler = handler
 
     def local_addr(self) -> str:
@@ -136,8 +136,8 @@ class NetworkTransport(UnaryCalls):
     ) -> Deferred[InstallSnapshotResponse]:
         """Send a snapshot; its connection is closed afterwards.
 
-        It is given up when the peer takes nothing for a timeout; see `Patience` for how
-        long its answer is waited for.
+        It fails when the peer takes nothing for a timeout. `Patience` bounds the wait
+        for the response.
         """
         granted = snapshot_timeout(self._timeout, request.size, self.timeout_scale)
         encoded = encode_request(request)
@@ -157,9 +157,10 @@ class NetworkTransport(UnaryCalls):
         self._factory.identity_check = check
 
     def members_committed(self, addresses: Collection[str]) -> None:
-        """Close what is open with members that are members no longer."""
+        """Close the connections with servers that are no longer members."""
         self._factory.members_committed(addresses)
         for link in list(self._links):
+            # One with a call under way ends by itself: `_release` or its pipeline.
             if link.idle and link.target not in addresses:
                 link.finish()
 
@@ -170,6 +171,7 @@ class NetworkTransport(UnaryCalls):
         """
         if self._closed is None:
             self._closed = Deferred()
+            # Collected before anything closes: links leave `_links` as they end.
             ends = [self._factory.close(), *self._links.values()]
             if self._port is not None:
                 ends.append(_stop(self._port))
@@ -184,6 +186,7 @@ class NetworkTransport(UnaryCalls):
         if self._closed is None:
             self._port = port
             return None
+        # Closed while the stream layer was still binding: nobody else stops this port.
         return _stop(port).addCallback(lambda _: fail(TransportShutdown()))
 
     def _call(self, target: str, request: Request) -> Deferred[Response]:
@@ -194,7 +197,10 @@ class NetworkTransport(UnaryCalls):
         )
 
     def _release(self, answer: Response | Failure, link: Link) -> Response | Failure:
-        """Keep the connection, unless an answer may still come to a cancelled call."""
+        """Keep the connection, unless a cancelled call may still get a response.
+
+        The next call would take that response for its own.
+        """
         if link.idle:
             self._pool.put(link)
         else:
@@ -253,7 +259,7 @@ def _stop(port: IListeningPort) -> Deferred[None]:
 
 
 def _when(event: Deferred[None]) -> Deferred[None]:
-    """Make a Deferred of its own for one who waits for *event*."""
+    """Make a separate Deferred for each caller that waits for *event*."""
     waiter = Deferred[None]()
     event.addCallback(waiter.callback)
     return waiter

@@ -1,10 +1,10 @@
-"""How long the sending of a snapshot is waited for: as long as it gets on.
+"""Deadlines by progress: sending a snapshot may take long while the peer takes bytes.
 
-A snapshot of any size may take any time, so no deadline is set for all of it. While
-bytes are still to be sent, the peer has to take some within each *timeout*. Once it has
-them all it stores and restores them, which may take minutes and looks the same as a
-peer that is gone. A source that is a `PatientSource` is then asked whether to wait on;
-another grants the peer a timeout for so many bytes of the snapshot.
+A large snapshot may take hours, so there is no deadline for all of it. While bytes are
+left to send, the peer has to take some within each *timeout*. Once it has them all, it
+stores and restores them. That may take minutes, and from here it looks like a peer that
+is gone. A `PatientSource` then decides whether to wait on; with any other source the
+peer has a time that grows with the size of the snapshot.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from txraft.interfaces import PatientSource, SnapshotSource
 
 
 class Patience:
-    """That with one snapshot of *source*; *granted* are the seconds for an answer."""
+    """The deadline of one snapshot of *source*; its response has *granted* seconds."""
 
     def __init__(
         self,
@@ -31,11 +31,11 @@ class Patience:
         self._granted_until = self._moved_at + granted
 
     def moved(self) -> None:
-        """Note that the peer has taken something."""
+        """Restart the timeout: the peer has taken some bytes."""
         self._moved_at = self._clock.seconds()
 
     def left(self, is_sent: bool) -> float:
-        """Return the seconds until this is to be asked again; 0 to give up now."""
+        """Return how many seconds to wait before asking again; 0 means give up now."""
         now = self._clock.seconds()
         until = self._moved_at + self._timeout
         if is_sent:

@@ -1,7 +1,7 @@
-"""The serving side: requests from peers, and their answers in the same order.
+"""The serving end of connections: requests from peers, responses in the same order.
 
-Answers may be ready in any order, but leave a connection in the order of its
-requests, because nothing on the wire says which request an answer is for.
+Responses may be ready in any order, but they leave a connection in the order of its
+requests, because nothing on the wire says which request a response is for.
 """
 
 from __future__ import annotations
@@ -68,19 +68,20 @@ class PeerRequest:
         self._peer = peer
 
     def respond(self, response: Response) -> None:
-        """Answer with *response*, after all earlier requests are answered."""
+        """Respond with *response*, after all earlier requests have their responses."""
         self._settle(encode_response(response))
 
     def fail(self, error: str) -> None:
-        """Answer with an error text and no response."""
+        """Respond with an error text and no response."""
         self._settle(encode_error(error))
 
     @property
     def ready(self) -> bool:
-        """Whether the answer may leave.
+        """Whether the response may be sent.
 
-        That to a snapshot need not wait until its body is read: who is refused can stop
-        sending. What follows the body is not read before, so the order stays.
+        The response to a snapshot does not wait until its body is read: a sender that
+        is refused can stop sending. The order stays, because the next request is read
+        only after the body.
         """
         return self.answer is not None
 
@@ -95,9 +96,9 @@ class PeerRequest:
 class PeerProtocol(Connection):
     """One connection from a peer.
 
-    It is read no further while too much is unanswered, while the peer does not take
-    its answers, and while the consumer of a snapshot waits. All its requests are of
-    one *sender*; *identity* is who that has proved to be, if it had to.
+    It is not read while too many requests are unanswered, while the peer does not read
+    its responses, or while the consumer of a snapshot is busy. All requests are of one
+    *sender*; *identity* is what its certificate proved, None without TLS.
     """
 
     def __init__(self, factory: PeerFactory) -> None:
@@ -117,7 +118,7 @@ class PeerProtocol(Connection):
         self._watch: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        """Join the other connections, or leave when there are too many."""
+        """Join the other connections, or close if there are too many."""
         super().connectionMade()
         self._reader = RequestReader(self._factory.limits)
         if self._factory.connection_made(self):
@@ -125,7 +126,7 @@ class PeerProtocol(Connection):
             self._read()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell whoever holds something of this connection."""
+        """Release everything that belongs to this connection."""
         problem = tls_problem(reason)
         if problem is not None and not self.lost:
             self._factory.warn(
@@ -146,7 +147,7 @@ class PeerProtocol(Connection):
         self._factory.connection_lost(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Deliver every request that is complete now."""
+        """Deliver each request that is complete now."""
         if self.lost:
             return
         self._fed += len(data)
@@ -170,17 +171,17 @@ class PeerProtocol(Connection):
             self._factory.make_room()
 
     def refuse(self, reason: str) -> None:
-        """Close the connection and say why, once."""
+        """Close the connection and log the reason, once."""
         if not self.lost:
             self._factory.warn(self.channel.getPeer(), reason, self.identity)
             self.abort()
 
     def refuse_soon(self, reason: str) -> None:
-        """Close the connection, but not while it is at work."""
+        """Close the connection in the next turn of the reactor."""
         self._factory.clock.callLater(0, self.refuse, reason)
 
     def answer_ready(self) -> None:
-        """Send the answers that have become the next ones."""
+        """Send the responses that are next in the order of the requests."""
         unanswered = self._unanswered
         answers = []
         while unanswered and unanswered[0].ready:
@@ -188,18 +189,21 @@ class PeerProtocol(Connection):
             self._unanswered_bytes -= request.size
             assert request.answer is not None, "it is ready"
             answers.append(request.answer)
+        # One write for all of them: each write is a call of the kernel.
         if answers:
             self.write(b"".join(answers))
         if self._paused:
             self.flow_changed()
 
     def flow_changed(self) -> None:
-        """Pause, or resume with what is already here."""
+        """Pause reading, or resume it, beginning with bytes that are already here."""
         if not self._reading and not self.lost:
             self._read()
 
     def _read(self) -> None:
-        """Go through what has arrived; called again from below, it does nothing."""
+        """Read requests until one must wait; a nested call does nothing."""
+        # A handler may respond at once, and `answer_ready` calls this again: to read
+        # the next request inside the delivery of this one would break the order.
         if self._reading:
             return
         self._reading = True
@@ -213,7 +217,7 @@ class PeerProtocol(Connection):
         self._pause_or_resume()
 
     def _read_one(self) -> bool:
-        """Read one request or one piece of a body; tell whether there may be more."""
+        """Read one request or one piece of a body; return whether there may be more."""
         if self._body is not None:
             return self._read_body(self._body)
         before = self._reader.pending_bytes
@@ -221,19 +225,21 @@ class PeerProtocol(Connection):
         if request is None:
             return False
         self._requests += 1
+        # Before anything is kept of the request, or delivered.
         self._check_sender(request)
         left = self._reader.pending_bytes
         size = before - left
         if type(request) is InstallSnapshotRequest:
             self._body = IncomingBody(request.size, self.flow_changed)
         rpc = PeerRequest(request, self._body, self, size)
+        # Unanswered before it is delivered: the handler may respond at once.
         self._unanswered.append(rpc)
         self._unanswered_bytes += size
         self._factory.deliver(rpc)
         return left > 0 or self._body is not None
 
     def _check_sender(self, request: Request) -> None:
-        """Let one sender use this connection, and only while it may.
+        """Check that *request* is of this connection's one sender, who may send now.
 
         Raises: ProtocolError
         """
@@ -246,6 +252,7 @@ class PeerProtocol(Connection):
                 f"a message of {shown(sender or '')} came on the connection of "
                 f"{shown(known)}"
             )
+        # For each request, not once: a member may have been removed meanwhile.
         if sender is not None and factory.identity_check is not None:
             factory.identity_check.check(sender, self.identity)
         if known is None:
@@ -259,7 +266,7 @@ class PeerProtocol(Connection):
             self._factory.unauthenticated.leave(pending)
 
     def await_first_request(self) -> None:
-        """Send a request soon, or be closed."""
+        """Count as unauthenticated until a request comes; close if none comes soon."""
         host = host_of(self.channel.getPeer())
         self._pending = self._factory.unauthenticated.enter(
             host, self._turned_away, "it sent no request"
@@ -267,6 +274,7 @@ class PeerProtocol(Connection):
 
     def _turned_away(self, reason: str) -> None:
         self._pending = None
+        # Without a handler requests are not read, so the peer may have sent one.
         if self._factory.handler is None and not self.lost:
             self.await_first_request()
         else:
@@ -309,7 +317,7 @@ class PeerProtocol(Connection):
             self.channel.resumeProducing()
 
     def _watch_progress(self) -> None:
-        """Give a message that has begun `timeout` seconds for each piece of it."""
+        """Require progress within `timeout` seconds of a message that has begun."""
         if self._watch is None and not self.lost and self._is_within_message():
             self._was_paused = self._paused
             self._watch = self._factory.clock.callLater(
@@ -322,6 +330,7 @@ class PeerProtocol(Connection):
             self._is_within_message()
             and requests == self._requests
             and self._fed - fed < self._factory.timeout_scale
+            # While reading was paused the peer could not make progress.
             and not self._was_paused
         )
         if stalled:
@@ -337,8 +346,8 @@ class PeerProtocol(Connection):
 class PeerFactory(Factory):
     """All connections from peers, and the one handler that they deliver to.
 
-    A message that has begun must go on at *timeout_scale* bytes in *timeout* seconds
-    or end; between messages a connection may rest for ever.
+    A message that has begun must end, or advance by *timeout_scale* bytes in *timeout*
+    seconds. Between messages a connection may rest for ever.
     """
 
     clock: IReactorTime
@@ -364,7 +373,7 @@ class PeerFactory(Factory):
         self._refusals = Refusals(self.clock, self.connection_limits)
 
     def buildProtocol(self, addr: IAddress | None) -> PeerProtocol | None:
-        """Make a protocol for one connection, none once closed or in a flood."""
+        """Make a protocol for a connection; None once closed, or in a flood."""
         if self._closed:
             return None
         reason = self.unauthenticated.refusal_of(host_of(addr))
@@ -374,14 +383,15 @@ class PeerFactory(Factory):
         return PeerProtocol(self)
 
     def set_handler(self, handler: RPCHandler) -> None:
-        """Deliver to *handler*, beginning with what has been held back."""
+        """Deliver to *handler*, beginning with the requests that have waited for it."""
         self.handler = handler
         for connection in list(self._connections):
             connection.flow_changed()
 
     def deliver(self, rpc: IncomingRPC) -> None:
-        """Hand *rpc* to the handler that is for its kind."""
+        """Pass *rpc* to the handler for its kind."""
         assert self.handler is not None, "nothing is read without a handler"
+        # A heartbeat passes requests that wait, or a busy disk would cost an election.
         command = rpc.command
         if (
             self.heartbeat_handler is not None
@@ -407,7 +417,7 @@ class PeerFactory(Factory):
         return DeferredList(ends).addCallback(lambda _: None)
 
     def connection_made(self, connection: PeerProtocol) -> bool:
-        """Admit *connection*, or close it because there are too many."""
+        """Admit *connection*; close it if there are too many."""
         limit = self.connection_limits.max_inbound_connections
         if len(self._connections) >= limit:
             connection.refuse(f"more than {limit} connections")
@@ -416,14 +426,16 @@ class PeerFactory(Factory):
         return True
 
     def sender_known(self, connection: PeerProtocol) -> None:
-        """End the oldest connection of the same sender, if it has too many."""
+        """Close the oldest connection of the same sender, if it has too many."""
         limit = self.connection_limits.max_connections_per_peer
+        # The oldest goes: a peer that was cut off dials again and again, and its old
+        # connections are dead.
         same = [c for c in self._connections if c.sender == connection.sender]
         if connection.sender is not None and len(same) > limit:
             same[0].refuse(f"more than {limit} connections of {same[0].sender}")
 
     def members_committed(self, addresses: Iterable[str]) -> None:
-        """Close the connections of members that are members no longer."""
+        """Close the connections of servers that are no longer members."""
         members = frozenset(addresses)
         removed, self._members = self._members - members, members
         for connection in list(self._connections):
@@ -436,7 +448,7 @@ class PeerFactory(Factory):
                 )
 
     def make_room(self) -> None:
-        """Close the connection that holds most of what has not been read."""
+        """Close the connection that holds most bytes of unfinished messages."""
         limit = self.connection_limits.max_buffered_bytes
         largest = max(self._connections, key=lambda c: c.buffered_bytes, default=None)
         if largest is not None:
@@ -454,7 +466,7 @@ class PeerFactory(Factory):
         return False
 
     def connection_lost(self, connection: PeerProtocol) -> None:
-        """Forget *connection* and tell the handler."""
+        """Forget *connection*, and call the handler's `connection_closed`."""
         if connection not in self._connections:
             return
         del self._connections[connection]
@@ -466,5 +478,5 @@ class PeerFactory(Factory):
     def warn(
         self, address: object, reason: str, identity: Identity | None = None
     ) -> None:
-        """Log that a connection was refused, but not without end."""
+        """Log that a connection was refused, at a bounded rate."""
         self._refusals.tell(address, reason, str(identity) if identity else None)

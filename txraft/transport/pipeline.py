@@ -1,4 +1,4 @@
-"""AppendEntries requests that do not wait for each other's answers."""
+"""Pipelined AppendEntries: requests sent without waiting for earlier responses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from txraft.wire.requests import APPEND_ENTRIES, encode_request
 
 
 class Encoder:
-    """Encodes requests of a transport's pipelines, one for several peers only once."""
+    """Encodes the requests of a transport's pipelines; for several peers only once."""
 
     def __init__(self) -> None:
         self._request: AppendEntriesRequest | None = None
@@ -22,6 +22,8 @@ class Encoder:
 
     def encode(self, request: AppendEntriesRequest) -> bytes:
         """Return the bytes of *request*."""
+        # By identity: to compare entries would cost as much as to encode them. The
+        # leader passes the same object for all peers that are at the same index.
         if request is not self._request:
             self._request, self._encoded = request, encode_request(request)
         return self._encoded
@@ -30,8 +32,8 @@ class Encoder:
 class NetworkPipeline:
     """An `AppendPipeline` on a connection of its own.
 
-    A peer that does not read fails the pipeline once *max_unsent_bytes* wait for it,
-    or when an answer is *timeout* seconds late.
+    The pipeline fails when a peer does not read and more than *max_unsent_bytes* wait
+    for it, or when a response takes more than *timeout* seconds.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class NetworkPipeline:
         if self._closed:
             return fail(PipelineShutdown())
         link = self._link
+        # The window of the leader counts requests, not bytes: without this bound a peer
+        # that stops reading makes this node hold a whole window of large entries.
         if link.unsent_bytes > self._max_unsent_bytes:
             link.close(
                 CallTimedOut(f"{link.target} left {link.unsent_bytes} bytes unread")
@@ -74,6 +78,7 @@ class NetworkPipeline:
         if self._closed:
             return
         self._closed = True
+        # `finish` ends TLS in good order, but only `close` fails what is in flight.
         if self._link.idle:
             self._link.finish()
         else:

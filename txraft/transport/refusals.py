@@ -1,6 +1,6 @@
-"""What is logged of connections that were refused: each with its reason, not all.
+"""Logs refused connections with the reason, at a bounded rate.
 
-Whoever may connect could otherwise fill the disk with lines.
+Without the bound, anybody who can connect could fill the disk with log lines.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from txraft.transport.connection_limits import ConnectionLimits
 
 
 def tls_problem(reason: Failure) -> str | None:
-    """Return what OpenSSL says of the end of a connection; None if it ended it not."""
+    """Return OpenSSL's reason for the end of a connection, None if it was another."""
     error = reason.value
     if not isinstance(error, SSL.Error) or not error.args or not error.args[0]:
         return None
@@ -24,10 +24,10 @@ def tls_problem(reason: Failure) -> str | None:
 
 
 class Refusals:
-    """Logs `max_warnings` of them in `warning_interval` seconds of *clock*.
+    """Logs at most `max_warnings` refusals in `warning_interval` seconds of *clock*.
 
-    The first line after an interval with more tells how many were left out. *subject*
-    begins a line: what it is that is refused.
+    The first line after a busy interval tells how many were left out. A line begins
+    with *subject*, the kind of thing that was refused.
     """
 
     log: ClassVar[Logger] = Logger()
@@ -48,7 +48,7 @@ class Refusals:
         identity: str | None = None,
         fate: str = "closed",
     ) -> None:
-        """Say that what came from *address* has had *fate*, for *reason*."""
+        """Log that the subject from *address* met *fate*, for *reason*."""
         now = self._clock.seconds()
         if now - self._since >= self._limits.warning_interval:
             self._since, self._told = now, 0

@@ -1,4 +1,4 @@
-"""Sending a snapshot: a request, then its bytes, as fast as the peer takes them."""
+"""Sends a snapshot: the request, then its bytes as fast as the peer takes them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from txraft.wire.requests import INSTALL_SNAPSHOT
 
 
 class SnapshotStream:
-    """An encoded *request* and *size* bytes on their way over *link*.
+    """Sends an encoded *request* and *size* bytes of *source* over *link*.
 
-    It is given up when *patience* ends. The link is closed in the end.
+    It gives up when *patience* ends. The link is closed in any case.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class SnapshotStream:
         self._pumping = False
 
     def send(self) -> Deferred[Response]:
-        """Send everything and wait for the answer.
+        """Send everything and wait for the response.
 
         Returns: a Deferred that fails as those of a link do; cancelling it closes the
             link.
@@ -60,7 +60,7 @@ class SnapshotStream:
         self._pump()
 
     def _check(self) -> None:
-        """Give up what does not get on."""
+        """Give up if the peer or the source has made no progress."""
         is_sent = not (self._left or self._link.blocked)
         wait = self._patience.left(is_sent)
         if wait > 0:
@@ -78,6 +78,8 @@ class SnapshotStream:
 
     def _pump(self) -> None:
         """Read and send until the peer or the source is not ready."""
+        # A source that has data at once calls `_send` below, which comes back here: the
+        # loop goes on instead of recursing once for each piece.
         if self._pumping:
             return
         self._pumping = True
@@ -96,9 +98,11 @@ class SnapshotStream:
                 TransportError(f"the snapshot ended after {sent} of {self._size} bytes")
             )
             return
+        # A source that gives too much must not write into the next request.
         piece = piece[: self._left]
         self._left -= len(piece)
         self._link.write(piece)
+        # Progress is what the peer takes, not what is queued here.
         if not self._link.blocked:
             self._patience.moved()
         self._pump()
@@ -108,7 +112,7 @@ class SnapshotStream:
         self._link.close(TransportError(f"the snapshot cannot be read: {reason}"))
 
     def _ended(self, answer: Response | Failure) -> Response | Failure:
-        """Close the connection, as peers expect, whatever came of it."""
+        """Close the connection, as hashicorp/raft does after each snapshot."""
         self._link.unblocked = None
         if self._timer is not None:
             self._timer.cancel()

@@ -1,4 +1,4 @@
-"""Peers over plain TCP, and what an address is."""
+"""Connections to peers over plain TCP, and the syntax of addresses."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MAX_PORT = 65535
 def split_address(address: str) -> tuple[str, int]:
     """Split `host:port` or `[v6]:port`.
 
-    Raises: ValueError, naming what is wrong with *address*.
+    Raises: ValueError, whose message names the problem with *address*.
     """
     host, colon, port = address.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
@@ -54,7 +54,7 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def join_address(host: str, port: int) -> str:
-    """Write a host and a port as Go peers do."""
+    """Join a host and a port as hashicorp/raft does."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -76,7 +76,7 @@ def check_advertisable(address: str) -> None:
 class TCPStreamLayer:
     """A `StreamLayer` of TCP: one endpoint to listen on, addresses to dial.
 
-    *advertise* is what peers dial; without it, that is where the socket is bound.
+    *advertise* is the address that peers dial; by default where the socket is bound.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class TCPStreamLayer:
         self._address = advertise or ""
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Listen, once it is known that others can dial this node.
+        """Listen, after a check that others can dial this node.
 
         Returns: a Deferred that fails with NotAdvertisable, and then nothing is
             open, or with CannotListenError.

@@ -1,12 +1,12 @@
-"""Peers over TLS: both sides show a certificate of the cluster, and both look at it.
+"""Peers over TLS: both sides show a certificate of the cluster, and both check it.
 
-A connection belongs to nobody until its handshake is done and its certificate names
-an identity: only then does the protocol of the transport come to be. Whoever fails
-is closed, with one line in the log that says why. Which member an identity is, and
-what it may say, is decided by `txraft.transport.identity_check`.
+The protocol of the transport is made only after the handshake is complete and the
+certificate names an identity. A connection that fails is closed, with one line in the
+log that says why. `txraft.transport.identity_check` decides which member an identity
+is, and what it may send.
 
-What this does not do: resume sessions (a certificate is judged on each connection),
-renegotiate, compress, trust the authorities of the system, ask for revocations.
+It does not resume sessions (each connection has its certificate checked), renegotiate,
+compress, trust the authorities of the system, or look for revocations.
 """
 
 from __future__ import annotations
@@ -66,20 +66,21 @@ class PeerTLS:
 
     @property
     def warnings(self) -> list[str]:
-        """What is not as it should be about the files."""
+        """Problems of the files that do not prevent their use."""
         return self._contexts.warnings
 
     @property
     def ends(self) -> Mapping[str, datetime]:
-        """When `certificate` and `ca` expire."""
+        """The times when `certificate` and `ca` expire."""
         return self._contexts.ends
 
     def reload(self) -> None:
-        """Read the files anew.
+        """Read the files again.
 
-        Raises: ConfigError, and what was in force stays so.
+        Raises: ConfigError, and the certificates in force stay in force.
         """
         contexts = self._load()
+        # At a start this is only a warning. Here it would replace one that works.
         if contexts.not_valid_now is not None:
             raise ConfigError([contexts.not_valid_now])
         self._contexts = contexts
@@ -132,13 +133,15 @@ class TLSStreamLayer:
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Accept connections for *factory*, which is a `PeerFactory`."""
-        assert isinstance(factory, PeerFactory), "who connects must be judged"
+        assert isinstance(factory, PeerFactory), (
+            "a connection needs the checks of a PeerFactory"
+        )
         accepting = _Accepting(factory, self._unauthenticated)
         creator = _Creator(lambda: self._tls.connection(client=False))
         return self._tcp.listen(_Doorway(creator, False, accepting, self._clock))
 
     def dial(self, address: str) -> IStreamClientEndpoint:
-        """Make an endpoint that connects to *address* and nobody else."""
+        """Make an endpoint that connects to the member at *address* and to no other."""
         return _TLSEndpoint(self, self._tcp.dial(address), address)
 
     def addr(self) -> str:
@@ -150,13 +153,16 @@ class TLSStreamLayer:
     ) -> Deferred[IProtocol]:
         """Connect through *endpoint* to the member at *address*.
 
-        Returns: a Deferred of the protocol that *factory* makes, once the other
-            side has proved who it is; it fails with ConnectionFailed if not.
+        Returns: a Deferred of the protocol that *factory* makes, once the other side
+            has proved its identity; otherwise it fails with ConnectionFailed.
         """
         name = self._tls.names.name_of(address)
         attempt: Deferred[IProtocol] = Deferred()
         creator = _Creator(lambda: self._tls.connection(True, name))
         dialling = _Dialling(factory, name, attempt)
+        # TCP connects first, which settles `connecting`; the handshake settles
+        # `attempt`. The caller gets one Deferred for both, as cancelling it must end
+        # either.
         connecting = endpoint.connect(
             TLSMemoryBIOFactory(creator, True, dialling, self._clock)
         )
@@ -191,6 +197,7 @@ class TLSStreamLayer:
         reason = reason_of(failure.value)
         if result.called:
             return
+        # A leader dials again and again: one line for a new reason, not for each time.
         if self._told.get(address) != reason:
             self._told[address] = reason
             self.log.warn(
@@ -203,7 +210,7 @@ class TLSStreamLayer:
 
 @implementer(IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator)
 class _Creator:
-    """Makes connections that remember their protocol, for the check of its chain."""
+    """Makes OpenSSL connections that know their protocol, to check its certificate."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
@@ -218,12 +225,12 @@ class _Creator:
 
 @implementer(IHandshakeListener)
 class _Handshake(Judged, Protocol):
-    """Stands in for the protocol of a connection until the handshake is done."""
+    """The protocol of a connection until its handshake is complete."""
 
     _done = False
 
     def handshakeCompleted(self) -> None:
-        """Look at the certificate, and let the protocol take over or close."""
+        """Check the certificate, then let the real protocol take over, or close."""
         assert self.transport is not None, "it is connected"
         try:
             certificate = self.transport.getPeerCertificate()  # type: ignore[attr-defined]
@@ -239,37 +246,40 @@ class _Handshake(Judged, Protocol):
             self.transport.abortConnection()  # type: ignore[attr-defined]
             return
         tls: Any = self.transport
+        # Replaced before `makeConnection`: bytes that the peer sent with the end of its
+        # handshake are delivered next, and must reach the new protocol.
         tls.wrappedProtocol = protocol
         protocol.makeConnection(tls)
         self.completed(protocol)
 
     def close(self, reason: str) -> None:
-        """Close now, because of *reason*."""
+        """Close now, for *reason*."""
         if not self._done:
             self._done = True
             self.refused(reason)
             self.transport.abortConnection()  # type: ignore[union-attr]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell why the handshake did not come to its end."""
+        """Report why the handshake failed."""
+        # OpenSSL only says "certificate verify failed"; `problem` is what it found.
         if not self._done:
             self._done = True
             self.refused(self.problem or why_lost(reason))
 
     def accepted(self, identity: Identity) -> IProtocol | None:
-        """Make the protocol for a peer with this *identity*. Raises: NoIdentity"""
+        """Make the protocol for a peer with *identity*. Raises: NoIdentity"""
         raise NotImplementedError
 
     def completed(self, protocol: IProtocol) -> None:
-        """Learn that *protocol* has taken over."""
+        """Called after *protocol* has taken over."""
 
     def refused(self, reason: str) -> None:
-        """Learn that nobody takes over."""
+        """Called when the handshake has failed, for *reason*."""
         raise NotImplementedError
 
 
 class _Accepting(Factory):
-    """Handshakes of those who dial us."""
+    """Makes the handshakes of incoming connections."""
 
     noisy = False
 
@@ -284,7 +294,7 @@ class _Accepting(Factory):
 
 
 class _Doorway(TLSMemoryBIOFactory):
-    """Lets nobody in while too many are there, before anything is made for them."""
+    """Refuses connections while too many are unauthenticated, before TLS begins."""
 
     wrappedFactory: _Accepting
 
@@ -306,13 +316,13 @@ class _Caller(_Handshake):
         self._pending: PendingConnection | None = None
 
     def connectionMade(self) -> None:
-        """Begin to count and to wait."""
+        """Count the connection as unauthenticated, with a deadline."""
         self._pending = self._factory.unauthenticated.enter(
             host_of(self._address), self.close, "its TLS handshake did not end"
         )
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Count the connection no more."""
+        """Stop counting the connection."""
         self._leave()
         super().connectionLost(reason)
 
@@ -325,7 +335,7 @@ class _Caller(_Handshake):
         return protocol
 
     def refused(self, reason: str) -> None:
-        """Log who was refused, and why."""
+        """Log the refusal."""
         self._leave()
         self._factory.peers.warn(self._address, reason)
 
@@ -336,7 +346,7 @@ class _Caller(_Handshake):
 
 
 class _Dialling(Factory):
-    """The one handshake with *name* that `attempt` tells of."""
+    """Makes the one handshake with *name* that settles *attempt*."""
 
     noisy = False
 
@@ -353,7 +363,7 @@ class _Dialling(Factory):
         return self._callee
 
     def give_up(self) -> None:
-        """Close what was begun."""
+        """Close the handshake that was begun."""
         if self._callee is not None and self._callee.connected:
             self._callee.close("its TLS handshake did not end in time")
 
@@ -364,7 +374,7 @@ class _Callee(_Handshake):
         self._address = address
 
     def accepted(self, identity: Identity) -> IProtocol | None:
-        """Make the protocol, if this is who was dialled."""
+        """Make the protocol, if the identity is the one that was dialled."""
         name = self._factory.name
         if not identity.is_named(name):
             raise NoIdentity(
@@ -374,11 +384,11 @@ class _Callee(_Handshake):
         return self._factory.factory.buildProtocol(self._address)
 
     def completed(self, protocol: IProtocol) -> None:
-        """Hand the protocol to who dialled."""
+        """Give the protocol to the caller."""
         self._factory.attempt.callback(protocol)
 
     def refused(self, reason: str) -> None:
-        """Tell who dialled."""
+        """Report the failure to the caller."""
         self._factory.attempt.errback(ConnectionFailed(reason))
 
 
@@ -396,7 +406,7 @@ class _TLSEndpoint:
 
 
 def why_lost(reason: Failure) -> str:
-    """Say in words why a handshake ended."""
+    """Return in words why a handshake ended."""
     problem = tls_problem(reason)
     if problem is not None:
         return f"its TLS handshake failed: {problem}"

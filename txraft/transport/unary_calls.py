@@ -1,4 +1,4 @@
-"""The calls that are alike in every transport: one request, one answer."""
+"""The calls with one request and one response, the same in every transport."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from txraft.wire.membership import address_from_bytes, address_to_bytes
 
 
 class UnaryCalls:
-    """The part of a `Transport` that follows from `_call`."""
+    """The methods of a `Transport` that only need `_call`."""
 
     def _call(self, target: str, request: Request) -> Deferred[Response]:
-        """Send *request*; fire with the answer to it, which is of its kind."""
+        """Send *request*; the Deferred fires with the response of its kind."""
         raise NotImplementedError
 
     def append_entries(
@@ -43,7 +43,7 @@ class UnaryCalls:
     def request_pre_vote(
         self, target: str, request: RequestPreVoteRequest
     ) -> Deferred[RequestPreVoteResponse]:
-        """Ask for a pre-vote; older peers close the connection instead."""
+        """Ask for a pre-vote; older peers close the connection without a response."""
         return cast("Deferred[RequestPreVoteResponse]", self._call(target, request))
 
     def timeout_now(

@@ -1,8 +1,8 @@
-"""How long certificates last, and a warning of those that soon do no more.
+"""Validity of certificates, and warnings before they expire.
 
-An expired certificate stops a node as surely as a dead disk, and all nodes that were
-set up on one day on the same day. So it is told 30 days ahead: in the log at each start
-and once a day, in the metrics, and by `txraft doctor`.
+An expired certificate stops a node as surely as a dead disk, and nodes that were set up
+on the same day all stop on the same day. So warnings begin 30 days ahead: in the log at
+each start and once a day, in the metrics, and from `txraft doctor`.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ LOOK_SECONDS = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """Until when the certificate in the file *path* is valid, which *setting* names."""
+    """The *end* of the certificate in the file *path*, which *setting* names."""
 
     setting: str
     path: str
     end: datetime
 
     def warning(self, now: datetime) -> str | None:
-        """Say that it has expired or soon will; None while there is time."""
+        """Return a warning that it expires soon or has expired, None before that."""
         told = ending(self.end, now)
         return told and f"{self.path}: {told}: {way_out(self.setting)}"
 
 
 def ending(end: datetime, now: datetime) -> str | None:
-    """Say in words when what is valid until *end* expires, None if that is not soon."""
+    """Return a sentence on when *end* is or was, None if it is not soon."""
     left = end - now
     if left > NOTICE:
         return None
@@ -49,7 +49,7 @@ def ending(end: datetime, now: datetime) -> str | None:
 
 
 def way_out(setting: str) -> str:
-    """Say what to do about the certificate that *setting* names."""
+    """Return what to do about the certificate that *setting* names."""
     if setting.endswith("ca"):
         return (
             f"append another authority to {setting} on every node, then issue every "
@@ -62,9 +62,9 @@ def way_out(setting: str) -> str:
 
 
 def end_of_chain(certificates: Sequence[x509.Certificate]) -> datetime:
-    """Return until when the first of *certificates* is valid, with its intermediates.
+    """Return when the first of *certificates*, or one of its issuers, expires.
 
-    Whatever else is in the file does not count.
+    Certificates in the file that are not part of its chain do not count.
     """
     last = certificates[0]
     end = last.not_valid_after_utc
@@ -78,10 +78,10 @@ def end_of_chain(certificates: Sequence[x509.Certificate]) -> datetime:
 def end_of_authority(
     authorities: Sequence[x509.Certificate], chain: Sequence[x509.Certificate]
 ) -> datetime:
-    """Return until when the one of *authorities* is valid that has issued *chain*.
+    """Return when the one of *authorities* that has issued *chain* expires.
 
-    While one replaces another, the old one may expire once nothing of it is in use. Of
-    several that would do, and where none has issued it, the last one counts.
+    While one authority replaces another, the old one may expire once none of its
+    certificates is in use. If several or none have issued the chain, the latest counts.
     """
     issuers = [
         authority
@@ -101,21 +101,21 @@ def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> boo
 
 
 def utc_now() -> datetime:
-    """Return the time of the wall clock, by which certificates are valid."""
+    """Return the wall clock's time: certificates are valid by that clock."""
     return datetime.now(UTC)
 
 
 Validities = Callable[[], Sequence[Validity]]
-"""Tells what is in force just now: it changes when files are reread."""
+"""Returns the certificates in force now; they change when files are read again."""
 
 
 def no_certificates() -> Sequence[Validity]:
-    """Tell of a node without TLS."""
+    """Return no certificates: for a node without TLS."""
     return ()
 
 
 class ValidityWatch:
-    """Warns at the start, and once a day, of each certificate that expires soon."""
+    """Logs a warning, at the start and once a day, of certificates that expire soon."""
 
     log = Logger()
 
@@ -131,16 +131,16 @@ class ValidityWatch:
         self._daily.clock = clock
 
     def start(self) -> None:
-        """Look now, and then once a day."""
+        """Check now, and then once a day."""
         self._daily.start(LOOK_SECONDS, now=True)
 
     def stop(self) -> None:
-        """Look no more; idempotent."""
+        """Stop checking; idempotent."""
         if self._daily.running:
             self._daily.stop()
 
     def look(self) -> None:
-        """Warn of what expires soon, or has expired."""
+        """Log a warning for each certificate that expires soon or has expired."""
         now = self._now()
         found = [validity.warning(now) for validity in self._validities()]
         for warning in dict.fromkeys(found):  # peers and HTTP may share a file
