@@ -56,9 +56,11 @@ def page() -> str:
             "Consensus. All members should have the same.",
             _raft(),
         ),
-        _section("limits", "Bounds of what clients and peers can cause.", http_limits),
-        _prose(limits.connections),
-        _prose(limits.messages),
+        _section(
+            "limits", "Bounds on clients and on the key-value store.", http_limits
+        ),
+        _prose("limits, of connections with peers", limits.connections),
+        _prose("limits, of messages from peers", limits.messages),
     ]
     return _HEAD + "".join(parts)
 
@@ -92,7 +94,7 @@ def _row(name: str, default: str, doc: str) -> str:
     return f"``{name}``\n{_filled(text, '    ')}\n"
 
 
-def _prose(part: DataclassInstance) -> str:
+def _prose(title: str, part: DataclassInstance) -> str:
     """Describe limits whose class does so in sentences."""
     paragraphs = inspect.cleandoc(type(part).__doc__ or "").split("\n\n")
     defaults = "".join(
@@ -100,7 +102,7 @@ def _prose(part: DataclassInstance) -> str:
         for f in fields(part)
     )
     prose = "".join(f"\n{_filled(_with_code(text))}\n" for text in paragraphs)
-    return f"{prose}\n{defaults}"
+    return f"\n{title}\n{'-' * len(title)}\n{prose}\n{defaults}"
 
 
 def _filled(text: str, indent: str = "") -> str:

@@ -27,7 +27,7 @@ _TLS_FIRST_BYTES = frozenset((0x15, 0x16))
 
 @dataclass(frozen=True, slots=True)
 class MessageLimits:
-    """What one message from a peer may be at most; exceeding it ends the connection.
+    """Bounds on one message from a peer; to exceed one ends the connection.
 
     *max_message_bytes* counts a request from its type byte to the end of its map,
     without a snapshot's body. *max_response_bytes* is the same for an answer.
