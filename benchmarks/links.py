@@ -24,8 +24,8 @@ from benchmarks.systems.txraft import NEVER, TXRAFT_SYSTEMS
 from benchmarks.tables import Table
 from txraft.config import Config
 from txraft.node.pending import ApplyResult
-from txraft.testing.clock import HeapClock
 from txraft.testing.cluster import Cluster
+from txraft.testing.heap_clock import HeapClock
 
 DISK_SECONDS = 0.0002
 VALUE_BYTES = 256

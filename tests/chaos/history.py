@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 
-from txraft.testing.linearizability import Kind, Operation, Value
+from txraft.testing.linearizability import ClientOperation, OperationKind, Value
 
 
 class History:
     """Operations of many threads, with moments that no two calls or returns share."""
 
     def __init__(self) -> None:
-        self.operations: list[Operation] = []
+        self.operations: list[ClientOperation] = []
         self.complaints: list[str] = []
         self._lock = threading.Lock()
         self._moments = 0
@@ -25,25 +25,25 @@ class History:
 
     def begin(
         self,
-        kind: Kind,
+        kind: OperationKind,
         key: str,
         argument: int | None = None,
         expected: int | None = None,
-    ) -> Operation:
+    ) -> ClientOperation:
         """Note a call, of which nothing is known yet."""
         with self._lock:
             self._moments += 1
-            operation = Operation(kind, key, self._moments, argument, expected)
+            operation = ClientOperation(kind, key, self._moments, argument, expected)
             self.operations.append(operation)
             return operation
 
-    def end(self, operation: Operation, result: Value = None) -> None:
+    def end(self, operation: ClientOperation, result: Value = None) -> None:
         """Note that *operation* was done, and its *result*."""
         with self._lock:
             self._moments += 1
             operation.returned, operation.result = self._moments, result
 
-    def never(self, operation: Operation) -> None:
+    def never(self, operation: ClientOperation) -> None:
         """Note that *operation* was not done, and never will be."""
         with self._lock:
             self.operations.remove(operation)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from tests.chaos.api import Answer
 from tests.chaos.history import History
-from txraft.testing.linearizability import OTHER, Kind, Operation
+from txraft.testing.linearizability import OTHER, ClientOperation, OperationKind
 
 REGISTERS = ("x", "y", "z")
 OPERATIONS_PER_KEY = 30
@@ -48,9 +48,11 @@ class Session:
         self._reads = reads
         self._sequence = 0
 
-    def read(self, key: str, *, is_list: bool = False) -> tuple[Operation, int] | None:
+    def read(
+        self, key: str, *, is_list: bool = False
+    ) -> tuple[ClientOperation, int] | None:
         """Read *key*; return what was found and its ModifyIndex, None if unknown."""
-        operation = self._history.begin(Kind.READ, key)
+        operation = self._history.begin(OperationKind.READ, key)
         answer = self._ask("GET", f"kv/{key}?{self._reads}")
         if answer.status not in (200, 404):
             return None
@@ -66,16 +68,18 @@ class Session:
         self._history.end(operation, value)
         return operation, index
 
-    def write(self, key: str) -> Operation:
+    def write(self, key: str) -> ClientOperation:
         """Write a new value to *key*."""
-        operation = self._history.begin(Kind.WRITE, key, self._history.number())
+        operation = self._history.begin(
+            OperationKind.WRITE, key, self._history.number()
+        )
         return self._settle(
             operation, self._ask("PUT", f"kv/{key}", str(operation.argument))
         )
 
-    def delete(self, key: str) -> Operation:
+    def delete(self, key: str) -> ClientOperation:
         """Delete *key*."""
-        operation = self._history.begin(Kind.DELETE, key)
+        operation = self._history.begin(OperationKind.DELETE, key)
         return self._settle(operation, self._ask("DELETE", f"kv/{key}"))
 
     def compare_and_set(self, key: str) -> None:
@@ -86,7 +90,7 @@ class Session:
         before, index = found
         assert not isinstance(before.result, tuple), "this key holds a number"
         number = self._history.number()
-        operation = self._history.begin(Kind.CAS, key, number, before.result)
+        operation = self._history.begin(OperationKind.CAS, key, number, before.result)
         answer, certain = self._put_once(f"kv/{key}?cas={index}", str(number))
         if answer.is_done and answer.body.strip() == b"true":
             self._history.end(operation, before.result)
@@ -104,7 +108,7 @@ class Session:
         items = before.result or ()
         assert isinstance(items, tuple), "this key holds a list"
         number = self._history.number()
-        operation = self._history.begin(Kind.APPEND, key, number)
+        operation = self._history.begin(OperationKind.APPEND, key, number)
         text = " ".join(map(str, (*items, number)))
         answer, certain = self._put_once(f"kv/{key}?cas={index}", text)
         if answer.is_done and answer.body.strip() == b"true":
@@ -129,7 +133,7 @@ class Session:
                 return answer, attempt == 0
         return answer, False
 
-    def _settle(self, operation: Operation, answer: Answer) -> Operation:
+    def _settle(self, operation: ClientOperation, answer: Answer) -> ClientOperation:
         if answer.is_done and answer.body.strip() == b"true":
             self._history.end(operation)
         elif answer.is_refused:

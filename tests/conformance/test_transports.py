@@ -38,7 +38,7 @@ from txraft import (
 )
 from txraft.testing.contracts.samples import (
     HEADER,
-    Bytes,
+    BytesSource,
     Recorder,
     agree,
     append,
@@ -123,7 +123,9 @@ class Calls:
     def test_install_snapshot(self) -> None:
         """N06, T05: a request, ten bytes behind it, and the answer."""
         self.there.set_handler(peer := Recorder())
-        answer = self.here.install_snapshot("b:1", snapshot(10), Bytes(b"0123456789"))
+        answer = self.here.install_snapshot(
+            "b:1", snapshot(10), BytesSource(b"0123456789")
+        )
         self.settle()
         pieces: list[bytes] = []
         [rpc] = peer.rpcs
@@ -193,7 +195,9 @@ class Streams(Calls, SynchronousTestCase):
         self.assertEqual(DEFAULT_TIMEOUT_SCALE, 256 * 1024)
         self.there.set_handler(Recorder())
         self.here.timeout_scale = 5
-        answer = self.here.install_snapshot("b:1", snapshot(10), Bytes(b"0123456789"))
+        answer = self.here.install_snapshot(
+            "b:1", snapshot(10), BytesSource(b"0123456789")
+        )
 
         self.clock.advance(1.5)
         self.settle()

@@ -12,10 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from txraft.testing.linearizability import (
     FOREVER,
     OTHER,
+    ClientOperation,
     Inconclusive,
-    Kind,
     NotLinearizable,
-    Operation,
+    OperationKind,
     Value,
     check,
     check_appends,
@@ -24,27 +24,37 @@ from txraft.testing.linearizability import (
     step,
 )
 
-R, W, C, D, A = Kind.READ, Kind.WRITE, Kind.CAS, Kind.DELETE, Kind.APPEND
+R, W, C, D, A = (
+    OperationKind.READ,
+    OperationKind.WRITE,
+    OperationKind.CAS,
+    OperationKind.DELETE,
+    OperationKind.APPEND,
+)
 
-Checker = Callable[[Sequence[Operation]], object]
+Checker = Callable[[Sequence[ClientOperation]], object]
 
 
-def read(called: int, returned: int, result: Value) -> Operation:
+def read(called: int, returned: int, result: Value) -> ClientOperation:
     """Make a read that found *result*."""
-    return Operation(R, "k", called, returned=returned, result=result)
+    return ClientOperation(R, "k", called, returned=returned, result=result)
 
 
-def write(called: int, returned: int, value: int, kind: Kind = W) -> Operation:
+def write(
+    called: int, returned: int, value: int, kind: OperationKind = W
+) -> ClientOperation:
     """Make a write, or another change of *kind*."""
-    return Operation(kind, "k", called, value, returned=returned)
+    return ClientOperation(kind, "k", called, value, returned=returned)
 
 
-def cas(called: int, returned: int, expected: int, value: int, met: Value) -> Operation:
+def cas(
+    called: int, returned: int, expected: int, value: int, met: Value
+) -> ClientOperation:
     """Make a compare-and-set that met *met*."""
-    return Operation(C, "k", called, value, expected, returned, met)
+    return ClientOperation(C, "k", called, value, expected, returned, met)
 
 
-def holds(checker: Checker, history: Sequence[Operation]) -> bool:
+def holds(checker: Checker, history: Sequence[ClientOperation]) -> bool:
     """Tell whether *checker* accepts *history*."""
     try:
         checker(history)
@@ -53,7 +63,7 @@ def holds(checker: Checker, history: Sequence[Operation]) -> bool:
     return True
 
 
-def truth(history: Sequence[Operation]) -> bool:
+def truth(history: Sequence[ClientOperation]) -> bool:
     """Try every order of every choice of the unknown ones: for tiny histories."""
     known = [o for o in history if o.is_known]
     unknown = [o for o in history if not o.is_known and o.kind is not R]
@@ -64,7 +74,7 @@ def truth(history: Sequence[Operation]) -> bool:
     return False
 
 
-def explains(order: Sequence[Operation]) -> bool:
+def explains(order: Sequence[ClientOperation]) -> bool:
     """Tell whether *order* keeps to real time and to every result."""
     state: Value = None
     for place, operation in enumerate(order):
@@ -76,17 +86,19 @@ def explains(order: Sequence[Operation]) -> bool:
     return True
 
 
-def played(random: Random, kinds: Sequence[Kind], length: int) -> list[Operation]:
+def played(
+    random: Random, kinds: Sequence[OperationKind], length: int
+) -> list[ClientOperation]:
     """Play a history that is linearizable, with clients that overlap."""
     moment = 0
     state: Value = None
-    history: list[Operation] = []
-    active: list[tuple[Operation, bool]] = []
+    history: list[ClientOperation] = []
+    active: list[tuple[ClientOperation, bool]] = []
     while len(history) < length or active:
         moment += 1
         if len(history) < length and (not active or random.random() < 0.5):
             kind = random.choice(kinds)
-            made = Operation(kind, "k", moment)
+            made = ClientOperation(kind, "k", moment)
             if kind in (W, C, A):
                 made.argument = moment
             if kind is C:
@@ -111,7 +123,9 @@ def played(random: Random, kinds: Sequence[Kind], length: int) -> list[Operation
     return history
 
 
-def mutated(random: Random, history: Sequence[Operation]) -> list[Operation]:
+def mutated(
+    random: Random, history: Sequence[ClientOperation]
+) -> list[ClientOperation]:
     """Change the result of one read to that of another."""
     copies = [replace(o) for o in history]
     reads = [o for o in copies if o.kind is R and o.is_known]
@@ -281,7 +295,7 @@ class Appends(SynchronousTestCase):
         self.assertFalse(holds(check_appends, history))
 
 
-def exhaustive(history: Sequence[Operation]) -> None:
+def exhaustive(history: Sequence[ClientOperation]) -> None:
     """Search with every unknown append taken for one that matters."""
     read_items = {
         item

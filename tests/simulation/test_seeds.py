@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txraft.testing.campaign import LEVELS, Outcome, campaign
+from txraft.testing.campaign import LEVELS, SeedOutcome, campaign
 from txraft.testing.simulation import Simulation
 from txraft.testing.simulation.buggify import POINTS
 from txraft.testing.simulation.circumstances import FAULT_FREE_EVERY
@@ -72,10 +72,10 @@ class Replays(SynchronousTestCase):
 
     def test_same_seed_same_run(self) -> None:
         """Every line is the same, whatever strings hash to in a process."""
-        figures = [self._traced(hash_seed) for hash_seed in ("1", "2")]
+        summary = [self._traced(hash_seed) for hash_seed in ("1", "2")]
 
-        self.assertEqual(figures[0]["fingerprint"], figures[1]["fingerprint"])
-        self.assertGreater(figures[0]["events"], 10_000)
+        self.assertEqual(summary[0]["fingerprint"], summary[1]["fingerprint"])
+        self.assertGreater(summary[0]["events"], 10_000)
 
     def _traced(self, hash_seed: str) -> dict[str, int]:
         command = ["-m", "txraft.testing", "simulate", "--seeds", "0-7", "--trace"]
@@ -87,8 +87,8 @@ class Replays(SynchronousTestCase):
             text=True,
             check=True,
         )
-        figures: dict[str, int] = json.loads(done.stdout)
-        return figures
+        summary: dict[str, int] = json.loads(done.stdout)
+        return summary
 
     def test_trace_tells_what_was_said(self) -> None:
         """A conversation names who does what, in words."""
@@ -107,20 +107,20 @@ class Campaigns(SynchronousTestCase):
     def test_campaign_counts_and_shows_what_failed(self) -> None:
         """A seed that fails is replayed to its end, with the command to do so."""
 
-        def broken(seed: int, conversation: Conversation | None) -> Outcome:
+        def broken(seed: int, conversation: Conversation | None) -> SeedOutcome:
             if conversation is not None:
                 conversation.note(1_500_000, "a", "falls over")
             finding = "it broke" if seed == 2 else None
-            return Outcome(seed, 10, 1, 20.0, 5, 0, 7, finding)
+            return SeedOutcome(seed, 10, 1, 20.0, 5, 0, 7, finding)
 
         LEVELS["broken"] = broken
         self.addCleanup(LEVELS.pop, "broken")
         written: list[str] = []
 
-        figures = campaign("broken", range(4), written.append)
+        summary = campaign("broken", range(4), written.append)
 
-        self.assertEqual((figures.seeds, figures.failed_seeds), (4, [2]))
+        self.assertEqual((summary.seeds, summary.failed_seeds), (4, [2]))
         text = "".join(written)
         self.assertIn("   1.500000  a  falls over\nseed 2: it broke\n", text)
         self.assertIn("simulate --level broken --seeds 2-2 --talk", text)
-        self.assertEqual(json.loads(figures.line())["operations_checked"], 20)
+        self.assertEqual(json.loads(summary.line())["operations_checked"], 20)

@@ -16,9 +16,9 @@ from txraft.testing.fullstack.disk import (
     SimulatedDisk,
     Survival,
 )
-from txraft.testing.fullstack.machine import KINDS
+from txraft.testing.fullstack.faults import POINTS
+from txraft.testing.fullstack.register_fsm import KINDS
 from txraft.testing.fullstack.simulation import FullSimulation
-from txraft.testing.fullstack.storm import POINTS
 
 SEEDS = range(60, 84)
 SEED_WITH_DAMAGE = 6
@@ -121,7 +121,7 @@ class PowerFailures(SynchronousTestCase):
 
         expected = {"file": b"\0\0\0\0+kept"}
         self.assertEqual(self.names_and_content(Survival()), expected)
-        self.assertEqual(bytes(self.file.node.data), b"lost+kept")
+        self.assertEqual(bytes(self.file.inode.data), b"lost+kept")
 
     def test_chance_leaves_sectors_out(self) -> None:
         """An unsynced write may arrive without its middle."""
@@ -145,4 +145,4 @@ class PowerFailures(SynchronousTestCase):
         self.disk.before = fail
         self.assertRaises(PowerFailed, self.file.write_at, b"abcd", 0)
 
-        self.assertEqual(bytes(self.file.node.data), b"ab")
+        self.assertEqual(bytes(self.file.inode.data), b"ab")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from txraft.testing.fullstack.disk import (
     Folder,
+    Inode,
     Naming,
-    Node,
     PowerFailed,
     SimulatedDisk,
     SimulatedFile,
@@ -77,7 +77,7 @@ class Disk(SimulatedDisk):
         """Make the disk that is found when power is back."""
         return Disk(self.after_power_failure(UNSYNCED[unsynced]).root)
 
-    def content(self, path: Path) -> Node:
+    def content(self, path: Path) -> Inode:
         """Find a file."""
         return self.file(path)
 

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.transports import MemoryNetwork
 from txraft.errors import CallTimedOut
 from txraft.testing.contracts import LoopbackTransportContract, TransportContract
-from txraft.testing.contracts.samples import Bytes, snapshot
+from txraft.testing.contracts.samples import BytesSource, snapshot
 from txraft.transport.connection_limits import PIECE_BYTES
 from txraft.transport.inmem import InmemTransport
 from txraft.transport.network import NetworkTransport
@@ -16,7 +16,7 @@ from txraft.transport.network import NetworkTransport
 TIMEOUT = TransportContract.timeout
 
 
-class Patient(Bytes):
+class Patient(BytesSource):
     """A source that knows whether its receiver is alive."""
 
     waits = True

@@ -19,7 +19,7 @@ from txraft.errors import (
     ProtocolError,
     TransportShutdown,
 )
-from txraft.testing.contracts.samples import Bytes, append, snapshot, success
+from txraft.testing.contracts.samples import BytesSource, append, snapshot, success
 from txraft.transport.connection_limits import ConnectionLimits
 from txraft.transport.link import Link
 from txraft.transport.network import NetworkTransport
@@ -312,7 +312,7 @@ class UnreadingPeer(LinkCase):
 
     def test_snapshot_is_read_no_faster_than_it_is_sent(self) -> None:
         """A peer that stops reading stops the reading of the file."""
-        source = Bytes(bytes(1 << 24))
+        source = BytesSource(bytes(1 << 24))
         call = self.transport.install_snapshot("b:1", snapshot(1 << 24), source)
         self.network.connections[-1][1].reading = False
         self.clock.advance(0)
@@ -325,7 +325,7 @@ class UnreadingPeer(LinkCase):
 
     def test_snapshot_of_which_nothing_is_taken_is_given_up(self) -> None:
         """After one timeout, however large it is; the connection ends."""
-        source = Bytes(bytes(1 << 24))
+        source = BytesSource(bytes(1 << 24))
         call = self.transport.install_snapshot("b:1", snapshot(1 << 24), source)
         self.network.connections[-1][1].reading = False
         self.clock.advance(0)
@@ -339,7 +339,7 @@ class UnreadingPeer(LinkCase):
 
     def test_answer_to_a_snapshot_is_granted_time_for_its_size(self) -> None:
         """A timeout for every 256 KiB, when the source does not know better."""
-        source = Bytes(bytes(1 << 20))
+        source = BytesSource(bytes(1 << 20))
         call = self.transport.install_snapshot("b:1", snapshot(1 << 20), source)
         self.clock.advance(0)
         self.clock.advance(TIMEOUT * 3.9)

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from txraft.errors import ConnectionFailed, NotAdvertisable
 from txraft.interfaces import IncomingRPC
 from txraft.testing.contracts.samples import (
-    Bytes,
+    BytesSource,
     Recorder,
     agree,
     append,
@@ -197,7 +197,7 @@ class Loopback(TestCase):
 
         self.there.set_handler(Recorder(take))
         answer = yield self.here.install_snapshot(
-            self.there.local_addr(), snapshot(len(data)), Bytes(data)
+            self.there.local_addr(), snapshot(len(data)), BytesSource(data)
         )
         self.assertTrue(answer.success)
         self.assertEqual(b"".join(pieces), data)

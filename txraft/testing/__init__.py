@@ -1,7 +1,13 @@
-"""Whole clusters on one clock, for tests of a state machine or of this package."""
+"""Clusters in memory on a clock, for tests of your state machine and of this package.
 
-from txraft.testing.clock import HeapClock
+`Cluster` runs real nodes without sockets, files or sleeps. `SimulatedCluster` adds
+faults from a seed and compares the replicas. `txraft.testing.contracts` has the tests
+that your own stores and transports must pass. `python -m txraft.testing simulate` runs
+the package's own simulations.
+"""
+
 from txraft.testing.cluster import Cluster, ListFSM, Node
+from txraft.testing.heap_clock import HeapClock
 from txraft.testing.simulated import (
     NodeStopped,
     ReplicasDiffer,

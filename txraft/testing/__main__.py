@@ -1,4 +1,4 @@
-"""`python -m txraft.testing simulate`: campaigns from the command line."""
+"""`python -m txraft.testing simulate`: run campaigns from the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from txraft.testing.campaign import LEVELS, campaign
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what the command line asks for; 1 if anything was found."""
+    """Run the campaign that *arguments* describe, and print its figures as JSON.
+
+    Returns: the exit status, 1 if a seed failed.
+    """
     parser = argparse.ArgumentParser(prog="python -m txraft.testing")
     commands = parser.add_subparsers(dest="command", required=True)
     simulate = commands.add_parser("simulate", help="run simulated clusters")
@@ -20,21 +23,21 @@ def main(arguments: list[str] | None = None) -> int:
         "--seeds", type=seed_list, default=range(100), help="as in 0-99 or 3,5"
     )
     simulate.add_argument(
-        "--talk", action="store_true", help="write down all that happens"
+        "--talk", action="store_true", help="write every event of every run"
     )
     simulate.add_argument(
         "--trace",
         action="store_true",
-        help="let the fingerprint cover all that happens",
+        help="let the fingerprint cover every event",
     )
     options = parser.parse_args(arguments)
-    # What goes wrong here is meant to, and is told by the conversation.
+    # Faults are made on purpose here, so what nodes log of them is no news.
     globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
-    figures = campaign(
+    summary = campaign(
         options.level, options.seeds, talk=options.talk, trace=options.trace
     )
-    sys.stdout.write(figures.line() + "\n")
-    return 1 if figures.failures else 0
+    sys.stdout.write(summary.line() + "\n")
+    return 1 if summary.failures else 0
 
 
 def seed_list(text: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""Campaigns: many seeds, one line of figures, and how to replay what failed."""
+"""Campaigns: run many seeds, add their figures up, and replay those that failed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ MAX_SHOWN = 5
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What one seed came to; *finding* says what was wrong, if anything."""
+class SeedOutcome:
+    """The result of one seed; *finding* says what was wrong, None if nothing was."""
 
     seed: int
     events: int
@@ -35,8 +35,8 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class Figures:
-    """What a campaign came to."""
+class CampaignSummary:
+    """The results of all seeds of a campaign, added up."""
 
     level: str
     seeds: int = 0
@@ -51,14 +51,15 @@ class Figures:
     events_per_second: int = 0
     fingerprint: int = 0
 
-    def add(self, outcome: Outcome) -> None:
-        """Count one seed."""
+    def add(self, outcome: SeedOutcome) -> None:
+        """Add the result of one seed."""
         self.seeds += 1
         self.events += outcome.events
         self.faults += outcome.faults
         self.simulated_seconds += outcome.seconds
         self.operations_checked += outcome.operations
         self.undecided_keys += outcome.undecided
+        # The order of seeds counts: equal fingerprints mean equal runs, one by one.
         self.fingerprint = (self.fingerprint * 31 + outcome.fingerprint) % (1 << 32)
         if outcome.finding is not None:
             self.failures += 1
@@ -72,27 +73,27 @@ class Figures:
         return json.dumps(values)
 
 
-Level = Callable[[int, Conversation | None], Outcome]
-"""Runs one seed, writing into a conversation if there is one."""
+Level = Callable[[int, Conversation | None], SeedOutcome]
+"""A function that runs one seed, and writes into a conversation if there is one."""
 
 
-def run_core(seed: int, conversation: Conversation | None = None) -> Outcome:
+def run_core(seed: int, conversation: Conversation | None = None) -> SeedOutcome:
     """Run one seed of the core simulation."""
     return _run(Simulation(seed, conversation))
 
 
-def run_full(seed: int, conversation: Conversation | None = None) -> Outcome:
+def run_full(seed: int, conversation: Conversation | None = None) -> SeedOutcome:
     """Run one seed of the simulation of whole nodes."""
     return _run(FullSimulation(seed, conversation))
 
 
-def _run(simulation: Simulation | FullSimulation) -> Outcome:
+def _run(simulation: Simulation | FullSimulation) -> SeedOutcome:
     finding = None
     try:
         simulation.run()
     except Exception as error:
         finding = _name(error)
-    return Outcome(
+    return SeedOutcome(
         seed=simulation.seed,
         events=simulation.schedule.events,
         faults=simulation.faults,
@@ -105,7 +106,7 @@ def _run(simulation: Simulation | FullSimulation) -> Outcome:
 
 
 def _name(error: Exception) -> str:
-    """Say what went wrong and where: any error in a run is a finding."""
+    """Describe an error and its place: any error in a run is a finding."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({place.name}, line {place.lineno})"
 
@@ -120,33 +121,33 @@ def campaign(
     write: Callable[[str], object] = sys.stdout.write,
     talk: bool = False,
     trace: bool = False,
-) -> Figures:
-    """Run *seeds*, showing how to replay those that fail, and return the figures.
+) -> CampaignSummary:
+    """Run *seeds*, showing how to replay those that fail, and return a summary.
 
     With *talk* every line of every run is written; with *trace* the fingerprint
     covers all of them.
     """
-    figures = Figures(level)
+    summary = CampaignSummary(level)
     began = time.process_time()
     for seed in seeds:
         conversation = _conversation(write, talk) if talk or trace else None
         outcome = LEVELS[level](seed, conversation)
         if conversation is not None:
             outcome.fingerprint ^= conversation.digest
-        figures.add(outcome)
-        if outcome.finding is not None and figures.failures <= MAX_SHOWN:
+        summary.add(outcome)
+        if outcome.finding is not None and summary.failures <= MAX_SHOWN:
             _show(level, outcome, write)
-    figures.cpu_seconds = time.process_time() - began
-    figures.events_per_second = int(figures.events / max(figures.cpu_seconds, 1e-9))
-    return figures
+    summary.cpu_seconds = time.process_time() - began
+    summary.events_per_second = int(summary.events / max(summary.cpu_seconds, 1e-9))
+    return summary
 
 
 def _conversation(write: Callable[[str], object], talk: bool) -> Conversation:
     return Conversation(LAST_LINES, (lambda line: write(line + "\n")) if talk else None)
 
 
-def _show(level: str, outcome: Outcome, write: Callable[[str], object]) -> None:
-    """Replay a seed that failed, and write down how it ended."""
+def _show(level: str, outcome: SeedOutcome, write: Callable[[str], object]) -> None:
+    """Replay a seed that failed, and write its last lines and its finding."""
     seed = outcome.seed
     conversation = Conversation(LAST_LINES)
     LEVELS[level](seed, conversation)

@@ -1,11 +1,11 @@
-"""A cluster in memory, on one `task.Clock`: real nodes, no sockets, files or sleeps.
+"""A cluster in memory on one `task.Clock`: real nodes, no sockets, files or sleeps.
 
     cluster = Cluster(3)
     cluster.start()
     result = cluster.apply(b"one")
 
-What a node has on disk outlives a crash of it here, as far as it was written: the
-stores are in memory, and a write is durable when the node is told so.
+The stores are in memory and outlive a crash of their node. A write is durable when the
+node is told so; a crash loses the writes that are still under way.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from txraft.node.raft import Raft
 from txraft.node.worker import MemoryWorker, Workers
 from txraft.storage.memory import InmemSnapshotStore, InmemStore
 from txraft.storage.peer_stores import StaticPeers
-from txraft.testing.clock import HeapClock
+from txraft.testing.heap_clock import HeapClock
 from txraft.transport.inmem import InmemTransport
 
 T = TypeVar("T")
 
 STEP = 0.005
-"""Seconds that the clock moves at a time."""
+"""Seconds that the clock advances in one step."""
 
 FAST = Config(
     heartbeat_timeout=0.2,
@@ -46,26 +46,26 @@ FAST = Config(
     commit_timeout=0.01,
     snapshot_interval=3600.0,
 )
-"""Timeouts that suit a clock which moves by `STEP`."""
+"""Timeouts in seconds that suit a clock which advances by `STEP`."""
 
 
 class ListFSM:
-    """A state machine that remembers every command it was given."""
+    """A state machine that keeps a list of all commands that it has applied."""
 
     def __init__(self) -> None:
         self.commands: list[bytes] = []
 
     def apply(self, log: Entry) -> object:
-        """Remember a command and answer how many there are."""
+        """Append a command; return the length of the list."""
         self.commands.append(log.data or b"")
         return len(self.commands)
 
     def snapshot(self) -> ListSnapshot:
-        """Capture the commands so far."""
+        """Capture the list."""
         return ListSnapshot(list(self.commands))
 
     def restore(self, source: BinaryIO) -> None:
-        """Take the commands of a snapshot instead of those here."""
+        """Replace the list with that of a snapshot."""
         self.commands = [bytes.fromhex(text) for text in json.load(source)]
 
 
@@ -81,13 +81,17 @@ class ListSnapshot:
         sink.write(json.dumps([command.hex() for command in self.commands]).encode())
 
     def release(self) -> None:
-        """Note that nobody needs the capture any more."""
+        """Note that the capture is no longer needed."""
         self.released = True
 
 
 @dataclass
 class Node:
-    """One node of a `Cluster`, and what it has on disk."""
+    """One running node of a `Cluster`, with its stores.
+
+    `started` is the Deferred of `Raft.start`. The stores outlive the node; its state
+    machine does not.
+    """
 
     address: str
     fsm: FSM
@@ -101,19 +105,32 @@ class Node:
 
 
 @dataclass
-class _Disk:
+class _NodeStores:
+    """The stores of one node, which outlive it."""
+
     store: InmemStore = field(default_factory=InmemStore)
     snapshots: InmemSnapshotStore = field(default_factory=InmemSnapshotStore)
     peer_store: StaticPeers = field(default_factory=StaticPeers)
 
 
 class Cluster:
-    """Nodes `a`, `b`, `c`, … on one clock, which moves only when a test says so.
+    """Nodes `a`, `b`, `c`, … on one clock, which only the test advances.
 
-    *make_fsm* makes the state machine of each node; *seed* decides every random
-    choice. A write takes *disk_seconds*, a message *latency* seconds one way; with
-    neither, both wait only until the clock is advanced, be it by 0. `start` starts
-    the founding nodes. *clock* is a `task.Clock` unless another one is given.
+    .. code-block:: python
+
+        cluster = Cluster(3, make_fsm=Counter)
+        cluster.start()
+        assert cluster.apply(b"add 1").response == 1
+        cluster.crash(cluster.leader.address)
+        cluster.wait_for_leader()
+        cluster.wait_for_all()
+
+    *size* nodes bootstrap the cluster; `start_node` adds more. *make_fsm* makes the
+    state machine of each node, a new one after each crash. *seed* decides every random
+    choice, so one seed makes the same run each time. A write takes *disk_seconds*, and
+    a message *latency* seconds one way; with 0 both are done at the next `advance`,
+    also by 0. *clock* is a new `task.Clock` by default. `nodes` has the running nodes
+    by address.
     """
 
     def __init__(
@@ -133,8 +150,8 @@ class Cluster:
         self.random = Random(seed)
         self.nodes: dict[str, Node] = {}
         self._make_fsm = make_fsm
-        self._disks: dict[str, _Disk] = {}
-        self._founders = [chr(ord("a") + i) for i in range(size)]
+        self._stores: dict[str, _NodeStores] = {}
+        self._bootstrap = [chr(ord("a") + i) for i in range(size)]
         self._cut: set[frozenset[str]] = set()
         self._slow_disks: dict[str, float] = {}
         self._slow_snapshots: dict[str, float] = {}
@@ -142,9 +159,12 @@ class Cluster:
     # Nodes
 
     def start(self) -> None:
-        """Start every founding node and wait for a leader."""
-        for address in self._founders:
-            self.start_node(address, self._founders)
+        """Start the nodes that bootstrap the cluster, and wait for a leader.
+
+        Raises: AssertionError, if there is no leader after 10 s.
+        """
+        for address in self._bootstrap:
+            self.start_node(address, self._bootstrap)
         self.wait_for_leader()
 
     def start_node(
@@ -153,14 +173,14 @@ class Cluster:
         peers: Iterable[str] = (),
         config: Config | None = None,
     ) -> Node:
-        """Start the node at *address*, with what it has on disk.
+        """Start the node at *address* from its stores, empty ones the first time.
 
-        *peers* found a cluster if there is nothing there; without any, the node
-        waits to be added.
+        With empty stores, it bootstraps a cluster of *peers*; without *peers* it waits
+        to be added, as by `Raft.add_voter`. *config* replaces that of the cluster.
         """
-        disk = self._disks.setdefault(address, _Disk())
-        if not disk.peer_store.peers():
-            disk.peer_store.set_peers(list(peers))
+        stores = self._stores.setdefault(address, _NodeStores())
+        if not stores.peer_store.peers():
+            stores.peer_store.set_peers(list(peers))
         transport = InmemTransport(self.clock, address, latency=self.latency)
         later = partial(self._later, address)
         workers = Workers(
@@ -173,26 +193,26 @@ class Cluster:
         raft = Raft(
             config or self.config,
             fsm,
-            disk.store,
-            disk.store,
-            disk.snapshots,
-            disk.peer_store,
-            None,
-            transport,
+            log_store=stores.store,
+            stable_store=stores.store,
+            snapshots=stores.snapshots,
+            peer_store=stores.peer_store,
+            local_addr=None,
+            transport=transport,
             clock=self.clock_of(address),
             workers=workers,
             random=Random(self.random.random()),
         )
         node = Node(
-            address,
-            fsm,
-            raft,
-            transport,
-            disk.store,
-            disk.snapshots,
-            disk.peer_store,
-            workers,
-            raft.start(),
+            address=address,
+            fsm=fsm,
+            raft=raft,
+            transport=transport,
+            store=stores.store,
+            snapshots=stores.snapshots,
+            peer_store=stores.peer_store,
+            workers=workers,
+            started=raft.start(),
         )
         self.nodes[address] = node
         self._route()
@@ -200,7 +220,7 @@ class Cluster:
         return node
 
     def clock_of(self, address: str) -> IReactorTime:
-        """Return the clock that the node at *address* goes by."""
+        """Return the clock of the node at *address*: the same for all nodes here."""
         return self.clock
 
     def _later(self, address: str, call: Callable[[], bool]) -> object:
@@ -214,9 +234,9 @@ class Cluster:
         return self.clock.callLater(seconds, call)
 
     def slow_snapshots(self, address: str, seconds: float) -> None:
-        """Let taking a snapshot at *address*, or restoring one, take *seconds*.
+        """Let each step of a snapshot at *address* take *seconds* from now on.
 
-        So does each step of it: a piece that is received, for example.
+        A step is taking it, restoring it, or receiving one piece of it.
         """
         self._slow_snapshots[address] = seconds
 
@@ -225,10 +245,14 @@ class Cluster:
         self._slow_disks[address] = seconds
 
     def crash(self, address: str) -> None:
-        """End the node at *address* at once: writes that wait are lost.
+        """Crash the node at *address*: writes under way are lost, stores stay.
 
-        Whoever waits for it is told what `Raft.shutdown` tells.
+        Deferreds of its `Raft` fail as after `Raft.shutdown`, with RaftShutdown mostly.
+
+        Raises: KeyError, if no such node runs.
         """
+        # Out of `nodes` and the network first: the shutdown below must reach nobody, as
+        # the death of a process does not.
         node = self.nodes.pop(address)
         for worker in node.workers.each:
             assert isinstance(worker, MemoryWorker), "a cluster's workers are these"
@@ -239,19 +263,19 @@ class Cluster:
         node.raft.shutdown().addErrback(lambda _: None)
 
     def restart(self, address: str) -> Node:
-        """Crash the node at *address* if it runs, and start it from its disk."""
+        """Crash the node at *address* if it runs, and start it from its stores."""
         if address in self.nodes:
             self.crash(address)
         return self.start_node(address)
 
     def wipe(self, address: str) -> None:
-        """Crash the node at *address* if it runs, and lose all it has on disk."""
+        """Crash the node at *address* if it runs, and throw its stores away."""
         if address in self.nodes:
             self.crash(address)
-        del self._disks[address]
+        del self._stores[address]
 
     def shutdown(self) -> None:
-        """Shut every node down."""
+        """Shut all nodes down."""
         for node in self.nodes.values():
             node.raft.shutdown()
         self.advance(0.1)
@@ -268,37 +292,45 @@ class Cluster:
                     one.transport.disconnect(other.address)
 
     def isolate(self, *addresses: str) -> None:
-        """Cut the links between *addresses* and all other nodes."""
+        """Cut the links between *addresses* and all other nodes, in both directions."""
         for one in addresses:
-            for other in [*self.nodes, *self._disks]:
+            for other in [*self.nodes, *self._stores]:
                 if other not in addresses:
                     self._cut.add(frozenset({one, other}))
         self._route()
 
     def heal(self) -> None:
-        """Mend every link."""
+        """Mend all links."""
         self._cut.clear()
         self._route()
 
     # Time
 
     def advance(self, seconds: float) -> None:
-        """Let *seconds* pass, in small steps."""
+        """Let *seconds* pass in steps of `STEP`; 0 only does what is due now."""
         self.clock.advance(0)
+        # Small steps: within one `advance` of a `task.Clock`, a call that is scheduled
+        # on the way comes at the end of it, so long steps would distort all timeouts.
         for _ in range(round(seconds / STEP)):
             self.clock.advance(STEP)
 
     def wait_until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
-        """Let time pass until *condition* holds; fail after *seconds*."""
+        """Let time pass until *condition* is true.
+
+        Raises: AssertionError, if it is still false after *seconds*.
+        """
         self.clock.advance(0)
         for _ in range(round(seconds / STEP)):
             if condition():
                 return
             self.clock.advance(STEP)
-        assert condition(), f"it did not come true within {seconds} s"
+        assert condition(), f"the condition is still false after {seconds} s"
 
     def result(self, deferred: Deferred[T], seconds: float = 10.0) -> T:
-        """Let time pass until *deferred* fires; return its result or raise."""
+        """Let time pass until *deferred* fires; return its result or raise its error.
+
+        Raises: AssertionError, if it has not fired after *seconds*.
+        """
         outcome: list[T | Failure] = []
         deferred.addBoth(outcome.append)
         self.wait_until(lambda: bool(outcome), seconds)
@@ -311,26 +343,34 @@ class Cluster:
 
     @property
     def addresses(self) -> list[str]:
-        """The addresses of all nodes that were ever started, running or not."""
-        return sorted(self._disks)
+        """The addresses of all nodes with stores, running or not, in order."""
+        return sorted(self._stores)
 
     def leaders(self) -> list[Node]:
-        """Return the nodes that take themselves for the leader."""
+        """Return the nodes that are leaders in their own opinion.
+
+        There may be two while one has not yet heard of a newer term.
+        """
         return [n for n in self.nodes.values() if n.raft.state is RaftState.LEADER]
 
     @property
     def leader(self) -> Node:
-        """The leader of the highest term."""
+        """The leader of the highest term. Raises: ValueError, if there is no leader."""
         return max(self.leaders(), key=lambda node: node.raft.term)
 
     @property
     def followers(self) -> list[Node]:
-        """All nodes but the leader."""
+        """All running nodes but the leader."""
         leader = self.leader
         return [node for node in self.nodes.values() if node is not leader]
 
     def wait_for_leader(self, among: Iterable[str] | None = None) -> Node:
-        """Wait until the nodes *among* which to look agree on one of them."""
+        """Wait until the nodes *among* agree on a leader among them; return it.
+
+        By default these are all running nodes.
+
+        Raises: AssertionError, if they do not agree within 10 s.
+        """
         wanted = set(among if among is not None else self.nodes)
 
         def agreed() -> bool:
@@ -345,11 +385,17 @@ class Cluster:
         return self.nodes[address]
 
     def apply(self, data: bytes) -> ApplyResult:
-        """Apply *data* through the leader and return the outcome."""
+        """Apply *data* through the leader; return its index and response.
+
+        Raises: RaftError, as `Raft.apply` fails; AssertionError after 10 s.
+        """
         return self.result(self.leader.raft.apply(data))
 
     def wait_for_all(self) -> None:
-        """Wait until every node has applied all that the leader's log holds."""
+        """Wait until every running node has applied the whole log of the leader.
+
+        Raises: AssertionError, if they have not within 10 s.
+        """
 
         def applied() -> bool:
             if not self.leaders():

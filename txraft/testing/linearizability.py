@@ -1,4 +1,7 @@
-"""Whether a history of client operations could have happened one at a time.
+"""Check that a history of client operations is linearizable.
+
+A history is linearizable if its operations could have happened one at a time, each
+between its call and its return.
 
 Three checkers, each for one key of a history: `check_register` for reads and writes
 of distinct values, in n log n; `search` for compare-and-set and delete too, which may
@@ -16,20 +19,20 @@ from enum import Enum
 from itertools import pairwise
 
 FOREVER = 1 << 62
-"""The return of an operation of which nobody knows whether it took effect."""
+"""The time of return of an operation whose outcome is unknown."""
 
 MAX_STEPS = 200_000
-"""Steps that a search may take before it gives up."""
+"""Steps that `search` takes before it gives up."""
 
 OTHER = -FOREVER
-"""What a compare-and-set met that was refused, if nobody says what it was."""
+"""The result of a refused compare-and-set, if the value that it met is unknown."""
 
 Value = int | tuple[int, ...] | None
-"""What a key holds: a number, a list, or nothing."""
+"""The value of a key: a number, a list, or None if there is none."""
 
 
-class Kind(Enum):
-    """What a client asks for."""
+class OperationKind(Enum):
+    """The kinds of operation that the checkers understand."""
 
     READ = "r"
     WRITE = "w"
@@ -39,15 +42,17 @@ class Kind(Enum):
 
 
 @dataclass(slots=True)
-class Operation:
-    """One call of a client on *key*, and what came of it.
+class ClientOperation:
+    """One operation of a client on *key*, and its result.
 
-    *result* is what a read found, and for a compare-and-set the value it met; it was
-    made when that equals *expected*. It is `OTHER` where all that is known is that it
-    was something else. A *returned* of `FOREVER`: nobody knows.
+    It was *called* and *returned* at these times; a *returned* of `FOREVER` means that
+    its outcome is unknown. *argument* is the value that is written or appended.
+    *result* is the value that a read returned, or that a compare-and-set found. A
+    compare-and-set took effect if it found *expected*; *result* is `OTHER` if it found
+    a value that is unknown but was not *expected*.
     """
 
-    kind: Kind
+    kind: OperationKind
     key: str
     called: int
     argument: int | None = None
@@ -57,27 +62,27 @@ class Operation:
 
     @property
     def is_known(self) -> bool:
-        """Whether the caller learned that it took effect."""
+        """Whether the client knows the outcome."""
         return self.returned != FOREVER
 
 
 class NotLinearizable(AssertionError):
-    """No order of the operations explains what the clients saw."""
+    """No order of the operations explains the results that clients saw."""
 
 
 class Inconclusive(Exception):
-    """The search gave up."""
+    """The search gave up before it found an answer."""
 
 
-def by_key(history: Iterable[Operation]) -> dict[str, list[Operation]]:
-    """Sort operations by key: a history is linearizable if that of each key is."""
-    keys: dict[str, list[Operation]] = {}
+def by_key(history: Iterable[ClientOperation]) -> dict[str, list[ClientOperation]]:
+    """Split a history by key: it is linearizable if the history of each key is."""
+    keys: dict[str, list[ClientOperation]] = {}
     for operation in history:
         keys.setdefault(operation.key, []).append(operation)
     return keys
 
 
-def check(history: Iterable[Operation]) -> int:
+def check(history: Iterable[ClientOperation]) -> int:
     """Check a history with the fastest checker that understands each of its keys.
 
     Returns: how many keys were too hard to decide.
@@ -86,9 +91,9 @@ def check(history: Iterable[Operation]) -> int:
     undecided = 0
     for operations in by_key(history).values():
         kinds = {operation.kind for operation in operations}
-        if Kind.APPEND in kinds:
+        if OperationKind.APPEND in kinds:
             check_appends(operations)
-        elif kinds <= {Kind.READ, Kind.WRITE}:
+        elif kinds <= {OperationKind.READ, OperationKind.WRITE}:
             check_register(operations)
         else:
             try:
@@ -102,8 +107,11 @@ def check(history: Iterable[Operation]) -> int:
 
 
 @dataclass(slots=True)
-class _Cluster:
-    """One written value: the write and all reads of it, as a span of time."""
+class _ValueSpan:
+    """The span of time in which one written value was certainly there.
+
+    It covers the write of the value and all reads that returned it.
+    """
 
     write_called: int
     first_return: int
@@ -111,23 +119,24 @@ class _Cluster:
     observed: bool
 
 
-def check_register(operations: Sequence[Operation]) -> None:
-    """Check reads and writes of one key, where no two writes write the same.
+def check_register(operations: Sequence[ClientOperation]) -> None:
+    """Check reads and writes of one key, if all written values differ.
 
-    A value lives at least from the first return to the last call of its operations.
-    No two of those may meet, and no value may come and go within one of another.
+    The value is there at least from the first return to the last call of the operations
+    on it: a forward span. Two forward spans must not overlap. If all operations on a
+    value overlap, its span is backward; it must not lie within a forward span.
     Raises: NotLinearizable
     Source: Gibbons and Korach, §4.
     """
-    clusters = _clusters(operations)
+    spans = _value_spans(operations)
     forward = sorted(
-        (c.first_return, c.last_call) for c in clusters if c.first_return < c.last_call
+        (c.first_return, c.last_call) for c in spans if c.first_return < c.last_call
     )
     for (_, end), (start, _) in pairwise(forward):
         if start < end:
             raise NotLinearizable(f"two values at {start} to {end}")
     backward = sorted(
-        (c.last_call, c.first_return) for c in clusters if c.first_return > c.last_call
+        (c.last_call, c.first_return) for c in spans if c.first_return > c.last_call
     )
     position = 0
     for start, end in backward:
@@ -139,29 +148,29 @@ def check_register(operations: Sequence[Operation]) -> None:
                 raise NotLinearizable(f"{start} to {end} lies within {first} to {last}")
 
 
-def _clusters(operations: Sequence[Operation]) -> list[_Cluster]:
-    clusters: dict[Value, _Cluster] = {None: _Cluster(-2, -1, -2, True)}
+def _value_spans(operations: Sequence[ClientOperation]) -> list[_ValueSpan]:
+    spans: dict[Value, _ValueSpan] = {None: _ValueSpan(-2, -1, -2, True)}
     for operation in operations:
-        if operation.kind is Kind.WRITE:
+        if operation.kind is OperationKind.WRITE:
             called, returned = operation.called, operation.returned
-            cluster = _Cluster(called, returned, called, operation.is_known)
-            assert operation.argument not in clusters, "written values are distinct"
-            clusters[operation.argument] = cluster
+            span = _ValueSpan(called, returned, called, operation.is_known)
+            assert operation.argument not in spans, "written values are distinct"
+            spans[operation.argument] = span
     for operation in operations:
-        if operation.kind is Kind.READ and operation.is_known:
-            found = clusters.get(operation.result)
+        if operation.kind is OperationKind.READ and operation.is_known:
+            found = spans.get(operation.result)
             if found is None or operation.returned < found.write_called:
                 raise NotLinearizable(f"{operation} found what was not yet written")
             found.observed = True
             found.first_return = min(found.first_return, operation.returned)
             found.last_call = max(found.last_call, operation.called)
-    return [cluster for cluster in clusters.values() if cluster.observed]
+    return [span for span in spans.values() if span.observed]
 
 
 # Search ---------------------------------------------------------------------------
 
 
-def search(operations: Iterable[Operation], max_steps: int = MAX_STEPS) -> None:
+def search(operations: Iterable[ClientOperation], max_steps: int = MAX_STEPS) -> None:
     """Look for an order of the operations on one key that explains their results.
 
     Raises: NotLinearizable; Inconclusive after *max_steps*.
@@ -176,6 +185,7 @@ def search(operations: Iterable[Operation], max_steps: int = MAX_STEPS) -> None:
         done, state = stack.pop()
         if done & required == required:
             return
+        # Lowe: two ways to the same operations done and the same state go on alike.
         if (done, state) in seen:
             continue
         seen.add((done, state))
@@ -186,35 +196,36 @@ def search(operations: Iterable[Operation], max_steps: int = MAX_STEPS) -> None:
     raise NotLinearizable(f"no order explains {len(ordered)} operations")
 
 
-def _relevant(operations: Iterable[Operation]) -> list[Operation]:
-    """Leave out what can be seen by nobody, in the order of calls.
+def _relevant(operations: Iterable[ClientOperation]) -> list[ClientOperation]:
+    """Leave out operations that no result depends on; sort the others by call.
 
-    A write of unknown outcome whose value nobody met, nor a compare-and-set that may
-    have been made expected, changes nothing that is known; unless it may be what made
-    another one fail.
+    That is a write of unknown outcome whose value no operation found or expected. It
+    stays if a compare-and-set found an unknown value (`OTHER`): that may be this one.
     """
     ordered = sorted(operations, key=lambda operation: operation.called)
     met = {o.result for o in ordered if o.is_known}
-    met |= {o.expected for o in ordered if o.kind is Kind.CAS and not o.is_known}
+    met |= {
+        o.expected for o in ordered if o.kind is OperationKind.CAS and not o.is_known
+    }
     if OTHER in met:
         met |= {o.argument for o in ordered}
     return [
         o
         for o in ordered
-        if o.is_known or (o.kind is not Kind.READ and _may_matter(o, met))
+        if o.is_known or (o.kind is not OperationKind.READ and _may_matter(o, met))
     ]
 
 
-def _may_matter(operation: Operation, met: set[Value]) -> bool:
-    return operation.kind is Kind.DELETE or operation.argument in met
+def _may_matter(operation: ClientOperation, met: set[Value]) -> bool:
+    return operation.kind is OperationKind.DELETE or operation.argument in met
 
 
 def _next_steps(
-    ordered: Sequence[Operation], done: int, state: Value
+    ordered: Sequence[ClientOperation], done: int, state: Value
 ) -> list[tuple[int, Value]]:
-    """List where one more operation leads; a read that fits is the only way on.
+    """List the states after one more operation.
 
-    Next may be whatever was called before any other of those left had returned.
+    An operation may be next if it was called before any other that is left returned.
     """
     steps: list[tuple[int, Value]] = []
     first_return = FOREVER
@@ -224,8 +235,11 @@ def _next_steps(
         position += 1
         if done & bit:
             continue
+        # Set before it is seen whether it fits: those behind must not overtake it.
         first_return = min(first_return, operation.returned)
         fits, after = step(state, operation)
+        # One that fits and changes nothing can go first in any order that works, so no
+        # other way needs to be tried: without this, each read doubles the search.
         if fits and _only_looks(operation):
             return [(done | bit, state)]
         if fits:
@@ -233,29 +247,29 @@ def _next_steps(
     return steps
 
 
-def _only_looks(operation: Operation) -> bool:
-    """Tell whether *operation*, as it turned out, changed nothing whenever it was."""
-    if operation.kind is Kind.CAS:
+def _only_looks(operation: ClientOperation) -> bool:
+    """Tell whether *operation*, given its result, changed nothing."""
+    if operation.kind is OperationKind.CAS:
         return operation.is_known and operation.result != operation.expected
-    return operation.kind is Kind.READ
+    return operation.kind is OperationKind.READ
 
 
-def step(state: Value, operation: Operation) -> tuple[bool, Value]:
-    """Do *operation* to *state*: whether its result fits, and what is there then."""
+def step(state: Value, operation: ClientOperation) -> tuple[bool, Value]:
+    """Do *operation* on *state*; return whether its result fits, and the new state."""
     match operation.kind:
-        case Kind.READ:
+        case OperationKind.READ:
             return operation.result == state, state
-        case Kind.WRITE:
+        case OperationKind.WRITE:
             return True, operation.argument
-        case Kind.DELETE:
+        case OperationKind.DELETE:
             return True, None
-        case Kind.CAS:
+        case OperationKind.CAS:
             made = state == operation.expected
             if operation.result == OTHER:
                 return not made, state
             fits = not operation.is_known or operation.result == state
             return fits, operation.argument if made else state
-        case Kind.APPEND:
+        case OperationKind.APPEND:
             items = state if isinstance(state, tuple) else ()
             assert operation.argument is not None, "something is appended"
             return True, (*items, operation.argument)
@@ -264,13 +278,13 @@ def step(state: Value, operation: Operation) -> tuple[bool, Value]:
 # Lists ----------------------------------------------------------------------------
 
 
-def check_appends(operations: Sequence[Operation]) -> None:
+def check_appends(operations: Sequence[ClientOperation]) -> None:
     """Check appends to one list and reads of it, in time linear in what was read.
 
     Raises: NotLinearizable
     """
-    reads = [o for o in operations if o.kind is Kind.READ and o.is_known]
-    appends = {o.argument: o for o in operations if o.kind is Kind.APPEND}
+    reads = [o for o in operations if o.kind is OperationKind.READ and o.is_known]
+    appends = {o.argument: o for o in operations if o.kind is OperationKind.APPEND}
     reads.sort(key=lambda read: len(_items(read)))
     longest: tuple[int, ...] = _items(reads[-1]) if reads else ()
     places = {item: place for place, item in enumerate(longest)}
@@ -285,13 +299,15 @@ def check_appends(operations: Sequence[Operation]) -> None:
     _check_lost(reads, appends.values(), places)
 
 
-def _items(read: Operation) -> tuple[int, ...]:
+def _items(read: ClientOperation) -> tuple[int, ...]:
     return read.result if isinstance(read.result, tuple) else ()
 
 
-def _check_list_order(reads: Sequence[Operation], appended: list[Operation]) -> None:
-    """Assert that time runs along the list: appends, and each read after its last."""
-    line: list[Operation] = []
+def _check_list_order(
+    reads: Sequence[ClientOperation], appended: list[ClientOperation]
+) -> None:
+    """Check that the order of the list agrees with the times of calls and returns."""
+    line: list[ClientOperation] = []
     position = 0
     for read in reads:
         while position < len(_items(read)):
@@ -308,12 +324,12 @@ def _check_list_order(reads: Sequence[Operation], appended: list[Operation]) -> 
         latest = max(latest, *(operation.called for operation in group))
 
 
-def _of_equal_length(line: Sequence[Operation]) -> list[list[Operation]]:
-    """Group the reads between two appends: their order among them is free."""
-    groups: list[list[Operation]] = []
+def _of_equal_length(line: Sequence[ClientOperation]) -> list[list[ClientOperation]]:
+    """Group the reads between two appends: among themselves they have any order."""
+    groups: list[list[ClientOperation]] = []
     for operation in line:
-        is_read = operation.kind is Kind.READ
-        if is_read and groups and groups[-1][0].kind is Kind.READ:
+        is_read = operation.kind is OperationKind.READ
+        if is_read and groups and groups[-1][0].kind is OperationKind.READ:
             groups[-1].append(operation)
         else:
             groups.append([operation])
@@ -321,11 +337,11 @@ def _of_equal_length(line: Sequence[Operation]) -> list[list[Operation]]:
 
 
 def _check_lost(
-    reads: Sequence[Operation],
-    appends: Iterable[Operation],
+    reads: Sequence[ClientOperation],
+    appends: Iterable[ClientOperation],
     places: dict[int, int],
 ) -> None:
-    """Assert that whatever was acknowledged is in every list read afterwards."""
+    """Check that every acknowledged append is in each list that is read later."""
     for append in appends:
         assert append.argument is not None, "something is appended"
         if append.is_known and append.argument not in places:

@@ -1,4 +1,4 @@
-"""What happens next: a heap of calls by simulated time."""
+"""A schedule of calls in simulated time: the earliest is made next."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Callable
 
 MAX_EVENTS = 400_000
-"""Events in one run: more than this is a storm of messages."""
+"""Events in one run: more than this is a loop without end."""
 
 
 class Schedule:
@@ -29,6 +29,8 @@ class Schedule:
     ) -> None:
         """Call *function* in *delay* microseconds."""
         self._made += 1
+        # The number breaks ties: calls of one moment are made in the order in which
+        # they were scheduled, and functions are never compared.
         entry = (self.now + delay, self._made, function, arguments)
         heapq.heappush(self._heap, entry)
 
@@ -40,11 +42,12 @@ class Schedule:
         heap = self._heap
         while heap and heap[0][0] <= time:
             due, _, function, arguments = heapq.heappop(heap)
-            if due > self.now:
+            if due > self.now:  # `HeapClock.jump` may have left it behind
                 self.now = due
             self.events += 1
             assert self.events <= self.max_events, (
-                f"over {self.max_events} events: a storm, or a loop without end"
+                f"over {self.max_events} events: messages or timers make each other "
+                "without end"
             )
             function(*arguments)
         self.now = max(self.now, time)

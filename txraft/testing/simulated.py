@@ -1,13 +1,14 @@
-"""A user's state machine under crashes, partitions and pauses, on a clock.
+"""A simulated cluster: your state machine under crashes, partitions and pauses.
 
     cluster = SimulatedCluster(Lottery, seed=7)
     cluster.start()
     cluster.storm(30.0, lambda random: b"draw")
 
-Whatever the replicas' states differ in at an equal index is found at that index:
-state machines must be deterministic, and this shows those that are not. Nothing
-here opens a socket or a file, or sleeps; a seed always makes the same run, as long as
-the state machine does.
+A state machine must be deterministic: replicas that have applied the same entries must
+have the same state. Here they are compared after every entry, so one that is not
+deterministic is found at the index where the replicas begin to differ. There are no
+sockets, files or sleeps. A seed makes the same run each time, if the state machine is
+deterministic within one process.
 """
 
 from __future__ import annotations
@@ -34,28 +35,33 @@ from txraft.node.application import (
     restore,
 )
 from txraft.node.pending import ApplyResult
-from txraft.testing.clock import HeapClock
 from txraft.testing.cluster import FAST, STEP, Cluster, Node
+from txraft.testing.heap_clock import HeapClock
 
 T = TypeVar("T")
 
 Digest = Callable[[FSM], bytes]
+"""A function that returns the same bytes for state machines in the same state."""
 
 STORM_STEP = 0.05
-"""Seconds between two moments at which a storm may do something."""
+"""Seconds between two moments at which `storm` injects faults and commands."""
 
 MAX_COMMANDS_IN_FLIGHT = 64
-"""Commands of a storm that wait for an outcome; more are not given."""
+"""Commands of `storm` that wait for an outcome at most."""
 
 
 class ReplicasDiffer(AssertionError):
-    """Two replicas have different states after the same entry."""
+    """Two replicas have different states after the same entry.
+
+    The message names the two nodes, the index, the seed and both digests.
+    """
 
 
 def snapshot_digest(fsm: FSM) -> bytes:
-    """Return the SHA-256 of what *fsm* writes as its snapshot.
+    """Return the SHA-256 of the snapshot that *fsm* writes, 32 bytes.
 
-    States that are equal must be written in equal bytes.
+    Equal states must be written as equal bytes; for others give `SimulatedCluster` a
+    *digest* of your own.
     """
     snapshot = capture(fsm)
     sink = _HashingSink()
@@ -86,11 +92,14 @@ class _HashingSink:
 
 
 class NodeStopped(AssertionError):
-    """A node has stopped by itself, as it does when its state machine raises."""
+    """A node has stopped by itself, for example because its state machine raised.
+
+    The message names the node, the seed and the cause.
+    """
 
 
 class Watched:
-    """The state machine *fsm* of one node; *seen* is told its state by index."""
+    """Wraps the state machine of one node; calls *seen* with each index and digest."""
 
     def __init__(self, fsm: FSM, digest: Digest, seen: Callable[[int, bytes], None]):
         self.fsm = fsm
@@ -98,7 +107,7 @@ class Watched:
         self._seen = seen
 
     def apply(self, log: Entry) -> object:
-        """Apply a command, and look at the state that it leaves."""
+        """Apply a command, and report the digest of the new state."""
         result = self.fsm.apply(log)
         if is_unfinished(result):
             return awaited(result, "apply").addCallback(self._look, log.index)
@@ -118,10 +127,10 @@ class Watched:
 
 
 class WatchedBatches(Watched):
-    """The same for a state machine that takes commands in batches."""
+    """Wraps a `BatchingFSM`."""
 
     def apply_batch(self, logs: Sequence[Entry]) -> Sequence[object]:
-        """Apply commands, and look at the state that the last one leaves."""
+        """Apply commands, and report the digest after the last one."""
         assert isinstance(self.fsm, BatchingFSM), "only such are wrapped like this"
         answers: Any = self.fsm.apply_batch(logs)
         if is_unfinished(answers):
@@ -133,11 +142,11 @@ class WatchedBatches(Watched):
 
 
 class WatchedLevels(Watched):
-    """The same for a state machine whose rules change by levels."""
+    """Wraps a `LeveledFSM`."""
 
     @property
     def level(self) -> int:
-        """The highest level that it understands."""
+        """The highest level that the state machine supports."""
         return self._leveled.level
 
     @property
@@ -146,7 +155,7 @@ class WatchedLevels(Watched):
         return self._leveled.active_level
 
     def activate(self, level: int) -> None:
-        """Let it go by the rules of *level*."""
+        """Activate the rules of *level*."""
         result: object = self._leveled.activate(level)  # type: ignore[func-returns-value]
         return result  # type: ignore[return-value]
 
@@ -157,11 +166,11 @@ class WatchedLevels(Watched):
 
 
 class WatchedLevelsAndBatches(WatchedLevels, WatchedBatches):
-    """The same for one that does both."""
+    """Wraps a state machine that is a `BatchingFSM` and a `LeveledFSM`."""
 
 
 class ClusterClock(HeapClock):
-    """The time of the world, and that of each node, which stops while it hangs."""
+    """The clock of the cluster; it advances the clocks of nodes that are not paused."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -169,41 +178,51 @@ class ClusterClock(HeapClock):
         self._paused: dict[str, None] = {}
 
     def advance(self, seconds: float) -> None:
-        """Let *seconds* pass everywhere but on nodes that hang."""
+        """Let *seconds* pass on all nodes that are not paused."""
         super().advance(seconds)
         for address, clock in list(self.nodes.items()):
             if address not in self._paused:
                 clock.advance(self.seconds() - clock.seconds())
 
     def pause(self, address: str) -> None:
-        """Stop the time of one node."""
+        """Stop the clock of one node."""
         self._paused[address] = None
 
     def resume(self, address: str) -> None:
-        """Let a node go on: all the time that it missed passes at once."""
+        """Let a node go on; all the time that it missed passes at once."""
         if address in self._paused:
             del self._paused[address]
             clock = self.nodes[address]
             clock.jump(self.seconds() - clock.seconds())
 
     def forget(self, address: str) -> None:
-        """Let the time of one node end."""
+        """Drop the clock of a node that has ended."""
         self._paused.pop(address, None)
         self.nodes.pop(address, None)
 
     @property
     def paused(self) -> list[str]:
-        """The nodes that hang."""
+        """The addresses of the nodes that are paused."""
         return list(self._paused)
 
 
 class SimulatedCluster(Cluster):
-    """Replicas of the state machines that *make_fsm* makes, compared all the time.
+    """A `Cluster` that crashes, pauses and cuts nodes, and compares their states.
 
-    *digest* stands for the state of one; equal states must have equal ones. *seed*
-    decides every random choice. `advance`, and all that lets time pass, raises
-    ReplicasDiffer as soon as two replicas differ, and NodeStopped, with the cause, as
-    soon as a node has stopped by itself.
+    .. code-block:: python
+
+        for seed in range(100):
+            cluster = SimulatedCluster(Counter, seed=seed)
+            cluster.start()
+            cluster.storm(20.0, lambda random: b"add %d" % random.randrange(9))
+
+    *make_fsm* makes the state machine of each node, a new one after each crash.
+    *digest* returns the same bytes for equal states; by default it hashes a snapshot.
+    *seed* decides every random choice. A write takes *disk_seconds*, a message
+    *latency* seconds one way. Each node has a clock of its own, which a pause stops.
+
+    Raises: ReplicasDiffer, from `advance` and all that lets time pass, as soon as two
+        replicas differ; NodeStopped, as soon as a node has stopped by itself.
     """
 
     def __init__(
@@ -229,11 +248,11 @@ class SimulatedCluster(Cluster):
         super().__init__(
             size,
             config,
-            self._make_watched,
-            seed,
-            disk_seconds,
-            latency,
-            self._world,
+            make_fsm=self._make_watched,
+            seed=seed,
+            disk_seconds=disk_seconds,
+            latency=latency,
+            clock=self._world,
         )
 
     # The state machines
@@ -245,6 +264,7 @@ class SimulatedCluster(Cluster):
         config: Config | None = None,
     ) -> Node:
         """Start the node at *address*, as `Cluster.start_node` does."""
+        # `_make_watched` is called with no argument, so it takes the address from here.
         self._starting = address
         node = super().start_node(address, peers, config)
         node.raft.when_stopping().addCallback(self._stopping, address, node)
@@ -253,13 +273,16 @@ class SimulatedCluster(Cluster):
     def _stopping(
         self, why: RaftError | None, address: str, node: Node
     ) -> RaftError | None:
-        """Note that a node stops which nobody crashed or shut down."""
+        """Note a node that has stopped by itself: not by a crash or a shutdown."""
         if isinstance(why, NodeFailed) and self._stopped is None:
             self._stopped = f"{address} has stopped, with seed {self.seed}: {why}"
         return why
 
     def fsm(self, address: str) -> FSM:
-        """Return the state machine of a node that runs."""
+        """Return the state machine of the node at *address*.
+
+        Raises: KeyError, if it does not run.
+        """
         watched = self.nodes[address].fsm
         assert isinstance(watched, Watched), "all of them are"
         return watched.fsm
@@ -278,6 +301,7 @@ class SimulatedCluster(Cluster):
         )
 
     def _seen(self, address: str, index: int, state: bytes) -> None:
+        # Only noted here: an error would be one of the state machine to the node.
         known_at, known = self._states.setdefault(index, (address, state))
         if known != state and self._difference is None:
             self._difference = (
@@ -286,9 +310,9 @@ class SimulatedCluster(Cluster):
             )
 
     def check(self) -> None:
-        """Compare what all replicas have gone through, and see that none has stopped.
+        """Check that no replicas have differed and no node has stopped by itself.
 
-        Raises: ReplicasDiffer, NodeStopped
+        Raises: ReplicasDiffer; NodeStopped
         """
         if self._difference is not None:
             raise ReplicasDiffer(self._difference)
@@ -302,41 +326,53 @@ class SimulatedCluster(Cluster):
     # Time
 
     def clock_of(self, address: str) -> IReactorTime:
-        """Return the clock of one node; a new one for each of its lives."""
+        """Return a new clock for the node at *address*, one for each of its starts."""
         clock = HeapClock()
         clock.advance(self._world.seconds())
         self._world.nodes[address] = clock
         return clock
 
     def advance(self, seconds: float) -> None:
-        """Let *seconds* pass, and compare the replicas."""
+        """Let *seconds* pass, and check the replicas.
+
+        Raises: ReplicasDiffer; NodeStopped
+        """
         super().advance(seconds)
         self.check()
 
     def wait_until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
-        """Let time pass until *condition* holds; fail after *seconds*."""
+        """Let time pass until *condition* is true.
+
+        Raises: AssertionError, if it is still false after *seconds*; ReplicasDiffer;
+            NodeStopped
+        """
         super().wait_until(lambda: self._is_broken or condition(), seconds)
         self.check()
 
     # Faults
 
     def crash(self, address: str) -> None:
-        """End the node at *address* at once; what was not yet written is lost."""
+        """Crash the node at *address*: writes under way are lost, stores stay.
+
+        Raises: KeyError, if no such node runs.
+        """
         super().crash(address)
         self._world.forget(address)
 
     def pause(self, address: str) -> None:
-        """Let the node at *address* hang: it does nothing until it is resumed."""
+        """Stop the clock of the node at *address*: it does nothing until `resume`."""
         self._world.pause(address)
 
     def resume(self, address: str) -> None:
-        """Let a node that hangs go on, late for everything."""
+        """Let a paused node go on; everything that was due meanwhile is late."""
         self._world.resume(address)
 
     def recover(self) -> None:
-        """End all faults: start, resume and connect every node; all become equal.
+        """End all faults, and wait until all nodes have applied the same log.
 
-        Raises: ReplicasDiffer; AssertionError, if they do not recover.
+        Nodes that are down are started, paused ones resumed, and links mended.
+
+        Raises: ReplicasDiffer; NodeStopped; AssertionError, if they do not recover.
         """
         for address in self._world.paused:
             self.resume(address)
@@ -349,16 +385,18 @@ class SimulatedCluster(Cluster):
         self.wait_for_all()
 
     def apply_nothing(self) -> None:
-        """Let the leader commit an entry that no state machine sees."""
+        """Commit an entry that no state machine gets, and wait for it."""
         self.result(self.leader.raft.barrier())
 
     def storm(self, seconds: float, command: Callable[[Random], bytes]) -> Storm:
-        """Give commands for *seconds* while nodes crash, hang and lose each other.
+        """Apply commands for *seconds* while nodes crash, pause and lose connections.
 
-        Then all faults end and the cluster must recover.
-        Returns: what was done and what came of it.
-        Raises: ReplicasDiffer; AssertionError, if they do not recover, or a command
-            was acknowledged and its entry is not in force; RuntimeError before `start`.
+        *command* makes each command with the `random.Random` that it is given. Then all
+        faults end, and the cluster must recover.
+
+        Returns: counts of the commands, their outcomes and the faults.
+        Raises: ReplicasDiffer; NodeStopped; AssertionError, if the cluster does not
+            recover or a command has no outcome; RuntimeError before `start`.
         """
         if not self.addresses:
             raise RuntimeError("no node was started: call start() before storm()")
@@ -373,7 +411,11 @@ class SimulatedCluster(Cluster):
 
 
 class Storm:
-    """Random faults and commands; counts of both, and every outcome."""
+    """A fault schedule with commands, and counts of both.
+
+    Each of `commands` is in the end `acknowledged`, `refused` (it was not and will not
+    be applied) or of `unknown` outcome.
+    """
 
     def __init__(
         self, cluster: SimulatedCluster, command: Callable[[Random], bytes]
@@ -385,7 +427,8 @@ class Storm:
         self.crashes = self.pauses = self.cuts = self.snapshots = 0
 
     def step(self) -> None:
-        """Do what chance wants done at this moment."""
+        """Inject the commands and faults of this moment."""
+        # The order of these draws is a part of every seed.
         draw = self._random.random
         if draw() < 0.5:
             self._give_command()
@@ -455,6 +498,6 @@ class Storm:
             node.raft.snapshot().addErrback(lambda _: None)
 
     def check_outcomes(self) -> None:
-        """Assert that every command has an outcome, and that some took effect."""
+        """Assert that every command has an outcome."""
         told = self.acknowledged + self.refused + self.unknown
         assert told == self.commands, f"{self.commands - told} commands lack an outcome"

@@ -1,4 +1,7 @@
-"""Tests that every implementation of a plug point must pass, yours too.
+"""Contracts: tests that every implementation of a plug point must pass, yours too.
+
+A contract is a class of tests without the thing to test. A subclass makes that, and is
+a test case of trial:
 
 .. code-block:: python
 

@@ -1,4 +1,4 @@
-"""What a contract is: tests without the thing to test."""
+"""The base class of contracts."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 
 class Contract:
-    """Tests for a subclass to run that also is a `SynchronousTestCase` of trial.
+    """Tests that a subclass runs which also is a `SynchronousTestCase` of trial.
 
-    By itself it is no test case, so that importing it runs nothing.
+    A contract itself is no test case, so importing it into a test module runs nothing.
+    The names below are those of the test case, for type checkers.
     """
 
     assertEqual: Callable[..., None]

@@ -1,4 +1,4 @@
-"""What the node relies on in every state machine: to be the same everywhere."""
+"""The contract of a state machine: replicas with the same commands are the same."""
 
 from __future__ import annotations
 
@@ -17,27 +17,37 @@ from txraft.storage.memory import InmemSnapshotStore
 from txraft.testing.contracts.case import Contract
 
 MAX_PIECE_BYTES = 1 << 20
+"""Bytes that a state machine may give to its sink in one `write`."""
 
 
 class FSMContract(Contract):
-    """The tests of an `FSM`; a subclass makes a new one and names some commands.
+    """Tests of an `FSM`: a subclass makes it and lists some commands.
 
-    Two machines are the same when their responses to `commands` and then their
-    snapshots are; where a snapshot may differ between equals, override `state`.
+    .. code-block:: python
+
+        class CounterIsAnFSM(FSMContract, SynchronousTestCase):
+            commands = (b"add 1", b"add 2", b"reset")
+
+            def make_fsm(self) -> FSM:
+                return Counter()
+
+    Two state machines are taken for equal if they answer `commands` alike and then
+    write the same snapshot. Override `state` if equal ones may write different
+    snapshots.
     """
 
     commands: Sequence[bytes] = ()
 
     def make_fsm(self) -> FSM:
-        """Make a state machine in its first state."""
+        """Make a new state machine, to which nothing was applied."""
         raise NotImplementedError
 
     def state(self, fsm: FSM) -> object:
-        """Return what can be compared with that of another machine."""
+        """Return an object that is equal for equal states; by default the snapshot."""
         return self.snapshot_of(fsm)
 
     def test_same_commands_make_the_same_state(self) -> None:
-        """Two replicas answer alike and end alike."""
+        """Two replicas give the same answers and end in the same state."""
         self.assertTrue(self.commands, "the contract needs commands")
         one, other = self.make_fsm(), self.make_fsm()
 
@@ -47,7 +57,7 @@ class FSMContract(Contract):
         self.assertEqual(self.state(one), self.state(other))
 
     def test_snapshot_restores_the_same_state(self) -> None:
-        """A machine that was restored is the one that was captured."""
+        """A restored state machine is equal to the captured one."""
         fsm, restored = self.make_fsm(), self.make_fsm()
         self.apply(fsm, self.commands)
 
@@ -56,7 +66,7 @@ class FSMContract(Contract):
         self.assertEqual(self.state(restored), self.state(fsm))
 
     def test_restore_discards_what_was_there(self) -> None:
-        """Nothing of the state before is left."""
+        """`restore` replaces the whole state: nothing of the old one is left."""
         empty = self.snapshot_of(self.make_fsm())
         fsm = self.make_fsm()
         self.apply(fsm, self.commands)
@@ -66,7 +76,7 @@ class FSMContract(Contract):
         self.assertEqual(self.state(fsm), self.state(self.make_fsm()))
 
     def test_restored_state_goes_on(self) -> None:
-        """Later commands have the same effect on a machine that was restored."""
+        """Later commands have the same effect on a restored state machine."""
         half = len(self.commands) // 2
         whole, restored = self.make_fsm(), self.make_fsm()
         self.apply(whole, self.commands[:half])
@@ -80,7 +90,7 @@ class FSMContract(Contract):
         self.assertEqual(self.state(restored), self.state(whole))
 
     def test_snapshot_is_of_the_moment_it_was_taken(self) -> None:
-        """What is applied while a capture waits to be written is not in it."""
+        """A snapshot has the state at `snapshot`, not that at `persist`."""
         half = len(self.commands) // 2
         fsm = self.make_fsm()
         self.apply(fsm, self.commands[:half])
@@ -95,7 +105,7 @@ class FSMContract(Contract):
         self.assertEqual(bytes(sink.data), before)
 
     def test_persist_writes_pieces_and_leaves_the_sink_open(self) -> None:
-        """No piece is larger than 1 MiB; the node ends the sink."""
+        """A piece has 1 MiB at most; the node closes the sink, not `persist`."""
         fsm = self.make_fsm()
         self.apply(fsm, self.commands)
         captured, sink = fsm.snapshot(), _Sink()
@@ -107,7 +117,7 @@ class FSMContract(Contract):
         self.assertFalse(sink.ended)
 
     def test_persist_writes_something(self) -> None:
-        """Also an empty state: a sink that was never written to is no snapshot."""
+        """`persist` writes at least once, even b"": else it is no snapshot."""
         captured, sink = self.make_fsm().snapshot(), _Sink()
 
         captured.persist(sink)
@@ -116,9 +126,9 @@ class FSMContract(Contract):
         self.assertTrue(sink.written, 'an empty state is written as b""')
 
     def test_nothing_is_left_to_await(self) -> None:
-        """All is done when `snapshot`, `persist`, `release` and `restore` return.
+        """`snapshot`, `persist`, `release` and `restore` are done when they return.
 
-        Only `apply` and `apply_batch` may give a Deferred, or be coroutines.
+        Only `apply` and `apply_batch` may return a Deferred or a coroutine.
         """
         fsm: Any = self.make_fsm()
         self.apply(fsm, self.commands)
@@ -156,7 +166,7 @@ class FSMContract(Contract):
     def apply(
         self, fsm: FSM, commands: Sequence[bytes], first_index: int = 1
     ) -> list[object]:
-        """Apply *commands* one by one; return the answers, refusals as text."""
+        """Apply *commands* one by one; return the answers, errors as text."""
         return [self._answer(fsm, entry) for entry in entries_of(commands, first_index)]
 
     def _answer(self, fsm: FSM, entry: Entry) -> object:
@@ -173,7 +183,7 @@ class FSMContract(Contract):
         return outcome[0]
 
     def snapshot_of(self, fsm: FSM) -> bytes:
-        """Take a whole snapshot through a store, and read it back."""
+        """Take a snapshot through a store in memory, and read it back."""
         store = InmemSnapshotStore()
         captured = fsm.snapshot()
         sink = store.create(1, 1, Configuration(), 0)
@@ -186,7 +196,7 @@ class FSMContract(Contract):
 
 
 def entries_of(commands: Sequence[bytes], first_index: int = 1) -> list[Entry]:
-    """Make the entries that hold *commands*."""
+    """Make entries with *commands*, the first at *first_index*."""
     return [
         Entry(index, 1, LogType.COMMAND, data)
         for index, data in enumerate(commands, first_index)
@@ -202,7 +212,7 @@ def _comparable(answer: object) -> object:
 
 
 class _Sink:
-    """A sink that notes how it is treated."""
+    """A sink that records the calls it gets."""
 
     def __init__(self) -> None:
         self.data = bytearray()

@@ -1,4 +1,4 @@
-"""What the node relies on in every log store."""
+"""The contract of a log store: bounds, appending, replacing, deleting."""
 
 from __future__ import annotations
 
@@ -10,20 +10,27 @@ from txraft.testing.contracts.samples import command, commands
 
 
 class LogStoreContract(Contract):
-    """The tests of a `LogStore`; a subclass makes an empty one."""
+    """Tests of a `LogStore`: a subclass makes an empty one.
+
+    .. code-block:: python
+
+        class MyLogs(LogStoreContract, SynchronousTestCase):
+            def make_log(self) -> LogStore:
+                return MyLogStore(self.mktemp())
+    """
 
     def make_log(self) -> LogStore:
         """Make an empty log."""
         raise NotImplementedError
 
     def contents(self, log: LogStore) -> list[Entry]:
-        """Read a whole log, entry by entry."""
+        """Read the whole log, entry by entry."""
         if not log.last_index():
             return []
         return [log.get_log(i) for i in range(log.first_index(), log.last_index() + 1)]
 
     def test_bounds_of_an_empty_log(self) -> None:
-        """Index 0 means "none"."""
+        """An empty log has the bounds 0, which is no index, and no entry."""
         log = self.make_log()
 
         self.assertEqual((log.first_index(), log.last_index()), (0, 0))
@@ -43,7 +50,7 @@ class LogStoreContract(Contract):
         self.assertRaises(LogNotFound, log.get_log, 5)
 
     def test_store_logs_of_nothing(self) -> None:
-        """No entries are no write."""
+        """Storing no entries changes nothing."""
         log = self.make_log()
 
         log.store_logs([])
@@ -70,7 +77,7 @@ class LogStoreContract(Contract):
         self.assertRaises(LogNotFound, log.get_log, 6)
 
     def test_store_logs_replaces_everything(self) -> None:
-        """The first entry can be replaced too."""
+        """An entry at the first index replaces the whole log."""
         log = self.make_log()
         log.store_logs(commands(5, 9))
 
@@ -152,10 +159,10 @@ class LogStoreContract(Contract):
 
 
 class RangeLogStoreContract(LogStoreContract):
-    """The tests of a `LogStore` that is a `RangeLogStore` too."""
+    """Tests of a `RangeLogStore`: a subclass makes an empty one."""
 
     def test_get_logs_within_bytes(self) -> None:
-        """Reading stops before it exceeds the bytes, but one entry is returned."""
+        """`get_logs` returns entries up to a limit of bytes, but at least one."""
         log = self.make_log()
         assert isinstance(log, RangeLogStore)
         log.store_logs(commands(1, 9))

@@ -1,4 +1,4 @@
-"""What tests rely on in a transport whose routes are made by hand."""
+"""The contract of a loopback transport: tests connect and disconnect its routes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from txraft.testing.contracts.transports import TransportContract
 
 
 class LoopbackTransportContract(TransportContract):
-    """The tests of a `LoopbackTransport`: those of a transport, and of its routes.
+    """Tests of a `LoopbackTransport`: those of a `Transport`, and those of its routes.
 
-    `make_pair` connects both to each other.
+    `make_pair` must connect both to each other.
     """
 
     def test_fits_its_plug_points(self) -> None:
-        """It has routes and can be closed."""
+        """It has the methods of `LoopbackTransport`."""
         self.assertIsInstance(self.here, LoopbackTransport)
 
     def test_disconnect_ends_calls_and_tells_the_other_side(self) -> None:
-        """A cut looks like a connection that ended, at both ends."""
+        """`disconnect` looks like the end of a connection, at both ends."""
         call = self.here.append_entries("b:1", append(3))
         pipeline = self.pipeline()
         flying = pipeline.append_entries(append(4))
@@ -37,7 +37,7 @@ class LoopbackTransportContract(TransportContract):
         self.failureResultOf(refused, ConnectionFailed)
 
     def test_disconnect_leaves_the_other_direction(self) -> None:
-        """Routes are one way."""
+        """`disconnect` ends one direction only."""
         self.here.disconnect("b:1")
         self.here.set_handler(Recorder(agree))
         call = self.there.append_entries("a:1", append(3))
@@ -45,7 +45,7 @@ class LoopbackTransportContract(TransportContract):
         self.successResultOf(call)
 
     def test_idle_connection_is_dropped_too(self) -> None:
-        """A route that comes back begins with a new connection."""
+        """After `disconnect` and `connect`, calls use a new connection."""
         peer: Any = Recorder(agree)
         self.there.set_handler(peer)
         first = self.here.append_entries("b:1", append(3))
@@ -60,7 +60,7 @@ class LoopbackTransportContract(TransportContract):
         self.assertEqual(peer.closed, [peer.rpcs[0].connection])
 
     def test_disconnect_all_cuts_both_directions(self) -> None:
-        """Connections from peers end as well."""
+        """`disconnect_all` ends the connections from peers too."""
         self.there.set_handler(Recorder())
         theirs = self.there.append_entries("a:1", append(3))
         ours = self.here.append_entries("b:1", append(3))

@@ -1,4 +1,4 @@
-"""What the node relies on in every peer store."""
+"""The contract of a peer store: it keeps one list of addresses."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from txraft.testing.contracts.case import Contract
 
 
 class PeerStoreContract(Contract):
-    """The tests of a `PeerStore`; a subclass makes an empty one."""
+    """Tests of a `PeerStore`: a subclass makes an empty one."""
 
     def make_store(self) -> PeerStore:
         """Make an empty store."""
         raise NotImplementedError
 
     def test_peers(self) -> None:
-        """What was set last counts, in its order."""
+        """`peers` returns the list that was set last, in its order."""
         store = self.make_store()
         self.assertEqual(store.peers(), [])
 
@@ -24,7 +24,7 @@ class PeerStoreContract(Contract):
         self.assertEqual(store.peers(), ["b:1", "a:1"])
 
     def test_peers_is_a_copy(self) -> None:
-        """Changing an answer changes nothing."""
+        """Changing the returned list does not change the store."""
         store = self.make_store()
         store.set_peers(["a:1"])
 

@@ -1,4 +1,4 @@
-"""Entries and messages that the contracts send through an implementation."""
+"""Sample entries, messages and snapshot bodies for the contracts."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def command(index: int, term: int = 1, data: bytes = b"") -> Entry:
 
 
 def commands(first: int, last: int, term: int = 1) -> list[Entry]:
-    """Make encoded commands *first* to *last*."""
+    """Make encoded commands at the indexes *first* to *last*."""
     return [command(index, term) for index in range(first, last + 1)]
 
 
 def membership(index: int, term: int = 1) -> Entry:
-    """Make an encoded entry that holds a membership."""
+    """Make an encoded entry with a configuration."""
     configuration = Configuration.of_voters(["a:1", "b:1"])
     entry = Entry(index, term, LogType.ADD_PEER, configuration=configuration)
     encode_new(entry)
@@ -60,7 +60,7 @@ def membership(index: int, term: int = 1) -> Entry:
 
 
 def identity(index: int, term: int = 1) -> Entry:
-    """Make an encoded entry that holds a cluster's identity."""
+    """Make an encoded entry with the identity of a cluster."""
     entry = Entry(index, term, LogType.NOOP, cluster=b"0123456789abcdef")
     encode_new(entry)
     return entry
@@ -70,7 +70,7 @@ def identity(index: int, term: int = 1) -> Entry:
 
 
 class Recorder:
-    """An `RPCHandler` that keeps what it is given, and answers if told how."""
+    """An `RPCHandler` that keeps all requests; *answer*, if given, answers them."""
 
     def __init__(self, answer: Callable[[IncomingRPC], object] | None = None) -> None:
         self.rpcs: list[IncomingRPC] = []
@@ -78,7 +78,7 @@ class Recorder:
         self._answer = answer
 
     def rpc_received(self, rpc: IncomingRPC) -> None:
-        """Keep *rpc*, and answer it if told how."""
+        """Keep *rpc*, and answer it if there is a way to."""
         self.rpcs.append(rpc)
         if self._answer is not None:
             self._answer(rpc)
@@ -94,12 +94,12 @@ class Recorder:
 
 
 def agree(rpc: IncomingRPC) -> None:
-    """Answer every request with success, at once."""
+    """Answer *rpc* with success at once."""
     rpc.respond(success(rpc.command))
 
 
 def success(request: Request) -> Response:
-    """Make the answer of one who agrees to *request*."""
+    """Make a positive response to *request*."""
     match request:
         case AppendEntriesRequest():
             return AppendEntriesResponse(request.term, 0, True, header=HEADER)
@@ -121,19 +121,30 @@ def append(term: int, *, previous: int = 0, entries: int = 0) -> AppendEntriesRe
         entry = Entry(index, term, LogType.COMMAND, b"value %d" % index)
         encode_new(entry)
         made.append(entry)
-    return AppendEntriesRequest(term, "a:1", previous, 0, tuple(made), 0, HEADER)
+    return AppendEntriesRequest(
+        term, "a:1", previous, entries=tuple(made), header=HEADER
+    )
 
 
 def snapshot(size: int, term: int = 3) -> InstallSnapshotRequest:
     """Announce a snapshot of *size* bytes."""
     members = Configuration.of_voters(["a:1", "b:1"])
     return InstallSnapshotRequest(
-        term, "a:1", 9, 2, size, members, 4, ("a:1", "b:1"), 1, HEADER
+        term,
+        "a:1",
+        last_log_index=9,
+        last_log_term=2,
+        size=size,
+        configuration=members,
+        configuration_index=4,
+        peers=("a:1", "b:1"),
+        snapshot_version=1,
+        header=HEADER,
     )
 
 
-class Bytes:
-    """A `SnapshotSource` over bytes that counts what was read."""
+class BytesSource:
+    """A `SnapshotSource` of bytes that counts how many of them were read."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -146,13 +157,13 @@ class Bytes:
         return succeed(piece)
 
 
-class Pending:
-    """A `SnapshotSource` whose reads a test settles one by one."""
+class HeldSource:
+    """A `SnapshotSource` whose reads wait until a test fires them, one by one."""
 
     def __init__(self) -> None:
         self.reads: list[Deferred[bytes]] = []
 
     def read(self, size: int) -> Deferred[bytes]:
-        """Wait until a test settles the Deferred."""
+        """Wait until a test fires the Deferred in `reads`."""
         self.reads.append(Deferred())
         return self.reads[-1]

@@ -1,4 +1,4 @@
-"""What the node relies on in every snapshot store."""
+"""The contract of a snapshot store: writing, listing, reading, abandoning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from txraft.testing.contracts.samples import TRIO
 
 
 class SnapshotStoreContract(Contract):
-    """The tests of a `SnapshotStore`; a subclass makes an empty one."""
+    """Tests of a `SnapshotStore`: a subclass makes an empty one."""
 
     def make_store(self) -> SnapshotStore:
         """Make an empty store."""
@@ -24,7 +24,7 @@ class SnapshotStoreContract(Contract):
             self.assertRaises(StorageError, store.open, id)
 
     def test_create_and_open(self) -> None:
-        """A finished snapshot is listed and read back, in pieces if need be."""
+        """A finished snapshot is listed, and is read back whole or in pieces."""
         store = self.make_store()
         sink = store.create(10, 3, TRIO, 5)
         self.assertEqual(sink.write(b"first\n"), 6)
@@ -43,7 +43,7 @@ class SnapshotStoreContract(Contract):
             self.assertEqual(source.read(1), b"")
 
     def test_newest_first(self) -> None:
-        """The newest is the one of the highest term, then index."""
+        """Snapshots are listed by term and then index, the highest first."""
         store = self.make_store()
         write(store, 10, b"old")
         newest = write(store, 9, b"new", term=2)
@@ -52,13 +52,13 @@ class SnapshotStoreContract(Contract):
         self.assertEqual(read(store, newest), b"new")
 
     def test_empty_snapshot(self) -> None:
-        """A state of no bytes is a state."""
+        """A snapshot may have no bytes."""
         store = self.make_store()
 
         self.assertEqual(read(store, write(store, 1, b"")), b"")
 
     def test_cancel(self) -> None:
-        """An abandoned snapshot is not there, and cannot be finished."""
+        """A cancelled snapshot is not listed and cannot be finished."""
         store = self.make_store()
         sink = store.create(10, 1, TRIO, 5)
         sink.write(b"x" * 100_000)
@@ -71,7 +71,7 @@ class SnapshotStoreContract(Contract):
         self.assertRaises(ValueError, sink.write, b"x")
 
     def test_close_wins(self) -> None:
-        """A finished snapshot cannot be abandoned or written to."""
+        """A closed snapshot cannot be cancelled or written to."""
         store = self.make_store()
         sink = store.create(10, 1, TRIO, 5)
         sink.close()
@@ -83,9 +83,9 @@ class SnapshotStoreContract(Contract):
         self.assertRaises(ValueError, sink.write, b"x")
 
     def test_staged_snapshot_is_not_there_yet(self) -> None:
-        """What was written can be read before it is listed; `close` lists it.
+        """A staged snapshot can be read, but is listed only after `close`.
 
-        A store whose sinks have no `stage` is right, too.
+        Sinks without `stage` are right too.
         """
         store = self.make_store()
         older = write(store, 9, b"older")
@@ -105,7 +105,7 @@ class SnapshotStoreContract(Contract):
         self.assertEqual(read(store, sink.id), b"state")
 
     def test_staged_snapshot_that_is_not_taken(self) -> None:
-        """One that is cancelled or set aside is never listed."""
+        """A staged snapshot that is cancelled or set aside is never listed."""
         for give_up in ("cancel", "set_aside"):
             store = self.make_store()
             older = write(store, 9, b"older")
@@ -124,7 +124,7 @@ class SnapshotStoreContract(Contract):
 
 
 def write(store: SnapshotStore, index: int, data: bytes, term: int = 1) -> str:
-    """Take a whole snapshot; return its id."""
+    """Write a whole snapshot; return its id."""
     sink = store.create(index, term, TRIO, 5)
     sink.write(data)
     sink.close()

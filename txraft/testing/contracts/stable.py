@@ -1,4 +1,4 @@
-"""What the node relies on in every stable store."""
+"""The contracts of a stable store, with and without hints: values by key."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from txraft.testing.contracts.case import Contract
 
 
 class StableStoreContract(Contract):
-    """The tests of a `StableStore`; a subclass makes an empty one."""
+    """Tests of a `StableStore`: a subclass makes an empty one."""
 
     def make_store(self) -> StableStore:
         """Make an empty store."""
         raise NotImplementedError
 
     def test_get_of_nothing(self) -> None:
-        """A key that was never set is empty, or 0."""
+        """A key that was never set is b"", or 0 as an integer."""
         store = self.make_store()
 
         self.assertEqual(store.get(b"k"), b"")
         self.assertEqual(store.get_uint64(b"k"), 0)
 
     def test_set(self) -> None:
-        """What was set last counts."""
+        """`get` returns the value that was set last."""
         store = self.make_store()
 
         store.set(b"k", b"one")
@@ -34,7 +34,7 @@ class StableStoreContract(Contract):
         self.assertEqual(store.get(b"k"), b"two")
 
     def test_set_uint64(self) -> None:
-        """All unsigned integers of 64 bits fit, and no other."""
+        """Integers from 0 to 2**64 - 1 are stored, and others raise ValueError."""
         store = self.make_store()
 
         for value in (0, 1, 2**64 - 1):
@@ -45,14 +45,14 @@ class StableStoreContract(Contract):
         self.assertEqual(store.get(b"k"), b"\xff" * 8)
 
     def test_get_uint64_of_something_else(self) -> None:
-        """A value that is no integer is refused."""
+        """`get_uint64` of a value that is no integer raises StorageError."""
         store = self.make_store()
         store.set(b"k", b"four")
 
         self.assertRaises(StorageError, store.get_uint64, b"k")
 
     def test_set_many(self) -> None:
-        """Several keys change, the others stay."""
+        """`set_many` changes its keys and leaves all others."""
         store = self.make_store()
         store.set_many({b"a": b"1", b"b": b"2"})
 
@@ -63,14 +63,13 @@ class StableStoreContract(Contract):
 
 
 class HintingStore(StableStore, HintingStableStore, Protocol):
-    """A stable store that takes hints: both plug points in one object."""
+    """A `StableStore` that also is a `HintingStableStore`."""
 
 
 class HintingStableStoreContract(Contract):
-    """The tests of the hints of a stable store; a subclass makes an empty one.
+    """Tests of the hints of a stable store: a subclass makes an empty one.
 
-    The node gives values of one length, at most 64 bytes. `StableStoreContract` is for
-    everything else that the store does.
+    A hint has 64 bytes at most. `StableStoreContract` tests the rest of the store.
     """
 
     def make_store(self) -> HintingStore:
@@ -78,19 +77,19 @@ class HintingStableStoreContract(Contract):
         raise NotImplementedError
 
     def reopen(self, store: HintingStore) -> HintingStore:
-        """Open what *store* has stored anew, as a process does that was killed."""
+        """Open the data of *store* again without closing it, as after a kill."""
         raise NotImplementedError
 
     def test_the_node_sees_that_it_takes_hints(self) -> None:
-        """It asks by the names of the methods."""
+        """It has the methods by which the node recognises such a store."""
         self.assertIsInstance(self.make_store(), HintingStableStore)
 
     def test_hinted_of_nothing(self) -> None:
-        """Without a hint there is none."""
+        """A new store has the hint b""."""
         self.assertEqual(self.make_store().hinted(), b"")
 
     def test_the_latest_hint_counts(self) -> None:
-        """However long those before it were."""
+        """`hinted` returns the last hint, also if earlier ones were longer."""
         store = self.make_store()
 
         for value in (b"first", b"x" * 64, b"a", b"\x00" * 24):
@@ -98,7 +97,7 @@ class HintingStableStoreContract(Contract):
             self.assertEqual(store.hinted(), value)
 
     def test_a_hint_is_there_after_a_kill(self) -> None:
-        """Only a failure of the power may lose it."""
+        """A hint survives a kill of the process; only a power failure may lose it."""
         store = self.make_store()
         store.set(b"k", b"v")
         for value in (b"first", b"x" * 64, b"a"):
@@ -109,7 +108,7 @@ class HintingStableStoreContract(Contract):
             self.assertEqual((store.hinted(), store.get(b"k")), (value, b"v"))
 
     def test_hints_and_keys_do_not_meet(self) -> None:
-        """Neither is seen as the other, nor undone by it."""
+        """A hint and a key never replace each other."""
         store = self.make_store()
         store.set_many({b"": b"0", b"k": b"1"})
         store.hint(b"hint")

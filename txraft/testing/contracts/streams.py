@@ -1,4 +1,4 @@
-"""What `NetworkTransport` relies on in every stream layer."""
+"""The contract of a stream layer, which connects a `NetworkTransport` to its peers."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from txraft.testing.contracts.case import Contract
 
 
 class StreamLayerContract(Contract):
-    """The tests of a `StreamLayer`; a subclass makes one, and is a `TestCase` of trial.
+    """Tests of a `StreamLayer`: a subclass makes one, and is a `TestCase` of trial.
 
-    Its tests are coroutines, for layers that need a reactor.
+    The tests are coroutines, as most layers need a reactor.
     """
 
     def make_layer(self) -> StreamLayer:
-        """Make a layer that can reach itself."""
+        """Make a layer that can connect to itself."""
         raise NotImplementedError
 
-    async def open(self) -> tuple[StreamLayer, Any, _Server]:
-        """Listen; return the layer, its port and what serves there."""
-        layer, server = self.make_layer(), _Server()
+    async def open(self) -> tuple[StreamLayer, Any, _EchoServer]:
+        """Listen; return the layer, its port and the factory that serves there."""
+        layer, server = self.make_layer(), _EchoServer()
         return layer, await layer.listen(server), server
 
     async def test_bytes_pass_both_ways(self) -> None:
-        """What is dialled is who listens, and each hears the other."""
+        """A connection to `addr()` carries bytes in both directions."""
         layer, port, _ = await self.open()
 
         client = await layer.dial(layer.addr()).connect(_Clients())
@@ -42,7 +42,7 @@ class StreamLayerContract(Contract):
         await _stopped(port)
 
     async def test_end_of_a_connection_is_told(self) -> None:
-        """One that closes ends the other."""
+        """If one end closes, the other end learns it."""
         layer, port, server = await self.open()
         client = await layer.dial(layer.addr()).connect(_Clients())
         assert isinstance(client, _Peer)
@@ -56,18 +56,18 @@ class StreamLayerContract(Contract):
         await _stopped(port)
 
     async def test_addr_is_known_once_listening(self) -> None:
-        """It is what others dial."""
+        """`addr` returns an address once the layer listens."""
         layer, port, _ = await self.open()
 
         self.assertTrue(layer.addr())
         await _stopped(port)
 
     async def test_dial_refuses_what_is_no_address(self) -> None:
-        """A mistake is told from a peer that is not there."""
+        """`dial` of text that is no address raises ValueError at once."""
         self.assertRaises(ValueError, self.make_layer().dial, "no address")
 
     async def test_nobody_listens_any_more(self) -> None:
-        """After the port has stopped, connecting fails."""
+        """Connecting fails after the port has stopped listening."""
         layer, port, _ = await self.open()
         address = layer.addr()
         await _stopped(port)
@@ -88,7 +88,7 @@ async def _stopped(port: Any) -> None:
 
 
 class _Peer(Protocol):
-    """Keeps what it hears; answers in capitals if it serves."""
+    """Keeps the bytes it receives; a server returns them in capitals."""
 
     def __init__(self, serves: bool) -> None:
         self.ended: Deferred[None] = Deferred()
@@ -105,7 +105,7 @@ class _Peer(Protocol):
         self.transport.loseConnection()
 
     def heard(self, size: int) -> Deferred[bytes]:
-        """Wait until *size* bytes have come."""
+        """Wait until *size* bytes have arrived; fire with all of them."""
         heard: Deferred[bytes] = Deferred()
         self._awaited = size, heard
         self.dataReceived(b"")
@@ -123,7 +123,7 @@ class _Peer(Protocol):
         self.ended.callback(None)
 
 
-class _Server(Factory):
+class _EchoServer(Factory):
     noisy = False
 
     def __init__(self) -> None:

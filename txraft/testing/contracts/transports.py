@@ -1,4 +1,4 @@
-"""What the node relies on in every transport: one handler, one answer for each call."""
+"""The contract of a transport: one handler, and one answer or failure for each call."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from txraft.errors import (
 from txraft.testing.contracts.case import Contract
 from txraft.testing.contracts.samples import (
     HEADER,
-    Bytes,
-    Pending,
+    BytesSource,
+    HeldSource,
     Recorder,
     agree,
     append,
@@ -37,10 +37,10 @@ from txraft.transport.connection_limits import PIECE_BYTES
 
 
 class TransportContract(Contract):
-    """The tests of a `Transport`; a subclass makes two that reach each other.
+    """Tests of a `Transport`: a subclass makes two that reach each other.
 
-    *here* has the address a:1 and *there* b:1, on *clock*; a call may take `timeout`
-    seconds. Nobody is at nobody:1.
+    `here` has the address a:1 and `there` b:1; both use `clock`. A call must fail after
+    `timeout` seconds. Nothing listens at nobody:1.
     """
 
     timeout = 2.0
@@ -50,7 +50,7 @@ class TransportContract(Contract):
     peer: Any
 
     def make_pair(self) -> tuple[Any, Any]:
-        """Make transports at a:1 and b:1."""
+        """Make two transports on `self.clock`, at a:1 and b:1."""
         raise NotImplementedError
 
     def setUp(self) -> None:
@@ -62,7 +62,7 @@ class TransportContract(Contract):
         self.here.set_handler(Recorder())
 
     def settle(self, seconds: float = 0) -> None:
-        """Let everything happen that is due within *seconds*."""
+        """Let *seconds* pass, and everything happen that is due."""
         self.clock.advance(seconds)
         self.clock.advance(0)
 
@@ -206,7 +206,7 @@ class TransportContract(Contract):
         self.failureResultOf(late, CallTimedOut)
 
     def test_cancelled_call_does_not_shift_answers(self) -> None:
-        """Who gives up on a call loses its answer and nobody else's."""
+        """Cancelling a call drops its own answer and no other."""
         dropped = self.here.append_entries("b:1", append(1))
         self.settle()
         dropped.cancel()
@@ -222,17 +222,17 @@ class TransportContract(Contract):
         self.assertEqual(self.successResultOf(kept).term, 2)
 
     def test_unknown_peer_cannot_be_reached(self) -> None:
-        """Calls, pipelines and snapshots fail alike when nobody is there."""
+        """Calls, pipelines and snapshots to nobody fail with ConnectionFailed."""
         for result in (
             self.here.append_entries("nobody:1", append(1)),
             self.here.append_entries_pipeline("nobody:1"),
-            self.here.install_snapshot("nobody:1", snapshot(3), Bytes(b"abc")),
+            self.here.install_snapshot("nobody:1", snapshot(3), BytesSource(b"abc")),
         ):
             self.settle()
             self.failureResultOf(result, ConnectionFailed)
 
     def test_requests_wait_for_a_handler(self) -> None:
-        """What arrives before there is a handler is delivered to the first one."""
+        """Requests that arrive before there is a handler wait for the first one."""
         here, there = self.make_pair()
         answer = here.append_entries("b:1", append(7))
         self.settle()
@@ -243,7 +243,7 @@ class TransportContract(Contract):
         self.assertEqual(self.successResultOf(answer).term, 7)
 
     def test_close_fails_calls_and_is_idempotent(self) -> None:
-        """Closing fails what is under way and refuses what comes after."""
+        """`close` fails calls under way and later ones; it may be called twice."""
         flying = self.here.append_entries("b:1", append(1))
         self.settle()
 
@@ -263,7 +263,7 @@ class TransportContract(Contract):
         self.assertEqual(self.peer.closed, [self.peer.rpcs[0].connection])
 
     def test_response_to_a_closed_connection_is_dropped(self) -> None:
-        """Answering late does no harm."""
+        """A response to a connection that is closed is dropped without an error."""
         self.here.append_entries("b:1", append(1)).addErrback(lambda _: None)
         self.settle()
         self.here.close()
@@ -274,7 +274,9 @@ class TransportContract(Contract):
     def test_snapshot_arrives_in_pieces(self) -> None:
         """The body reaches its consumer whole, and the connection is closed after."""
         data = bytes(range(256)) * 4096
-        answer = self.here.install_snapshot("b:1", snapshot(len(data)), Bytes(data))
+        answer = self.here.install_snapshot(
+            "b:1", snapshot(len(data)), BytesSource(data)
+        )
         self.settle()
         rpc = self.peer.rpcs[0]
         pieces: list[bytes] = []
@@ -293,7 +295,7 @@ class TransportContract(Contract):
     def test_snapshot_waits_for_its_consumer(self) -> None:
         """A consumer that is busy holds the sender back."""
         data = bytes(8 * PIECE_BYTES)
-        source = Bytes(data)
+        source = BytesSource(data)
         self.here.install_snapshot("b:1", snapshot(len(data)), source)
         self.settle()
         busy: list[Deferred[None]] = []
@@ -314,9 +316,11 @@ class TransportContract(Contract):
         self.assertEqual(source.taken, len(data))
 
     def test_snapshot_without_a_consumer_is_drained(self) -> None:
-        """An answer alone drops the body, and does not wait for the rest of it."""
+        """Answering before the body is read drops it, and waits for no more of it."""
         data = bytes(3 * PIECE_BYTES)
-        answer = self.here.install_snapshot("b:1", snapshot(len(data)), Bytes(data))
+        answer = self.here.install_snapshot(
+            "b:1", snapshot(len(data)), BytesSource(data)
+        )
         self.settle()
 
         self.peer.rpcs[0].respond(success(snapshot(1)))
@@ -327,7 +331,9 @@ class TransportContract(Contract):
     def test_consumer_that_fails_gets_its_failure_and_no_more(self) -> None:
         """The consumer's own failure comes back, and the rest is dropped."""
         data = bytes(3 * PIECE_BYTES)
-        answer = self.here.install_snapshot("b:1", snapshot(len(data)), Bytes(data))
+        answer = self.here.install_snapshot(
+            "b:1", snapshot(len(data)), BytesSource(data)
+        )
         self.settle()
         pieces: list[bytes] = []
 
@@ -346,7 +352,7 @@ class TransportContract(Contract):
 
     def test_snapshot_cut_short_fails_at_both_ends(self) -> None:
         """A source that ends early fails the call, and the consumer learns of it."""
-        source = Pending()
+        source = HeldSource()
         answer = self.here.install_snapshot("b:1", snapshot(10), source)
         self.settle()
         done = self.peer.rpcs[0].body.deliver_to(lambda piece: None)
@@ -363,7 +369,7 @@ class TransportContract(Contract):
 
     def test_empty_snapshot_is_complete_at_once(self) -> None:
         """A snapshot may have no bytes."""
-        answer = self.here.install_snapshot("b:1", snapshot(0), Bytes(b""))
+        answer = self.here.install_snapshot("b:1", snapshot(0), BytesSource(b""))
         self.settle()
         self.successResultOf(self.peer.rpcs[0].body.deliver_to(lambda piece: None))
         self.peer.rpcs[0].respond(success(snapshot(0)))
@@ -371,13 +377,13 @@ class TransportContract(Contract):
         self.successResultOf(answer)
 
     def test_addresses_turn_into_bytes_and_back(self) -> None:
-        """Any bytes that name a peer survive."""
+        """`decode_peer` and `encode_peer` keep any bytes."""
         for raw in (b"127.0.0.1:8300", b"\xff\x00odd", "ü:1".encode()):
             self.assertEqual(self.here.encode_peer(self.here.decode_peer(raw)), raw)
         self.assertEqual(self.here.local_addr(), "a:1")
 
     def test_heartbeat_may_take_a_path_of_its_own(self) -> None:
-        """Only what has a heartbeat's shape reaches the heartbeat handler, if any."""
+        """The heartbeat handler, if there is one, gets heartbeats and nothing else."""
         fast: Any = Recorder(agree)
         self.there.set_heartbeat_handler(fast.rpc_received)
         beat = self.here.append_entries("b:1", append(3))
@@ -399,7 +405,7 @@ class TransportContract(Contract):
 
 
 def _comparable(request: Any) -> Any:
-    """Leave out what may differ: the kind of sequence that holds the entries."""
+    """Return the fields of a request, its entries as a list."""
     fields = {name: getattr(request, name) for name in request.__slots__}
     if "entries" in fields:
         fields["entries"] = list(fields["entries"])

@@ -1,12 +1,12 @@
-"""Damage at rest: a byte of a file that is not what was written, or a log that is cut.
+"""Damage at rest: one byte of a file is no longer what was written, or a log is cut.
 
-A byte goes bad where it cannot pass for a torn write, so the node must either refuse to
-start or come up with everything it had. Files without a checksum, the list of peers
-and the lock, are spared.
+A byte is damaged where it cannot look like a torn write, so the node must either refuse
+to start or start with everything it had. Files without a checksum, the list of peers and
+the lock, are left alone.
 
 A log that is cut looks like one that was never longer. Only the note of what was synced
-tells otherwise, so one is cut only if that note knows of all that is lost: then a node
-must refuse, and say so.
+tells the difference, so a log is cut only if its note covers all that is lost: then the
+node must refuse to start and say so.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from txraft.storage.filelog import FileLog
 from txraft.storage.segment import Seal, decode_header, segment_name, sequence_in
 from txraft.storage.snapshots import FileSnapshotStore
 from txraft.storage.stable import FileStableStore
-from txraft.testing.fullstack.disk import Folder, Node, SimulatedDisk
+from txraft.testing.fullstack.disk import Folder, Inode, SimulatedDisk
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A byte of the file at *path* that was *was* and is *now*."""
+    """One damaged byte of the file at *path*: it was *was* and is *now*."""
 
     path: Path
     offset: int
@@ -36,11 +36,11 @@ class Damage:
     now: int
 
     def undo(self, disk: SimulatedDisk) -> None:
-        """Bring the right byte back, where the wrong one still is."""
+        """Restore the byte, unless it has been overwritten."""
         if not disk.exists(self.path):
             return
-        node = disk.file(self.path)
-        for data in (node.data, node.durable):
+        inode = disk.file(self.path)
+        for data in (inode.data, inode.durable):
             if self.offset < len(data) and data[self.offset] == self.now:
                 data[self.offset] = self.was
 
@@ -64,11 +64,11 @@ class Cut:
 
     path: Path
     kind: str
-    was: Node
+    was: Inode
     end: int
 
     def undo(self, disk: SimulatedDisk) -> None:
-        """Bring the file back as it was."""
+        """Restore the file as it was."""
         for names in _names(disk, self.path):
             names[self.path.name] = self.was
 
@@ -90,15 +90,18 @@ class Cut:
 def strike(
     disk: SimulatedDisk, data: Path, node_name: str, random: Random
 ) -> Damage | None:
-    """Damage a byte below the directory *data*, if there is one to damage."""
+    """Damage a random byte in the directory *data*.
+
+    Returns: the damage, None if no file there has a checksum.
+    """
     places = [(path, end) for path, end in _places(disk, data, node_name) if end]
     if not places:
         return None
     path, end = random.choice(places)
-    node, offset = disk.file(path), random.randrange(end)
-    was = node.data[offset]
+    inode, offset = disk.file(path), random.randrange(end)
+    was = inode.data[offset]
     now = was ^ random.choice((0x01, 0x80, 0xFF, was or 0x10))
-    for content in (node.data, node.durable):
+    for content in (inode.data, inode.durable):
         if offset < len(content):
             content[offset] = now
     return Damage(path, offset, was, now)
@@ -107,7 +110,7 @@ def strike(
 def _places(
     disk: SimulatedDisk, data: Path, node_name: str
 ) -> Iterator[tuple[Path, int]]:
-    """List files that have checksums, and how many of their bytes may be damaged."""
+    """List files with checksums; only so many first bytes of each may be damaged."""
     state, snapshots, log = data / "state", data / "snapshots", data / "log"
     if disk.exists(state):
         yield state, len(disk.file(state).data)
@@ -127,12 +130,15 @@ def _places(
 
 
 def _last_write(disk: SimulatedDisk, path: Path, node_name: str) -> int:
-    """Return where the last whole write of a segment begins."""
+    """Return the offset of the last whole write in a segment.
+
+    Damage from there on would look like a torn write, which a node may drop.
+    """
     return _frames(disk, path, node_name)[-2:][0]
 
 
 def _frames(disk: SimulatedDisk, path: Path, node_name: str) -> list[int]:
-    """Return where the whole writes of a segment begin, and where the last one ends."""
+    """Return the offsets of the whole writes in a segment, and the end of the last."""
     data = bytes(disk.file(path).data)
     header, at = decode_header(data, node_name, path)
     seal, found = Seal(header.salt), [at]
@@ -151,21 +157,21 @@ def cut(disk: SimulatedDisk, data: Path, node_name: str, random: Random) -> Cut 
     if newest is None or not end:
         return None
     path = log / segment_name(newest)
-    node = disk.file(path)
+    inode = disk.file(path)
     frames = _frames(disk, path, node_name)
     if len(frames) < 2:
         return None
-    was = Node(node.data[:], node.durable[:], list(node.unsynced))
+    was = Inode(inode.data[:], inode.durable[:], list(inode.unsynced))
     kind, offset = random.choice(CUTS), random.randrange(frames[0], frames[-1])
     if kind == "lost":
         for present in _names(disk, path):
             present.pop(path.name, None)
-    for content in (node.data, node.durable):
+    for content in (inode.data, inode.durable):
         if kind == "truncated":
             del content[offset:]
         elif kind == "zeroed":
             content[offset:] = bytes(max(0, len(content) - offset))
-    node.unsynced.clear()
+    inode.unsynced.clear()
     return Cut(path, kind, was, end)
 
 
@@ -184,9 +190,9 @@ def _noted_end(disk: SimulatedDisk, data: Path, node_name: str) -> int:
     return last if max([*covered, 0]) < last == note.index else 0
 
 
-def _names(disk: SimulatedDisk, path: Path) -> Iterator[dict[str, Node | Folder]]:
+def _names(disk: SimulatedDisk, path: Path) -> Iterator[dict[str, Inode | Folder]]:
     """Return the names in the directory of *path*, and those that are durable."""
-    folder: Node | Folder | None = disk.root
+    folder: Inode | Folder | None = disk.root
     for part in path.parent.parts[1:]:
         assert isinstance(folder, Folder), "a file is in a directory"
         folder = folder.names[part]

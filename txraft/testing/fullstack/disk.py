@@ -1,8 +1,8 @@
-"""A file system in memory that remembers what is not durable yet.
+"""A file system in memory that knows what is durable and what is not yet.
 
-After a power failure each write and each change of a name that was not synced is
-there, is partly there, or is not, in any combination that an operating system may
-leave. *operations* lists every change and sync; a disk may stop working at one.
+After a power failure each write and each change of a name that was not synced is there,
+partly there, or lost, in any combination that an operating system may leave.
+`SimulatedDisk.operations` lists every change and sync, and a disk may fail at any.
 """
 
 from __future__ import annotations
@@ -18,24 +18,27 @@ from random import Random
 SECTOR_BYTES = 512
 
 READS = ("open", "read_at")
-"""Operations that change nothing, and need no sync."""
+"""Operations that change nothing, so they are not listed."""
 
 
 class PowerFailed(BaseException):
-    """The machine is off, in the middle of an operation."""
+    """The power fails in the middle of an operation.
+
+    A BaseException, so that no `except Exception` of the code under test handles it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Bytes put at an offset; with *data* of None, the file is cut there instead."""
+    """Bytes written at an offset; with *data* None, the file gets that size instead."""
 
     offset: int
     data: bytes | None
 
 
 @dataclass(eq=False, slots=True)
-class Node:
-    """A file: what is read, what is durable, and the writes between the two."""
+class Inode:
+    """A file: its content, what of it is durable, and the writes between the two."""
 
     data: bytearray = field(default_factory=bytearray)
     durable: bytearray = field(default_factory=bytearray)
@@ -43,40 +46,44 @@ class Node:
     locked: bool = False
 
     def put(self, write: Write) -> None:
-        """Write into the cache."""
+        """Write, not yet durably."""
         _apply(self.data, write)
         self.unsynced.append(write)
 
     def sync(self) -> None:
-        """Make durable what is not taken for durable already."""
+        """Make all writes durable that are not taken for durable."""
         for write in self.unsynced:
             _apply(self.durable, write)
         self.unsynced.clear()
 
     def forget(self) -> None:
-        """Take what was not synced for synced, as a kernel does once a sync failed."""
+        """Take all writes for durable, as a kernel does after a failed sync.
+
+        They are not: a later sync succeeds and makes nothing of them durable. That is
+        why a node must never try a failed sync again.
+        """
         self.unsynced.clear()
 
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """A change of a directory: *added* names appear, *removed* ones go, together."""
+    """A change in a directory: *removed* goes and *added* comes, in one step."""
 
     removed: str | None
     added: str | None = None
-    node: Node | Folder | None = None
+    inode: Inode | Folder | None = None
 
 
 @dataclass(eq=False, slots=True)
 class Folder:
-    """A directory: its names, which of them are durable, and the changes between."""
+    """A directory: its names, the durable ones, and the changes between the two."""
 
-    names: dict[str, Node | Folder] = field(default_factory=dict)
-    durable: dict[str, Node | Folder] = field(default_factory=dict)
+    names: dict[str, Inode | Folder] = field(default_factory=dict)
+    durable: dict[str, Inode | Folder] = field(default_factory=dict)
     unsynced: list[Naming] = field(default_factory=list)
 
     def change(self, naming: Naming) -> None:
-        """Change the names in the cache."""
+        """Change names, not yet durably."""
         _rename(self.names, naming)
         self.unsynced.append(naming)
 
@@ -87,21 +94,21 @@ class Folder:
 
 
 class Survival:
-    """What is left of that which is not synced: nothing, by default."""
+    """Decides what of the unsynced is left after a power failure: here, nothing."""
 
     def of_writes(self, writes: list[Write]) -> list[Write]:
-        """Return those parts of *writes* that arrived, in order."""
+        """Return the parts of *writes* that are left, in order."""
         return []
 
     def of_namings(self, namings: list[Naming]) -> list[Naming]:
-        """Return those of *namings* that arrived, in order."""
+        """Return those of *namings* that are left, in order."""
         return []
 
 
 class Chance(Survival):
-    """Each write, sector by sector, and each naming is left or not, as *random* says.
+    """Leaves each sector and each change of a name at random.
 
-    A third of the time, writes are left in order up to some byte.
+    In a third of the files, writes are left in order up to some byte instead.
     """
 
     def __init__(self, random: Random) -> None:
@@ -109,7 +116,7 @@ class Chance(Survival):
         self._share = random.choice((0.1, 0.5, 0.9))
 
     def of_writes(self, writes: list[Write]) -> list[Write]:
-        """Return a part of them."""
+        """Return random parts of *writes*."""
         if self._random.random() < 1 / 3:
             return self._prefix(writes)
         return [piece for write in writes for piece in self._sectors(write)]
@@ -136,17 +143,17 @@ class Chance(Survival):
         ]
 
     def of_namings(self, namings: list[Naming]) -> list[Naming]:
-        """Return those that came in time, or any of them."""
+        """Return the first of *namings*, or any of them."""
         if self._random.random() < 0.5:
             return namings[: self._random.randint(0, len(namings))]
         return [n for n in namings if self._random.random() < self._share]
 
 
 class SimulatedDisk:
-    """A `FileSystem` in memory; *root* is its directory /.
+    """A `FileSystem` in memory; *root* is its directory `/`.
 
-    *before* is called with the name of each operation ahead of it, and may raise: an
-    OSError, and the operation fails, or PowerFailed, and a half of it is done.
+    *before* is called with the name of each operation before it is done, and may raise:
+    with an OSError the operation fails, with PowerFailed a half of it is done.
     """
 
     def __init__(
@@ -160,16 +167,16 @@ class SimulatedDisk:
         self.open_files = 0
 
     def after_power_failure(self, survival: Survival) -> SimulatedDisk:
-        """Return the disk that is found when power is back."""
+        """Return the disk as it is when the power is back."""
         return SimulatedDisk(_folder_after(self.root, survival, {}))
 
     def after_kill(self) -> SimulatedDisk:
-        """Return the same disk for another process: it keeps what is not synced."""
+        """Return the disk for a new process: unsynced writes stay, locks are free."""
         _unlock(self.root)
         return SimulatedDisk(self.root)
 
     def is_synced(self, path: Path) -> bool:
-        """Tell whether all in the directory *path* outlives a power failure."""
+        """Tell whether everything in the directory *path* is durable."""
         return _is_synced(self._folder(path))
 
     # FileSystem -----------------------------------------------------------------
@@ -185,18 +192,18 @@ class SimulatedDisk:
         if path.name in folder.names:
             raise FileExistsError(errno.EEXIST, "file exists", str(path))
         self.begin("create")
-        node = Node()
-        folder.change(Naming(None, path.name, node))
-        return SimulatedFile(self, node, True)
+        inode = Inode()
+        folder.change(Naming(None, path.name, inode))
+        return SimulatedFile(self, inode, True)
 
     def lock(self, path: Path) -> SimulatedFile:
         """Open or create a file and lock it."""
         file = self.open(path, writable=True) if self.exists(path) else None
         file = file or self.create(path)
-        if file.node.locked:
+        if file.inode.locked:
             file.close()
             raise BlockingIOError(errno.EWOULDBLOCK, "locked", str(path))
-        file.node.locked = file.holds_lock = True
+        file.inode.locked = file.holds_lock = True
         return file
 
     def rename(self, source: Path, target: Path) -> None:
@@ -206,8 +213,8 @@ class SimulatedDisk:
         if source.name not in folder.names:
             raise FileNotFoundError(errno.ENOENT, "no such file", str(source))
         self.begin("rename")
-        node = folder.names[source.name]
-        folder.change(Naming(source.name, target.name, node))
+        inode = folder.names[source.name]
+        folder.change(Naming(source.name, target.name, inode))
 
     def unlink(self, path: Path) -> None:
         """Remove a file."""
@@ -255,32 +262,32 @@ class SimulatedDisk:
     # Inside ---------------------------------------------------------------------
 
     def begin(self, operation: str) -> None:
-        """Note an operation, unless it fails."""
+        """Call `before` and list the operation, unless it fails."""
         if self.before is not None:
             self.before(operation)
         if operation not in READS:
             self.operations.append(operation)
 
-    def file(self, path: Path) -> Node:
+    def file(self, path: Path) -> Inode:
         """Return the file at *path*. Raises: OSError"""
-        node = self._find(path)
-        if isinstance(node, Folder):
+        inode = self._find(path)
+        if isinstance(inode, Folder):
             raise IsADirectoryError(errno.EISDIR, "is a directory", str(path))
-        if node is None:
+        if inode is None:
             raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
-        return node
+        return inode
 
-    def _find(self, path: Path) -> Node | Folder | None:
-        node: Node | Folder | None = self.root
+    def _find(self, path: Path) -> Inode | Folder | None:
+        inode: Inode | Folder | None = self.root
         for part in path.parts[1:]:
-            node = node.names.get(part) if isinstance(node, Folder) else None
-        return node
+            inode = inode.names.get(part) if isinstance(inode, Folder) else None
+        return inode
 
     def _folder(self, path: Path) -> Folder:
-        node = self._find(path)
-        if not isinstance(node, Folder):
+        inode = self._find(path)
+        if not isinstance(inode, Folder):
             raise FileNotFoundError(errno.ENOENT, "no such directory", str(path))
-        return node
+        return inode
 
     def _parent(self, path: Path) -> Folder:
         return self._folder(path.parent)
@@ -289,8 +296,8 @@ class SimulatedDisk:
 class SimulatedFile:
     """An open file of a `SimulatedDisk`."""
 
-    def __init__(self, disk: SimulatedDisk, node: Node, writable: bool) -> None:
-        self.node = node
+    def __init__(self, disk: SimulatedDisk, inode: Inode, writable: bool) -> None:
+        self.inode = inode
         self.holds_lock = False
         self._disk = disk
         self._writable = writable
@@ -301,31 +308,31 @@ class SimulatedFile:
         """Read *size* bytes at *offset*; fewer only at the end."""
         self._check()
         self._disk.begin("read_at")
-        return bytes(self.node.data[offset : offset + size])
+        return bytes(self.inode.data[offset : offset + size])
 
     def write_at(self, data: bytes, offset: int) -> None:
-        """Write *data* at *offset*; a half of it, if that fails."""
+        """Write *data* at *offset*; if that fails, half of it is written."""
         self._check(writing=True)
         data = bytes(data)
         try:
             self._disk.begin("write_at")
         except BaseException:
-            self.node.put(Write(offset, data[: len(data) // 2]))
+            self.inode.put(Write(offset, data[: len(data) // 2]))
             raise
-        self.node.put(Write(offset, data))
+        self.inode.put(Write(offset, data))
 
     def truncate(self, size: int) -> None:
         """Cut the file to *size* bytes, or extend it with zeros."""
         self._check(writing=True)
         self._disk.begin("truncate")
-        self.node.put(Write(size, None))
+        self.inode.put(Write(size, None))
 
     def allocate(self, size: int) -> None:
         """Extend the file with zeros to *size* bytes, if it is shorter."""
         self._check(writing=True)
         self._disk.begin("allocate")
-        if size > len(self.node.data):
-            self.node.put(Write(size, None))
+        if size > len(self.inode.data):
+            self.inode.put(Write(size, None))
 
     def sync_data(self) -> None:
         """Make the content durable."""
@@ -338,7 +345,7 @@ class SimulatedFile:
     def size(self) -> int:
         """Return the size in bytes."""
         self._check()
-        return len(self.node.data)
+        return len(self.inode.data)
 
     def close(self) -> None:
         """Release the file, and its lock."""
@@ -346,16 +353,16 @@ class SimulatedFile:
             self._open = False
             self._disk.open_files -= 1
         if self.holds_lock:
-            self.node.locked = self.holds_lock = False
+            self.inode.locked = self.holds_lock = False
 
     def _sync(self, operation: str) -> None:
         self._check()
         try:
             self._disk.begin(operation)
         except OSError:
-            self.node.forget()
+            self.inode.forget()
             raise
-        self.node.sync()
+        self.inode.sync()
 
     def _check(self, writing: bool = False) -> None:
         if not self._open or (writing and not self._writable):
@@ -370,49 +377,49 @@ def _apply(data: bytearray, write: Write) -> None:
         data[write.offset : write.offset + len(write.data)] = write.data
 
 
-def _rename(names: dict[str, Node | Folder], naming: Naming) -> None:
+def _rename(names: dict[str, Inode | Folder], naming: Naming) -> None:
     if naming.removed is not None:
         names.pop(naming.removed, None)
-    if naming.added is not None and naming.node is not None:
-        names[naming.added] = naming.node
+    if naming.added is not None and naming.inode is not None:
+        names[naming.added] = naming.inode
 
 
-def _node_after(node: Node, survival: Survival) -> Node:
-    data = bytearray(node.durable)
-    for write in survival.of_writes(node.unsynced):
+def _inode_after(inode: Inode, survival: Survival) -> Inode:
+    data = bytearray(inode.durable)
+    for write in survival.of_writes(inode.unsynced):
         _apply(data, write)
-    return Node(data, bytearray(data))
+    return Inode(data, bytearray(data))
 
 
 def _folder_after(
-    folder: Folder, survival: Survival, known: dict[Node | Folder, Node | Folder]
+    folder: Folder, survival: Survival, known: dict[Inode | Folder, Inode | Folder]
 ) -> Folder:
     names = dict(folder.durable)
     for naming in survival.of_namings(folder.unsynced):
         _rename(names, naming)
     after = Folder()
-    for name, node in names.items():
-        if node not in known:
-            known[node] = (
-                _folder_after(node, survival, known)
-                if isinstance(node, Folder)
-                else _node_after(node, survival)
+    for name, inode in names.items():
+        if inode not in known:
+            known[inode] = (
+                _folder_after(inode, survival, known)
+                if isinstance(inode, Folder)
+                else _inode_after(inode, survival)
             )
-        after.names[name] = known[node]
+        after.names[name] = known[inode]
     after.durable = dict(after.names)
     return after
 
 
 def _is_synced(folder: Folder) -> bool:
     return not folder.unsynced and all(
-        _is_synced(node) if isinstance(node, Folder) else not node.unsynced
-        for node in folder.names.values()
+        _is_synced(inode) if isinstance(inode, Folder) else not inode.unsynced
+        for inode in folder.names.values()
     )
 
 
 def _unlock(folder: Folder) -> None:
-    for node in folder.names.values():
-        if isinstance(node, Folder):
-            _unlock(node)
+    for inode in folder.names.values():
+        if isinstance(inode, Folder):
+            _unlock(inode)
         else:
-            node.locked = False
+            inode.locked = False

@@ -1,4 +1,4 @@
-"""One simulated machine: a disk that outlives its node, and the node while it runs."""
+"""A simulated machine: a disk that outlives its nodes, and the node while it runs."""
 
 from __future__ import annotations
 
@@ -25,40 +25,45 @@ from txraft.storage.pairing import identity_of
 from txraft.storage.peer_stores import JSONPeers
 from txraft.storage.snapshots import FileSnapshotStore
 from txraft.storage.stable import FileStableStore
-from txraft.testing.clock import HeapClock
 from txraft.testing.fullstack.claims import Claims
 from txraft.testing.fullstack.damage import Cut, Damage, cut, strike
 from txraft.testing.fullstack.disk import Chance, SimulatedDisk
-from txraft.testing.fullstack.streams import Host
-from txraft.testing.fullstack.watch import WatchedLog, WatchedTransport
+from txraft.testing.fullstack.streams import SimulatedHost
+from txraft.testing.fullstack.watched import WatchedLog, WatchedTransport
 from txraft.testing.fullstack.workers import DiskWorker
+from txraft.testing.heap_clock import HeapClock
 
 if TYPE_CHECKING:
     from txraft.testing.fullstack.simulation import FullSimulation
 
 DATA = Path("/data")
 MAX_WAITING = 5_000
-"""Events that wait for a node that hangs; what comes after them is lost."""
+"""Events that wait for a node that hangs at most; more are lost."""
 
 RETAINED_SNAPSHOTS = 2
 
 PROCESS_ID = 30_001
-"""What the lock of each directory names. One of this process would have more or fewer
-digits at times, and so another byte of the disk would go bad."""
+"""The process id in the lock of each directory.
+
+The real one would have more or fewer digits at times, so that damage would hit another
+byte and the seed would make another run."""
 
 T = TypeVar("T")
 
 CHANGES = ("write_at", "sync", "sync_data", "sync_directory", "create", "rename")
-"""What fails on a disk that is broken or full."""
+"""Operations that fail on a disk that is broken or full."""
 
 UPGRADED = 0.4
-"""Share of the starts at which a node may come with another protocol version."""
+"""The chance that a node starts with another protocol version than before."""
 
 
-class Life:
-    """One run of a node's process, from its start to its crash or shutdown."""
+class SimulatedNode:
+    """A node from its start to its crash or shutdown: one run of its process.
 
-    def __init__(self, machine: Machine, disk: SimulatedDisk) -> None:
+    The same machine makes a new one for the next start.
+    """
+
+    def __init__(self, machine: SimulatedMachine, disk: SimulatedDisk) -> None:
         simulation = machine.simulation
         self.machine = machine
         self.disk = disk
@@ -67,7 +72,7 @@ class Life:
         self.waiting: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self.claims = Claims(self)
         self.clock = HeapClock(simulation.schedule, self.act, machine.pace)
-        self.host = Host(simulation.streams, machine.address, self.act)
+        self.host = SimulatedHost(simulation.streams, machine.address, self.act)
         self.promises: Counter[str] = Counter()
         self.fsm = simulation.make_fsm(
             simulation.oracles,
@@ -80,7 +85,10 @@ class Life:
         self._open: list[Callable[[], object]] = []
 
     def act(self, function: Callable[..., object], *arguments: object) -> None:
-        """Do something as this process, now or when it no longer hangs; then check."""
+        """Call *function* as a part of this process, and check the claims after it.
+
+        If the process hangs, the call waits; if it has ended, there is none.
+        """
         if self.is_over:
             return
         if self.hangs:
@@ -94,20 +102,24 @@ class Life:
 
     @property
     def consensus(self) -> Consensus | None:
-        """The consensus inside, once there is one."""
+        """The node's consensus, None until it has started."""
         shell = self.raft._shell if self.raft is not None else None
         return shell.consensus if shell is not None else None
 
-    def start(self, config: Config, founders: list[str]) -> Deferred[None]:
-        """Open everything as `twistd raft` does, and take part."""
+    def start(self, config: Config, bootstrap_peers: list[str]) -> Deferred[None]:
+        """Open directory, log and stores as `twistd raft` does, and start the node.
+
+        Raises: StorageError
+        Returns: the Deferred of `Raft.start`.
+        """
         machine, disk = self.machine, self.disk
         address, random = machine.address, Random(machine.random.getrandbits(32))
         directory = DataDirectory(DATA, address, disk, PROCESS_ID)
         self._open.append(directory.close)
         peers = JSONPeers(DATA, disk)
         stable = FileStableStore(directory.state, address, disk)
-        if not stable.exists and founders and not peers.peers():
-            peers.set_peers(founders)
+        if not stable.exists and bootstrap_peers and not peers.peers():
+            peers.set_peers(bootstrap_peers)
         self.log = WatchedLog(
             directory.log,
             address,
@@ -123,14 +135,14 @@ class Life:
         self.raft = Raft(
             config,
             self.fsm,
-            self.log,
-            stable,
-            FileSnapshotStore(
+            log_store=self.log,
+            stable_store=stable,
+            snapshots=FileSnapshotStore(
                 DATA, RETAINED_SNAPSHOTS, disk, milliseconds=machine.milliseconds
             ),
-            peers,
-            None,
-            transport,
+            peer_store=peers,
+            local_addr=None,
+            transport=transport,
             clock=self.clock,
             workers=Workers(*(self._worker() for _ in range(4))),
             random=random,
@@ -139,7 +151,7 @@ class Life:
         return self.raft.start()
 
     def promised(self, kind: str, deferred: Deferred[T]) -> Deferred[T]:
-        """Count *deferred* as one that has to fire while this life lasts."""
+        """Count *deferred* as one that must fire before this node has shut down."""
         self.promises[kind] += 1
 
         def fired(outcome: T | Failure) -> T | Failure:
@@ -161,7 +173,8 @@ class Life:
         return worker
 
     def end(self, power_off: bool) -> None:
-        """End at once: whatever is under way is cut in two."""
+        """End at once, in the middle of all work; cut the power too if *power_off*."""
+        # First of all: whatever the steps below still call is dropped by `act`.
         self.is_over = True
         self.clock.stop()
         for worker in self.workers:
@@ -169,78 +182,79 @@ class Life:
         self.host.die(power_off)
 
     def close(self) -> None:
-        """Close the files, after a shutdown."""
+        """Close the files after a shutdown, the last one opened first."""
         for close in reversed(self._open):
             close()
 
 
-class Machine:
-    """One machine at *address*; *founders* are whom it founds a cluster with."""
+class SimulatedMachine:
+    """The machine at *address*; *bootstrap_peers*, if any, bootstrap a cluster."""
 
     data = DATA
 
     def __init__(
-        self, simulation: FullSimulation, address: str, founders: list[str]
+        self, simulation: FullSimulation, address: str, bootstrap_peers: list[str]
     ) -> None:
         self.simulation = simulation
         self.address = address
         self.random = random = simulation.random
         self.pace = random.uniform(0.9, 1.1) if simulation.circumstances.drifts else 1.0
         self.segment_bytes = random.choice((300, 2_000, 1 << 20))
-        versions = simulation.versions  # who found a cluster agree on the first entry
-        self.version = versions[0] if founders else random.choice(versions)
-        self.life: Life | None = None
+        versions = simulation.versions  # who bootstrap agree on the first entry
+        self.version = versions[0] if bootstrap_peers else random.choice(versions)
+        self.node: SimulatedNode | None = None
         self.broken = False
         self.damage: Damage | Cut | None = None
-        # A stream of its own: whoever draws from it changes nothing else.
+        # A generator of its own: its draws change no other draw of the seed.
         self._cuts = Random(f"cuts of {address}, {simulation.seed}")
         self.disk = SimulatedDisk()
         self.disk.make_directory(DATA)
         self.disk.sync_directory(Path("/"))
-        self._founders = founders
+        self._bootstrap_peers = bootstrap_peers
         self.has_entries = False
 
     @property
-    def running(self) -> Life | None:
-        """The life that is under way, if it takes part."""
-        life = self.life
-        return life if life is not None and life.consensus is not None else None
+    def running(self) -> SimulatedNode | None:
+        """The node, if it has started."""
+        node = self.node
+        return node if node is not None and node.consensus is not None else None
 
     def milliseconds(self) -> int:
-        """Tell a wall clock that at times goes back."""
+        """Return the time of a wall clock that goes back at times."""
         return 1_000 + self.simulation.schedule.now // 1_000 % 7_000
 
     def disk_delay(self) -> int:
-        """Draw how long the next piece of work takes."""
+        """Draw the microseconds that the next piece of work on the disk takes."""
         delay: int = self.random.choice(self.simulation.circumstances.disk_delays)
         return delay + 1_500_000 * self.simulation.buggify("slow work on the disk")
 
     def start(self) -> None:
         """Start the node, if it is down."""
-        if self.life is not None:
+        if self.node is not None:
             return
         simulation = self.simulation
-        # Nobody moves a cluster to another version before its first entry is stored.
+        # A cluster is upgraded only after its first entry is stored, as its shape
+        # depends on the version of those who bootstrap.
         if self.has_entries and self.random.random() < UPGRADED:
             self.version = self.random.choice(simulation.versions)
         self._damage_sometimes()
         self._cut_sometimes()
         simulation.note(self, "starts, at protocol version", self.version)
         self.disk.before = None
-        life = self.life = Life(self, self.disk)
+        node = self.node = SimulatedNode(self, self.disk)
         config = replace(simulation.config, protocol_version=self.version)
         try:
-            started = life.start(config, self._founders)
+            started = node.start(config, self._bootstrap_peers)
         except StorageError:
-            self._refused(Failure(), life)
+            self._refused(Failure(), node)
             return
-        started.addErrback(self._refused, life)
-        assert life.raft is not None, "it was just made"
-        life.raft.when_stopped().addCallback(self._stopped, life)
-        started.addCallback(lambda _: self._takes_part(life))
+        started.addErrback(self._refused, node)
+        assert node.raft is not None, "it was just made"
+        node.raft.when_stopped().addCallback(self._stopped, node)
+        started.addCallback(lambda _: self._takes_part(node))
 
     def _damage_sometimes(self) -> None:
-        """Let a byte of what is at rest on the disk go bad."""
+        """Damage a byte on the disk, at the rate of the circumstances."""
         simulation = self.simulation
         rate = simulation.circumstances.damage_rate
         if simulation.calm or self.damage or self.random.random() >= rate:
@@ -251,7 +265,7 @@ class Machine:
             simulation.note(self, "has damage in", self.damage.path, self.damage.offset)
 
     def _cut_sometimes(self) -> None:
-        """Let the log lose its newest entries."""
+        """Cut the newest entries off the log, at the rate `cut_logs`."""
         simulation = self.simulation
         if simulation.calm or self.damage or self._cuts.random() >= simulation.cut_logs:
             return
@@ -261,17 +275,17 @@ class Machine:
             simulation.note(self, "has a log that was", self.damage.kind)
 
     def repair(self) -> None:
-        """Undo the damage, as who has a copy of the file does."""
+        """Undo the damage, as with a copy of the file."""
         if self.damage is not None:
             self.damage.undo(self.disk)
             self.damage = None
 
-    def _refused(self, failure: Failure, life: Life) -> None:
-        """Take it for the end of this life, if there is damage; else report it.
+    def _refused(self, failure: Failure, node: SimulatedNode) -> None:
+        """Crash a node that refuses to start because of damage; fail the run otherwise.
 
-        A disk that lost only what it may has everything that a start needs.
+        A power failure alone takes nothing from the disk that a start needs.
         """
-        if life.is_over:
+        if node.is_over:
             return
         simulation = self.simulation
         if self.damage is None or not isinstance(failure.value, Exception):
@@ -280,26 +294,26 @@ class Machine:
             self._judge(self.damage.check_refused, failure.value)
         simulation.note(self, "refuses to start:", failure.getErrorMessage())
         simulation.tally["damage refused"] += 1
-        simulation.schedule.after(0, simulation.storm.crash, self, True)
+        simulation.schedule.after(0, simulation.fault_schedule.crash, self, True)
 
-    def _stopped(self, error: RaftError | None, life: Life) -> None:
-        """Let a node that stopped by itself crash, once what it does is done."""
+    def _stopped(self, error: RaftError | None, node: SimulatedNode) -> None:
+        """Crash a node that stopped by itself, in an event of its own."""
         simulation = self.simulation
-        if error is None or isinstance(error, NodeRemoved) or life.is_over:
+        if error is None or isinstance(error, NodeRemoved) or node.is_over:
             return
         if not self.broken or "invariant" in str(error):
             simulation.found(f"{self.address} stopped: {error}")
-        simulation.schedule.after(0, simulation.storm.crash, self)
+        simulation.schedule.after(0, simulation.fault_schedule.crash, self)
 
     def _judge(self, check: Callable[[T], None], found: T) -> None:
-        """Report what *check* asserts of what was *found* at a start."""
+        """Let the run fail if *check* raises AssertionError for what was *found*."""
         try:
             check(found)
         except AssertionError as finding:
             self.simulation.found(f"{self.address}: {finding}")
 
-    def _takes_part(self, life: Life) -> None:
-        consensus = life.consensus
+    def _takes_part(self, node: SimulatedNode) -> None:
+        consensus = node.consensus
         if consensus is not None:
             if isinstance(self.damage, Cut):
                 last = max(consensus.log.last_index, consensus.snapshot.index)
@@ -310,10 +324,13 @@ class Machine:
                 consensus.options, check_quorum=options.check_quorum
             )
         self.broken = False
-        life.disk.before = partial(self._before, life)
+        node.disk.before = partial(self._before, node)
 
-    def _before(self, life: Life, operation: str) -> None:
-        """Let the disk fail or be full, at the rate of the circumstances."""
+    def _before(self, node: SimulatedNode, operation: str) -> None:
+        """Raise OSError at the rate of the circumstances: the disk is broken or full.
+
+        It stays so until the node has crashed.
+        """
         rate = self.simulation.circumstances.disk_fault_rate / 3
         if self.simulation.calm or not rate or operation not in CHANGES:
             return
@@ -326,12 +343,13 @@ class Machine:
             raise OSError(number, os.strerror(number))
 
     def crash(self, power_off: bool) -> None:
-        """End the node: kill its process, or cut the power of its machine."""
-        life, self.life = self.life, None
-        if life is None:
+        """End the node: cut the power of the machine, or only kill the process."""
+        # A half of a job may run in `end`; nothing may find the machine up meanwhile.
+        node, self.node = self.node, None
+        if node is None:
             return
-        life.end(power_off)
-        old = life.disk
+        node.end(power_off)
+        old = node.disk
         self.disk = (
             old.after_power_failure(Chance(self.random))
             if power_off
@@ -340,15 +358,15 @@ class Machine:
         self.broken = False
 
     def hang(self, time: int) -> None:
-        """Let the process stand still for *time* microseconds."""
-        life = self.life
-        if life is not None and not life.hangs:
-            life.hangs = True
-            self.simulation.schedule.after(time, self.resume, life)
+        """Let the process hang for *time* microseconds."""
+        node = self.node
+        if node is not None and not node.hangs:
+            node.hangs = True
+            self.simulation.schedule.after(time, self.resume, node)
 
-    def resume(self, life: Life) -> None:
-        """Let the process go on, with all that has waited for it."""
-        life.hangs = False
-        while life.waiting and not life.hangs and not life.is_over:
-            function, arguments = life.waiting.popleft()
-            life.act(function, *arguments)
+    def resume(self, node: SimulatedNode) -> None:
+        """Let the process go on, and handle the events that have waited."""
+        node.hangs = False
+        while node.waiting and not node.hangs and not node.is_over:
+            function, arguments = node.waiting.popleft()
+            node.act(function, *arguments)

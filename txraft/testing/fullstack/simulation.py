@@ -1,8 +1,9 @@
-"""One run of whole nodes: what a seed decides, from the first start to the last check.
+"""A simulation of whole nodes: one seed decides the machines, faults and clients.
 
-As in the core simulation, a storm is followed by calm, in which there must be a
-leader, progress and one state everywhere; then outcomes and histories are checked,
-and every node shuts down and leaves nothing behind.
+As in the core simulation, there are faults first and then none. Then the cluster must
+have a leader, commit a write and be in one state everywhere, and the outcomes and the
+history of its clients are checked. Last, every node shuts down and must leave no timer,
+connection or open file behind.
 """
 
 from __future__ import annotations
@@ -18,40 +19,42 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from txraft.config import Config
-from txraft.testing.fullstack.machine import KINDS
-from txraft.testing.fullstack.node import Life, Machine
-from txraft.testing.fullstack.storm import POINTS, FullStorm
+from txraft.testing.fullstack.faults import POINTS, NodeFaults
+from txraft.testing.fullstack.node import SimulatedMachine, SimulatedNode
+from txraft.testing.fullstack.register_fsm import KINDS
 from txraft.testing.fullstack.streams import Streams
 from txraft.testing.fullstack.workload import FullWorkload
-from txraft.testing.linearizability import Kind, check
+from txraft.testing.linearizability import OperationKind, check
 from txraft.testing.schedule import Schedule
 from txraft.testing.simulation.buggify import Buggify
 from txraft.testing.simulation.circumstances import Circumstances, draw
-from txraft.testing.simulation.network import Link, Network
+from txraft.testing.simulation.network import DirectedLink, Network
 from txraft.testing.simulation.oracles import Oracles
 from txraft.testing.simulation.workload import PATIENCE, Waiting
 
 if TYPE_CHECKING:
     from txraft.testing.simulation.conversation import Conversation
 
-STORM = 20_000_000
-"""Microseconds of faults in every run."""
+FAULT_MICROSECONDS = 20_000_000
+"""Time with faults in every run."""
 
 RECOVERY = {True: 40_000_000, False: 100_000_000}
-"""Microseconds for a cluster to recover after the storm, with pre-vote and without."""
+"""Microseconds that a cluster has to recover, with pre-vote and without."""
 
 MIXES = ((0,), (1,), (1,), (2,), (3,), (3,), (0, 1), (1, 2), (2, 3))
-"""Protocol versions of the nodes of one cluster: neighbours understand each other."""
+"""Protocol versions in one cluster; versions next to each other work together."""
 
 CLOSING = 5_000_000
-"""Microseconds for all nodes to shut down."""
+"""Microseconds that all nodes have to shut down."""
 
 
 class FullSimulation:
-    """The run of *seed*; a *conversation* writes down what happens."""
+    """The run that *seed* makes; *conversation* records its events."""
 
     def __init__(self, seed: int, conversation: Conversation | None = None) -> None:
         self.seed = seed
+        # The one source of chance, as in the core simulation: one draw more, or another
+        # order, changes the runs of all seeds.
         self.random = random = Random(seed)
         self.circumstances = _possible(draw(seed, random), random)
         self.config = self._draw_config()
@@ -78,11 +81,13 @@ class FullSimulation:
             random,
             lambda: self._in_crumbs and random.random() < 0.1,
         )
-        self.storm = FullStorm(self)
+        self.fault_schedule = NodeFaults(self)
         self.workload = FullWorkload(self)
-        founders = list(names[: self.circumstances.founders])
+        bootstrap_peers = list(names[: self.circumstances.bootstrap_size])
         self.machines = {
-            name: Machine(self, name, founders if name in founders else [])
+            name: SimulatedMachine(
+                self, name, bootstrap_peers if name in bootstrap_peers else []
+            )
             for name in names
         }
 
@@ -101,9 +106,9 @@ class FullSimulation:
             shutdown_on_remove=False,
         )
 
-    def _link(self) -> Link:
+    def _link(self) -> DirectedLink:
         circumstances = self.circumstances
-        return Link(
+        return DirectedLink(
             longest_delay=circumstances.longest_delay // 2,
             loss=circumstances.loss / 5,
             tail=circumstances.tail / 5,
@@ -111,26 +116,26 @@ class FullSimulation:
         )
 
     @property
-    def lives(self) -> list[Life]:
+    def nodes(self) -> list[SimulatedNode]:
         """The nodes that take part."""
         return [m.running for m in self.machines.values() if m.running is not None]
 
     @property
-    def leaders(self) -> list[Life]:
-        """The nodes that take themselves for the leader."""
-        return [life for life in self.lives if _leads(life)]
+    def leaders(self) -> list[SimulatedNode]:
+        """The nodes that are leaders, each in its own opinion."""
+        return [node for node in self.nodes if _leads(node)]
 
     @property
     def faults(self) -> int:
-        """How many faults of any kind there were."""
+        """The number of faults of all kinds; operators' changes are none."""
         operated = ("membership changes", "transfers")
         counted = sum(n for name, n in self.tally.items() if name not in operated)
         return counted + self.buggify.faults
 
     @property
     def fingerprint(self) -> int:
-        """A number that two different runs hardly share."""
-        states = [life.fsm.state.digest for life in self.lives]
+        """A checksum of the run: two different runs hardly have the same."""
+        states = [node.fsm.state.digest for node in self.nodes]
         parts = (
             self.schedule.events,
             self.schedule.now,
@@ -140,8 +145,10 @@ class FullSimulation:
         )
         return crc32(repr(parts).encode())
 
-    def note(self, machine: Machine | None, event: str, *about: object) -> None:
-        """Write down what happens, if somebody reads it."""
+    def note(
+        self, machine: SimulatedMachine | None, event: str, *about: object
+    ) -> None:
+        """Record an event, if there is a conversation."""
         if self._conversation is not None:
             who = machine.address if machine is not None else "*"
             self._conversation.note(self.schedule.now, who, event, about)
@@ -149,12 +156,15 @@ class FullSimulation:
     # Findings -------------------------------------------------------------------
 
     def found(self, finding: str) -> None:
-        """Fail this run, as soon as nothing is in between that could hide it."""
+        """Let this run fail with *finding*.
+
+        It is raised later, outside of callbacks: a Deferred would swallow it here.
+        """
         self.note(None, f"finds that {finding}")
         self._findings.append(finding)
 
     def found_failure(self, failure: Failure) -> None:
-        """Fail this run with what nobody expected."""
+        """Let this run fail with an error that no code expected."""
         self.found(f"{failure.type}: {failure.getErrorMessage()}")
 
     def raise_findings(self) -> None:
@@ -163,14 +173,14 @@ class FullSimulation:
             raise AssertionError(self._findings[0])
 
     def one_vote(self, address: str, term: int, candidate: str) -> None:
-        """Assert that nobody votes twice in a term, in no two lives."""
+        """Assert that *address* has one vote in a term, also across restarts."""
         known = self._votes.setdefault((address, term), candidate)
         assert known == candidate, (
             f"{address} voted for {known} and {candidate} in term {term}"
         )
 
     def _observe(self, event: LogEvent) -> None:
-        """Find what was only logged, by Twisted itself."""
+        """Let the run fail with an error that Twisted only logged."""
         failure = event.get("log_failure")
         if failure is not None and event.get("log_namespace", "").startswith("twisted"):
             self.found(f"nobody heard of {failure.value!r}")
@@ -178,9 +188,9 @@ class FullSimulation:
     # The phases -----------------------------------------------------------------
 
     def run(self) -> None:
-        """Live through the storm, heal, and demand what must follow.
+        """Run with faults, then without; check that the cluster recovers.
 
-        Raises: AssertionError, if anything is wrong.
+        Raises: AssertionError, with the first thing that is wrong.
         """
         observer = cast(ILogObserver, self._observe)
         globalLogPublisher.addObserver(observer)
@@ -193,8 +203,8 @@ class FullSimulation:
         for machine in self.machines.values():
             machine.start()
         self.workload.start()
-        self.schedule.after(0, self.storm.step)
-        self.schedule.run_until(STORM)
+        self.schedule.after(0, self.fault_schedule.step)
+        self.schedule.run_until(FAULT_MICROSECONDS)
         self._heal()
         self._demand_recovery()
         if self.circumstances.protected:
@@ -208,23 +218,25 @@ class FullSimulation:
             assert elections == 1, f"{elections} elections where nothing went wrong"
 
     def _heal(self) -> None:
-        """End all faults and start what is down."""
-        self.note(None, "ends the storm")
+        """End all faults, repair damage, and start the nodes that are down."""
+        self.note(None, "ends all faults")
+        # Calm first: a start below must not meet another fault.
         self.calm = self.ended = self.buggify.calm = True
         self._in_crumbs = False
         self.network.calm(10_000)
         self.circumstances.disk_delays = (100, 2_000)
         for machine in self.machines.values():
-            if machine.damage is not None and machine.life is not None:
+            if machine.damage is not None and machine.node is not None:
                 machine.crash(power_off=False)
+            # Repair comes before the start: a node refuses to start on damage.
             machine.repair()
             machine.start()
-            if machine.life is not None:
-                machine.resume(machine.life)
+            if machine.node is not None:
+                machine.resume(machine.node)
         self._let(PATIENCE)
 
     def _demand_recovery(self) -> None:
-        """Demand a leader, a write of its own, and one state everywhere."""
+        """Check that soon a leader commits a write and all members have one state."""
         patience = RECOVERY[self.config.pre_vote]
         deadline = self.schedule.now + patience
         while not self._converged(self._write_one()):
@@ -235,7 +247,7 @@ class FullSimulation:
     def _write_one(self) -> Waiting | None:
         leaders = self.leaders
         best = max(leaders, key=_term, default=None)
-        waiting = self.workload.ask(best, Kind.WRITE, "x") if best else None
+        waiting = self.workload.ask(best, OperationKind.WRITE, "x") if best else None
         self._let(1_200_000)
         return waiting
 
@@ -244,7 +256,7 @@ class FullSimulation:
         self.raise_findings()
 
     def _converged(self, waiting: Waiting | None) -> bool:
-        """Tell whether a write was done and all members are equal."""
+        """Tell whether the write took effect and all members have the same state."""
         leader = max(self.leaders, key=_term, default=None)
         if leader is None or waiting is None or not waiting.operation.is_known:
             return False
@@ -260,7 +272,7 @@ class FullSimulation:
         return states == {(leader.fsm.state.index, leader.fsm.state.digest)}
 
     def _demand_stability(self) -> None:
-        """Demand that the leader now in office stays there."""
+        """Check that the leader stays leader and its term does not change."""
         leader = max(self.leaders, key=_term)
         term = _term(leader)
         self._let(int(5 * self.config.election_timeout * 1_000_000))
@@ -268,46 +280,46 @@ class FullSimulation:
         assert _term(leader) == term, "terms do not grow while all is well"
 
     def workload_ends(self) -> None:
-        """Hold what clients were told against what was committed."""
+        """Compare the outcomes that clients were told with what was committed."""
         workload = self.workload
         self.oracles.check_outcomes(workload.acknowledged, workload.refused)
         self.undecided = check(workload.history)
 
     def _shut_down(self) -> None:
-        """Shut all nodes down, and demand that nothing is left of them."""
-        lives = self.lives
-        closed: list[Life] = []
-        for life in lives:
-            assert life.raft is not None, "it takes part"
-            life.raft.shutdown().addCallback(partial(_close, life, closed))
+        """Shut all nodes down, and check that they leave nothing behind."""
+        nodes = self.nodes
+        closed: list[SimulatedNode] = []
+        for node in nodes:
+            assert node.raft is not None, "it takes part"
+            node.raft.shutdown().addCallback(partial(_close, node, closed))
         self._let(CLOSING)
-        for life in lives:
-            address = life.machine.address
-            assert life in closed, f"{address} did not shut down"
-            life.close()
-            left = +life.promises
+        for node in nodes:
+            address = node.machine.address
+            assert node in closed, f"{address} did not shut down"
+            node.close()
+            left = +node.promises
             assert not left, f"Deferreds of {address} did not fire: {dict(left)}"
-            timers = [str(call) for call in life.clock.getDelayedCalls()]
+            timers = [str(call) for call in node.clock.getDelayedCalls()]
             assert not timers, f"timers of {address} are left: {timers}"
-            assert not life.host.ends, f"connections of {address} are left"
-            files = life.disk.open_files
+            assert not node.host.ends, f"connections of {address} are left"
+            files = node.disk.open_files
             assert not files, f"{files} files of {address} are left open"
 
 
-def _close(life: Life, closed: list[Life], _: None) -> None:
-    closed.append(life)
+def _close(node: SimulatedNode, closed: list[SimulatedNode], _: None) -> None:
+    closed.append(node)
 
 
-def _leads(life: Life) -> bool:
-    return life.consensus is not None and life.consensus.is_leader
+def _leads(node: SimulatedNode) -> bool:
+    return node.consensus is not None and node.consensus.is_leader
 
 
-def _term(life: Life) -> int:
-    return life.consensus.term if life.consensus is not None else 0
+def _term(node: SimulatedNode) -> int:
+    return node.consensus.term if node.consensus is not None else 0
 
 
 def _possible(circumstances: Circumstances, random: Random) -> Circumstances:
-    """Leave out what the timeouts of a real node are not made for; add damage."""
+    """Limit delays to what a node's timeouts are made for, and add damage."""
     rate = random.choice((0.0, 0.0, 0.2))
     return replace(
         circumstances,

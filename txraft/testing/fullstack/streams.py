@@ -1,8 +1,8 @@
-"""Connections between simulated nodes: streams of bytes that arrive late or in crumbs.
+"""Connections between simulated nodes: byte streams that are slow or come in pieces.
 
-As with TCP, what arrives, arrives in order. What a cut or loss holds back is sent
-again, until either end gives up. An end whose process died answers with a reset;
-one whose machine is off does not answer at all.
+As with TCP, bytes arrive in order. What a cut or loss holds back is sent again until
+one end gives up. An end whose process died answers with a reset; one whose machine is
+off does not answer.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
 RESEND = 200_000
-"""Microseconds after which what was lost is sent again."""
+"""Microseconds after which lost bytes are sent again."""
 
 MAX_RESENDS = 40
-"""How often something is sent again before its connection ends."""
+"""Times that bytes are sent again before their connection ends."""
 
 HIGH_WATER_BYTES = 1 << 16
-"""Bytes on their way that make a producer pause."""
+"""Bytes under way that make a producer pause."""
 
 HOST = "192.0.2.1"
 
 Act = Callable[..., object]
-"""Runs a function as a part of what a node does, if that still runs."""
+"""A function that calls another one as a part of a node, if the node still runs."""
 
 
-class Host:
-    """One life of a node in the network: its listener, and its ends of streams.
+class SimulatedHost:
+    """One node in the network: its listener, and its ends of connections.
 
-    *act* runs what arrives.
+    It is the `StreamLayer` of that node. *act* runs what arrives.
     """
 
     def __init__(self, streams: Streams, address: str, act: Act) -> None:
@@ -67,25 +67,25 @@ class Host:
         streams.hosts[address] = self
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Let *factory* take what is dialled here."""
+        """Accept connections for *factory*."""
         self.factory = factory
         return succeed(_Port(self))
 
-    def dial(self, address: str) -> _Endpoint:
+    def dial(self, address: str) -> _StreamEndpoint:
         """Return an endpoint that connects to *address*."""
         if not address:
             raise ValueError("an address is not empty")
-        return _Endpoint(self._streams, self, address)
+        return _StreamEndpoint(self._streams, self, address)
 
     def addr(self) -> str:
         """Return this node's address as peers know it."""
         return self.address
 
     def die(self, power_off: bool) -> None:
-        """End everything at once, telling nobody here.
+        """End all connections at once, without a word to the protocols here.
 
-        A kernel that goes on tells the other ends; without power they learn it
-        when something of theirs arrives in the next life.
+        After a kill the kernel tells the other ends. After a power failure they learn
+        it when their bytes arrive at the next node of this machine.
         """
         self.is_on = not power_off
         self.is_dead = True
@@ -98,9 +98,9 @@ class Host:
 
 
 class Streams:
-    """All connections, over the links of a *network* whose channels keep order.
+    """All connections; each is a channel of *network*, which keeps its order.
 
-    *crumbs* tells, each time something is sent, whether it arrives in pieces.
+    *crumbs* is asked at each write whether its bytes arrive in small pieces.
     """
 
     def __init__(
@@ -114,27 +114,31 @@ class Streams:
         self.network = network
         self.random = random
         self.crumbs = crumbs
-        self.hosts: dict[str, Host] = {}
+        self.hosts: dict[str, SimulatedHost] = {}
         self.made = 0
         self.bytes = 0
 
     def connect(
-        self, source: Host, target: str, factory: IProtocolFactory
+        self, source: SimulatedHost, target: str, factory: IProtocolFactory
     ) -> Deferred[IProtocol]:
-        """Dial *target* from *source*; the attempt may be cancelled."""
+        """Connect *source* to *target*.
+
+        Returns: a Deferred that fires with the protocol, or fails with
+        ConnectionRefusedError; it may be cancelled.
+        """
         self.made += 1
-        attempt = _Attempt(self, source, target, factory, self.made)
+        attempt = _ConnectionAttempt(self, source, target, factory, self.made)
         attempt.send()
         return attempt.result
 
 
-class _Attempt:
-    """One connection being made: there, and back."""
+class _ConnectionAttempt:
+    """One attempt to connect: to the target, and back."""
 
     def __init__(
         self,
         streams: Streams,
-        source: Host,
+        source: SimulatedHost,
         target: str,
         factory: IProtocolFactory,
         number: int,
@@ -149,7 +153,7 @@ class _Attempt:
         self.result: Deferred[IProtocol] = Deferred(self._cancelled)
 
     def send(self) -> None:
-        """Knock, again and again while nobody hears it."""
+        """Ask for a connection, again and again while the network loses it."""
         streams = self._streams
         if self._over or not self._source.is_on or self._sent > MAX_RESENDS:
             return
@@ -172,7 +176,7 @@ class _Attempt:
         else:
             host.act(self._accept, host)
 
-    def _accept(self, host: Host) -> None:
+    def _accept(self, host: SimulatedHost) -> None:
         protocol = host.factory.buildProtocol(_ADDRESS) if host.factory else None
         if protocol is None:
             self._return(self._refused)
@@ -216,11 +220,11 @@ class _Attempt:
 
 
 class End:
-    """One end of a connection, as the protocol there sees its transport."""
+    """One end of a connection: the transport of the protocol there."""
 
     other: End
 
-    def __init__(self, streams: Streams, host: Host, number: int) -> None:
+    def __init__(self, streams: Streams, host: SimulatedHost, number: int) -> None:
         self.host = host
         self.closed = False
         self.protocol: Any = None
@@ -251,7 +255,7 @@ class End:
     getHost = getPeer
 
     def write(self, data: bytes) -> None:
-        """Queue *data*."""
+        """Send *data*."""
         if self.closed or self._closing is not None or not data:
             return
         self._streams.bytes += len(data)
@@ -263,17 +267,17 @@ class End:
         self._schedule_send()
 
     def writeSequence(self, pieces: list[bytes]) -> None:
-        """Queue all *pieces*."""
+        """Send all *pieces*."""
         self.write(b"".join(pieces))
 
     def loseConnection(self) -> None:
-        """Close once all is sent."""
+        """Close when all bytes are sent."""
         if self._closing is None and not self.closed:
             self._closing = ConnectionDone()
             self._schedule_send()
 
     def abortConnection(self) -> None:
-        """Close now."""
+        """Close now; bytes that were not sent are dropped."""
         if not self.closed:
             self._unsent.clear()
             self.tell_other(ConnectionLost())
@@ -289,7 +293,7 @@ class End:
         self._later(self._read)
 
     def registerProducer(self, producer: object, streaming: bool) -> None:
-        """Tell *producer* to pause when too much is queued."""
+        """Pause *producer* while too many bytes are under way."""
         self._producer = producer
 
     def unregisterProducer(self) -> None:
@@ -299,16 +303,16 @@ class End:
     # On the way -----------------------------------------------------------------
 
     def tell_other(self, reason: Exception) -> None:
-        """Let the other end learn that this connection is over, in time."""
+        """Send word to the other end that this connection is over."""
         self._carry(self.other.host.act, self.other.over, reason)
 
     def over(self, reason: Exception) -> None:
-        """End this end, because of what came from the other."""
+        """End this end, as the other one has ended; read first what has arrived."""
         self._read()
         self._end(reason)
 
     def reset(self) -> None:
-        """Break the connection in the middle of whatever it carries."""
+        """Break the connection; bytes under way are lost."""
         self._unsent.clear()
         self._arrived.clear()
         self.host.act(self._end, ConnectionLost())
@@ -361,6 +365,7 @@ class End:
             self._schedule_send(RESEND)
 
     def _arrive(self, data: bytes) -> None:
+        # The kernel of a machine that is on answers for a process that is gone.
         if self.closed or self.host.is_dead:
             if self._streams.hosts[self.host.address].is_on:
                 self.tell_other(ConnectionLost())
@@ -391,14 +396,14 @@ class End:
 
 @implementer(IListeningPort)
 class _Port:
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: SimulatedHost) -> None:
         self._host = host
 
     def startListening(self) -> None:
-        """Listen, as it does already."""
+        """Do nothing: it listens already."""
 
     def stopListening(self) -> Deferred[None]:
-        """Accept nothing any more."""
+        """Accept no more connections."""
         self._host.factory = None
         return succeed(None)
 
@@ -408,14 +413,14 @@ class _Port:
 
 
 @implementer(IStreamClientEndpoint)
-class _Endpoint:
-    def __init__(self, streams: Streams, source: Host, target: str) -> None:
+class _StreamEndpoint:
+    def __init__(self, streams: Streams, source: SimulatedHost, target: str) -> None:
         self._streams = streams
         self._source = source
         self._target = target
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect a protocol of *protocolFactory*."""
+        """Connect a protocol that *protocolFactory* builds."""
         return self._streams.connect(self._source, self._target, protocolFactory)
 
 

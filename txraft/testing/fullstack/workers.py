@@ -1,4 +1,4 @@
-"""The threads of a simulated node: work that takes time, and may be cut in two."""
+"""The worker threads of a simulated node: jobs take time, and a crash may halve one."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ from txraft.testing.schedule import Schedule
 T = TypeVar("T")
 
 MOST_OPERATIONS_OF_HALF_A_JOB = 8
+"""Operations on the disk that a job still does at most when its process dies."""
 
 
 class DiskWorker:
-    """A `Worker` whose work on *disk* takes one of *delays* microseconds."""
+    """A `Worker` whose jobs on *disk* take as many microseconds as *delays* returns.
+
+    *act* runs the callbacks as a part of the process, which may hang.
+    """
 
     def __init__(
         self,
@@ -42,7 +46,11 @@ class DiskWorker:
         self._dead = False
 
     def run(self, function: Callable[[], T]) -> Deferred[T]:
-        """Run *function* after all that were given before."""
+        """Run *function* after all earlier jobs.
+
+        Returns: a Deferred that fires with its result or failure, or fails with
+        RaftShutdown after `stop`.
+        """
         if self._stopping is not None:
             return fail(RaftShutdown())
         result: Deferred[T] = Deferred()
@@ -52,11 +60,11 @@ class DiskWorker:
         return result
 
     def sync(self, file: Syncable) -> Deferred[None]:
-        """Sync *file* after all that was given before."""
+        """Sync *file* after all earlier jobs."""
         return self.run(file.sync_data)
 
     def stop(self) -> Deferred[None]:
-        """Finish what was given, then refuse more."""
+        """Refuse more jobs; the Deferred fires when those there are have been done."""
         stopped: Deferred[None] = Deferred()
         if self._stopping is None:
             self._stopping = []
@@ -65,7 +73,7 @@ class DiskWorker:
         return stopped
 
     def die(self) -> None:
-        """End in the middle of the work: a part of it may reach the disk."""
+        """End at once; a part of the job under way may reach the disk."""
         self._dead = True
         if self._jobs and self._random.random() < 0.7:
             left = self._random.randint(0, MOST_OPERATIONS_OF_HALF_A_JOB)
@@ -84,6 +92,7 @@ class DiskWorker:
                 outcome = function()
             except Exception:
                 outcome = Failure()
+            # The work is done even if the process hangs; only its callback waits.
             self._act(self._done, result, outcome)
 
     def _done(self, result: Deferred[Any], outcome: Any) -> None:
@@ -101,7 +110,7 @@ class DiskWorker:
 
 
 def _fails_after(left: int) -> Callable[[str], None]:
-    """Make what lets *left* more changes and syncs be done, then cuts the power."""
+    """Make a hook that lets *left* more changes and syncs pass, then cuts the power."""
 
     def before(operation: str) -> None:
         nonlocal left

@@ -1,4 +1,4 @@
-"""Clients of whole nodes: each asks one, waits, and remembers what it was told."""
+"""The clients of whole nodes: they make operations and record the outcomes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from txraft.errors import RaftError
-from txraft.testing.fullstack.node import Life
-from txraft.testing.linearizability import Kind, Operation, Value
+from txraft.testing.fullstack.node import SimulatedNode
+from txraft.testing.linearizability import ClientOperation, OperationKind, Value
 from txraft.testing.simulation.registers import encode
 from txraft.testing.simulation.workload import (
     MAX_IN_BURSTS,
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from txraft.testing.fullstack.simulation import FullSimulation
 
 Then = Callable[[], None] | None
-"""What goes on once an operation is settled."""
+"""A function that is called when the outcome of an operation is known or given up."""
 
 Answer = tuple[object, int]
 """The result of an operation, and the index at which it took effect."""
 
 
 class FullWorkload:
-    """The clients, and the history of all that they asked for."""
+    """The clients, the history of their operations, and the outcomes they were told."""
 
     def __init__(self, simulation: FullSimulation) -> None:
         self._simulation = simulation
-        self.history: list[Operation] = []
+        self.history: list[ClientOperation] = []
         self.acknowledged: dict[bytes, int] = {}
         self.refused: dict[bytes, int] = {}
         self._bursts = 0
@@ -44,12 +44,12 @@ class FullWorkload:
         self._known: dict[str, Value] = {}
 
     def start(self) -> None:
-        """Let all clients begin."""
+        """Start all clients, a millisecond apart."""
         for client in range(self._simulation.circumstances.clients):
             self._simulation.schedule.after(1_000 * client, self._next)
 
     def _moment(self) -> int:
-        """Return a time that no other call or return has."""
+        """Return the next moment: no two calls or returns share one."""
         self._moments += 1
         return self._moments
 
@@ -60,86 +60,91 @@ class FullWorkload:
             return
         key = simulation.random.choice(tuple(MENU))
         kind = simulation.random.choice(MENU[key])
-        self.ask(self._find_life(), kind, key, self._think)
+        self.ask(self._find_node(), kind, key, self._think)
 
-    def burst(self, life: Life, count: int) -> None:
-        """Have a node do writes that hold nobody up, so that they pile up there."""
+    def burst(self, node: SimulatedNode, count: int) -> None:
+        """Make *count* writes at *node* at once; no client waits for them."""
         if self._bursts < MAX_IN_BURSTS:
             self._bursts += count
             for _ in range(count):
-                self.ask(life, Kind.WRITE, "b")
+                self.ask(node, OperationKind.WRITE, "b")
 
     def _think(self) -> None:
         simulation = self._simulation
         delay = int(2 * simulation.random.random() * simulation.circumstances.think)
         simulation.schedule.after(1_000 + delay, self._next)
 
-    def _find_life(self) -> Life | None:
-        """Pick a leader most of the time: any that takes itself for one."""
+    def _find_node(self) -> SimulatedNode | None:
+        """Pick a node: mostly one that is leader in its own opinion."""
         simulation = self._simulation
         leaders, random = simulation.leaders, simulation.random
         if leaders and random.random() < 0.9:
             return random.choice(leaders)
-        lives = simulation.lives
-        return random.choice(lives) if lives else None
+        nodes = simulation.nodes
+        return random.choice(nodes) if nodes else None
 
     def ask(
-        self, life: Life | None, kind: Kind, key: str, then: Then = None
+        self,
+        node: SimulatedNode | None,
+        kind: OperationKind,
+        key: str,
+        then: Then = None,
     ) -> Waiting:
-        """Have the node of *life* do one thing; *then* is called when that is done."""
+        """Make an operation at *node*; call *then* when it is settled."""
         self._numbers += 1
-        operation = Operation(kind, key, self._moment())
-        if kind not in (Kind.READ, Kind.DELETE):
+        operation = ClientOperation(kind, key, self._moment())
+        if kind not in (OperationKind.READ, OperationKind.DELETE):
             operation.argument = self._numbers
-        if kind is Kind.CAS:
+        if kind is OperationKind.CAS:
             known = self._known.get(key)
             operation.expected = known if isinstance(known, int) else None
         waiting = Waiting(operation, encode(self._numbers, operation))
         self.history.append(operation)
-        if life is None:
+        if node is None:
             self._refuse(waiting, then)
             return waiting
-        self._simulation.note(life.machine, "is asked to", kind.name, waiting.command)
+        self._simulation.note(node.machine, "is asked to", kind.name, waiting.command)
         self._simulation.schedule.after(PATIENCE, self._give_up, waiting, then)
-        life.act(self._deliver, life, waiting, then)
+        node.act(self._deliver, node, waiting, then)
         return waiting
 
-    def _deliver(self, life: Life, waiting: Waiting, then: Then) -> None:
-        assert life.raft is not None, "it takes part"
+    def _deliver(self, node: SimulatedNode, waiting: Waiting, then: Then) -> None:
+        assert node.raft is not None, "it takes part"
         asked: Deferred[Answer]
-        if waiting.operation.kind is Kind.READ:
-            asked = life.raft.linearizable().addCallback(self._read, life, waiting)
+        if waiting.operation.kind is OperationKind.READ:
+            asked = node.raft.linearizable().addCallback(self._read, node, waiting)
         else:
             timeout = self._simulation.random.choice((None, 0.01, 1.0))
-            applied = life.raft.apply(waiting.command, timeout)
+            applied = node.raft.apply(waiting.command, timeout)
             asked = applied.addCallback(lambda done: (done.response, done.index))
-        life.promised(waiting.operation.kind.name, asked)
+        node.promised(waiting.operation.kind.name, asked)
         asked.addCallback(self._settle, waiting, then)
         asked.addErrback(self._failed, waiting, then)
         asked.addErrback(self._simulation.found_failure)
         if self._simulation.random.random() < 0.02:
             asked.cancel()
 
-    def _read(self, index: int, life: Life, waiting: Waiting) -> Answer:
-        return life.fsm.state.values.get(waiting.operation.key), index
+    def _read(self, index: int, node: SimulatedNode, waiting: Waiting) -> Answer:
+        return node.fsm.state.values.get(waiting.operation.key), index
 
     def _settle(self, answer: Answer, waiting: Waiting, then: Then) -> None:
-        """Tell a client that its operation took effect."""
+        """Record that an operation took effect, with its result."""
         result, index = answer
         operation = waiting.operation
-        if operation.kind is not Kind.READ:
+        # Also after the client gave up: the node said so, and it must be true.
+        if operation.kind is not OperationKind.READ:
             self.acknowledged[waiting.command] = index
         if waiting.settled:
             return
         assert result is None or isinstance(result, int | tuple), "a value"
         operation.result = result
         operation.returned = self._moment()
-        if operation.kind in (Kind.READ, Kind.CAS):
+        if operation.kind in (OperationKind.READ, OperationKind.CAS):
             self._known[operation.key] = result
         self._finish(waiting, then)
 
     def _failed(self, failure: Failure, waiting: Waiting, then: Then) -> None:
-        """Tell a client what the node knows of its operation."""
+        """Record the failure of an operation: refused, or with an unknown outcome."""
         error = failure.value
         if isinstance(error, RaftError) and error.outcome == "not-applied":
             self._refuse(waiting, then)
@@ -149,14 +154,14 @@ class FullWorkload:
             failure.raiseException()
 
     def _refuse(self, waiting: Waiting, then: Then) -> None:
-        """Tell a client that its operation has not and will not take effect."""
+        """Record that an operation was refused: it has not and will not take effect."""
         self.refused[waiting.command] = 0
         if not waiting.settled:
             self.history = [o for o in self.history if o is not waiting.operation]
             self._finish(waiting, then)
 
     def _give_up(self, waiting: Waiting, then: Then) -> None:
-        """Tell a client that nobody knows."""
+        """Stop waiting: the outcome stays unknown."""
         if not waiting.settled:
             self._finish(waiting, then)
 

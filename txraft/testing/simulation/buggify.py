@@ -1,7 +1,9 @@
-"""Named points at which a simulated server does something legal but unkind.
+"""Named points in the simulator that do something legal but unlikely.
 
-A seed arms some of them; an armed one fires at random. They stand in the simulator,
-not in the code under test, which has no idea of them.
+A seed arms some of them, and an armed one fires at random. They stand in the simulator
+only: the code under test does not know them.
+
+Source: FoundationDB's BUGGIFY.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ POINTS = {
     "crash of a leader as the network mends": 0.5,
     "answer lost": 0.05,
 }
-"""Each point, and how often it fires where it is armed."""
+"""The points, each with the chance that it fires if it is armed."""
 
 HARMLESS = frozenset(
     {
@@ -41,13 +43,13 @@ HARMLESS = frozenset(
         "log cut to nothing",
     }
 )
-"""Points that make a run unusual, and count as no fault."""
+"""Points that make a run unusual but count as no fault."""
 
 
 class Buggify:
-    """Decides whether one of *points* fires; *calm* is set when faults have to end.
+    """Decides at each of *points* whether it fires.
 
-    About a *share* of them is armed.
+    A *share* of them, from 0 to 1, is armed. None fires any more once `calm` is set.
     """
 
     def __init__(
@@ -56,13 +58,14 @@ class Buggify:
         self._random = random
         self.calm = False
         self.fired: Counter[str] = Counter()
+        # One draw for each point: one point more, or another order, changes all seeds.
         self.armed = {
             name: chance for name, chance in points.items() if random.random() < share
         }
 
     @property
     def faults(self) -> int:
-        """How many faults these points have made."""
+        """The number of faults that the points have made."""
         return sum(n for point, n in self.fired.items() if point not in HARMLESS)
 
     def __call__(self, point: str) -> bool:

@@ -1,4 +1,4 @@
-"""What one seed makes of a run: size, options, and how hostile the world is."""
+"""The circumstances of a run: size, options and rates of faults, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ TICK = 100_000
 
 @dataclass(slots=True)
 class Circumstances:
-    """The surroundings of a cluster; rates are chances at each step of the storm.
+    """The size, the options and the faults of one run.
 
-    *protected* tells whether all protective features are on. Delays are in
-    microseconds, the threshold and what trails a snapshot in entries.
+    A *_rate* is the chance of a fault at each tick. `protected` tells whether pre-vote
+    and check-quorum are on. Delays are in microseconds; `snapshot_threshold` and
+    `trailing` are in entries. The first `bootstrap_size` of `names` bootstrap the
+    cluster, the others wait to be added.
     """
 
     names: tuple[str, ...]
-    founders: int
+    bootstrap_size: int
     options: Options
     protected: bool
     fault_free: bool
@@ -61,7 +63,7 @@ def draw(seed: int, random: Random) -> Circumstances:
     protected = random.random() >= 1 / 3
     circumstances = Circumstances(
         names=names,
-        founders=random.randint(max(1, len(names) - 2), len(names)),
+        bootstrap_size=random.randint(max(1, len(names) - 2), len(names)),
         options=_options(random, protected),
         protected=protected,
         fault_free=False,
@@ -118,7 +120,7 @@ def _without_faults(circumstances: Circumstances) -> Circumstances:
     return replace(
         circumstances,
         fault_free=True,
-        founders=len(circumstances.names),
+        bootstrap_size=len(circumstances.names),
         disk_delays=(100, 2000),
         loss=0.0,
         repeats=0.0,

@@ -1,4 +1,4 @@
-"""What a run looks like, line by line, for whoever replays it."""
+"""The conversation of a run: its events as lines of text, for a replay."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from txraft.core.messages import (
 from txraft.core.ready import Refusal
 
 MAX_LINES = 100_000
-"""Lines that a conversation keeps; older ones are forgotten."""
+"""Lines that a conversation keeps at most; the oldest are dropped."""
 
 
 class Conversation:
-    """The lines of one run; *write*, if given, gets each as it is made.
+    """The last *keep* lines of a run; *write*, if given, is called with every line.
 
-    *digest* stands for all of them: two runs with the same are the same.
+    `digest` is a checksum of all lines: two runs with the same one are the same run.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Conversation:
     def note(
         self, time: int, who: str, event: str, about: tuple[object, ...] = ()
     ) -> None:
-        """Add what *who* does at *time*, in microseconds."""
+        """Add a line: *who* does *event* *about* something, at *time* in microseconds."""
         words = " ".join(describe(thing) for thing in about)
         line = f"{time / 1e6:11.6f}  {who}  {event} {words}".rstrip()
         self.digest = crc32(line.encode(), self.digest)
@@ -48,7 +48,7 @@ class Conversation:
 
 
 def describe(thing: object) -> str:
-    """Say what *thing* is, in a few words."""
+    """Describe a message or another object in a few words."""
     match thing:
         case AppendEntriesRequest(is_heartbeat=True):
             return f"heartbeat, term {thing.term}"

@@ -1,7 +1,7 @@
-"""The disk of a simulated server: what is on it survives a crash.
+"""The disk of a simulated server, as entries and marks; it survives a crash.
 
-It takes the parts of a write one by one; of those that are under way at a crash some
-have arrived, always the first ones.
+The server applies the parts of a write one by one. If it crashes meanwhile, some of
+them have reached the disk: always the first ones, in order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from txraft.testing.simulation.registers import Registers
 
 @dataclass(slots=True)
 class Disk:
-    """Term and vote, entries after *base*, and the newest snapshot with its state."""
+    """Term and vote, the entries after `base`, and the newest snapshot.
+
+    `base` is the index and term of the entry before the first one.
+    """
 
     state: HardState = field(default_factory=HardState)
     entries: dict[int, Entry] = field(default_factory=dict)
@@ -27,7 +30,7 @@ class Disk:
     snapshot: Registers = field(default_factory=Registers)
 
     def save_state(self, state: HardState) -> None:
-        """Replace term and vote, in one step."""
+        """Replace term and vote together; a crash leaves both old or both new."""
         self.state = state
 
     def store(self, entry: Entry) -> None:
@@ -44,7 +47,7 @@ class Disk:
             self.last_index -= 1
 
     def compact_to(self, index: int, term: int) -> None:
-        """Delete the entries up to *index*."""
+        """Delete the entries up to *index*, whose term is *term*."""
         if index <= self.base[0]:
             return
         self.entries = {i: e for i, e in self.entries.items() if i > index}
@@ -57,7 +60,10 @@ class Disk:
             self.mark, self.snapshot = mark, state
 
     def recover(self) -> None:
-        """Drop a log that ends before the snapshot or disagrees with it."""
+        """Drop the log if it ends before the snapshot or disagrees with it.
+
+        A crash between saving a leader's snapshot and resetting the log leaves such.
+        """
         mark = self.mark
         if mark.index > self.base[0] and self.term_at(mark.index) != mark.term:
             self.entries = {}
@@ -72,7 +78,7 @@ class Disk:
         return entry.term if entry is not None else None
 
     def log(self) -> TermIndex:
-        """Return the log as consensus sees it."""
+        """Return the terms of the log, as consensus keeps them."""
         runs: list[tuple[int, int]] = []
         for index in sorted(self.entries):
             term = self.entries[index].term
@@ -81,7 +87,7 @@ class Disk:
         return TermIndex(runs, self.last_index, *self.base)
 
     def configurations(self, bootstrap: Configuration) -> ConfigurationHistory:
-        """Return the memberships that snapshot and log assert."""
+        """Return the configurations in the snapshot and in the log behind it."""
         if self.mark.index:
             history = ConfigurationHistory(
                 self.mark.configuration_index, self.mark.configuration

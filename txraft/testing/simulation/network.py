@@ -1,7 +1,8 @@
-"""A network that loses, delays, repeats, reorders and cuts, in each direction apart.
+"""A simulated network: it loses, delays, repeats and reorders messages, or is cut.
 
-It carries anything: a delivery is a call to make. What one *channel* of a link
-carries may be kept in order, as a connection keeps it; channels overtake each other.
+Each direction of a link has faults of its own. A message is a call that is made when it
+arrives. Messages of one *channel* may be kept in order, as on a TCP connection; those
+of different channels overtake each other.
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ LONGEST_TAIL = 2_000_000
 """Microseconds that a message in the slow tail may take."""
 
 MAX_HELD = 64
-"""Messages that a cut link keeps for later; what comes after them is lost."""
+"""Messages that a cut link keeps for later at most; more are lost."""
 
 Delivery = tuple[Callable[..., object], tuple[object, ...]]
 
 
 @dataclass(slots=True)
-class Link:
-    """One direction between two servers. *late*: how many outlive a cut of it."""
+class DirectedLink:
+    """One direction between two servers, and its faults.
+
+    *loss*, *repeats* and *tail* are the chances that a message is lost, comes twice or
+    is very slow; *late* that a message into a cut link arrives when the cut is mended.
+    """
 
     longest_delay: int
     loss: float = 0.0
@@ -39,14 +44,14 @@ class Link:
 
 
 class Network:
-    """The links between *names*, all made by *make_link*; *tally* counts faults."""
+    """The links between all *names*, made by *make_link*; *tally* counts the faults."""
 
     def __init__(
         self,
         schedule: Schedule,
         random: Random,
         names: Iterable[str],
-        make_link: Callable[[], Link],
+        make_link: Callable[[], DirectedLink],
         tally: Counter[str],
     ) -> None:
         self.names = tuple(names)
@@ -65,7 +70,10 @@ class Network:
         deliver: Callable[..., object],
         *arguments: object,
     ) -> bool:
-        """Bring something from *source* to *target*; tell whether it is on its way."""
+        """Send a message: call *deliver* when it arrives at *target*.
+
+        Returns: whether it is under way; if not, it is lost, or held back by a cut.
+        """
         link, random = self.links[source, target], self._random.random
         if link.is_cut:
             self._hold(link, (deliver, arguments))
@@ -83,7 +91,7 @@ class Network:
         deliver: Callable[..., object],
         *arguments: object,
     ) -> None:
-        """Perhaps bring something once more, much later, as a retry would."""
+        """Send a message once more, at the link's rate; it arrives much later."""
         link = self.links[source, target]
         if link.repeats and self._random.random() < link.repeats:
             self._tally["messages repeated"] += 1
@@ -92,7 +100,7 @@ class Network:
 
     def _deliver(
         self,
-        link: Link,
+        link: DirectedLink,
         channel: object,
         deliver: Callable[..., object],
         arguments: tuple[object, ...],
@@ -103,12 +111,13 @@ class Network:
             self._tally["messages delayed"] += 1
             delay += int(random() * LONGEST_TAIL)
         if link.in_order:
+            # Never ahead of the one before it on the same channel.
             arrival = max(schedule.now + delay, link.arrivals.get(channel, 0))
             link.arrivals[channel] = arrival
             delay = arrival - schedule.now
         schedule.after(delay, deliver, *arguments)
 
-    def _hold(self, link: Link, delivery: Delivery) -> None:
+    def _hold(self, link: DirectedLink, delivery: Delivery) -> None:
         self._tally["messages cut off"] += 1
         if len(link.held) < MAX_HELD and self._random.random() < link.late:
             link.held.append(delivery)
@@ -116,7 +125,7 @@ class Network:
     # Cuts -----------------------------------------------------------------------
 
     def cut(self, source: str, target: str) -> None:
-        """Cut one direction."""
+        """Cut the direction from *source* to *target*."""
         if source != target:
             self.links[source, target].is_cut = True
 
@@ -129,14 +138,14 @@ class Network:
                 self.cut(b, a)
 
     def keep_only(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Cut all but both directions of *pairs*."""
+        """Cut all links but those between *pairs*."""
         kept = {frozenset(pair) for pair in pairs}
         for a, b in self.links:
             if frozenset((a, b)) not in kept:
                 self.cut(a, b)
 
     def mend(self) -> None:
-        """Mend every cut; what was held back by one arrives now."""
+        """Mend every cut; messages that were held back are under way now."""
         for link in self.links.values():
             if link.is_cut:
                 link.is_cut = False
@@ -146,16 +155,16 @@ class Network:
                     self._deliver(link, "late", deliver, arguments)
 
     def is_cut(self, source: str, target: str) -> bool:
-        """Tell whether nothing gets from *source* to *target*."""
+        """Tell whether the direction from *source* to *target* is cut."""
         return self.links[source, target].is_cut
 
     @property
     def cuts(self) -> int:
-        """How many directions are cut."""
+        """The number of directions that are cut."""
         return sum(link.is_cut for link in self.links.values())
 
     def calm(self, longest_delay: int) -> None:
-        """End all faults, for good."""
+        """End all faults for ever."""
         self.mend()
         for link in self.links.values():
             link.loss = link.repeats = link.late = link.tail = 0.0
@@ -166,18 +175,18 @@ class Network:
 
 
 def isolate(network: Network, centre: str, random: Random) -> None:
-    """Cut one server off from all others."""
+    """Cut *centre* off from all others."""
     network.separate([centre], [n for n in network.names if n != centre])
 
 
 def halves(network: Network, centre: str, random: Random) -> None:
-    """Split the servers in two groups at random."""
+    """Split the servers into two random groups."""
     side = [n for n in network.names if random.random() < 0.5]
     network.separate(side, [n for n in network.names if n not in side])
 
 
 def minority(network: Network, centre: str, random: Random) -> None:
-    """Leave one server with less than half of the others."""
+    """Leave *centre* in the smaller group, without a majority."""
     others = [n for n in network.names if n != centre]
     random.shuffle(others)
     count = (len(network.names) - 1) // 2
@@ -185,7 +194,7 @@ def minority(network: Network, centre: str, random: Random) -> None:
 
 
 def minimal_quorum(network: Network, centre: str, random: Random) -> None:
-    """Leave one server with no more than it needs for a majority."""
+    """Leave *centre* in the larger group, with the smallest majority."""
     others = [n for n in network.names if n != centre]
     random.shuffle(others)
     count = len(network.names) // 2
@@ -193,7 +202,7 @@ def minimal_quorum(network: Network, centre: str, random: Random) -> None:
 
 
 def bridge(network: Network, centre: str, random: Random) -> None:
-    """Let two halves meet in one server only."""
+    """Split the others into two halves that both reach *centre*."""
     others = [n for n in network.names if n != centre]
     random.shuffle(others)
     middle = len(others) // 2
@@ -201,38 +210,38 @@ def bridge(network: Network, centre: str, random: Random) -> None:
 
 
 def star(network: Network, centre: str, random: Random) -> None:
-    """Let everybody reach one server and nobody else."""
+    """Let all others reach *centre* but not each other."""
     network.keep_only((centre, n) for n in network.names)
 
 
 def ring(network: Network, centre: str, random: Random) -> None:
-    """Let everybody reach two neighbours."""
+    """Let each server reach two neighbours."""
     names = list(network.names)
     random.shuffle(names)
     network.keep_only(zip(names, [*names[1:], names[0]], strict=True))
 
 
 def chain(network: Network, centre: str, random: Random) -> None:
-    """Let everybody reach two neighbours, but for the ends."""
+    """Let each server reach two neighbours, and the two ends only one."""
     names = list(network.names)
     random.shuffle(names)
     network.keep_only(pairwise(names))
 
 
 def deaf(network: Network, centre: str, random: Random) -> None:
-    """Let one server send but not hear."""
+    """Let *centre* send but not receive."""
     for name in network.names:
         network.cut(name, centre)
 
 
 def mute(network: Network, centre: str, random: Random) -> None:
-    """Let one server hear but not send."""
+    """Let *centre* receive but not send."""
     for name in network.names:
         network.cut(centre, name)
 
 
 def one_way(network: Network, centre: str, random: Random) -> None:
-    """Cut a single direction."""
+    """Cut one direction from *centre* to a random server."""
     network.cut(centre, random.choice(network.names))
 
 
@@ -249,4 +258,4 @@ TOPOLOGIES: dict[str, Callable[[Network, str, Random], None]] = {
     "mute": mute,
     "one way": one_way,
 }
-"""Ways to cut a network around one server, by name."""
+"""Functions that cut a network around one server, by name."""

@@ -1,4 +1,4 @@
-"""What must hold in a cluster, checked after every event.
+"""The oracles: what must hold in a cluster, checked after every event.
 
 Source: Raft dissertation, figure 3.2; the rules of `Ready`.
 """
@@ -22,14 +22,17 @@ from txraft.core.messages import (
 from txraft.core.ready import Ready
 
 if TYPE_CHECKING:
-    from txraft.testing.simulation.server import SimulatedServer
+    from txraft.testing.simulation.simulated_server import SimulatedServer
 
 Position = tuple[int, int]
-"""Index and term, which name one entry for ever."""
+"""An index and a term: together they identify one entry."""
 
 
 class Oracles:
-    """The past of a cluster, and the claims about it."""
+    """The history of a cluster, and the checks against it.
+
+    Every check raises AssertionError.
+    """
 
     def __init__(self) -> None:
         self.history = History()
@@ -43,7 +46,7 @@ class Oracles:
     # One server -----------------------------------------------------------------
 
     def check_turn(self, server: SimulatedServer, ready: Ready) -> None:
-        """Check one server after its inputs, before its output is acted on."""
+        """Check a server and its `Ready` before the `Ready` is acted on."""
         consensus = server.consensus
         self._check_appended(server, ready)
         check_ready(consensus, ready)
@@ -56,6 +59,8 @@ class Oracles:
             consensus.log.last_term,
             consensus.snapshot.index,
         )
+        # For speed: most turns change nothing that is checked below. What a leader
+        # knows of its followers is not in the key, so a leader is always checked.
         if not consensus.is_leader and key == server.checked:
             return
         server.checked = key
@@ -65,7 +70,7 @@ class Oracles:
         self._check_own_copy(server)
 
     def observe(self, consensus: Consensus) -> None:
-        """Hold one server against the past of the cluster, which has one identity."""
+        """Check one server against the history of the cluster and its one identity."""
         self.history.observe(consensus)
         if consensus.cluster is not None:
             self._identity = self._identity or consensus.cluster
@@ -78,9 +83,9 @@ class Oracles:
             self.check_entries(previous, ready.append)
 
     def check_entries(self, previous: int | None, entries: Sequence[Entry]) -> None:
-        """Assert that an index and a term name one entry, and all that precede it.
+        """Assert that entries with equal index and term are equal, as are those before.
 
-        *previous* is the term of the entry before *entries*, None if nobody knows.
+        *previous* is the term of the entry before *entries*, None if it is unknown.
         Source: Raft dissertation, figure 3.2, Log Matching.
         """
         for entry in entries:
@@ -99,21 +104,21 @@ class Oracles:
             previous = entry.term
 
     def _check_own_copy(self, server: SimulatedServer) -> None:
-        """Assert that a leader counts no copy of its own that is not on its disk."""
+        """Assert that a leader counts its own entries only when they are synced."""
         match = getattr(server.consensus.role, "own_match", 0)
         assert match <= server.disk.last_index, "a leader counts what it has synced"
 
     # Promises -------------------------------------------------------------------
 
     def check_request(self, server: SimulatedServer, message: object) -> None:
-        """Assert that a vote request leaves after the candidate's own vote."""
+        """Assert that a candidate's own vote is durable before it asks for votes."""
         if isinstance(message, RequestVoteRequest):
             self._check_vote(server, message.term, server.address)
 
     def check_answer(
         self, server: SimulatedServer, request: object, answer: object
     ) -> None:
-        """Assert that what *answer* promises is on the disk of *server*."""
+        """Assert that what *answer* promises is durable on the disk of *server*."""
         match request, answer:
             case RequestVoteRequest(), RequestVoteResponse(granted=True):
                 self._check_vote(server, request.term, request.candidate)
@@ -126,7 +131,10 @@ class Oracles:
                 ), "a snapshot is durable before it is answered for"
 
     def _check_vote(self, server: SimulatedServer, term: int, candidate: str) -> None:
-        """Assert that nobody votes twice in a term, not even across crashes."""
+        """Assert that a vote is durable, and that it is the only one in its term.
+
+        `_votes` outlives crashes, so a vote that a crash lost and changed is found.
+        """
         state = server.disk.state
         assert state.term >= term, f"{server.address} votes before its term is durable"
         assert state.term > term or state.voted_for == candidate, (
@@ -156,14 +164,14 @@ class Oracles:
     # State machines ---------------------------------------------------------------
 
     def check_applied(self, index: int, digest: int, entry: Entry) -> None:
-        """Assert that every state machine goes through the same states."""
+        """Assert that all state machines have the same state after *index*."""
         known = self._states.setdefault(index, digest)
         assert known == digest, f"state machines differ after {index}"
         if entry.data is not None:
             self._commands[index] = entry.data
 
     def check_restored(self, index: int, digest: int) -> None:
-        """Assert that a snapshot holds a state that the cluster was in."""
+        """Assert that the state in a snapshot is the one applied at *index*."""
         assert self._states.get(index) == digest, f"no such state at {index}"
 
     # Outcomes ---------------------------------------------------------------------
@@ -171,7 +179,7 @@ class Oracles:
     def check_outcomes(
         self, acknowledged: dict[bytes, int], refused: dict[bytes, int]
     ) -> None:
-        """Assert that clients were told the truth, once all is said and done."""
+        """Assert at the end that all outcomes that clients were told are true."""
         places: dict[bytes, int] = {}
         for index, command in self._commands.items():
             assert command not in places, f"{command!r} is committed twice"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from zlib import crc32
 
 from txraft.core.entry import Entry, LogType
-from txraft.testing.linearizability import Kind, Operation, Value
+from txraft.testing.linearizability import ClientOperation, OperationKind, Value
 
 
-def encode(number: int, operation: Operation) -> bytes:
-    """Write the command that does *operation*, unlike any other command."""
+def encode(number: int, operation: ClientOperation) -> bytes:
+    """Encode *operation* as a command; *number* makes it different from all others."""
     expected = -1 if operation.expected is None else operation.expected
     return b"%d %s %s %d %d" % (
         number,
@@ -21,9 +21,10 @@ def encode(number: int, operation: Operation) -> bytes:
 
 
 class Registers:
-    """What all committed commands up to *index* have made of the keys.
+    """The values of all keys after the committed entries up to `index`.
 
-    *digest* stands for the whole sequence of entries that led here.
+    `digest` is a checksum of that whole sequence of entries, so two servers with equal
+    digests have applied the same entries in the same order.
     """
 
     __slots__ = ("digest", "index", "values")
@@ -34,14 +35,17 @@ class Registers:
         self.values: dict[str, Value] = {}
 
     def copy(self) -> Registers:
-        """Return a state that goes its own way."""
+        """Return an independent copy."""
         other = Registers()
         other.index, other.digest = self.index, self.digest
         other.values = dict(self.values)
         return other
 
     def apply(self, entry: Entry) -> Value:
-        """Apply the next committed entry, and answer as its kind of command does."""
+        """Apply the next committed entry.
+
+        Returns: the value that a compare-and-set found, None for all others.
+        """
         assert entry.index == self.index + 1, "entries are applied in order, once"
         self.index = entry.index
         data = entry.data or b""
@@ -49,22 +53,24 @@ class Registers:
         if entry.type is not LogType.COMMAND:
             return None
         _, kind, key, argument, expected = data.decode().split()
-        return self._command(Kind(kind), key, int(argument), int(expected))
+        return self._command(OperationKind(kind), key, int(argument), int(expected))
 
-    def _command(self, kind: Kind, key: str, argument: int, expected: int) -> Value:
+    def _command(
+        self, kind: OperationKind, key: str, argument: int, expected: int
+    ) -> Value:
         known = self.values.get(key)
         match kind:
-            case Kind.WRITE:
+            case OperationKind.WRITE:
                 self.values[key] = argument
-            case Kind.DELETE:
+            case OperationKind.DELETE:
                 self.values.pop(key, None)
-            case Kind.CAS:
+            case OperationKind.CAS:
                 if known == (None if expected < 0 else expected):
                     self.values[key] = argument
                 return known
-            case Kind.APPEND:
+            case OperationKind.APPEND:
                 items = known if isinstance(known, tuple) else ()
                 self.values[key] = (*items, argument)
-            case Kind.READ:
+            case OperationKind.READ:
                 raise AssertionError("reads are not written to the log")
         return None

@@ -1,4 +1,4 @@
-"""Clients of a simulated cluster: each asks, waits, and remembers what it was told."""
+"""The clients of the core simulation: they make operations and record the outcomes."""
 
 from __future__ import annotations
 
@@ -7,49 +7,56 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from txraft.core.entry import Entry, LogType
-from txraft.testing.linearizability import Kind, Operation, Value
+from txraft.testing.linearizability import ClientOperation, OperationKind, Value
 from txraft.testing.simulation.registers import Registers, encode
-from txraft.testing.simulation.server import Asked, SimulatedServer
+from txraft.testing.simulation.simulated_server import Asked, SimulatedServer
 
 if TYPE_CHECKING:
     from txraft.testing.simulation.simulation import Simulation
 
 PATIENCE = 3_000_000
-"""Microseconds after which a client no longer waits."""
+"""Microseconds that a client waits for an outcome."""
 
 MAX_OPERATIONS = 600
-"""Operations of one run; a search for their order must not take for ever."""
+"""Operations in one run at most: more would make the check of the history slow."""
 
 MAX_IN_BURSTS = 1_000
-"""Writes of one run for whose outcome no client waits."""
+"""Writes in one run at most that are made in bursts."""
 
 Then = Callable[[], None] | None
-"""What goes on once an operation is settled."""
+"""A function that is called when the outcome of an operation is known or given up."""
 
 MENU = {
-    "x": (Kind.WRITE, Kind.READ, Kind.READ),
-    "y": (Kind.WRITE, Kind.READ),
-    "z": (Kind.CAS, Kind.CAS, Kind.READ, Kind.DELETE, Kind.WRITE),
-    "l": (Kind.APPEND, Kind.READ),
+    "x": (OperationKind.WRITE, OperationKind.READ, OperationKind.READ),
+    "y": (OperationKind.WRITE, OperationKind.READ),
+    "z": (
+        OperationKind.CAS,
+        OperationKind.CAS,
+        OperationKind.READ,
+        OperationKind.DELETE,
+        OperationKind.WRITE,
+    ),
+    "l": (OperationKind.APPEND, OperationKind.READ),
 }
-"""What clients do with each key."""
+"""The kinds of operation that clients make on each key; a kind listed twice is
+twice as likely."""
 
 
 @dataclass(slots=True)
 class Waiting:
-    """One operation under way, until its client knows or gives up."""
+    """One operation whose outcome its client waits for."""
 
-    operation: Operation
+    operation: ClientOperation
     command: bytes
     settled: bool = False
 
 
 class Workload:
-    """The clients, and the history of all that they asked for."""
+    """The clients, the history of their operations, and the outcomes they were told."""
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
-        self._asked: dict[int, Operation] = {}
+        self._asked: dict[int, ClientOperation] = {}
         self.acknowledged: dict[bytes, int] = {}
         self.refused: dict[bytes, int] = {}
         self.outcomes = 0
@@ -59,23 +66,23 @@ class Workload:
         self._known: dict[str, Value] = {}
 
     @property
-    def history(self) -> list[Operation]:
-        """All that took effect, or may have."""
+    def history(self) -> list[ClientOperation]:
+        """All operations that took effect or may have; not those that were refused."""
         return list(self._asked.values())
 
     def start(self) -> None:
-        """Let all clients begin."""
+        """Start all clients, a millisecond apart."""
         circumstances = self._simulation.circumstances
         for client in range(circumstances.clients):
             self._simulation.schedule.after(1_000 * client, self._next)
 
     def _moment(self) -> int:
-        """Return a time that no other call or return has."""
+        """Return the next moment: no two calls or returns share one."""
         self._moments += 1
         return self._moments
 
     def _next(self) -> None:
-        """Let one client ask for one thing, then think, and so on."""
+        """Let a client make one operation; it thinks when that is settled, and goes on."""
         simulation = self._simulation
         asked = self._numbers - self._bursts
         if simulation.ended or asked >= MAX_OPERATIONS:
@@ -85,11 +92,11 @@ class Workload:
         self.ask(self._find_server(), random.choice(MENU[key]), key, self._think)
 
     def burst(self, server: SimulatedServer, count: int) -> None:
-        """Have *server* do writes that hold nobody up, so that they pile up there."""
+        """Make *count* writes at *server* at once; no client waits for them."""
         if self._bursts < MAX_IN_BURSTS:
             self._bursts += count
             for _ in range(count):
-                self.ask(server, Kind.WRITE, "b")
+                self.ask(server, OperationKind.WRITE, "b")
 
     def _think(self) -> None:
         simulation = self._simulation
@@ -108,17 +115,17 @@ class Workload:
     def ask(
         self,
         server: SimulatedServer | None,
-        kind: Kind,
+        kind: OperationKind,
         key: str,
         then: Then = None,
     ) -> Waiting:
-        """Have *server* do one thing; *then* is called once that is settled."""
+        """Make an operation at *server*; call *then* when it is settled."""
         self._numbers += 1
         number = self._numbers
-        operation = Operation(kind, key, self._moment())
-        if kind not in (Kind.READ, Kind.DELETE):
+        operation = ClientOperation(kind, key, self._moment())
+        if kind not in (OperationKind.READ, OperationKind.DELETE):
             operation.argument = number
-        if kind is Kind.CAS:
+        if kind is OperationKind.CAS:
             known = self._known.get(key)
             operation.expected = known if isinstance(known, int) else None
         waiting = Waiting(operation, encode(number, operation))
@@ -145,7 +152,7 @@ class Workload:
         waiting: Waiting,
         then: Then,
     ) -> None:
-        if waiting.operation.kind is Kind.READ:
+        if waiting.operation.kind is OperationKind.READ:
             accepted = server.read(number, asked)
         else:
             entry = Entry(0, 0, LogType.COMMAND, waiting.command)
@@ -154,7 +161,7 @@ class Workload:
             self._refuse(waiting, then)
 
     def _settle(self, waiting: Waiting, result: object, index: int, then: Then) -> None:
-        """Tell a client that its operation took effect."""
+        """Record that an operation took effect, with its result."""
         if waiting.settled:
             return
         operation = waiting.operation
@@ -163,15 +170,15 @@ class Workload:
         assert result is None or isinstance(result, int | tuple), "a value"
         operation.result = result
         operation.returned = self._moment()
-        if operation.kind is not Kind.READ:
+        if operation.kind is not OperationKind.READ:
             assert waiting.command not in self.acknowledged, "an outcome is told once"
             self.acknowledged[waiting.command] = index
-        if operation.kind in (Kind.READ, Kind.CAS):
+        if operation.kind in (OperationKind.READ, OperationKind.CAS):
             self._known[operation.key] = result
         self._finish(waiting, then)
 
     def _refuse(self, waiting: Waiting, then: Then) -> None:
-        """Tell a client that its operation has not and will not take effect."""
+        """Record that an operation was refused: it has not and will not take effect."""
         if waiting.settled:
             return
         del self._asked[waiting.operation.called]
@@ -179,7 +186,7 @@ class Workload:
         self._finish(waiting, then)
 
     def _give_up(self, waiting: Waiting, then: Then) -> None:
-        """Tell a client that nobody knows."""
+        """Stop waiting: the outcome stays unknown."""
         if not waiting.settled:
             self._finish(waiting, then)
 

@@ -1,4 +1,4 @@
-"""What goes wrong for whole nodes, and what operators do to them meanwhile."""
+"""The faults of whole nodes, and the operators who change the cluster meanwhile."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from twisted.python.failure import Failure
 from txraft.core.configuration import Suffrage
 from txraft.errors import RaftError
 from txraft.node.raft import Raft
-from txraft.testing.fullstack.node import Life, Machine
+from txraft.testing.fullstack.node import SimulatedMachine, SimulatedNode
 from txraft.testing.simulation.circumstances import TICK
+from txraft.testing.simulation.faults import LONGEST_PAUSE, LONGEST_REST
 from txraft.testing.simulation.network import TOPOLOGIES
-from txraft.testing.simulation.storm import LONGEST_PAUSE, LONGEST_REST
 
 if TYPE_CHECKING:
     from txraft.testing.fullstack.simulation import FullSimulation
@@ -28,28 +28,28 @@ POINTS = {
     "leader cut off with entries of its own": 0.03,
     "connection reset by an answer": 0.03,
 }
-"""Named points as those of the core simulation, and how often they fire if armed."""
-
+"""The points of `Buggify` here, each with the chance that it fires if it is armed."""
 
 CONFIRMED = 0.05
-"""Share of the steps at which an operator asks a leader whether it is one."""
+"""The chance at each tick that an operator has a leader confirm that it leads."""
 
 
-class FullStorm:
-    """Does at every step what the circumstances of a seed are likely to do."""
+class NodeFaults:
+    """Injects faults at every tick, at the rates of the seed's circumstances."""
 
     def __init__(self, simulation: FullSimulation) -> None:
         self._simulation = simulation
         self._random = simulation.random
 
     def step(self) -> None:
-        """Let one tick of trouble pass, and come again until the storm is over."""
+        """Inject the faults of one tick, and come again in the next one."""
         simulation = self._simulation
         if simulation.calm:
             return
         simulation.schedule.after(TICK, self.step)
         circumstances, draw = simulation.circumstances, self._random.random
-        running = [m for m in simulation.machines.values() if m.life is not None]
+        # The order of these draws is a part of every seed.
+        running = [m for m in simulation.machines.values() if m.node is not None]
         if not running:
             return
         if draw() < circumstances.crash_rate:
@@ -64,32 +64,32 @@ class FullStorm:
             self._mend()
         if draw() < circumstances.degrade_rate:
             self._degrade(running)
-        for life in simulation.leaders:
-            self._operate(life)
-        lives = simulation.lives
-        if lives and draw() < circumstances.snapshot_rate:
-            life = self._random.choice(lives)
-            life.act(self._promise, life, "snapshot", Raft.snapshot)
+        for node in simulation.leaders:
+            self._operate(node)
+        nodes = simulation.nodes
+        if nodes and draw() < circumstances.snapshot_rate:
+            node = self._random.choice(nodes)
+            node.act(self._promise, node, "snapshot", Raft.snapshot)
 
-    def _count(self, fault: str, machine: Machine | None, event: str) -> None:
+    def _count(self, fault: str, machine: SimulatedMachine | None, event: str) -> None:
         self._simulation.tally[fault] += 1
         self._simulation.note(machine, event)
 
     # Faults ---------------------------------------------------------------------
 
-    def _crash_somebody(self, running: list[Machine]) -> None:
+    def _crash_somebody(self, running: list[SimulatedMachine]) -> None:
         if self._random.random() < 0.15:
             for machine in running:
                 self.crash(machine)
         else:
             self.crash(self._random.choice(running))
 
-    def crash(self, machine: Machine, damaged: bool = False) -> None:
-        """Kill a node or cut its power, and start it again after a while.
+    def crash(self, machine: SimulatedMachine, damaged: bool = False) -> None:
+        """Kill a node's process or cut its power, and start it again after a while.
 
-        One that is *damaged* refused to start; it is repaired first.
+        A *damaged* one has refused to start; it is repaired first.
         """
-        if machine.life is None:
+        if machine.node is None:
             return
         power_off = not damaged and self._random.random() < 0.6
         if power_off:
@@ -102,35 +102,35 @@ class FullStorm:
         delay = self._random.randint(0, LONGEST_REST)
         self._simulation.schedule.after(delay, machine.start)
 
-    def _crash_soon(self, life: Life, longest: int) -> None:
-        """Crash the node of *life* within *longest* microseconds, if it still lives."""
+    def _crash_soon(self, node: SimulatedNode, longest: int) -> None:
+        """Crash *node* within *longest* microseconds, if it still runs then."""
 
         def crash() -> None:
-            if not life.is_over:
-                self.crash(life.machine)
+            if not node.is_over:
+                self.crash(node.machine)
 
         delay = self._random.randint(0, longest)
         self._simulation.schedule.after(delay, crash)
 
-    def role_changed(self, life: Life) -> None:
-        """Perhaps crash who has just become the leader."""
-        leads = life.claims.leads
-        self._simulation.note(life.machine, "leads" if leads else "leads no more")
+    def role_changed(self, node: SimulatedNode) -> None:
+        """Crash a node that has just become leader, if the point fires."""
+        leads = node.claims.leads
+        self._simulation.note(node.machine, "leads" if leads else "leads no more")
         if leads and self._simulation.buggify("crash of a new leader"):
-            self._crash_soon(life, 400_000)
+            self._crash_soon(node, 400_000)
 
-    def voted(self, life: Life) -> None:
-        """Perhaps crash who has just voted."""
+    def voted(self, node: SimulatedNode) -> None:
+        """Crash a node that has just voted, if the point fires."""
         if self._simulation.buggify("crash after a vote"):
-            self._crash_soon(life, 0)
+            self._crash_soon(node, 0)
 
-    def answered(self, life: Life) -> None:
-        """Perhaps break a connection on which an answer is on its way."""
+    def answered(self, node: SimulatedNode) -> None:
+        """Break connections while an answer is under way, if the point fires."""
         if self._simulation.buggify("connection reset by an answer"):
-            self._simulation.schedule.after(1, self._reset_connections, life.machine)
+            self._simulation.schedule.after(1, self._reset_connections, node.machine)
 
     def _cut(self) -> None:
-        """Cut the network in a named way, often around a leader."""
+        """Partition the network by a random topology, often around a leader."""
         simulation, random = self._simulation, self._random
         centre = random.choice(simulation.network.names)
         leaders = simulation.leaders
@@ -144,12 +144,12 @@ class FullStorm:
         simulation = self._simulation
         simulation.note(None, "mends the network")
         simulation.network.mend()
-        for life in simulation.leaders:
+        for node in simulation.leaders:
             if simulation.buggify("crash of a leader as the network mends"):
-                self.crash(life.machine)
+                self.crash(node.machine)
 
-    def _cut_off(self, leader: Life) -> None:
-        """Leave a leader with few of the others, or none."""
+    def _cut_off(self, leader: SimulatedNode) -> None:
+        """Cut a leader off from most or all of the others."""
         if self._simulation.calm:
             return
         self._count("cuts", leader.machine, "is cut off")
@@ -163,8 +163,8 @@ class FullStorm:
             [leader.machine.address, *kept], [n for n in others if n not in kept]
         )
 
-    def _degrade(self, running: list[Machine]) -> None:
-        """Make one direction slow and lossy, or break connections of one node."""
+    def _degrade(self, running: list[SimulatedMachine]) -> None:
+        """Let one direction lose and delay more, or break connections of one node."""
         links = self._simulation.network.links
         if links and self._random.random() < 0.5:
             self._count("links degraded", None, "degrades a link")
@@ -174,9 +174,9 @@ class FullStorm:
         else:
             self._reset_connections(self._random.choice(running))
 
-    def _reset_connections(self, machine: Machine) -> None:
-        """Break some connections of a node in the middle of what they carry."""
-        ends = list(machine.life.host.ends.values()) if machine.life else []
+    def _reset_connections(self, machine: SimulatedMachine) -> None:
+        """Break some connections of a node; bytes under way are lost."""
+        ends = list(machine.node.host.ends.values()) if machine.node else []
         for end in ends:
             if not end.closed and self._random.random() < 0.5:
                 self._count("connections reset", machine, "loses a connection")
@@ -184,7 +184,7 @@ class FullStorm:
 
     # Operators ------------------------------------------------------------------
 
-    def _operate(self, leader: Life) -> None:
+    def _operate(self, leader: SimulatedNode) -> None:
         simulation, draw = self._simulation, self._random.random
         circumstances = simulation.circumstances
         if draw() < circumstances.burst_rate / 2:
@@ -202,15 +202,15 @@ class FullStorm:
             self._cut_off(leader)
             simulation.workload.burst(leader, 8)
 
-    def _transfer(self, leader: Life) -> None:
-        """Hand leadership to the most complete voter, or to anybody."""
+    def _transfer(self, leader: SimulatedNode) -> None:
+        """Transfer leadership to a random server, or to the one the leader chooses."""
         target: str | None = self._random.choice(self._simulation.network.names)
         if self._random.random() < 0.5:
             target = None
         self._simulation.note(leader.machine, "hands over to", target or "the best")
         self._promise(leader, "transfer", Raft.transfer_leadership, target)
 
-    def _change(self, leader: Life) -> None:
+    def _change(self, leader: SimulatedNode) -> None:
         """Add, promote, demote or remove a server."""
         assert leader.consensus is not None, "it leads"
         address = self._random.choice(self._simulation.network.names)
@@ -231,8 +231,8 @@ class FullStorm:
         if self._simulation.buggify("leader cut off after a change"):
             self._cut_off(leader)
 
-    def _changed(self, index: int | None, leader: Life) -> None:
-        """Assert that a change that was acknowledged is committed."""
+    def _changed(self, index: int | None, leader: SimulatedNode) -> None:
+        """Assert that an acknowledged change is committed."""
         if index is not None:
             consensus = leader.consensus
             assert consensus is not None, "it was a leader"
@@ -240,16 +240,16 @@ class FullStorm:
 
     def _promise(
         self,
-        life: Life,
+        node: SimulatedNode,
         kind: str,
         method: Callable[..., Deferred[Any]],
         *arguments: object,
     ) -> Deferred[Any]:
-        """Call a method of a node, whose Deferred has to fire, as a RaftError at worst.
+        """Call a method of a node; its Deferred must fire, and may fail with RaftError.
 
-        Returns: a Deferred of its result, None if it failed.
+        Returns: a Deferred that fires with the result, or with None after a RaftError.
         """
-        promised = life.promised(kind, method(life.raft, *arguments))
+        promised = node.promised(kind, method(node.raft, *arguments))
         return promised.addErrback(self._expected)
 
     def _expected(self, failure: Failure) -> None:

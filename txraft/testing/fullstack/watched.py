@@ -1,7 +1,7 @@
-"""What leaves a node, held against what is on its disk: promises are durable.
+"""A transport and a log that report what leaves a node and what it has stored.
 
-A `WatchedTransport` is the real one; it looks at requests and answers on their way
-out, before they are bytes. A `WatchedLog` is the real one too.
+Both are the node's own classes with a look at requests, answers and entries. `Claims`
+checks that what a message promises is durable.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ Stored = Callable[[int | None, Sequence[Entry]], None]
 
 
 class WatchedTransport(NetworkTransport):
-    """A transport that tells *asks* of vote requests and *answers* of answers."""
+    """A transport that reports vote requests to `asks` and answers to `answers`."""
 
     asks: Asks
     answers: Answers
 
     def set_handler(self, handler: RPCHandler) -> None:
-        """Deliver requests to *handler*, and see what it answers."""
+        """Deliver requests to *handler*, and report its answers."""
         super().set_handler(_WatchedHandler(handler, self.answers))
 
     def request_vote(
         self, target: str, request: RequestVoteRequest
     ) -> Deferred[RequestVoteResponse]:
-        """Ask for a vote."""
+        """Report the request, and send it."""
         self.asks(target, request)
         return super().request_vote(target, request)
 
@@ -74,31 +74,34 @@ class _WatchedRPC:
 
 
 class WatchedLog(FileLog):
-    """The log on disk; it tells *stored* of entries, and of the term before them."""
+    """A log on disk that calls `stored` with entries it has stored.
+
+    The first argument is the term of the entry before them, None if it is unknown.
+    """
 
     stored: Stored
     _unsaid: tuple[int | None, Sequence[Entry]]
 
     def store_logs(self, entries: Sequence[Entry]) -> None:
-        """Store *entries*."""
+        """Store *entries*, and report them."""
         before = self._term_at(entries[0].index - 1) if entries else None
         super().store_logs(entries)
         if entries:
             self.stored(before, entries)
 
     def write_logs(self, entries: Sequence[Entry]) -> Syncable | None:
-        """Write *entries*, which are stored only once they are synced."""
+        """Write *entries*; they are reported when they are synced."""
         self._unsaid = (self._term_at(entries[0].index - 1), entries)
         return super().write_logs(entries)
 
     def logs_synced(self, error: BaseException | None = None) -> None:
-        """Learn that they are."""
+        """Report the entries of the last write, unless its sync failed."""
         super().logs_synced(error)
         if error is None:
             self.stored(*self._unsaid)
 
     def _term_at(self, index: int) -> int | None:
-        """Return the term of the entry at *index*; None if that is not here."""
+        """Return the term of the entry at *index*; None if it is not in the log."""
         if not index:
             return 0
         if not self.first_index() <= index <= self.last_index():

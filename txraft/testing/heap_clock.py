@@ -1,4 +1,4 @@
-"""A clock for simulations: as `twisted.internet.task.Clock`, on a heap.
+"""A clock for simulations: `twisted.internet.task.Clock` with a heap.
 
 `task.Clock` sorts all its calls whenever one is added; with the hundreds of timers of
 a whole cluster that is most of the time that a simulation takes.
@@ -17,15 +17,15 @@ from zope.interface import implementer
 from txraft.testing.schedule import Schedule
 
 MAX_CALLS_AT_ONCE = 1_000_000
-"""Calls made in one `advance`: more than this is a loop without end."""
+"""Calls that one `advance` makes at most; more are a loop without end."""
 
 MICROSECONDS = 1_000_000
 
 ROUNDING = 1e-9
-"""Seconds that sums of seconds may be off by: far less than a microsecond."""
+"""Seconds that a sum of floats may be wrong by: far less than a microsecond."""
 
 Act = Callable[..., object]
-"""Makes a call, now or later: it is given a function and its arguments."""
+"""A function that is given a function and its arguments, and calls it now or later."""
 
 
 def _at_once(function: Callable[..., object], *arguments: object) -> None:
@@ -33,16 +33,23 @@ def _at_once(function: Callable[..., object], *arguments: object) -> None:
 
 
 def _never(*_: object) -> None:
-    """Do nothing, as the dead do."""
+    """Ignore a call: its process is dead."""
 
 
 @implementer(IReactorTime)
 class HeapClock:
-    """An `IReactorTime` that moves only when it is told to, by microseconds.
+    """An `IReactorTime` that moves only by `advance`, in steps of a microsecond.
 
-    Calls of the same moment are made in the order in which they were scheduled. Many
-    clocks may share one *schedule*, which then moves them all, each at its own *pace*
-    of seconds to a second; *act* makes the calls of this one, or keeps them waiting.
+    .. code-block:: python
+
+        clock = HeapClock()
+        clock.callLater(0.5, print, "half a second")
+        clock.advance(1.0)
+
+    Calls of the same moment are made in the order in which they were scheduled. Several
+    clocks may share one *schedule*, which then moves all of them. *pace* is how many
+    seconds pass here in a second of the schedule: 1.01 is a clock that is fast. *act*
+    makes each call; it may hold calls back, as for a process that hangs.
     """
 
     def __init__(
@@ -59,53 +66,56 @@ class HeapClock:
         self._calls: dict[DelayedCall, None] = {}
 
     def seconds(self) -> float:
-        """Return the time since this clock was made."""
+        """Return the seconds since this clock was made."""
         now = (self._schedule.now - self._born) * self._pace / MICROSECONDS
         return now if now > self._latest else self._latest
 
     def callLater(
         self, delay: float, callable: Callable[..., Any], *args: object, **kw: object
     ) -> IDelayedCall:
-        """Call *callable* when *delay* seconds have passed."""
+        """Call *callable* in *delay* seconds; the call can be moved and cancelled."""
         assert delay >= 0, "a timer lies in the future"
         call = DelayedCall(
             self.seconds() + delay,
             callable,
             args,
             kw,
-            self._forget,
-            self._wait,
-            self.seconds,
+            cancel=self._forget,
+            reset=self._wait,
+            seconds=self.seconds,
         )
         self._calls[call] = None
         self._wait(call)
         return call
 
     def getDelayedCalls(self) -> list[IDelayedCall]:
-        """List the calls that are yet to be made, in their order."""
+        """List the calls that are still to be made, the earliest first."""
         return sorted(self._calls, key=lambda call: call.getTime())
 
     def advance(self, seconds: float) -> None:
-        """Let *seconds* pass, making each call at its own moment.
+        """Let *seconds* pass; make each call that is due at its own time.
 
-        Raises: AssertionError, if calls make calls without end.
+        Raises: AssertionError, after a million calls: they schedule each other for
+        ever.
         """
         schedule = self._schedule
         schedule.events = 0
         schedule.run_until(schedule.now + round(seconds * MICROSECONDS))
 
     def jump(self, seconds: float) -> None:
-        """Let *seconds* pass at once: what was due meanwhile is called late."""
+        """Let *seconds* pass at once: calls that were due meanwhile are late."""
         self._schedule.now += round(seconds * MICROSECONDS)
         self.advance(0)
 
     def stop(self) -> None:
-        """Forget every call, for ever, as when a process is killed."""
+        """Drop all calls and refuse new ones, as when the process is killed."""
         self._calls.clear()
         self._act = _never
 
     def _wait(self, call: DelayedCall) -> None:
-        """Come back when *call* is due, which may meanwhile be moved to later."""
+        """Schedule a look at *call* when it is due; it may be moved meanwhile."""
+        # Rounded up: a look that comes a microsecond early would be made again at the
+        # same moment, without end.
         left = max(0.0, call.getTime() - self.seconds() - ROUNDING)
         delay = math.ceil(left * MICROSECONDS / self._pace)
         self._schedule.after(delay, self._due, call)
@@ -118,12 +128,12 @@ class HeapClock:
             self._act(self._make, call)
 
     def _is_due(self, call: DelayedCall) -> bool:
-        """Tell whether it is time for *call*; if it was moved, come back then."""
+        """Tell whether *call* is due; if it was moved to later, look again then."""
         if call not in self._calls:
             return False
         if call.getTime() <= self.seconds() + ROUNDING:
             return True
-        call.activate_delay()  # so that a move back is one to an earlier time
+        call.activate_delay()  # so that a `reset` to earlier than that is seen
         self._wait(call)
         return False
 

@@ -1,4 +1,7 @@
-"""What goes wrong: crashes, pauses, broken disks, cuts, and operators at work."""
+"""The faults of the core simulation: crashes, pauses, disk errors, partitions.
+
+Operators belong to it too: they change the membership and transfer leadership.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from txraft.core.entry import Entry, LogType
 from txraft.errors import ConfigurationRefused
 from txraft.testing.simulation.circumstances import TICK
 from txraft.testing.simulation.network import TOPOLOGIES
-from txraft.testing.simulation.server import SimulatedServer
+from txraft.testing.simulation.simulated_server import SimulatedServer
 
 if TYPE_CHECKING:
     from txraft.testing.simulation.simulation import Simulation
@@ -19,23 +22,24 @@ LONGEST_REST = 3_000_000
 """Microseconds that a crashed server stays down at most."""
 
 LONGEST_PAUSE = 3_000_000
-"""Microseconds that a server hangs at most."""
+"""Microseconds that a server is paused at most."""
 
 
-class Storm:
-    """Does at every step what the circumstances of a seed are likely to do."""
+class CoreFaults:
+    """Injects faults at every tick, at the rates of the seed's circumstances."""
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         self._random = simulation.random
 
     def step(self) -> None:
-        """Let one tick of trouble pass, and come again until the storm is over."""
+        """Inject the faults of one tick, and come again in the next one."""
         simulation = self._simulation
         if simulation.calm:
             return
         simulation.schedule.after(TICK, self.step)
         circumstances, draw = simulation.circumstances, self._random.random
+        # The order of these draws is a part of every seed.
         running = simulation.running
         if not running:
             return
@@ -59,13 +63,14 @@ class Storm:
     # Servers --------------------------------------------------------------------
 
     def _crash_somebody(self, running: list[SimulatedServer]) -> None:
-        """Crash one server, now or in the middle of what it does next, or all."""
+        """Crash one server now, or in the middle of its next turn, or crash all."""
         choice = self._random.random()
         if choice < 0.1:
             for server in running:
                 self.crash(server)
         elif choice < 0.4:
             server = self._random.choice(running)
+            # It sends this many messages more and crashes ahead of the next one.
             server.effects_left = self._random.randint(0, 6)
         else:
             self.crash(self._random.choice(running))
@@ -78,6 +83,7 @@ class Storm:
         simulation.tally["crashes"] += 1
         simulation.note(server, "crashes")
         server.crash(intact)
+        # Some peers learn of it at once as their connection ends, others by timeouts.
         for other in simulation.running:
             if self._random.random() < 0.5:
                 other.receive(self._hang_up, other, server.address)
@@ -101,10 +107,12 @@ class Storm:
             server.pause(self._random.randint(10_000, LONGEST_PAUSE))
 
     def breaks_disk(self, server: SimulatedServer) -> bool:
-        """Tell whether this sync fails, which ends the server.
+        """Let this sync fail at the seed's rate; a failed sync ends the server.
 
-        Either nothing fits on the disk any more, and nothing was written, or the
-        sync itself failed, and nobody knows how much was.
+        Either the disk was full and nothing was written, or the sync itself failed and
+        any part of the write may be on the disk.
+
+        Returns: whether it failed.
         """
         rate = self._simulation.circumstances.disk_fault_rate
         if not rate or self._simulation.calm or self._random.random() >= rate:
@@ -115,14 +123,14 @@ class Storm:
         return True
 
     def vote_left(self, server: SimulatedServer) -> None:
-        """Perhaps crash who has just voted."""
+        """Crash a server that has just voted, if the point fires."""
         if self._simulation.buggify("crash after a vote"):
             server.effects_left = 0
 
     # Network --------------------------------------------------------------------
 
     def _cut(self) -> None:
-        """Cut the network in a named way, often around a leader."""
+        """Partition the network by a random topology, often around a leader."""
         simulation, random = self._simulation, self._random
         leaders = [s.address for s in simulation.running if s.consensus.is_leader]
         centre = random.choice(simulation.network.names)
@@ -145,7 +153,7 @@ class Storm:
             self.crash(leader)
 
     def _degrade(self) -> None:
-        """Make one direction slow and lossy."""
+        """Let one direction of a link lose and delay more."""
         links = self._simulation.network.links
         if links:
             self._simulation.tally["links degraded"] += 1

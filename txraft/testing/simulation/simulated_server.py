@@ -1,6 +1,7 @@
-"""One server of a simulation: its disk, its state machine, its consensus.
+"""A server of the core simulation: its disk, its state machine and its consensus.
 
-It does with a `Ready` what a node's shell does, and is killed and paused meanwhile.
+It acts on each `Ready` in the order that a node's shell does; the simulation crashes
+and pauses it meanwhile.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ if TYPE_CHECKING:
     from txraft.testing.simulation.simulation import Simulation
 
 MAX_WAITING = 2_000
-"""Events that wait for a server that is paused; what comes after them is lost."""
+"""Events that wait for a paused server at most; more are lost."""
 
 
 @dataclass(slots=True)
 class Parcel:
-    """A snapshot on its way: the announcement, and the state that follows it."""
+    """A snapshot under way: the request that announces it, and its state."""
 
     request: InstallSnapshotRequest
     state: Registers
@@ -51,7 +52,7 @@ class Parcel:
 
 @dataclass(slots=True)
 class Asked:
-    """What a client waits for here: the entry of *term*, or a read."""
+    """An operation that waits for its outcome: the entry of *term*, or a read."""
 
     term: int
     command: bytes
@@ -60,14 +61,18 @@ class Asked:
 
 
 class SimulatedServer:
-    """One server: what survives a crash, and its consensus while it runs."""
+    """One server: its disk, which survives a crash, and its consensus while it runs.
+
+    `run_number` grows with each start and each crash. What was scheduled in an earlier
+    run does nothing in a later one.
+    """
 
     def __init__(self, simulation: Simulation, address: str, first: Configuration):
         self.simulation = simulation
         self.address = address
         self.bootstrap = first
         self.disk = Disk()
-        self.life = 0
+        self.run_number = 0
         self.running = False
         self.pace = TICK
         if simulation.circumstances.drifts:
@@ -75,10 +80,10 @@ class SimulatedServer:
         self.start()
 
     def start(self) -> None:
-        """Recover from disk and run."""
+        """Recover from the disk and run."""
         simulation, disk = self.simulation, self.disk
         disk.recover()
-        self.life += 1
+        self.run_number += 1
         self.running = True
         self.paused = False
         self.missed_ticks = 0
@@ -97,12 +102,14 @@ class SimulatedServer:
         self.parcels: dict[int, Registers] = {}
         self.consensus = Consensus(
             self.address,
+            # A generator of its own, so that a draw more in consensus moves no draw of
+            # the world's.
             Random(simulation.random.getrandbits(32)),
-            simulation.circumstances.options,
-            disk.state,
-            disk.log(),
-            disk.configurations(self.bootstrap),
-            disk.mark,
+            options=simulation.circumstances.options,
+            hard_state=disk.state,
+            log=disk.log(),
+            configurations=disk.configurations(self.bootstrap),
+            snapshot=disk.mark,
             fit=self._fit,
         )
         self.consensus.cluster_proposals = {
@@ -121,9 +128,9 @@ class SimulatedServer:
         return last
 
     def crash(self, intact: bool = False) -> None:
-        """Stop at once; of the writes under way a part may have reached the disk.
+        """Stop at once; a part of the writes under way may reach the disk.
 
-        None of them, if *intact*.
+        If the disk is *intact*, none of them does.
         """
         random = self.simulation.random
         survivors = random.randint(0, len(self.parts))
@@ -133,7 +140,8 @@ class SimulatedServer:
             _, function, arguments = self.parts.popleft()
             function(*arguments)
         self.running = False
-        self.life += 1
+        # Down before clients are told: none of them may find it running.
+        self.run_number += 1
         self.seen = self.checked = None
         self._fail_all()
 
@@ -142,23 +150,23 @@ class SimulatedServer:
     def later(
         self, delay: int, function: Callable[..., object], *arguments: object
     ) -> None:
-        """Call *function* in *delay* microseconds, unless this life has ended."""
+        """Call *function* in *delay* microseconds, unless this run ends before."""
         self.simulation.schedule.after(
-            delay, self._call, self.life, function, arguments
+            delay, self._call, self.run_number, function, arguments
         )
 
     def receive(self, function: Callable[..., object], *arguments: object) -> None:
-        """Call *function* now, or when this server goes on; not if it is down."""
+        """Call *function* now, or after a pause; never if the server is down."""
         if self.running:
-            self._call(self.life, function, arguments)
+            self._call(self.run_number, function, arguments)
 
     def _call(
         self,
-        life: int,
+        run_number: int,
         function: Callable[..., object],
         arguments: tuple[object, ...],
     ) -> None:
-        if life != self.life:
+        if run_number != self.run_number:
             return
         if not self.paused:
             function(*arguments)
@@ -166,13 +174,13 @@ class SimulatedServer:
             self.waiting.append((function, arguments))
 
     def pause(self, delay: int) -> None:
-        """Let nothing happen here for *delay* microseconds."""
+        """Hold all events back for *delay* microseconds."""
         self.paused = True
-        self.simulation.schedule.after(delay, self.resume, self.life)
+        self.simulation.schedule.after(delay, self.resume, self.run_number)
 
-    def resume(self, life: int) -> None:
-        """Go on: time first, then all that has waited."""
-        if life != self.life or not self.paused:
+    def resume(self, run_number: int) -> None:
+        """Go on after a pause: handle all events that have waited, in order."""
+        if run_number != self.run_number or not self.paused:
             return
         self.paused = False
         waiting, self.waiting = self.waiting, deque()
@@ -180,7 +188,7 @@ class SimulatedServer:
         if ticks:
             self.missed_ticks += ticks
         for function, arguments in waiting:
-            if life == self.life:
+            if run_number == self.run_number:
                 function(*arguments)
 
     def _tick(self) -> None:
@@ -195,14 +203,16 @@ class SimulatedServer:
     # One turn -------------------------------------------------------------------
 
     def turn(self, function: Callable[..., object], *arguments: object) -> None:
-        """Hand one input to consensus and act on what follows."""
+        """Give one input to consensus and act on its `Ready`."""
         function(*arguments)
         if not self.simulation.buggify("inputs in batches"):
             self.flush()
 
     def flush(self) -> None:
-        """Act on what follows from the inputs so far."""
+        """Act on the `Ready` of all inputs since the last one."""
         consensus, simulation = self.consensus, self.simulation
+        # Ahead of `ready`, as in the shell: `ready` sizes requests by what is in
+        # memory, and the entries of this turn may be among them.
         self._remember(consensus.coming)
         last = consensus.log.last_index
         resident = simulation.circumstances.resident_entries
@@ -210,11 +220,13 @@ class SimulatedServer:
             resident = 0
         consensus.resident_from = max(1, last + 1 - resident)
         ready = consensus.ready()
+        # Ahead of every effect: what breaks a rule must not get out first.
         simulation.oracles.check_turn(self, ready)
         self._register_asked()
-        life = self.life
+        run_number = self.run_number
         self._act(ready)
-        if life != self.life:
+        # A crash in the middle of it ended this run; no line below may touch the next.
+        if run_number != self.run_number:
             return
         if consensus.is_leader != self._was_leader:
             self._was_leader = consensus.is_leader
@@ -226,7 +238,7 @@ class SimulatedServer:
             self._fail_all()
         elif simulation.buggify("crash of a new leader"):
             delay = simulation.random.randint(2_000, 400_000)
-            self.later(delay, simulation.storm.crash, self)
+            self.later(delay, simulation.fault_schedule.crash, self)
         simulation.note(
             self, "leads" if self._was_leader else "leads no more", self.consensus.term
         )
@@ -244,11 +256,12 @@ class SimulatedServer:
             memory[entry.index] = entry
 
     def _act(self, ready: Ready) -> None:
-        life = self.life
+        run_number = self.run_number
         for to, message in ready.send:
             self._dispatch(to, message)
-            if life != self.life:
+            if run_number != self.run_number:
                 return
+        # The write is queued ahead of `after_sync`: those messages wait for it.
         if ready.has_write:
             self._write(ready)
         for to, message in ready.after_sync:
@@ -256,7 +269,7 @@ class SimulatedServer:
                 self._dispatch(to, message)
             else:
                 self.held.append((ready.write_number, to, message))
-            if life != self.life:
+            if run_number != self.run_number:
                 return
         if self.state.index < ready.commit_index:
             self._apply(ready.commit_index)
@@ -272,16 +285,19 @@ class SimulatedServer:
         if self.effects_left is not None:
             self.effects_left -= 1
             if self.effects_left < 0:
-                self.simulation.storm.crash(self)
+                self.simulation.fault_schedule.crash(self)
                 return
         if isinstance(to, str):
-            self.simulation.calls.send(self, to, message)
+            self.simulation.exchanges.send(self, to, message)
         else:
-            self.simulation.calls.answer(self, to, message)
+            self.simulation.exchanges.answer(self, to, message)
 
     # Disk -----------------------------------------------------------------------
 
     def _write(self, ready: Ready) -> None:
+        # The order in which the parts reach the disk: a crash keeps the first ones.
+        # Term and vote are ahead of entries, and a truncation ahead of what replaces
+        # it.
         number, disk, parts = ready.write_number, self.disk, self.parts
         if ready.reset_log is not None:
             index = ready.reset_log.index
@@ -300,29 +316,35 @@ class SimulatedServer:
         delay = delays[int(simulation.random.random() * len(delays))]
         if simulation.buggify("slow sync"):
             delay += 1_500_000
+        # Syncs end in the order in which they began, also behind a slow one.
         now = simulation.schedule.now
         self.stalled_until = max(self.stalled_until, now + delay)
         self.later(self.stalled_until - now, self._synced, number)
 
     def _synced(self, number: int) -> None:
-        if self.simulation.storm.breaks_disk(self):
+        if self.simulation.fault_schedule.breaks_disk(self):
             return
         while self.parts and self.parts[0][0] <= number:
             _, function, arguments = self.parts.popleft()
             function(*arguments)
+        # Durable now. Answers that waited for it leave before consensus hears of it,
+        # so that one of the next turn cannot overtake them.
         self.synced_number = number
-        life = self.life
+        run_number = self.run_number
         while self.held and self.held[0][0] <= number:
             _, to, message = self.held.popleft()
             self._dispatch(to, message)
-            if life != self.life:
+            if run_number != self.run_number:
                 return
         self.turn(self.consensus.synced, number)
 
     # Clients --------------------------------------------------------------------
 
     def propose(self, entry: Entry, asked: Asked) -> bool:
-        """Propose what a client wants; tell whether this server took it."""
+        """Propose an entry of a client.
+
+        Returns: whether this server accepted it, as a leader does.
+        """
         self.consensus.propose([entry])
         if entry.index == 0:
             self.turn(lambda: None)
@@ -333,7 +355,10 @@ class SimulatedServer:
         return True
 
     def read(self, number: int, asked: Asked) -> bool:
-        """Read for a client; tell whether this server leads."""
+        """Begin a read of a client.
+
+        Returns: whether this server leads.
+        """
         if not self.consensus.is_leader:
             return False
         self.asking[number] = asked
@@ -382,12 +407,12 @@ class SimulatedServer:
         self._answer_reads()
 
     def snapshot(self, at_once: bool = False) -> None:
-        """Take a snapshot of what is applied, if all is synced, and cut the log."""
+        """Take a snapshot if it is due and all writes are synced; compact the log."""
         simulation, disk = self.simulation, self.disk
         consensus, state = self.consensus, self.state
         grown = state.index - disk.mark.index
         due = grown >= simulation.circumstances.snapshot_threshold or at_once
-        if self.parts or grown <= 0:  # a real node waits for what is written, too
+        if self.parts or grown <= 0:  # a node too waits for its writes
             return
         if not (due or simulation.buggify("snapshot at once")):
             return
@@ -395,7 +420,7 @@ class SimulatedServer:
         if consensus.installing or disk.term_at(state.index) != term or term is None:
             return
         made, configuration = consensus.configurations.at(state.index)
-        if not configuration.servers:  # real logs begin with the founding membership
+        if not configuration.servers:  # a log begins with the bootstrap configuration
             return
         mark = SnapshotMark(state.index, term, configuration, made)
         disk.save_snapshot(mark, state.copy())
@@ -417,7 +442,7 @@ class SimulatedServer:
 
     def _install(self, install: Install) -> None:
         request, disk = install.request, self.disk
-        if self.parts:  # the term that it comes in is durable before it is
+        if self.parts:  # its term must be durable before it is
             self.later(1_000, self._install, install)
             return
         if self.simulation.buggify("failed installation"):
@@ -438,12 +463,12 @@ class SimulatedServer:
         self.turn(self.consensus.installed, install, mark)
 
     def _forget_covered(self) -> None:
-        """Nobody will be told of what a snapshot has brought."""
+        """Give up on entries that the snapshot covers: no result is known here."""
         for index in [i for i in self.asked if i <= self.state.index]:
             self.asked.pop(index).fail()
 
     def take_parcel(self, parcel: Parcel) -> InstallSnapshotRequest:
-        """Keep the state that follows a snapshot's announcement."""
+        """Keep the state of a snapshot until it is installed; return its request."""
         if not self.consensus.installing:
             self.parcels = {parcel.request.last_log_index: parcel.state}
         return parcel.request
@@ -453,7 +478,10 @@ class SimulatedServer:
     def body(
         self, request: OutgoingRequest
     ) -> tuple[OutgoingRequest, Request | Parcel]:
-        """Return *request* as it is really sent, and as it travels."""
+        """Fill *request* from memory or disk.
+
+        Returns: the request as it was cut to what is sent, and what the peer gets.
+        """
         match request:
             case Heartbeat():
                 header = Header(cluster=self.consensus.cluster)
@@ -478,11 +506,11 @@ class SimulatedServer:
         return request, AppendEntriesRequest(
             request.term,
             self.address,
-            request.prev_index,
-            request.prev_term,
-            entries,
-            request.commit,
-            Header(cluster=self.consensus.cluster),
+            prev_log_index=request.prev_index,
+            prev_log_term=request.prev_term,
+            entries=entries,
+            leader_commit=request.commit,
+            header=Header(cluster=self.consensus.cluster),
         )
 
     def _newest_snapshot(self, request: SendSnapshot) -> tuple[OutgoingRequest, Parcel]:

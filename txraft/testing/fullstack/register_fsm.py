@@ -1,4 +1,4 @@
-"""The state machine of whole nodes: the registers of the core simulation as an FSM."""
+"""State machines for whole nodes: `Registers` as an `FSM` of each kind there is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ PIECE_BYTES = 64
 
 
 class RegisterFSM:
-    """Keeps `Registers`, and holds each state of them against those of all others."""
+    """Keeps `Registers`, and compares each state with that of the other replicas.
+
+    *alive* tells whether its node still runs; *found* is called with what is wrong.
+    """
 
     def __init__(
         self,
@@ -36,7 +39,7 @@ class RegisterFSM:
         self._alive = alive
 
     def apply(self, log: Entry) -> Value | Deferred[Value]:
-        """Apply a command, and check that it makes what it made elsewhere."""
+        """Apply a command, and check that the state is the same as elsewhere."""
         return self._apply(log)
 
     def _apply(self, log: Entry) -> Value:
@@ -52,7 +55,7 @@ class RegisterFSM:
         return RegisterSnapshot(self.state.copy())
 
     def restore(self, source: BinaryIO) -> None:
-        """Take the registers of a snapshot, and check that the cluster was there."""
+        """Restore a snapshot, and check that the cluster was in its state."""
         document = json.load(source)
         state = Registers()
         state.index, state.digest = document["index"], document["digest"]
@@ -60,13 +63,14 @@ class RegisterFSM:
             key: tuple(value) if isinstance(value, list) else value
             for key, value in document["values"].items()
         }
+        # A worker that dies with its node may still be in here: its state is nobody's.
         if self._alive():
             self._oracles.check_restored(state.index, state.digest)
         self.state = state
 
 
 class BatchFSM(RegisterFSM):
-    """The same, given many commands at once."""
+    """The same as a `BatchingFSM`."""
 
     def apply_batch(self, logs: Sequence[Entry]) -> Sequence[Value]:
         """Apply all *logs*."""
@@ -74,12 +78,15 @@ class BatchFSM(RegisterFSM):
 
 
 class SlowFSM(RegisterFSM):
-    """The same, which takes its time: nothing may come to it meanwhile."""
+    """The same with an `apply` that returns a Deferred.
+
+    Nothing else may be called while a command is unfinished.
+    """
 
     _busy = False
 
     def apply(self, log: Entry) -> Deferred[Value]:
-        """Apply a command some time later."""
+        """Apply a command; the Deferred fires with its result, up to 0.06 s later."""
         if self._busy:
             self.found("a command does not wait for the one before it")
         self._busy = True
@@ -94,7 +101,7 @@ class SlowFSM(RegisterFSM):
         return super().snapshot()
 
     def restore(self, source: BinaryIO) -> None:
-        """Take the registers of a snapshot."""
+        """Restore a snapshot."""
         if self._busy:
             self.found("a snapshot is restored while a command is half done")
         super().restore(source)
@@ -105,7 +112,7 @@ class SlowFSM(RegisterFSM):
 
 
 KINDS = (RegisterFSM, RegisterFSM, BatchFSM, SlowFSM)
-"""State machines that a seed chooses from: of the three kinds that there may be."""
+"""The state machines that a seed chooses from; the plain one twice as often."""
 
 
 @dataclass
@@ -115,7 +122,7 @@ class RegisterSnapshot:
     state: Registers
 
     def persist(self, sink: SnapshotSink) -> None:
-        """Write them, in small pieces."""
+        """Write the registers as JSON, in small pieces."""
         document = {
             "index": self.state.index,
             "digest": self.state.digest,
@@ -126,4 +133,4 @@ class RegisterSnapshot:
             sink.write(data[start : start + PIECE_BYTES])
 
     def release(self) -> None:
-        """Have nothing to release."""
+        """Do nothing: a copy needs no release."""
