@@ -38,7 +38,7 @@ class Conversation:
     def note(
         self, time: int, who: str, event: str, about: tuple[object, ...] = ()
     ) -> None:
-        """Add a line: *who* does *event* *about* something, at *time* in microseconds."""
+        """Add a line: at *time*, in microseconds, *who* does *event* *about* things."""
         words = " ".join(describe(thing) for thing in about)
         line = f"{time / 1e6:11.6f}  {who}  {event} {words}".rstrip()
         self.digest = crc32(line.encode(), self.digest)

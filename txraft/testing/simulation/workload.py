@@ -82,7 +82,7 @@ class Workload:
         return self._moments
 
     def _next(self) -> None:
-        """Let a client make one operation; it thinks when that is settled, and goes on."""
+        """Let a client make one operation; it thinks once that is settled."""
         simulation = self._simulation
         asked = self._numbers - self._bursts
         if simulation.ended or asked >= MAX_OPERATIONS:
