@@ -66,7 +66,7 @@ class Upgraded(SimulatedCluster):
     def in_a_log(self) -> int:
         """Return the highest level that any disk holds."""
         levels = [0]
-        for disk in self._disks.values():
+        for disk in self._stores.values():
             last = disk.store.last_index()
             first = disk.store.first_index()
             for index in range(first, last + 1) if first else ():
