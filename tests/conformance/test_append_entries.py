@@ -33,7 +33,7 @@ from txraft.core.consensus import Consensus
 from txraft.core.follower import Follower
 from txraft.core.messages import AppendEntriesRequest
 from txraft.core.ready import SnapshotMark
-from txraft.testing.cluster import FAST, _Disk
+from txraft.testing.cluster import FAST, _NodeStores
 from txraft.wire.entries import encode_new
 
 
@@ -183,7 +183,7 @@ class Disks(ClusterCase):
         cluster = self.unstarted(3)
         stores = {address: FaultyStore() for address in "abc"}
         for address, store in stores.items():
-            cluster._disks[address] = _Disk(store=store)
+            cluster._stores[address] = _NodeStores(store=store)
         cluster.start()
         failing = cluster.followers[0]
         stopped = self.outcome(failing.raft.when_stopped())
@@ -217,7 +217,7 @@ class Disks(ClusterCase):
             encode_new(entry, 0)
         store.store_logs(entries)
         store.set_uint64(b"CurrentTerm", 1)
-        cluster._disks["a"] = _Disk(store=store)
+        cluster._stores["a"] = _NodeStores(store=store)
 
         node = cluster.start_node("a")
         cluster.wait_for_leader()

@@ -34,7 +34,7 @@ from txraft.node.shell import DUE, IDLE, STOPPED
 from txraft.storage.memory import InmemSnapshotStore, InmemStore
 from txraft.storage.peer_stores import StaticPeers
 from txraft.testing import Cluster, ListFSM
-from txraft.testing.cluster import FAST, ListSnapshot, _Disk
+from txraft.testing.cluster import FAST, ListSnapshot, _NodeStores
 from txraft.transport.inmem import InmemTransport
 
 
@@ -534,7 +534,7 @@ class PlugPoints(ClusterCase):
                 return Deferred()
 
         cluster = self.unstarted(1)
-        cluster._disks["a"] = _Disk(store=Deferring())
+        cluster._stores["a"] = _NodeStores(store=Deferring())
         node = cluster.start_node("a", ["a"])
         started = self.outcome(node.started)
         cluster.advance(0.5)

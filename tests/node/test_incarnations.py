@@ -25,7 +25,7 @@ from txraft.node.incarnations import (
 )
 from txraft.storage.memory import InmemStore
 from txraft.testing import Cluster
-from txraft.testing.cluster import _Disk
+from txraft.testing.cluster import _NodeStores
 from txraft.transport.inmem import InmemTransport
 from txraft.wire.decisions import encode_void, voided_incarnation
 
@@ -151,7 +151,7 @@ class SetBack(ClusterCase):
         cluster.wait_for_all()
         cluster.advance(1.0)
         cluster.crash(lost)
-        cluster._disks[lost] = _Disk(store=copy)
+        cluster._stores[lost] = _NodeStores(store=copy)
         cluster.start_node(lost)
         cluster.advance(3.0)
         return lost, other
@@ -446,7 +446,7 @@ class Repair(ClusterCase):
         cluster.advance(1.0)
         for address in ABC:
             cluster.crash(address)
-            store = cluster._disks[address].store
+            store = cluster._stores[address].store
             known = decode_known(store.get(KNOWN_INCARNATIONS))
             void = {peer: VOID + each for peer, each in known.items()}
             store.set_many({KNOWN_INCARNATIONS: encode_known(void)})
@@ -457,7 +457,7 @@ class Repair(ClusterCase):
 
         for address in ABC:
             cluster.crash(address)
-            store = cluster._disks[address].store
+            store = cluster._stores[address].store
             pardon_all(store, store.last_index())
         for address in ABC:
             cluster.start_node(address)

@@ -18,7 +18,7 @@ from txraft.errors import (
 from txraft.interfaces import IncomingRPC
 from txraft.node.events import RaftState
 from txraft.testing import Cluster
-from txraft.testing.cluster import _Disk
+from txraft.testing.cluster import _NodeStores
 
 
 class SettingPeers(ClusterCase):
@@ -159,7 +159,7 @@ class SettingPeers(ClusterCase):
         cluster = self.unstarted(1)
         store = FaultyStore()
         store.error = OSError("disk full")
-        cluster._disks["a"] = _Disk(store=store)
+        cluster._stores["a"] = _NodeStores(store=store)
         raft = cluster.start_node("a").raft
         cluster.advance(0.1)
         stopped = self.outcome(raft.when_stopped())

@@ -19,7 +19,7 @@ from txraft.node.startup import read_hard_state
 from txraft.node.worker import MemoryWorker
 from txraft.storage.memory import InmemStore
 from txraft.testing import Cluster, Node
-from txraft.testing.cluster import _Disk
+from txraft.testing.cluster import _NodeStores
 
 
 def stall(node: Node) -> None:
@@ -34,7 +34,7 @@ class FailingDisk(ClusterCase):
         stores = {}
         for address in "abc"[:size]:
             stores[address] = FaultyStore()
-            cluster._disks[address] = _Disk(store=stores[address])
+            cluster._stores[address] = _NodeStores(store=stores[address])
         cluster.start()
         return cluster, stores
 
@@ -96,7 +96,7 @@ class FailingDisk(ClusterCase):
     def test_start_on_a_damaged_disk_fails_and_changes_nothing(self) -> None:
         """`start` fails with what the store found; `shutdown` still works."""
         cluster = self.unstarted(1)
-        disk = cluster._disks["a"] = _Disk()
+        disk = cluster._stores["a"] = _NodeStores()
         disk.store.store_logs(FailingDisk.some_entries())
 
         node = cluster.start_node("a", ["a"])

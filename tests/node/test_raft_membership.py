@@ -445,7 +445,7 @@ class TwoClusters(ClusterCase):
         name = cluster.followers[0].address
         cluster.crash(name)
         other.crash(name)
-        cluster._disks[name] = other._disks[name]
+        cluster._stores[name] = other._stores[name]
 
         with capturedLogs() as events:
             stranger = cluster.start_node(name)

@@ -14,7 +14,7 @@ from txraft.interfaces import FSMSnapshot, SnapshotSink
 from txraft.node.pending import MAX_WAITING, waiter_for
 from txraft.storage.snapshots import DiscardSnapshotStore
 from txraft.testing import ListFSM
-from txraft.testing.cluster import ListSnapshot, _Disk
+from txraft.testing.cluster import ListSnapshot, _NodeStores
 
 
 class Recording(ListSnapshot):
@@ -143,7 +143,7 @@ class Discarding(ClusterCase):
         """The store that keeps nothing lets snapshots succeed."""
         cluster = self.unstarted(1, trailing_logs=1)
         store: Any = DiscardSnapshotStore()
-        cluster._disks["a"] = _Disk(snapshots=store)
+        cluster._stores["a"] = _NodeStores(snapshots=store)
         cluster.start()
         for _ in range(5):
             cluster.apply(b"x")

@@ -386,7 +386,7 @@ class Nodes(SnapshotCase):
         self.assertIn("did not restore a leader's snapshot", str(stopped[0]))
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         self.assertGreaterEqual(node.store.last_index(), before)
-        self.assertEqual(cluster._disks[laggard].snapshots.list(), [])
+        self.assertEqual(cluster._stores[laggard].snapshots.list(), [])
         del cluster.nodes[laggard]
 
         Picky.picky = False

@@ -539,7 +539,7 @@ class Nodes(ClusterCase):
         """A log that loses an entry afterwards is refused."""
         cluster = self.cluster(1)
         cluster.apply(b"x")
-        store = cluster._disks["a"].store
+        store = cluster._stores["a"].store
         cluster.result(cluster.leader.raft.shutdown())
         del cluster.nodes["a"]
         last = store.last_index()
@@ -558,7 +558,7 @@ class Nodes(ClusterCase):
         """The log was synced at least as far as a snapshot of its own reaches."""
         cluster = self.cluster(1)
         cluster.apply(b"x")
-        store = cluster._disks["a"].store
+        store = cluster._stores["a"].store
 
         cluster.result(cluster.leader.raft.snapshot())
         cluster.advance(0.01)
@@ -573,5 +573,5 @@ class Nodes(ClusterCase):
         cluster.advance(REST_SECONDS + 0.5)
 
         for address in "abc":
-            store = cluster._disks[address].store
+            store = cluster._stores[address].store
             self.assertEqual(read_note(store).reaches.index, store.last_index())
