@@ -1,8 +1,8 @@
 """Damage at rest: one byte of a file is no longer what was written, or a log is cut.
 
-A byte is damaged where it cannot look like a torn write, so the node must refuse to start
-or start with everything it had. Files without a checksum, the list of peers and the lock,
-are left alone.
+A byte is damaged where it cannot look like a torn write, so the node must refuse to
+start, or start with everything it had. Files without a checksum, the list of peers and
+the lock, are left alone.
 
 A log that is cut looks like one that was never longer. Only the note of what was synced
 tells the difference, so a log is cut only if its note covers all that is lost: then the
