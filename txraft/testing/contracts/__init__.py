@@ -13,7 +13,7 @@ a test case of trial:
 from txraft.testing.contracts.fsm import FSMContract
 from txraft.testing.contracts.logs import LogStoreContract, RangeLogStoreContract
 from txraft.testing.contracts.loopbacks import LoopbackTransportContract
-from txraft.testing.contracts.peers import PeerStoreContract
+from txraft.testing.contracts.peer_stores import PeerStoreContract
 from txraft.testing.contracts.snapshots import SnapshotStoreContract
 from txraft.testing.contracts.stable import (
     HintingStableStoreContract,
