@@ -1,4 +1,4 @@
-"""The segment that is being written: the only file of a log that ever changes."""
+"""The newest segment: the only file of a log that is written to."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from txraft.storage.segment import (
 RandomBytes = Callable[[int], bytes]
 
 ALLOCATED_BYTES = 256 << 10
-"""Room is made in pieces of this size, by writing zeros. A sync of what replaces them
-changes nothing but data: from 4 KiB on that saves a third of its time
-(`benchmarks.disk`). Whoever waits for the sync of a new piece waits for its zeros too:
-with 1 MiB, 64 in flight, one commit in a hundred took 5.5 ms instead of 4."""
+"""Space is allocated in pieces of this size, by writing zeros. A sync of a frame that
+replaces zeros changes data only, not the size of the file: from 4 KiB on that saves a
+third of its time (`benchmarks.disk`). But the sync after a new piece also has to write
+the zeros: with 1 MiB, 64 in flight, one commit in a hundred took 5.5 ms, not 4."""
 
 LARGE_FRAME_BYTES = 64 << 10
-"""A frame of more gains less by room than it costs to write zeros first: with values of
-4 KiB, 64 in flight, a third of all commits (`benchmarks.scale`). It is also more than
-the reactor thread should write itself."""
+"""A larger frame gains less from allocated space than it costs to write zeros first:
+with values of 4 KiB, 64 in flight, that cost a third of all commits
+(`benchmarks.scale`). It is also more than the reactor thread should write itself."""
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -36,10 +36,10 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class ActiveSegment:
     """Appends frames, each with one write and one sync, to `file`.
 
-    *chain* is the checksum of the newest frame of the log. After an error nothing
-    may be written any more: what the file holds is known only by reading it back.
-    `frames`, `written_bytes` and `sync_seconds` add up what was written since it was
-    opened. Room for frames to come is made in pieces of *piece* bytes.
+    *chain* is the checksum of the newest frame of the log. After an error nothing may
+    be written any more: only reading the file back tells what it holds. `frames`,
+    `written_bytes` and `sync_seconds` are totals since it was opened. Space is
+    allocated in pieces of *piece* bytes.
     """
 
     def __init__(
@@ -86,16 +86,18 @@ class ActiveSegment:
         chain: int,
         piece: int = 0,
     ) -> ActiveSegment:
-        """Go on in a segment that was scanned, without what is behind its last frame.
+        """Continue in a segment that was scanned; cut off what follows its last frame.
 
-        The newest frame is written once more: a sync that failed in an earlier life
-        of this node may have left it in memory only, and marked as written.
-        Durable: all that was found whole, when this returns.
+        Durable: every whole frame that was found, when this returns.
         """
         header = scanned.header
         file = fs.open(directory / segment_name(header.sequence), writable=True)
         if scanned.end < scanned.size:
             file.truncate(scanned.end)
+        # The newest frame is written once more. If a sync failed before the restart,
+        # the kernel may have dropped its pages from the list of what is to be written,
+        # but kept them in memory: they are read back, and no later sync would write
+        # them.
         if scanned.last_frame is not None:
             size = scanned.end - scanned.last_frame
             file.write_at(file.read_at(size, scanned.last_frame), scanned.last_frame)
@@ -103,8 +105,7 @@ class ActiveSegment:
         return cls(file, header, scanned.end, chain, piece)
 
     def has_room(self, size: int) -> bool:
-        """Tell whether there is room, with zeros in it, for a frame of *size* bytes
-        of payload."""
+        """Tell whether a frame with *size* bytes of payload fits in allocated space."""
         end = self.size + FRAME_HEADER_BYTES + size
         return end <= self._allocated and self._piece > 0
 
@@ -125,7 +126,7 @@ class ActiveSegment:
     ) -> int:
         """Append a frame, which is durable after `sync`.
 
-        Whoever syncs `file` himself says so by `synced`.
+        A caller that syncs `file` itself calls `synced` afterwards.
         Returns: where its payload begins in the file.
         """
         offset = self.size
@@ -133,6 +134,7 @@ class ActiveSegment:
             offset, kind, count, first, payload, self.chain
         )
         end = offset + len(frame)
+        # Allocated before the frame is written: zeros over it would destroy it.
         if end > self._allocated and len(frame) <= LARGE_FRAME_BYTES:
             self._make_room(end)
         self.file.write_at(frame, offset)
@@ -144,16 +146,16 @@ class ActiveSegment:
         return offset + FRAME_HEADER_BYTES
 
     def sync(self) -> None:
-        """Sync the newest frame. Durable: it, when this returns."""
+        """Sync the newest frame. Durable: the frame, when this returns."""
         self.file.sync_data()
         self.synced()
 
     def synced(self) -> None:
-        """Learn that the newest frame is durable."""
+        """Count the time of the sync: the newest frame is durable now."""
         self.sync_seconds += perf_counter() - self._began
 
     def _make_room(self, end: int) -> None:
-        """Allocate up to *end* and a little more; do without on a full disk."""
+        """Allocate space up to *end* and a little more, until the disk is full."""
         if self._piece:
             self._allocated = -(-end // self._piece) * self._piece
             try:
@@ -161,12 +163,13 @@ class ActiveSegment:
             except OSError as error:
                 if error.errno not in _NO_ROOM:
                     raise
+                # The frame itself may still fit; if not, its write fails.
                 self._piece = 0
 
     def finish(self) -> None:
-        """Give back the room that was not used, and release the file.
+        """Give back the space that was not used, and release the file.
 
-        Durable: that, when this returns.
+        Durable: the size of the file, when this returns.
         """
         if self._allocated > self.size:
             self.file.truncate(self.size)

@@ -1,7 +1,7 @@
-"""Recent entries in memory, in front of any log store.
+"""A cache of recent entries in front of any log store.
 
-A node keeps the entries that its followers and its state machine still need by
-itself. This is for a log store of yours that is slow to read, when members lag.
+A node itself keeps the entries that its followers and its state machine still need. Use
+this cache for a log store of your own that is slow to read, when members lag behind.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from txraft.interfaces import LogStore, RangeLogStore
 class LogCache:
     """A `LogStore` and `RangeLogStore` that keeps the newest *capacity* entries.
 
-    Entries are in memory only once *store* has them on disk: after a write that
-    failed, none of it is here.
+    Entries are cached only once *store* has them on disk: nothing of a failed write is
+    cached.
     Raises: ValueError, if *capacity* is not positive.
     """
 
@@ -36,7 +36,7 @@ class LogCache:
         return self._store.last_index()
 
     def get_log(self, index: int) -> Entry:
-        """Read one entry, from memory if it is there.
+        """Read one entry, from the cache if it has it.
 
         Raises: LogNotFound
         Thread: reader, beside writes.
@@ -72,11 +72,13 @@ class LogCache:
         self.store_logs([entry])
 
     def store_logs(self, entries: Sequence[Entry]) -> None:
-        """Append consecutive entries, as the store does, then keep the newest.
+        """Append consecutive entries to the store, then cache the newest.
 
         Thread: writer.
         Durable: as the store says.
         """
+        # Entries are replaced: drop the old ones before, because a reader that runs
+        # beside this must not get an entry that the store has no more.
         if entries and entries[0].index <= self.last_index():
             self._forget()
         self._store.store_logs(entries)
@@ -84,7 +86,7 @@ class LogCache:
             self._ring[entry.index % len(self._ring)] = entry
 
     def delete_range(self, first: int, last: int) -> None:
-        """Delete a prefix or a suffix of the log, and keep nothing in memory.
+        """Delete a prefix or a suffix of the log, and empty the cache.
 
         Thread: writer.
         Durable: as the store says.
@@ -97,5 +99,5 @@ class LogCache:
         return entry if entry is not None and entry.index == index else None
 
     def _forget(self) -> None:
-        """Drop all before the store changes it: readers run beside this."""
+        """Empty the cache, before the store changes: readers run beside this."""
         self._ring = [None] * len(self._ring)

@@ -1,4 +1,4 @@
-"""A node's data directory: one process at a time, nothing but its own files in it."""
+"""A node's data directory, which one process at a time may use."""
 
 from __future__ import annotations
 
@@ -42,13 +42,12 @@ OURS = frozenset(
 class DataDirectory:
     """The directory *path*, with mode 0700 and locked until `close`.
 
-    Its parts are paths: *log*, *snapshots*, *state*, *lmdb* and *peers*; `FileLog`
-    takes the first, `FileStableStore` the third, `LMDBStore` the fourth in place of
-    both, the stores of snapshots and peers take *path*. *process_id* is what the lock
-    names, by default that of this process.
-    Raises: DirectoryLocked when another process has it; StorageError when a part of
-        it is a symbolic link, which could lead out of it; PermissionError when other
-        users may change it, and this one cannot forbid it.
+    Its parts are paths: *log* for `FileLog`, *state* for `FileStableStore`, or *lmdb*
+    for `LMDBStore` in place of both; *snapshots* and *peers* are inside *path*, which
+    their stores take. The lock file names *process_id*, by default this process.
+    Raises: DirectoryLocked when another process has locked it; StorageError when a part
+        of it is a symbolic link, which could lead out of it; PermissionError when other
+        users may change it and this user cannot forbid that.
     Durable: the directory, its *log* and its *snapshots*.
     """
 
@@ -101,6 +100,9 @@ class DataDirectory:
                 f"{self.path}: the data directory is in use by {owner}; stop it, or "
                 "point data_dir elsewhere"
             ) from error
+        # Only for people and messages: the lock is the kernel's, and ends with the
+        # process however that ends. The file stays, as to remove it would let two
+        # processes lock two files of one name.
         lock.truncate(0)
         lock.write_at(b"%d\n" % process_id, 0)
         return lock
@@ -119,4 +121,6 @@ class DataDirectory:
         for directory in (self.log, self.snapshots):
             if not self.file_system.exists(directory):
                 self.file_system.make_directory(directory)
+        # Before anything is written into them: what is synced in a directory whose own
+        # name is lost is lost with it.
         self.file_system.sync_directory(self.path)

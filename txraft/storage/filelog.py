@@ -1,14 +1,13 @@
 """The log in append-only files.
 
-Every change is one frame at the end of the newest segment: entries, a truncation, a
-new first index. Nothing is overwritten, so each is there after a crash or is not,
-and a frame is synced before the next is begun. Old segments are removed once a
-synced frame says that the log begins behind them.
+Every change is one frame at the end of the newest segment: entries, a truncation, a new
+first index. Nothing is overwritten, so after a crash each change is there as a whole or
+not at all. A frame is synced before the next one is begun. Old segments are removed
+once a synced frame says that the log begins behind them.
 
-Reads run beside writes. What has been written is never changed, and a reader sees
-an entry in the index only after the bytes it stands for are durable; it opens the
-file for itself, so that the writer can remove a segment under it, which the reader
-then takes for the deletion it is.
+Reads run beside writes. Written bytes never change, and the index contains an entry
+only after its bytes are durable. A reader opens the file itself, because the writer may
+remove the segment meanwhile; then the entry was deleted, and the reader reports that.
 """
 
 from __future__ import annotations
@@ -62,12 +61,12 @@ class FileLog:
     """A `LogStore` in segment files in the directory *path*; also a `RangeLogStore`
     and a `TwoStepLogStore`.
 
-    *identity* is that of the data directory, b"" for none; a log that was made in
-    another one is refused, and one that does not say gets it with the next write.
+    *identity* is that of the data directory, b"" for none. A log that was made in
+    another directory is refused; a log without an identity gets it with the next write.
     Entries are stored as their `encoded` bytes, a msgpack map, and read back with
-    *decode*. *warnings* tells what recovery has cut off. *fresh* is whether nothing
-    had ever been written when it was opened. A failed write or sync is final: every
-    later write raises the same error.
+    *decode*. *warnings* lists what recovery has cut off. *fresh* is true if nothing had
+    ever been written when it was opened. A failed write or sync is final: every later
+    write raises the same error.
     Raises: DataCorrupted, FormatTooNew, WrongNode, WrongDirectory; nothing has been
         changed then.
     Durable: everything that can be read, as soon as this is constructed.
@@ -107,6 +106,8 @@ class FileLog:
         self._remove_old_segments()
 
     def _begin(self, recovered: RecoveredLog) -> ActiveSegment:
+        # Only after recovery has accepted the log: a log that is refused stays as it
+        # is.
         for name in self._fs.list(self._directory):
             whole = name.removesuffix(TEMPORARY_SUFFIX)
             if whole != name and sequence_in(whole) is not None:
@@ -118,6 +119,7 @@ class FileLog:
         if scanned is None:
             return self._new_segment(sequence=1, chain=0)
         self._identity = self._identity or scanned.header.directory
+        # The crash may have come between the renaming of a new segment and its sync.
         self._fs.sync_directory(self._directory)
         return ActiveSegment.reopen(
             self._fs, self._directory, scanned, recovered.chain, self._piece
@@ -163,8 +165,8 @@ class FileLog:
     def get_logs(self, first: int, last: int, max_bytes: int) -> list[Entry]:
         """Read entries *first* to *last*, stopping after *max_bytes* of encoding.
 
-        At least one entry is returned. Each must have the length that was found
-        when its checksum was verified, at open or by writing it.
+        At least one entry is returned. Its checksum was verified when the log was
+        opened; here each entry must have the length that it had then.
         Raises: LogNotFound for *first*; DataCorrupted
         Thread: reader, beside writes.
         """
@@ -177,6 +179,8 @@ class FileLog:
             for begin, end in _stretches(view, first, wanted):
                 entries += self._read_stretch(view, begin, end)
         except FileNotFoundError as error:
+            # Removed by the writer meanwhile, which moves the start first: a deletion.
+            # If the log still has the entry, the file is really lost.
             if self._index.view.start <= first:
                 raise
             raise LogNotFound(first) from error
@@ -257,13 +261,16 @@ class FileLog:
                 tail = self._room_in_tail()
                 written = self._append(tail, batch)
                 tail.sync()
+                # Readers see the entries only now: before, a crash could take them
+                # back.
                 written.enter(self._index)
 
     def write_logs(self, entries: Sequence[Entry]) -> Syncable | None:
-        """Append entries to a file that has room for them, without a sync.
+        """Append entries to a file with allocated space for them, without a sync.
 
-        Returns: the file; None, and nothing was done, when there is no room, they are
-            more than LARGE_FRAME_BYTES, some of them replace others, or there are none.
+        Returns: the file to sync. None, and nothing was done, when there is no space,
+            the entries are larger than LARGE_FRAME_BYTES, one of them replaces an entry
+            of the log, or there are none.
         Raises: as `store_logs`.
         Thread: reactor, while the writer thread does nothing.
         """
@@ -271,6 +278,9 @@ class FileLog:
             return None
         size = self._check_entries(entries)
         tail = self._tail
+        # Whatever needs a second sync or much writing is left to the writer thread: a
+        # new segment, new zeros, large entries. Replaced entries too: readers would see
+        # the old ones until the sync, which `store_logs` makes in the same step.
         if (
             size > LARGE_FRAME_BYTES
             or self._is_full(tail)
@@ -283,7 +293,7 @@ class FileLog:
         return tail.file
 
     def logs_synced(self, error: BaseException | None = None) -> None:
-        """Let the entries of `write_logs` be read; or take no more writes.
+        """Finish `write_logs`: its entries can be read; on *error* the log is closed.
 
         Thread: reactor.
         """
@@ -312,6 +322,8 @@ class FileLog:
             raise ValueError(f"entries {first} to {last} are within {low} to {high}")
         with self._writes:
             if first == low:
+                # The frame is durable before the files go: the other way round a crash
+                # between the two leaves a log whose beginning is missing.
                 self._room_in_tail().write(FrameKind.FIRST_INDEX, last + 1)
                 self._index.advance(last + 1)
                 self._remove_old_segments()
@@ -324,12 +336,12 @@ class FileLog:
         failed, closed = self._writes.failure, f"{self._directory}: the log is closed"
         self._writes.failure = failed or StorageError(closed)
         if failed is None:
-            with suppress(OSError):  # the next start gives the room back otherwise
+            with suppress(OSError):  # otherwise the next start gives the space back
                 self._tail.finish()
         self._tail.close()
 
     def _check_entries(self, entries: Sequence[Entry]) -> int:
-        """Return how many bytes *entries* take. Raises: ValueError"""
+        """Return how many bytes *entries* take in a frame. Raises: ValueError"""
         index = entries[0].index
         indexes = [entry.index for entry in entries]
         if indexes != list(range(index, index + len(entries))):
@@ -360,7 +372,7 @@ class FileLog:
         return self._tail
 
     def _is_full(self, tail: ActiveSegment) -> bool:
-        """Tell whether what comes next belongs in another segment."""
+        """Tell whether the next frame belongs in a new segment."""
         return tail.size >= self._segment_bytes or tail.directory != self._identity
 
     def _new_segment(self, sequence: int, chain: int) -> ActiveSegment:
@@ -372,8 +384,8 @@ class FileLog:
         )
 
     def _remove_old_segments(self) -> None:
-        # Oldest first, and each removal durable before the next: otherwise a crash
-        # could leave a gap, which would be taken for a lost file.
+        # Oldest first, and each removal durable before the next one. Otherwise a crash
+        # could leave a gap, which looks like a lost file, and the log would be refused.
         keep = self._index.oldest_segment() or self._tail.sequence
         while self._oldest < keep:
             self._fs.unlink(self._directory / segment_name(self._oldest))
@@ -382,10 +394,10 @@ class FileLog:
 
 
 class _WriteGuard:
-    """What each write to a log is a `with` block of.
+    """The `with` block around each write to a log.
 
-    The first `failure` is final: every later write raises it again. `unsynced` is
-    what was written and is not durable yet; until it is, nothing else is written.
+    The first `failure` is final: every later write raises it again. `unsynced` is what
+    was written and is not durable yet; until it is, nothing else is written.
     """
 
     def __init__(self) -> None:
@@ -398,12 +410,14 @@ class _WriteGuard:
             raise self.failure.with_traceback(None)
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        # Final, as nobody knows what of the write is on the disk. A second sync may
+        # succeed although the kernel has dropped the pages of the first.
         if isinstance(error, Exception):
             self.failure = error
 
 
 class _WrittenEntries(NamedTuple):
-    """Entries that are in the file, each at its place behind *base*."""
+    """Entries that were written to the file, each at its place after *base*."""
 
     entries: Sequence[Entry]
     base: int
@@ -411,7 +425,7 @@ class _WrittenEntries(NamedTuple):
     lengths: list[int]
 
     def enter(self, index: LogIndex) -> None:
-        """Enter them in *index*, now that they are durable."""
+        """Add the entries to *index*, now that they are durable."""
         entries, first = self.entries, self.entries[0].index
         if first <= index.view.last and not index.is_empty:
             index.truncate(first)
@@ -426,7 +440,7 @@ class _WrittenEntries(NamedTuple):
 
 
 def _batches(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """Split *entries* where a frame would get longer than MAX_FRAME_BYTES."""
+    """Split *entries* so that no frame is longer than MAX_FRAME_BYTES, if possible."""
     sizes = [LENGTH_BYTES + len(entry.encoded) for entry in entries]
     if sum(sizes) <= MAX_FRAME_BYTES:
         yield entries
@@ -441,7 +455,7 @@ def _batches(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
 
 
 def _within(view: IndexView, first: int, last: int, max_bytes: int) -> int:
-    """Return the last entry from *first* on that *max_bytes* have room for."""
+    """Return the last entry from *first* on that fits in *max_bytes*."""
     total = view.lengths[first - view.start]
     for index in range(first + 1, last + 1):
         total += view.lengths[index - view.start]
@@ -451,10 +465,10 @@ def _within(view: IndexView, first: int, last: int, max_bytes: int) -> int:
 
 
 def _stretches(view: IndexView, first: int, last: int) -> Iterator[tuple[int, int]]:
-    """Split entries *first* to *last* into those that one read can fetch.
+    """Split entries *first* to *last* into ranges that one read can fetch.
 
-    Between neighbours in one segment there may be frame headers, and entries that
-    were replaced; a little of that is cheaper to read than to step over.
+    Frame headers and replaced entries may stand between two entries. To read a few such
+    bytes costs less than a second read.
     """
     positions, lengths, start = view.positions, view.lengths, view.start
     begin = first

@@ -1,9 +1,9 @@
-"""The few file operations that all storage is made of, behind one seam.
+"""The file operations that storage uses, as an interface that tests can replace.
 
-Everything in this package reaches the disk through a `FileSystem`, so that a twin
-of it can lose, tear, fail and delay. `OsFileSystem` is the real one: it follows no
-symbolic link in the last part of a path, writes everything it is given, and makes
-files for their owner alone.
+All storage but LMDB reaches the disk through a `FileSystem`, so that a simulated one
+can lose, tear, fail and delay writes. `OsFileSystem` is the real one: it follows no
+symbolic link in the last part of a path, writes all the bytes it is given, and makes
+files that only their owner can read.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class File(Protocol):
         """Cut the file to *size* bytes."""
 
     def allocate(self, size: int) -> None:
-        """Extend the file to *size* bytes, with zeros that are on the disk."""
+        """Extend the file to *size* bytes with zeros that are written, not a hole."""
 
     def sync_data(self) -> None:
         """Make the content durable, and the size needed to read it."""
@@ -56,8 +56,7 @@ class File(Protocol):
 
 
 class FileSystem(Protocol):
-    """What storage asks of a file system. Names are durable only once their
-    directory is synced."""
+    """The operations on names. A name is durable only once its directory is synced."""
 
     def open(self, path: Path, *, writable: bool = False) -> File:
         """Open an existing file. Raises: FileNotFoundError"""
@@ -66,9 +65,9 @@ class FileSystem(Protocol):
         """Create and open a new file. Raises: FileExistsError"""
 
     def lock(self, path: Path) -> File:
-        """Open or create a file and lock it for as long as it is open.
+        """Open or create a file and lock it while it is open.
 
-        Raises: BlockingIOError at once, when another holds the lock.
+        Raises: BlockingIOError at once, when it is locked already.
         """
 
     def rename(self, source: Path, target: Path) -> None:
@@ -113,6 +112,7 @@ class OsFile:
 
     def read_at(self, size: int, offset: int) -> bytes:
         """Read *size* bytes at *offset*; fewer only at the end of the file."""
+        # Nearly every read ends here, with one call of the kernel.
         data = os.pread(self._descriptor, size, offset)
         if len(data) == size or not data:
             return data
@@ -140,10 +140,10 @@ class OsFile:
         os.ftruncate(self._descriptor, size)
 
     def allocate(self, size: int) -> None:
-        """Extend the file to *size* bytes, with zeros that are on the disk.
+        """Extend the file to *size* bytes with zeros that are written, not a hole.
 
-        They are written: where posix_fallocate has only made room, each sync would
-        have to tell the file system first which blocks of it are in use now.
+        posix_fallocate would only reserve the blocks: then each sync must first record
+        which of them are in use now, which is what allocation should avoid.
         """
         begin = os.fstat(self._descriptor).st_size
         for offset in range(begin, size, len(_ZEROS)):
@@ -182,9 +182,11 @@ class OsFileSystem:
         return _open_regular(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
 
     def lock(self, path: Path) -> OsFile:
-        """Open or create a file and lock it for as long as it is open."""
+        """Open or create a file and lock it while it is open."""
         file = _open_regular(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
         try:
+            # flock, not lockf: a lock of POSIX ends when any descriptor of the file is
+            # closed, also one that only read who holds it.
             fcntl.flock(file._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.close()
@@ -248,16 +250,19 @@ def write_rest(
 
 
 def temporary(path: Path) -> Path:
-    """Return the name under which *path* is written before it is complete."""
+    """Return the name that a file has until it is complete and becomes *path*."""
     return path.with_name(path.name + TEMPORARY_SUFFIX)
 
 
 def create_whole(fs: FileSystem, path: Path, data: bytes) -> None:
-    """Put a file of *data* in place of *path*, in one step.
+    """Replace the file *path* by one with *data*, in one step.
 
-    Durable: all of *data* under that name, when this returns. After a crash there
-    is the old file or the new one.
+    Durable: all of *data* under that name, when this returns. After a crash there is
+        the old file or the new one.
     """
+    # The order is what makes it one step. Synced before it is renamed, or a crash may
+    # leave the new name with an empty file. The directory is synced last, or the old
+    # file may come back after the caller has relied on the new one.
     unfinished = temporary(path)
     if fs.exists(unfinished):
         fs.unlink(unfinished)
@@ -286,20 +291,20 @@ def read_whole(fs: FileSystem, path: Path, limit: int) -> bytes:
 
 
 def in_the_way(path: Path) -> StorageError:
-    """Make the error for a directory at *path*, where a file of ours belongs."""
+    """Make the error for a directory at *path* where this node needs a file."""
     return StorageError(
         f"{path}: a directory is in the way of a file of this node; move it away"
     )
 
 
 def make_directories(fs: FileSystem, path: Path) -> None:
-    """Create *path* and what is missing above it.
+    """Create the directory *path* and its missing parents.
 
     Durable: their names, when this returns.
     """
     if fs.exists(path):
-        # It may be of a life that ended before this sync. Whoever may not open the
-        # directory above has not made it.
+        # A process that crashed may have made it without this sync. If the directory
+        # above cannot be opened, it was not made by this user.
         with contextlib.suppress(PermissionError):
             fs.sync_directory(path.parent)
         return
@@ -310,9 +315,9 @@ def make_directories(fs: FileSystem, path: Path) -> None:
 
 
 def make_private(path: Path) -> None:
-    """Let nobody but the owner do anything in the directory *path*.
+    """Give only the owner access to the directory *path*.
 
-    Raises: PermissionError when it is another's, and more than he may change it.
+    Raises: PermissionError when it belongs to another user, and others may change it.
     """
     mode = stat.S_IMODE(path.stat().st_mode)
     if not mode & ~DIRECTORY_MODE:

@@ -1,4 +1,4 @@
-"""JSON as Go writes it: no spaces, and the escapes of its encoder."""
+"""Encodes JSON as Go does: without spaces, with the escapes of Go's encoder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ESCAPES = str.maketrans(
 
 
 def dump_json(value: object) -> bytes:
-    """Encode *value* as one line. Bytes that are no text pass through strings."""
+    """Encode *value* as one line; bytes that are not UTF-8 pass through strings."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.translate(_ESCAPES).encode("utf-8", "surrogateescape") + b"\n"
 

@@ -1,8 +1,8 @@
 """Log, term and vote in one LMDB environment: hashicorp/raft-mdb's store, as an extra.
 
 It needs the package `lmdb` (`pip install 'txraft[lmdb]'`). Every write is one
-transaction, synced when it commits, so that all of it is there after a crash or
-nothing. Values carry a checksum over themselves and their key, because LMDB has none.
+transaction, which is synced when it commits: after a crash all of it is there, or
+nothing. Values have a checksum of themselves and their key, because LMDB has none.
 
     about   format   4-byte big-endian format version
             node     the node's name
@@ -43,10 +43,10 @@ from txraft.wire.entries import decode_entry
 FORMAT_VERSION = 1
 INITIAL_MAP_BYTES = 64 << 20
 MAX_MAP_BYTES = 1 << 40
-"""The file grows as it is used; this bounds it, not what is reserved."""
+"""A bound on the file, which grows as it is used; nothing is reserved."""
 
 MAX_DELETED_ENTRIES = 4096
-"""Entries that one transaction deletes: what it frees has to fit into memory."""
+"""Most entries that one transaction deletes: pages it changes stay in memory."""
 
 _INDEX = struct.Struct(">Q")
 _NUMBER = struct.Struct(">I")
@@ -81,7 +81,7 @@ _FAILURES: tuple[tuple[type[lmdb.Error], str], ...] = (
     (lmdb.ReadonlyError, "it was opened for reading only"),
     (lmdb.MemoryError, "there is not enough memory for it"),
 )
-"""What LMDB's errors mean, in the order in which they are looked for."""
+"""The meaning of LMDB's errors in words; the first one that fits is used."""
 
 if TYPE_CHECKING:
     Transaction = lmdb.Transaction[bytes]
@@ -93,7 +93,7 @@ class LMDBStore:
 
     The map begins with *map_bytes* and doubles when it is full, up to
     *max_map_bytes*. A failed write is final: every later one raises the same error.
-    With *read_only* nothing is written, nor any lock taken: no node may run on it.
+    With *read_only* nothing is written and no lock is taken; use it while no node runs.
     Raises: DataCorrupted, FormatTooNew, WrongNode, StorageError; nothing has been
         changed then.
     Durable: everything that can be read, as soon as this is constructed.
@@ -117,6 +117,8 @@ class LMDBStore:
         if not read_only:
             make_directories(files, self._path)
         try:
+            # `sync`, `metasync` and `writemap` keep their defaults: each commit is
+            # synced, and a stray pointer of this process cannot write to the file.
             self._environment = lmdb.open(
                 str(self._path),
                 map_size=map_bytes,
@@ -133,6 +135,7 @@ class LMDBStore:
                 self._environment.open_db(name, create=not read_only)
                 for name in (b"about", b"log", b"state")
             )
+            # LMDB syncs its file, but not the directory that names it.
             if not read_only:
                 files.sync_directory(self._path)
             self._check_owner(node_name)
@@ -219,6 +222,7 @@ class LMDBStore:
                 transaction.put(key, _with_checksum(key, entry.encoded), db=self._log)
 
         self._write(store)
+        # Readers find entries only once they are committed.
         self._bounds = (low or first, last)
 
     def delete_range(self, first: int, last: int) -> None:
@@ -234,10 +238,11 @@ class LMDBStore:
         if low < first and last < high:
             raise ValueError(f"entries {first} to {last} are within {low} to {high}")
 
-        # Readers on other threads see the smaller log first.
+        # Before the entries go: a reader on another thread must not look for them.
         kept = (last + 1, high) if first == low else (low, first - 1)
         self._bounds = kept if kept[0] <= kept[1] else (0, 0)
-        # Whatever a crash leaves between two pieces is a log without a gap.
+        # From the outer end inwards, so that a crash between two transactions leaves a
+        # shorter log, not a gap.
         indexes = range(first, last + 1) if first == low else range(last, first - 1, -1)
         for start in range(0, len(indexes), MAX_DELETED_ENTRIES):
             self._delete(indexes[start : start + MAX_DELETED_ENTRIES])
@@ -285,13 +290,14 @@ class LMDBStore:
     # Transactions
 
     def _write(self, change: Callable[[Transaction], None]) -> None:
-        """Commit *change*, with as large a map as it takes."""
+        """Commit *change*; enlarge the map as often as needed."""
         if self._failure is not None:
             raise self._failure.with_traceback(None)
         try:
             while not self._commit(change):
                 self._grow()
         except Exception as error:
+            # Final: nobody knows what of a failed commit is on the disk.
             self._failure = error
             raise
 
@@ -307,7 +313,7 @@ class LMDBStore:
         return True
 
     def _grow(self) -> None:
-        """Double the map. LMDB allows it only while nobody reads."""
+        """Double the map, while no transaction is open: LMDB moves it in memory."""
         size = self._environment.info()["map_size"]
         if size >= self._max_map_bytes:
             raise StorageError(
@@ -356,6 +362,7 @@ class LMDBStore:
             last = cursor.key()
             count = transaction.stat(self._log)["entries"]
         low, high = (int.from_bytes(key, "big") for key in (first, last))
+        # Bounds and number together show a gap without reading the whole log.
         if count != high - low + 1:
             raise self._damaged(f"entries {low} to {high} are {count}")
         return low, high
@@ -380,7 +387,7 @@ class LMDBStore:
 
     @contextmanager
     def _reading(self, database: Database) -> Iterator[Transaction]:
-        """Read *database*, with a map that does not move meanwhile."""
+        """Open a transaction to read *database*; `_grow` waits until it has ended."""
         try:
             with self._mapping, self._environment.begin(database) as transaction:
                 yield transaction
@@ -392,7 +399,7 @@ class LMDBStore:
 
 
 def sentence_of(error: lmdb.Error, path: Path) -> StorageError:
-    """Tell what *error* of the environment at *path* means, with LMDB's own words."""
+    """Explain an *error* of the environment at *path*, with LMDB's own words."""
     for kind, meaning in _DAMAGE:
         if isinstance(error, kind):
             return DataCorrupted(f"{path}: {meaning} ({error}); {WAY_OUT}")
@@ -405,7 +412,7 @@ def sentence_of(error: lmdb.Error, path: Path) -> StorageError:
 def owner_in_lmdb(path: Path) -> str:
     """Return the name of the node whose environment is at *path*.
 
-    Raises: DataCorrupted, also when it holds none yet
+    Raises: DataCorrupted, also when it names no node yet
     """
     try:
         with (
@@ -427,5 +434,5 @@ def _with_checksum(key: bytes, value: bytes) -> bytes:
 
 
 def _state_key(key: bytes) -> bytes:
-    """Make a key that LMDB takes: it refuses an empty one."""
+    """Make a key for LMDB, which refuses an empty one."""
     return b"=" + key

@@ -1,10 +1,10 @@
-"""Where each entry of the file log is, in twelve bytes an entry.
+"""The index of the file log: the place of each entry, in twelve bytes an entry.
 
-The writer thread changes an index and any other thread may read it: what a reader
-needs is one immutable `IndexView`, replaced after the bytes it speaks of are durable.
-Arrays of a view only ever grow behind its *last*; whatever would change what they
-hold (truncation, a new first index) puts new arrays in a new view. Under the
-interpreter's lock each of these steps is one for a reader.
+The writer thread changes the index while other threads read it. A reader uses one
+immutable `IndexView`, which is replaced after the bytes that it refers to are durable.
+The arrays of a view only grow, behind its *last*. A truncation or a new first index
+puts new arrays in a new view. Under the interpreter's lock, a reader sees each of these
+steps as a whole.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ def place_in(position: int) -> tuple[int, int]:
 
 
 class IndexView(NamedTuple):
-    """Entries *start* to *last*; that at index i is number i - *start* in both
-    arrays, which may hold more."""
+    """The entries *start* to *last*.
+
+    The entry at index i is at i - *start* in both arrays, which may hold more.
+    """
 
     start: int
     last: int
@@ -41,10 +43,10 @@ class IndexView(NamedTuple):
 
 
 class LogIndex:
-    """The bounds of a log, the place of each entry, and what its terms are.
+    """The bounds of a log, the place of each entry, and the terms of all entries.
 
-    While segments are scanned, entries *first* up to `view.start` may be known to
-    exist without being here; see `missing`.
+    While segments are scanned, entries from *first* up to `view.start` may be known to
+    exist without being found yet; see `missing`.
     """
 
     __slots__ = ("first", "runs", "special", "view")
@@ -63,43 +65,43 @@ class LogIndex:
 
     @property
     def known_bounds(self) -> tuple[int, int]:
-        """The bounds with entries that are missing."""
+        """The bounds, including entries that are missing."""
         return (0, 0) if self.is_empty else (self.first, self.view.last)
 
     @property
     def is_empty(self) -> bool:
-        """Whether the log has no entry, here or missing."""
+        """Whether the log has no entry, found or missing."""
         return self.view.last < self.first
 
     @property
     def missing(self) -> tuple[int, int] | None:
-        """The range of entries that should be here and are not, None if there are
-        none."""
+        """The range of entries that should be there and are not, None without any."""
         if self.is_empty or self.view.start <= self.first:
             return None
         return self.first, min(self.view.start - 1, self.view.last)
 
     def begin_behind(self, first: int, last: int) -> None:
-        """Start with entries *first* to *last* known and missing; (0, 0) for none."""
+        """Start with the entries *first* to *last* missing; (0, 0) for none."""
         self.first = first or 1
         self.view = _empty_view(last + 1)
 
     def append(
         self, first: int, positions: Iterable[int], lengths: Iterable[int]
     ) -> None:
-        """Add entries at the end, *first* on; an empty log may begin anywhere."""
+        """Add entries from *first* on at the end; an empty log may begin anywhere."""
         view = self.view
         if view.last < self.first:
             self.first = first
             self.view = view = _empty_view(first)
         assert first == view.last + 1, "entries are consecutive"
+        # Readers of the old view share these arrays, but look only up to its `last`.
         view.positions.extend(positions)
         view.lengths.extend(lengths)
         last = view.start + len(view.positions) - 1
         self.view = IndexView(view.start, last, view.positions, view.lengths)
 
     def note_term(self, index: int, term: int) -> None:
-        """Learn the term of the entry that is about to be added at *index*."""
+        """Record the term of the entry that is added at *index* next."""
         if not self.runs or self.runs[-1][1] != term:
             self.runs.append((index, term))
 

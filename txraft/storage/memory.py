@@ -1,4 +1,4 @@
-"""Stores in memory: for tests, and for nodes that may forget."""
+"""Stores in memory, for tests and for nodes that may lose their state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from txraft.storage.stable import from_uint64, to_uint64
 
 
 class InmemStore:
-    """A `LogStore`, `RangeLogStore` and `StableStore` that nothing survives.
+    """A `LogStore`, `RangeLogStore` and `StableStore` in memory.
 
     Entries are kept as they are given, not copied.
     """
@@ -59,8 +59,8 @@ class InmemStore:
         At least one entry is returned.
         Raises: LogNotFound for *first*.
         """
-        # Writes extend this list or put a new one in its place: a slice of it is
-        # of one moment.
+        # A write extends this list or replaces it, so a slice of it is consistent
+        # although writes run beside this.
         entries = self._entries
         begin = first - entries[0].index if entries else -1
         if not 0 <= begin < len(entries):
@@ -160,7 +160,7 @@ class InmemSnapshotStore:
         configuration: Configuration,
         configuration_index: int,
     ) -> InmemSnapshotSink:
-        """Begin a snapshot that names its *cluster*, b"" if that is not known."""
+        """Begin a snapshot of *cluster*, b"" if that is not known."""
         self._made += 1
         name = f"{term}-{index}-{self._made}"
         meta = SnapshotMeta(
@@ -180,7 +180,7 @@ class InmemSnapshotStore:
         return meta, io.BytesIO(data)
 
     def keep(self, meta: SnapshotMeta, data: bytes) -> None:
-        """Take a finished snapshot, if it is the newest."""
+        """Store a finished snapshot, if it is the newest."""
         latest = self._latest[0] if self._latest else None
         if latest is None or (meta.term, meta.index) >= (latest.term, latest.index):
             self._latest = (meta, data)
@@ -208,7 +208,7 @@ class InmemSnapshotSink:
         return len(data)
 
     def stage(self) -> BinaryIO:
-        """Take no more, and open what was written. Raises: ValueError after the end"""
+        """Refuse further writes and open what was written. Raises: ValueError"""
         if self._ended or self._staged:
             raise ValueError(f"snapshot {self.id} is closed")
         self._staged = True

@@ -1,4 +1,4 @@
-"""Whose data directory it is, read from the files in it."""
+"""Reads the name of the node that owns a data directory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from txraft.storage.stable import owner_in_state
 
 
 def owner_of(fs: FileSystem, directory: Path) -> str:
-    """Return the name of the node whose data directory *directory* is.
+    """Return the name of the node that owns *directory*.
 
-    Raises: StorageError when it is none, or holds nothing of its node yet;
+    Raises: StorageError when it is no data directory, or holds nothing of its node yet;
         DataCorrupted, FormatTooNew
     """
     state = directory / STATE_NAME

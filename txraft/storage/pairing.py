@@ -1,10 +1,10 @@
-"""Which data directory a log and a state file belong to.
+"""The identity of a data directory, which its log and its state file share.
 
-The state file holds a random number that was made with the directory, and every
-segment of the log names it. So a log is not taken for another's, be it that of a
-member of the same name in another cluster, or of this one in an earlier life.
+The state file holds a random number that was made with the directory, and every segment
+of the log contains it. So a log that does not belong to the state file is refused: one
+of a member of the same name in another cluster, or one of an earlier incarnation.
 
-It is the incarnation by which other members know this one, see `txraft.node`.
+Other members know this number as the incarnation of the node, see `txraft.node`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def identity_of(
 ) -> bytes:
     """Return the identity of the data directory of *log* and *stable*.
 
-    One that has none is given one, before there is a segment that could name it. A
-    log that is older than identities is taken as it is.
+    A directory without one gets a new one before any segment could contain it. A log of
+    a format older than identities is accepted.
     Raises: WrongDirectory when the log has an identity and the state has none.
     Durable: the identity, when this returns.
     """
@@ -45,6 +45,8 @@ def identity_of(
         path = log / segment_name(sequence)
         if _directory_in(fs, path):
             raise wrong_directory(path)
+    # Written before the first segment: a segment with an identity beside a state file
+    # without one is what the loop above refuses.
     new = random_bytes(DIRECTORY_BYTES)
     stable.set(IDENTITY, new)
     return new

@@ -1,4 +1,4 @@
-"""The list of members for bootstrap, and for humans to read."""
+"""Stores of the list of members, for bootstrap and for people to read."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class JSONPeers:
 
     It is a JSON list of addresses, as hashicorp/raft writes it, or, from protocol
     version 3 on, a list of objects with `id`, `address` and perhaps `non_voter`.
-    Both are read by both methods.
+    Both `peers` and `servers` read both forms.
     """
 
     def __init__(self, path: Path | str, fs: FileSystem | None = None) -> None:
@@ -56,7 +56,8 @@ class JSONPeers:
     def servers(self) -> list[Server]:
         """Return all members, [] when the file is missing or empty.
 
-        A member that is listed by its address alone is a voter with that id.
+        A member that is listed only by its address is a voter with the address as its
+        id.
         Raises: StorageError for anything but a list of members.
         """
         try:
@@ -84,11 +85,11 @@ class JSONPeers:
         return servers
 
     def set_peers(self, peers: Sequence[str]) -> None:
-        """Replace the list by one of addresses. Durable: when this returns."""
+        """Replace the list by *peers*, as addresses. Durable: when this returns."""
         create_whole(self._fs, self._path, dump_json(list(peers)))
 
     def set_servers(self, servers: Sequence[Server]) -> None:
-        """Replace the list by one of objects. Durable: when this returns."""
+        """Replace the list by *servers*, as objects. Durable: when this returns."""
         listed = [
             {
                 "id": server.id,

@@ -1,7 +1,7 @@
-"""The first bytes of every file of ours: what it is and in which format.
+"""The first bytes of each storage file: its kind, its format and a checksum.
 
-They keep their own checksum and their place in all formats to come, so that a
-newer file is known for certain and never mistaken for a damaged one.
+They keep their place and their own checksum in all future formats, so that a newer file
+is recognized and never mistaken for a damaged one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def encode_preamble(magic: bytes, version: int) -> bytes:
 
 
 def check_preamble(data: bytes, magic: bytes, version: int, path: Path) -> int:
-    """Refuse a file that does not begin as one of ours in a format we know.
+    """Refuse a file of another kind, a damaged one, or one of a newer format.
 
     Returns: the format, at most *version*.
     Raises: DataCorrupted, FormatTooNew
@@ -39,6 +39,7 @@ def check_preamble(data: bytes, magic: bytes, version: int, path: Path) -> int:
     found, number, checksum = _LAYOUT.unpack_from(data)
     if zlib.crc32(data[: PREAMBLE_BYTES - 4]) != checksum or found != magic:
         raise damaged(path, 0, "the file does not begin with a valid header")
+    # Only after the checksum: a damaged number must not pass for a newer format.
     if number > version:
         raise FormatTooNew(
             f"{path}: the file has format {number}, this version reads formats up "
@@ -71,7 +72,7 @@ def check_node_name(found: bytes, name: str, path: Path) -> None:
 
 
 def check_directory(found: bytes, identity: bytes, path: Path) -> None:
-    """Refuse a file of another data directory, if both say which one it is.
+    """Refuse a file of another data directory, if both have an identity.
 
     Raises: WrongDirectory
     """
@@ -80,7 +81,7 @@ def check_directory(found: bytes, identity: bytes, path: Path) -> None:
 
 
 def wrong_directory(path: Path) -> WrongDirectory:
-    """Make the error for a log at *path* that is not that of the state beside it."""
+    """Make the error for a log at *path* that does not belong to its state file."""
     return WrongDirectory(
         f"{path}: the file belongs to another data directory than the file `state` "
         "does: term and vote here are not those of this log. Put back what belongs "

@@ -1,4 +1,4 @@
-"""A file system on which nothing changes, to look at a node's files from outside."""
+"""A read-only file system, to inspect the files of a node."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from txraft.storage.filesystem import File, FileSystem
 
 
 class ReadOnlyFileSystem:
-    """Reads what *fs* holds; whatever would change it is not done, without a word.
+    """Reads the files of *fs*. Changes are silently left out, or refused.
 
-    Opening a log on it recovers the log as a node would, and leaves the files alone.
+    A log can be opened on it: recovery runs as on a node, but changes no file.
     """
 
     def __init__(self, fs: FileSystem) -> None:
@@ -62,7 +62,7 @@ class ReadOnlyFileSystem:
 
 
 class _ReadOnlyFile:
-    """An open file that keeps its bytes."""
+    """An open file that ignores writes."""
 
     def __init__(self, file: File) -> None:
         self._file = file

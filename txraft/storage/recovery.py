@@ -1,11 +1,14 @@
-"""Reading a whole log back when it is opened, and telling a torn write from damage.
+"""Reads a whole log back when it is opened, and tells a torn write from damage.
 
-Every frame was synced before the next one was written, so only the very last write can
-be torn; zeros behind it are room that was made for more. A frame that is broken and has
-a whole frame anywhere behind it, or a later segment, is therefore damage, and the log
-is refused, as it is where frames do not follow each other; a broken frame with nothing
-behind it is the write that a crash interrupted. Nothing is changed here: `RecoveredLog`
-says what is to be cut.
+Every frame was synced before the next one was written, so a crash can tear only the
+last write; zeros behind it are allocated space. Therefore:
+
+* a broken frame with nothing behind it is the write that a crash interrupted: it is
+cut; * a broken frame with a whole frame or a later segment behind it is damage, and so
+are
+  frames that do not follow each other: the log is refused.
+
+Nothing is changed here: `RecoveredLog` says what to cut.
 """
 
 from __future__ import annotations
@@ -42,9 +45,11 @@ Decode = Callable[[bytes], Entry]
 
 @dataclass(slots=True)
 class Scanned:
-    """The last segment: *end* is where its last whole frame ends, *last_frame* where
-    that begins, *size* that of the file. Between *end* and *size* is the room that was
-    made for frames to come, and what a torn write has left there."""
+    """The last segment, as it was found.
+
+    Its last whole frame begins at *last_frame* and ends at *end*; *size* is that of the
+    file. Between *end* and *size* is allocated space, or what a torn write left there.
+    """
 
     header: SegmentHeader
     end: int
@@ -54,7 +59,7 @@ class Scanned:
 
 @dataclass(slots=True)
 class RecoveredLog:
-    """What the segments of a directory hold."""
+    """The log that the segments of a directory hold."""
 
     index: LogIndex = field(default_factory=LogIndex)
     warnings: list[str] = field(default_factory=list)
@@ -64,8 +69,7 @@ class RecoveredLog:
 
 
 def special_among(entries: Iterable[Entry]) -> list[Entry]:
-    """List those of *entries* with what boot wants to see: membership or a cluster's
-    identity."""
+    """List those of *entries* that a start needs: memberships, cluster identities."""
     return [
         entry
         for entry in entries
@@ -125,7 +129,7 @@ def _refuse_missing(recovered: RecoveredLog, directory: Path) -> None:
 
 
 class _Scan:
-    """The reading of one segment, through a window that moves along the file."""
+    """Reads one segment through a window that moves along the file."""
 
     def __init__(
         self,
@@ -181,6 +185,8 @@ class _Scan:
         if length is None or length > self._size - self._at:
             return None
         frame = self._seal.parse(self._window, 0, self._at)
+        # Only a frame whose header is whole is read as a whole: otherwise damage to one
+        # length could ask for gigabytes.
         if frame is None and length > len(self._window) // 2:
             self._move_window(length + WINDOW_BYTES)
             frame = self._seal.parse(self._window, 0, self._at)
@@ -200,6 +206,9 @@ class _Scan:
             return
         if not is_last:
             raise damaged(self._path, self._at, "a later segment follows")
+        # A whole frame behind this one was written after it was synced: so these bytes
+        # were durable, and have been damaged since. To cut here would lose entries that
+        # other members count on.
         follows = self._seal.find(rest[1:], self._at + 1)
         if follows is not None:
             what = f"a whole write follows at byte {follows}"
@@ -213,7 +222,7 @@ class _Scan:
         )
 
     def _unaccounted(self, rest: bytes) -> str:
-        """Tell which entries a torn write was to bring."""
+        """Name the entries of the torn write, as far as its header tells."""
         entries = self._seal.torn_entries(memoryview(rest), 0, self._at)
         known = self._index.known_bounds[1]
         if entries is None:
@@ -224,6 +233,8 @@ class _Scan:
         return f"{count} {'entry' if count == 1 else 'entries'} from index {first} on"
 
     def _take(self, frame: Frame) -> None:
+        # The chain shows frames that are missing before this one, also where zeros have
+        # replaced the end of the segment before.
         if frame.previous != self._recovered.chain:
             raise damaged(self._path, self._at, "it does not follow the write before")
         self._recovered.chain = frame.checksum

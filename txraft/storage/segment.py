@@ -1,13 +1,13 @@
-"""Segment files: how a piece of the log looks on disk, byte by byte.
+"""The format of segment files, byte by byte.
 
-A segment is a header and then frames; a frame is what one write and one sync put
-there. This module turns both into bytes and back and decides whether bytes are a
-frame. It opens no file: `filelog` writes, `recovery` reads. The layout is
-written down in docs/reference/log-format.rst.
+A segment is a header followed by frames; one write and one sync add a frame. This
+module encodes and decodes both, and decides whether bytes are a frame. It opens no
+file: `filelog` writes and `recovery` reads them. docs/reference/log-format.rst
+describes the layout.
 
-A frame's checksums begin with the salt of its segment and its own place in it. So
-a frame is known for one wherever it is found, and a copy of it in another place, in
-a client's data or left behind in another file, is not.
+The checksums of a frame cover the salt of its segment and its place in it. So a search
+recognizes a frame in its own place, and never a copy of it elsewhere: in a client's
+data, or left over in another file.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _NAME = re.compile(r"(\d{16})\.seg\Z")
 
 
 class FrameKind(IntEnum):
-    """What a frame does to the log; the numbers are those on disk."""
+    """The change that a frame makes to the log; the numbers are those on disk."""
 
     ENTRIES = 1
     TRUNCATE = 2
@@ -69,12 +69,12 @@ class FrameKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SegmentHeader:
-    """What a segment says of itself and of the log before it.
+    """The header of a segment, with the state of the log before it.
 
-    *chain* is the checksum of the last frame before this segment, 0 in the first
-    one. *first* and *last* are the log's bounds when it was made, both 0 when the
-    log was empty. *directory* is the identity of the data directory it was made in,
-    b"" when it has none, as in format 1.
+    *chain* is the checksum of the last frame before this segment, 0 in the first one.
+    *first* and *last* were the bounds of the log when the segment was made, both 0 for
+    an empty log. *directory* is the identity of the data directory, b"" if it has none,
+    as in format 1.
     """
 
     salt: bytes
@@ -105,9 +105,9 @@ def decode_header(
 ) -> tuple[SegmentHeader, int]:
     """Read the header of the segment at *path* in the data directory *directory*.
 
-    A header is complete before its file has its name, so a broken one is never a
-    torn write.
-    Returns: the header, and where the first frame begins.
+    The file gets its name only after its header is durable, so a broken header is
+    damage and never a torn write.
+    Returns: the header, and the offset of the first frame.
     Raises: DataCorrupted, FormatTooNew, WrongNode, WrongDirectory
     """
     header, name, end = _read_header(data, path)
@@ -152,7 +152,7 @@ def _read_header(data: bytes, path: Path) -> tuple[SegmentHeader, bytes, int]:
 
 
 class Frame(NamedTuple):
-    """A whole frame, as found; *start* is where its payload begins in the file."""
+    """A whole frame that was found; its payload begins at *start* in the file."""
 
     kind: int
     entries: int
@@ -180,16 +180,16 @@ class Seal:
         payload: bytes,
         previous: int,
     ) -> tuple[bytes, int]:
-        """Make the frame that belongs at *offset*, and its checksum."""
+        """Make a frame for the place *offset*, and its checksum."""
         fields = _FIELDS.pack(FRAME_MAGIC, kind, count, len(payload), first, previous)
         header_check = xz(_PLACE.pack(offset) + fields, self._salted)
         checksum = xz(payload, header_check) if payload else header_check
         return fields + _CHECKS.pack(header_check, checksum) + payload, checksum
 
     def payload_length(self, data: memoryview, at: int, offset: int) -> int | None:
-        """Read the payload's length from the frame header at *at* of *data*.
+        """Read the payload's length from the frame header at *at* in *data*.
 
-        Returns: None when there is no frame header of the place *offset* there.
+        Returns: None when there is no frame header for the place *offset*.
         """
         fields = self._header_fields(data, at, offset)
         return None if fields is None else fields[3]
@@ -197,11 +197,10 @@ class Seal:
     def torn_entries(
         self, data: memoryview, at: int, offset: int
     ) -> tuple[int, int] | None:
-        """Read which entries the frame at *at* of *data*, of which only the header
-        has to be whole, was to hold.
+        """Read from a frame's header, at *at* in *data*, which entries it announces.
 
-        Returns: the index of the first and their number; None when the header is
-            broken as well.
+        Returns: the index of the first and their number; None when the header is broken
+            too.
         """
         fields = self._header_fields(data, at, offset)
         return None if fields is None else (fields[4], fields[2])
@@ -222,15 +221,17 @@ class Seal:
         return found if found[0] == FRAME_MAGIC else None
 
     def parse(self, data: memoryview, at: int, offset: int) -> Frame | None:
-        """Read the frame at *at* of *data*, which is at *offset* of the file.
+        """Read the frame at *at* in *data*, which is at *offset* in the file.
 
-        Returns: None when there is no whole, undamaged frame of this place.
+        Returns: None when there is no whole, undamaged frame for this place.
         """
         start = at + FRAME_HEADER_BYTES
         if len(data) < start:
             return None
         fields = data[at : at + _FIELDS.size]
         magic, kind, count, length, first, previous = _FIELDS.unpack(fields)
+        # The length is used before its checksum, but only to compare: cheap, and a
+        # frame that is cut off ends here.
         if magic != FRAME_MAGIC or len(data) < start + length:
             return None
         found, checksum = _CHECKS.unpack_from(data, at + _FIELDS.size)
@@ -244,9 +245,9 @@ class Seal:
         return Frame(kind, count, first, previous, checksum, place, payload)
 
     def find(self, data: bytes, offset: int) -> int | None:
-        """Search *data*, which is at *offset* of the file, for a whole frame.
+        """Search *data*, which is at *offset* in the file, for a whole frame.
 
-        Returns: where in the file the first one begins, None when there is none.
+        Returns: the offset of the first one in the file, None without any.
         """
         view = memoryview(data)
         at = data.find(FRAME_MAGIC)
@@ -260,8 +261,8 @@ class Seal:
 def pack_entries(entries: Sequence[Entry]) -> tuple[bytes, list[int], list[int]]:
     """Make the payload of a frame of entries.
 
-    Returns: the payload, and each entry's place in it (that of its length) and
-        length.
+    Returns: the payload, the place of each entry in it (where its length stands), and
+        the length of each entry.
     """
     encoded = [entry.encoded for entry in entries]
     lengths = list(map(len, encoded))
@@ -273,7 +274,7 @@ def pack_entries(entries: Sequence[Entry]) -> tuple[bytes, list[int], list[int]]
 def unpack_lengths(payload: memoryview, count: int) -> tuple[list[int], list[int]]:
     """Find the entries in the payload of a frame.
 
-    Returns: each entry's place in it (that of its length) and length.
+    Returns: the place of each entry (where its length stands) and its length.
     Raises: ValueError when the lengths do not add up to the payload.
     """
     places, lengths = [], []
@@ -291,9 +292,9 @@ def unpack_lengths(payload: memoryview, count: int) -> tuple[list[int], list[int
 
 
 def entry_at(data: bytes, at: int, length: int) -> bytes | None:
-    """Take the entry of *length* whose own length stands at *at* of *data*.
+    """Return the entry of *length* bytes whose length stands at *at* in *data*.
 
-    Returns: None when another length stands there, or the data end before.
+    Returns: None when another length stands there, or *data* ends too early.
     """
     end = at + LENGTH_BYTES + length
     if len(data) < end or _LENGTH.unpack_from(data, at)[0] != length:
@@ -302,14 +303,14 @@ def entry_at(data: bytes, at: int, length: int) -> bytes | None:
 
 
 def segment_name(sequence: int) -> str:
-    """Name the file of a segment."""
+    """Return the name of a segment's file."""
     return f"{sequence:016d}.seg"
 
 
 def segments_in(fs: FileSystem, directory: Path) -> list[int]:
     """List the sequence numbers of the segments in *directory*, in order.
 
-    What else is there does not matter.
+    Other names are ignored.
     Raises: StorageError for a directory that has the name of a segment.
     """
     sequences = []

@@ -1,7 +1,8 @@
-"""The file `meta.json` of a snapshot, as Go peers write and read it.
+"""Encodes and decodes the file `meta.json` of a snapshot, as hashicorp/raft does.
 
-Theirs have a checksum of the state, none of the description itself. Ours end with one,
-in a key that Go peers skip: a bit that turns a voter into a nonvoter is damage too.
+Its files have a checksum of the state, but none of the description itself. Ours end
+with one, in a key that hashicorp/raft skips: a flipped bit could make a voter a
+nonvoter.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ MAX_META_BYTES = 1 << 20
 CRC_BYTES = 8
 
 _CHECK = b',"Check":"'
-"""Begins the checksum of all that is ahead of it."""
+"""Begins the last field: the checksum of everything before it."""
 
 
 def encode_meta(meta: SnapshotMeta, crc: int | None) -> bytes:
-    """Make the line of *meta*; *crc* is None while the snapshot is being written."""
+    """Encode *meta* as one line; *crc* is None while the snapshot is being written."""
     servers = [
         {"Suffrage": int(server.suffrage), "ID": server.id, "Address": server.address}
         for server in meta.configuration.servers
@@ -40,6 +41,7 @@ def encode_meta(meta: SnapshotMeta, crc: int | None) -> bytes:
         "Index": meta.index,
         "Term": meta.term,
         "Peers": _base64(encode_peers(meta.configuration.voters)),
+        # nil, as Go writes a slice that was never set.
         "Configuration": {"Servers": servers or None},
         "ConfigurationIndex": meta.configuration_index,
         "Size": meta.size,
@@ -57,10 +59,10 @@ def _checked(described: bytes) -> bytes:
 
 
 def decode_meta(data: bytes, id: str, path: Path) -> tuple[SnapshotMeta, int]:
-    """Read the line at *path* that describes the snapshot *id*.
+    """Decode the description of the snapshot *id*, which was read from *path*.
 
-    Version 0, that of 0.1.0, has only peers: their id is their address, and the
-    configuration's index is that of the snapshot.
+    Version 0, of hashicorp/raft 0.1.0, has only peers: their address is also their id,
+    and the configuration has the index of the snapshot.
     Returns: the description and the checksum of the state.
     Raises: DataCorrupted, FormatTooNew
     """

@@ -1,8 +1,8 @@
-"""Snapshots in directories, laid out as Go peers do, so that either can take over.
+"""Snapshots in directories, in the layout of hashicorp/raft, which can read them too.
 
-A snapshot is written in a directory whose name ends in `.tmp`, synced from the
-inside out, and renamed when it is complete. The layout is written down in
-docs/reference/log-format.rst.
+A snapshot is written in a directory whose name ends in `.tmp`. Its files are synced,
+then the directory; then it is renamed. docs/reference/log-format.rst describes the
+layout.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from txraft.storage.snapshotmeta import (
 META_NAME = "meta.json"
 STATE_NAME = "state.bin"
 UNRESTORED_SUFFIX = ".unrestored"
-"""What a name ends with that is kept of a snapshot which did not restore."""
+"""The suffix of a snapshot that was kept although it could not be restored."""
 
 PIECE_BYTES = 1 << 20
 BUFFER_BYTES = 1 << 16
@@ -55,10 +55,10 @@ def _wall_milliseconds() -> int:
 
 
 class SnapshotReader:
-    """The snapshots in *path*/snapshots, whoever wrote them; nothing is changed.
+    """Reads the snapshots in *path*/snapshots, and changes nothing.
 
-    *warnings* tells what the latest `list` has skipped, and what is in the way there;
-    *left_out* the indexes of what was skipped.
+    *warnings* lists what the latest `list` has skipped, and foreign directories;
+    *left_out* has the indexes of the skipped snapshots.
     """
 
     def __init__(self, path: Path | str, fs: FileSystem | None = None) -> None:
@@ -71,12 +71,12 @@ class SnapshotReader:
     def list(self) -> list[SnapshotMeta]:
         """List the finished snapshots, newest first.
 
-        One whose description cannot be read is left out, with a warning.
+        A snapshot whose description cannot be read is left out, with a warning.
         """
         return [*self._finished()]
 
     def open(self, id: str) -> tuple[SnapshotMeta, BinaryIO]:
-        """Open a snapshot whose checksum has been verified.
+        """Open a snapshot, after its checksum has been verified.
 
         Raises: DataCorrupted; StorageError when there is no such snapshot.
         """
@@ -119,11 +119,11 @@ class SnapshotReader:
 class FileSnapshotStore(SnapshotReader):
     """A `SnapshotStore` in *path*/snapshots that keeps the newest *retain*.
 
-    *milliseconds* is the time that goes into names; one that goes back does not
-    bring them out of order. *warnings* tells what the latest `list` has skipped.
+    *milliseconds* returns the time that goes into names; names stay in order when it
+    goes back. *warnings* lists what the latest `list` has skipped.
     Raises: OSError when the directory cannot be written to.
-    Durable: every snapshot in it, as soon as this is constructed; unfinished ones
-        are removed.
+    Durable: every snapshot in it, as soon as this is constructed. Unfinished ones are
+        removed.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class FileSnapshotStore(SnapshotReader):
     ) -> FileSnapshotSink:
         """Begin a snapshot of the log up to (*index*, *term*).
 
-        A directory that is missing is made again.
+        The directory of snapshots is made again if it is missing.
         """
         return self.create_for(b"", index, term, configuration, configuration_index)
 
@@ -166,7 +166,7 @@ class FileSnapshotStore(SnapshotReader):
         configuration: Configuration,
         configuration_index: int,
     ) -> FileSnapshotSink:
-        """Begin a snapshot that names its *cluster*, b"" if that is not known."""
+        """Begin a snapshot of *cluster*, b"" if that is not known."""
         if not self._fs.is_directory(self._directory):
             make_directories(self._fs, self._directory)
         now = max(self._milliseconds(), self._latest_milliseconds + 1)
@@ -180,18 +180,19 @@ class FileSnapshotStore(SnapshotReader):
     def list(self) -> list[SnapshotMeta]:
         """List the newest finished snapshots, newest first, at most *retain*.
 
-        One whose description cannot be read is left out, with a warning.
+        A snapshot whose description cannot be read is left out, with a warning.
         """
         return [*self._finished()[: self._retain]]
 
     def reap(self) -> None:
         """Remove all but the newest *retain* snapshots.
 
-        Each loses its name in one step, so that a crash leaves none half removed.
+        Each is renamed first, so that a crash leaves none that is half removed.
         """
         for meta in self._finished()[self._retain :]:
             path = self._directory / meta.id
             self._fs.rename(path, temporary(path))
+            # Otherwise the name may come back after a crash, without the files.
             self._fs.sync_directory(self._directory)
             self._remove(temporary(path))
 
@@ -202,6 +203,8 @@ class FileSnapshotStore(SnapshotReader):
         ]
 
     def _probe(self) -> None:
+        # As hashicorp/raft: a directory that cannot be written to is told at the start,
+        # not by the first snapshot, days later.
         path = self._directory / _PROBE_NAME
         if self._fs.is_directory(path):
             raise in_the_way(path)
@@ -222,8 +225,7 @@ class FileSnapshotStore(SnapshotReader):
 class FileSnapshotSink:
     """A snapshot being written. `close` or `cancel` ends it; the first one wins.
 
-    After a failed write it can only be cancelled: `close` does so and raises the
-    same error.
+    After a failed write `close` cancels the snapshot and raises the same error.
     """
 
     def __init__(
@@ -272,11 +274,12 @@ class FileSnapshotSink:
         return len(data)
 
     def stage(self) -> BinaryIO:
-        """Take no more, and open what was written, its checksum verified.
+        """Refuse further writes, and open what was written after verifying it.
 
-        Raises: ValueError after the end; DataCorrupted, OSError, and it can only be
+        Raises: ValueError after the end; DataCorrupted, OSError, and then it can only
+            be
             cancelled.
-        Durable: all of it but its name, when this returns.
+        Durable: all of it except its name, when this returns.
         """
         if self._ended or self._staged:
             raise ValueError(f"snapshot {self.id} is closed")
@@ -292,11 +295,11 @@ class FileSnapshotSink:
         return io.BufferedReader(_FileStream(file), BUFFER_BYTES)
 
     def set_aside(self) -> str:
-        """End the snapshot as one that does not restore, and keep it under a name that
-        is not listed, in place of the one before it.
+        """End a snapshot that could not be restored, and keep its files.
 
-        Returns: its path.
-        Raises: OSError, and what is there goes at the next start.
+        They get a name that is not listed, and replace the ones kept before.
+        Returns: their path.
+        Raises: OSError, and the next start removes the files.
         """
         if self._ended:
             return ""
@@ -313,8 +316,8 @@ class FileSnapshotSink:
     def close(self) -> None:
         """Finish the snapshot, unless it was ended before.
 
-        Raises: OSError, and the snapshot is gone, or not known to be durable, or
-            older ones could not be removed.
+        Raises: OSError, and the snapshot is removed, or may not be durable, or older
+            ones could not be removed.
         Durable: all of it, when this returns.
         """
         if self._ended:
@@ -328,11 +331,14 @@ class FileSnapshotSink:
         except Exception:
             self._discard()
             raise
+        # Older snapshots go only after the new name is durable.
         self._fs.sync_directory(self._path.parent)
         self._finished()
 
     def _sync(self) -> None:
-        """Make all of it durable, but for its name."""
+        """Make all of it durable, except its name."""
+        # The state before its description, which has the checksum and the size: a
+        # description that is durable never promises more than there is.
         self._flush()
         self._file.sync()
         self._write_meta()
@@ -380,9 +386,9 @@ class FileSnapshotSink:
 
 
 class DiscardSnapshotStore:
-    """A `SnapshotStore` that drops everything: for tests of what comes before it.
+    """A `SnapshotStore` that drops everything, for tests and measurements.
 
-    The log is cut all the same, so a node with it cannot be started again.
+    The log is compacted nevertheless, so a node with it cannot be started again.
     """
 
     discards_snapshots = True
@@ -394,7 +400,7 @@ class DiscardSnapshotStore:
         configuration: Configuration,
         configuration_index: int,
     ) -> DiscardSnapshotSink:
-        """Begin a snapshot that is dropped."""
+        """Begin a snapshot whose data is dropped."""
         return DiscardSnapshotSink()
 
     def list(self) -> list[SnapshotMeta]:
@@ -407,7 +413,7 @@ class DiscardSnapshotStore:
 
 
 class DiscardSnapshotSink:
-    """A snapshot that is dropped."""
+    """A snapshot whose data is dropped."""
 
     @property
     def id(self) -> str:
@@ -426,7 +432,7 @@ class DiscardSnapshotSink:
 
 
 class _FileStream(io.RawIOBase):
-    """A `File` as a stream from its beginning."""
+    """A `File` as a stream that begins at its first byte."""
 
     def __init__(self, file: File) -> None:
         self._file = file
@@ -468,10 +474,10 @@ def _verify(file: File, size: int, crc: int, path: Path) -> None:
 
 
 def _remove(fs: FileSystem, directory: Path) -> list[Path]:
-    """Remove a directory of ours, and all files in it.
+    """Remove the directory of a snapshot, and all files in it.
 
-    Returns: directories in it, which somebody else has made: they stay, and it with
-        them.
+    Returns: directories in it. Somebody else has made them, so they stay, and so does
+        the directory itself.
     """
     strays = []
     for name in fs.list(directory):

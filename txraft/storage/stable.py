@@ -47,8 +47,8 @@ _UINT64 = struct.Struct(">Q")
 class FileStableStore:
     """A `StableStore` in the file *path*, and a `HintingStableStore`.
 
-    *exists* is whether the file does; without it the map is empty. A failed write is
-    final: every later one raises the same error.
+    *exists* is true once there is a file; before that the map is empty. A failed write
+    is final: every later one raises the same error.
     Raises: DataCorrupted, FormatTooNew, WrongNode
     """
 
@@ -62,7 +62,8 @@ class FileStableStore:
         self._values: dict[bytes, bytes] = {}
         self.exists = self._fs.exists(self._path)
         if self.exists:
-            # A crash may have come between the renaming and its sync.
+            # A crash may have come between the renaming and its sync. A vote that is
+            # read here and answered must not be undone by a second crash.
             self._fs.sync_directory(self._path.parent)
             data = read_whole(self._fs, self._path, MAX_STATE_BYTES)
             name, self._values = _decode(data, self._path)
@@ -75,7 +76,7 @@ class FileStableStore:
     def get_uint64(self, key: bytes) -> int:
         """Return the integer at *key*, 0 when there is none.
 
-        Raises: StorageError when what is there is no integer.
+        Raises: StorageError when the value is no integer.
         """
         return to_uint64(key, self.get(key))
 
@@ -109,14 +110,16 @@ class FileStableStore:
         self.exists = True
 
     def hint(self, value: bytes) -> None:
-        """Keep *value* in a file beside the other, without a sync.
+        """Keep *value* in a second file, without a sync.
 
-        It lies within one sector, and has a checksum. What cannot be written is not
-        known later; nothing relies on it.
+        It fits in one sector and has a checksum. If it cannot be written it is lost;
+        nothing relies on it.
         """
         path, data = _hints(self._path), value + self._check_of(value)
         if self._failure is not None:
             return
+        # Overwritten in place: a new file and a rename would cost syncs, and a torn
+        # hint is one without a valid checksum.
         with suppress(OSError):
             try:
                 file = self._fs.open(path, writable=True)
@@ -131,7 +134,7 @@ class FileStableStore:
                 file.close()
 
     def hinted(self) -> bytes:
-        """Return a value that `hint` was given, b"" if none is there."""
+        """Return the latest value of `hint` that is on the disk, b"" without any."""
         path = _hints(self._path)
         try:
             data = read_whole(self._fs, path, MAX_HINT_BYTES)
@@ -141,7 +144,7 @@ class FileStableStore:
         return value if check == self._check_of(value) else b""
 
     def _check_of(self, hint: bytes) -> bytes:
-        """Seal *hint*, so that one of an earlier data directory is none of this one."""
+        """Make the checksum of *hint*, which covers the identity of this directory."""
         return _CHECK.pack(xz(hint, xz(self.get(IDENTITY))))
 
 

@@ -1,7 +1,7 @@
-"""The log, term and vote of a data directory, in the kind of store that is asked for.
+"""Opens the stores of a data directory: its log, term and vote, in files or in LMDB.
 
-A directory keeps the kind that it began with: a node that opened an empty store of
-another kind would have forgotten whom it has voted for.
+A directory keeps the kind that it began with. A node that opened an empty store of the
+other kind would have forgotten its vote, and could vote twice in one term.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STORE_KINDS = ("file", "lmdb")
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The open stores of a node; *close* closes them, *warnings* is what was mended."""
+    """The open stores of a node. *close* closes them; *warnings* lists repairs."""
 
     log: LogStore
     stable: StableStore

@@ -1,4 +1,4 @@
-"""Bytes to messages and back, exactly as hashicorp/raft peers write them.
+"""Turns messages into bytes and back, exactly as hashicorp/raft peers write them.
 
-Pure: msgpack and the standard library. Nothing here reads a socket or a clock.
+Nothing here reads a socket or a clock: it is msgpack and the standard library only.
 """

@@ -1,10 +1,10 @@
-"""What a message that is not all there announces: how long the value is it waits for.
+"""Reads the announced length of a value before the value itself has arrived.
 
-msgpack compares the length of a string with its limit only when all of it has come, so
-a peer could announce 2 GiB and have whatever a message may take kept for it. But the
-unpacker stops right behind the header of a value that is not there yet. So a header is
-in the bytes before, and what is behind them tells that it is no shorter one: a 16-bit
-length would have been served with 65 535 bytes.
+msgpack compares the length of a string with its limit only once all of it has come. So
+a peer could announce 2 GiB and make this node keep as much as a message may have. But
+the unpacker stops right behind the header of a value that is not complete. The bytes
+before that place end with the header, which is taken for one with a 32-bit length only
+if no shorter header fits: a 16-bit length would be satisfied by 65 535 bytes.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ _FIXEXT_16, _FIXEXT_16_BYTES = 0xD8, 17
 def announced_length(before: bytes, waiting: int) -> int:
     """Return the 32-bit length at the end of *before*.
 
-    *before* ends where the unpacker has stopped, for a value of which *waiting* bytes
-    are there.
-    Returns: 0 when there is none, or it might as well be one of fewer bits.
+    *before* ends where the unpacker has stopped; *waiting* bytes of the value are
+    there.
+    Returns: 0 when there is none, or when it may be a length of fewer bits.
     """
     header = before[-HEADER_BYTES:]
+    # With so few bytes the unpacker may as well wait for the rest of a number.
     if waiting < _LONGEST_NUMBER or len(header) < HEADER_BYTES:
         return 0
     if header[0] not in _32_BIT or _may_be_shorter(header, waiting):
@@ -35,7 +36,7 @@ def announced_length(before: bytes, waiting: int) -> int:
 
 
 def _may_be_shorter(header: bytes, waiting: int) -> bool:
-    """Tell whether a header within *header* would let the unpacker wait as well."""
+    """Tell whether a shorter header at the end of *header* also explains the wait."""
     _, _, third, fourth, last = header
     return (
         (third in _16_BIT and fourth << 8 | last >= waiting)

@@ -1,7 +1,7 @@
-"""What a leader decides for its cluster, as the data of a no-op.
+"""Decisions of a leader for its cluster, encoded as the data of a no-op entry.
 
-Go peers, and versions of this package that do not know a decision, store such an entry
-and skip it, as they do with every no-op; theirs have no data.
+A no-op of hashicorp/raft has no data. Peers that do not know a decision, hashicorp/raft
+and older versions of this package, store the entry and skip it like any other no-op.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ LEVEL_PREFIX = b"txraft-level:"
 VOID_PREFIX = b"txraft-void:"
 
 MAX_INCARNATION_BYTES = 64
-"""Of those that are heard; ours have 16."""
+"""Incarnations of other members may have up to this length; ours have 16."""
 
 MAX_LEVEL = 2**31 - 1
 
 
 def encode_activation(level: int) -> bytes:
-    """Encode that *level* of the replicated state machine is active from here on."""
+    """Encode that *level* of the state machine is active from this entry on."""
     assert 0 < level <= MAX_LEVEL, "there is nothing to activate at level 0"
     return LEVEL_PREFIX + b"%d" % level
 
 
 def activated_level(data: bytes) -> int:
-    """Return the level that the no-op with *data* activates, 0 if it does not."""
+    """Return the level that a no-op with *data* activates, 0 for none."""
+    # The length is bounded before `int`: this is data of a peer.
     digits = data[len(LEVEL_PREFIX) :]
     if not data.startswith(LEVEL_PREFIX) or not digits.isdigit() or len(digits) > 10:
         return 0
@@ -35,17 +36,17 @@ def activated_level(data: bytes) -> int:
 def encode_void(peer: str, incarnation: bytes) -> bytes:
     """Encode that the *incarnation* of the member at *peer* is void.
 
-    It has forgotten what it promised: nobody hears it any more.
+    It has forgotten its votes and entries, so no member accepts its messages any more.
     """
-    assert 0 < len(incarnation) <= MAX_INCARNATION_BYTES, "longer ones are not heard"
+    assert 0 < len(incarnation) <= MAX_INCARNATION_BYTES, "longer ones are not accepted"
     size = len(incarnation).to_bytes(1, "big")
     return VOID_PREFIX + size + incarnation + address_to_bytes(peer)
 
 
 def voided_incarnation(data: bytes) -> tuple[str, bytes]:
-    """Return the member that the no-op with *data* declares void, and its incarnation.
+    """Return the member and the incarnation that a no-op with *data* declares void.
 
-    Both are empty if it does not.
+    Both are empty if it declares none.
     """
     if not data.startswith(VOID_PREFIX):
         return "", b""

@@ -1,8 +1,8 @@
-"""Log entries as the maps that travel and that the file log holds.
+"""Encodes log entries as msgpack maps, for the wire and for the file log.
 
-An entry is encoded once, by whoever made it, and the same bytes go to the file and
-to every follower. Decoding keeps the sender's form, so a follower that becomes
-leader passes on what it was given, down to the keys of newer Go peers.
+An entry is encoded once, by the leader that made it, and the same bytes go to the file
+and to every follower. Decoding keeps the sender's form. So a follower that becomes
+leader sends on the same bytes, with keys of newer versions of hashicorp/raft.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _MEMBERSHIP_NUMBERS = (2, 3, 5)
 
 
 def encode_entry(entry: Entry, version: int = 1) -> bytes:
-    """Encode *entry* as a Go peer of protocol *version* writes it.
+    """Encode *entry* as hashicorp/raft of protocol *version* writes it.
 
-    Data of a membership entry is made from its configuration where there is none
-    yet, and extensions from its cluster. Version 0 leaves `Extensions` out unless
-    there is something in it, which peers of that version skip.
+    A membership entry without data gets it from its configuration; an entry without
+    extensions gets them from its cluster. Version 0 leaves `Extensions` out unless it
+    holds something; peers of that version skip the key.
     """
     data = entry.data
     extensions = entry.extensions
@@ -51,6 +51,7 @@ def encode_entry(entry: Entry, version: int = 1) -> bytes:
         extensions = CLUSTER_PREFIX + entry.cluster
     if version == 0 and extensions is None:
         return _pack_short(entry, data)
+    # Keys in ascending order, as Go's encoder writes the fields of a struct.
     return pack(
         {
             b"Data": data,
@@ -68,7 +69,7 @@ def encode_new(entry: Entry, version: int = 1) -> None:
 
 
 def encode_all_new(entries: Iterable[Entry], version: int) -> None:
-    """Do so for several, at the cost of one call."""
+    """Do the same for several entries, at the cost of one call."""
     for entry in entries:
         if entry.data is None and entry.configuration is not None:
             entry.data = membership_data(entry.type, entry.configuration)
@@ -100,21 +101,24 @@ def decode_entry(raw: bytes) -> Entry:
 
 
 def entry_from_map(fields: Any) -> Entry:
-    """Make an entry of a decoded map, with `encoded` in the sender's own form.
+    """Make an entry of a decoded map, with `encoded` in the sender's form.
 
-    A form that no Go peer writes is replaced by the canonical one.
-    Raises: ProtocolError for anything that must never be appended: a field missing
-        or of an odd type, an unknown entry type, a membership that does not decode.
+    A form that hashicorp/raft never writes is replaced by the canonical one.
+    Raises: ProtocolError for an entry that must not be appended: a field is missing or
+        of a wrong type, the entry type is unknown, a membership does not decode.
     """
     if type(fields) is not dict:
         raise ProtocolError("an entry is not a map")
     shape = tuple(fields)
+    # Nearly every entry has this shape: its fields are taken in order, without five
+    # look-ups. This runs for each entry that a follower gets.
     is_usual = shape == _VERSIONED_SHAPE
     if is_usual:
         data, extensions, index, term, number = fields.values()
     else:
         data, extensions, index, term, number = map(fields.get, _VERSIONED_SHAPE)
     if not (
+        # `type() is`, as a bool is an int and would pass `isinstance`.
         type(index) is int
         and type(term) is int
         and type(number) is int
@@ -135,6 +139,7 @@ def entry_from_map(fields: Any) -> Entry:
         or shape == _UNVERSIONED_SHAPE
         or (shape == _TIMED_SHAPE and _has_go_time(fields[b"AppendedAt"]))
     ):
+        # Go packs each value in its shortest form: these are the sender's bytes.
         entry.encoded = pack(fields)
     else:
         entry.encoded = encode_entry(entry)

@@ -1,7 +1,7 @@
-"""Typed fields of a decoded map, with Go's rules: what is missing or nil is zero.
+"""Typed fields of a decoded map, with Go's rules: a missing or nil field is zero.
 
-Every key and byte string is `bytes` here. A value of another type than its field's
-raises ProtocolError, as it makes a Go peer close the connection.
+Keys and byte strings are `bytes`. A value of a wrong type raises ProtocolError; it
+makes hashicorp/raft close the connection too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from txraft.wire.membership import address_from_bytes, address_to_bytes
 Fields = Mapping[bytes, Any]
 
 CACHED_FRAMES = 256
-"""How many are kept of what all messages of one kind and header share."""
+"""How many encoded frames are cached: the bytes that messages of one header share."""
 
 _MAX_UINT64 = 2**64 - 1
 _MIN_INT64 = -(2**63)
@@ -27,8 +27,8 @@ _OUR_KEYS = frozenset({b"Cluster", b"FSMLevel", b"Incarnation", b"Incarnations"}
 _HEADER_KEYS = _OUR_KEYS | {b"Addr", b"ID", b"ProtocolVersion"}
 
 pack: Callable[[object], bytes] = msgpack.Packer(use_bin_type=False).pack
-"""Packs one value in the old raw family, the only one that all Go peers read. Threads
-share it: it runs no Python code, so nothing can come in between."""
+"""Packs one value with the old raw types, which all versions of hashicorp/raft read.
+Threads share it: it runs no Python code, so no other thread can interrupt it."""
 
 
 def pack_sorted(fields: dict[bytes, object]) -> bytes:
@@ -37,12 +37,15 @@ def pack_sorted(fields: dict[bytes, object]) -> bytes:
 
 
 def text_or_nil(text: str) -> bytes | None:
-    """Turn text into what Go writes for it: nil when it is empty."""
+    """Encode text as Go does: nil when it is empty."""
     return address_to_bytes(text) or None
 
 
 def header_fields(header: Header) -> dict[bytes, object]:
-    """List the header keys that *header* holds."""
+    """Return the header fields that *header* has.
+
+    A key that is None is left out: peers of older protocols know none of them.
+    """
     fields: dict[bytes, object] = {}
     if header.protocol_version is not None:
         fields[b"ProtocolVersion"] = header.protocol_version
@@ -62,7 +65,10 @@ def header_fields(header: Header) -> dict[bytes, object]:
 
 
 def zero_header_fields(header: Header) -> dict[bytes, object]:
-    """List the same keys left zero, as two of the answers have them."""
+    """Return the same fields with zero values.
+
+    In two responses hashicorp/raft never fills in the header.
+    """
     fields = header_fields(header)
     zero = dict[bytes, object](dict.fromkeys(fields.keys() - _OUR_KEYS))
     if b"ProtocolVersion" in zero:
@@ -71,7 +77,8 @@ def zero_header_fields(header: Header) -> dict[bytes, object]:
 
 
 def header_in(fields: Fields) -> Header:
-    """Read the header; a key that is absent stays None."""
+    """Read the header; a key that is missing stays None."""
+    # Most messages of version 0 have none of the keys: seven look-ups are saved.
     if _HEADER_KEYS.isdisjoint(fields):
         return NO_HEADER
     return Header(
@@ -96,7 +103,7 @@ def unsigned(fields: Fields, key: bytes) -> int:
 
 
 def unsigneds(fields: Fields, *keys: bytes) -> list[int]:
-    """Read several of them, at the cost of one."""
+    """Read several such integers at about the cost of one."""
     values: list[Any] = list(map(fields.get, keys))
     for number, value in enumerate(values):
         if type(value) is not int or not 0 <= value <= _MAX_UINT64:
@@ -115,7 +122,7 @@ def integer(fields: Fields, key: bytes) -> int:
 
 
 def boolean(fields: Fields, key: bytes) -> bool:
-    """Read a boolean, which may also be 0 or 1."""
+    """Read a boolean; 0 and 1 are accepted too."""
     value = fields.get(key)
     if value is None:
         return False
@@ -125,7 +132,7 @@ def boolean(fields: Fields, key: bytes) -> bool:
 
 
 def booleans(fields: Fields, *keys: bytes) -> list[bool]:
-    """Read several of them, at the cost of one."""
+    """Read several booleans at about the cost of one."""
     values: list[Any] = list(map(fields.get, keys))
     for number, value in enumerate(values):
         if type(value) is not bool:
@@ -147,12 +154,12 @@ def text(fields: Fields, key: bytes) -> str:
 
 
 def odd_value(key: bytes, value: object) -> ProtocolError:
-    """Describe a value that its field cannot hold."""
+    """Make the error for a value that its field cannot hold."""
     return ProtocolError(f"{key.decode('ascii')} has an odd value: {shown(value)}")
 
 
 def shown(value: object) -> str:
-    """Write a value from outside so that it is short, however large it is."""
+    """Quote a value of a peer in a short form, however large it is."""
     if isinstance(value, bytes):
         return repr(value[:_SHOWN_BYTES])
     if value is None or isinstance(value, int | float):

@@ -1,7 +1,7 @@
-"""Peer lists and configurations as they stand in entries, RPCs and snapshots.
+"""Encodes peer lists and configurations, for entries, requests and snapshots.
 
 Both are msgpack inside a byte string. A peer list names voters by address; a
-configuration also has ids and servers without a vote. Order is kept.
+configuration also has ids and servers without a vote. The order is kept.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def address_to_bytes(address: str) -> bytes:
 
 
 def address_from_bytes(data: bytes) -> str:
-    """Turn the bytes on the wire into text that turns back into the same bytes."""
+    """Turn bytes of the wire into text, without loss: it encodes to the same bytes."""
     return data.decode("utf-8", "surrogateescape")
 
 
@@ -34,7 +34,7 @@ def encode_peers(addresses: Iterable[str]) -> bytes:
 
 
 def decode_peers(data: bytes) -> tuple[str, ...]:
-    """Decode a peer list; nil counts as an empty one.
+    """Decode a peer list; nil counts as an empty list.
 
     Raises: ProtocolError when *data* is anything else, or names a peer twice.
     """
@@ -57,6 +57,7 @@ def encode_configuration(configuration: Configuration) -> bytes:
         }
         for server in configuration.servers
     ]
+    # Go writes an empty slice that was never set as nil.
     packed: bytes = _PACK({b"Servers": servers or None})
     return packed
 
@@ -83,7 +84,7 @@ def _decode_server(item: object) -> Server:
     if not isinstance(item, dict):
         raise ProtocolError("a server in a configuration is not a map")
     id, address = item.get(b"ID"), item.get(b"Address")
-    suffrage = item.get(b"Suffrage") or 0
+    suffrage = item.get(b"Suffrage") or 0  # missing and nil are zero in Go: a voter
     if not isinstance(id, bytes) or not isinstance(address, bytes):
         raise ProtocolError("a server in a configuration has no id or no address")
     if type(suffrage) is not int or suffrage not in _SUFFRAGES:

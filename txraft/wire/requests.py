@@ -1,6 +1,6 @@
-"""Requests: a type byte and a map.
+"""Encodes and decodes requests: a type byte and a map.
 
-The body of a snapshot follows its request as raw bytes and is no part of this.
+The body of a snapshot follows its request as raw bytes; `stream` reads it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def request_kind(request: Request) -> int:
 
 
 def encode_request(request: Request) -> bytes:
-    """Encode *request*, type byte first; entries go out as they were encoded."""
+    """Encode *request*, type byte first; entries keep their encoded bytes."""
     match request:
         case AppendEntriesRequest():
             return _append_entries(request)
@@ -80,11 +80,11 @@ def encode_request(request: Request) -> bytes:
 
 
 def decode_request(kind: int, fields: Fields) -> Request:
-    """Make a request of the map behind type byte *kind*.
+    """Make a request of the map that follows type byte *kind*.
 
-    The membership in a snapshot of an unknown version is not looked at.
-    Raises: ProtocolError for what a Go peer would refuse, for an entry that must not
-        be appended, and for entries that do not follow each other.
+    The membership in a snapshot of an unknown version is not decoded.
+    Raises: ProtocolError for what hashicorp/raft refuses, for an entry that must not be
+        appended, and for entries whose indexes are not consecutive.
     """
     return _DECODERS[kind](fields)
 
@@ -96,7 +96,10 @@ def _append_entries(request: AppendEntriesRequest) -> bytes:
         encoded = [e.encoded or encode_entry(e, version) for e in request.entries]
         entries = [_array_header(len(encoded)), *encoded]
     else:
+        # Go writes nil in a heartbeat, an empty list where replication has no entries.
         entries = [b"\xc0" if request.is_heartbeat else b"\x90"]
+    # Joined from cached pieces: a request per commit and peer, of which only these
+    # few fields change.
     return b"".join(
         [
             start,
@@ -115,10 +118,13 @@ def _append_entries(request: AppendEntriesRequest) -> bytes:
 
 @lru_cache(maxsize=CACHED_FRAMES)
 def _frame(header: Header, leader: str) -> tuple[bytes, bytes, bytes]:
-    """Encode what all AppendEntries of one leadership share, in three pieces.
+    """Encode the fields that all AppendEntries of one leader share, in three pieces.
 
-    Between them stand the entries, then the commit index and what was before them.
+    The entries stand after the first piece; the commit index and the previous entry
+    after the second; the term after the third.
     """
+    # The keys stand in ascending order, as in every message: a key that is added has
+    # to go into the piece where it sorts, and be counted.
     fields = header_fields(header)
     start = bytes([0, 0x80 | (len(fields) + 6)])
     for key in (b"Addr", b"Cluster"):
@@ -155,13 +161,14 @@ def _request_vote_fields(request: RequestVoteRequest) -> dict[bytes, object]:
 
 
 def _transfer_field(request: RequestVoteRequest) -> dict[bytes, object]:
-    """Write the flag as versioned peers do; version 0 has it only when it is set."""
+    """Write the flag as newer protocols do; version 0 has the key only if it is set."""
     if request.header.protocol_version is None and not request.leadership_transfer:
         return {}
     return {b"LeadershipTransfer": request.leadership_transfer}
 
 
 def _request_pre_vote_fields(request: RequestPreVoteRequest) -> dict[bytes, object]:
+    # These three keys are always there, also where the header is empty.
     address = text_or_nil(request.header.address or request.candidate)
     return {
         b"Addr": address,
@@ -224,6 +231,7 @@ def _decode_append_entries(fields: Fields) -> AppendEntriesRequest:
 
 def _entries_in(fields: Fields, previous: int) -> Sequence[Entry]:
     listed = fields.get(b"Entries")
+    # A heartbeat, the most frequent message, ends here.
     if not listed and (listed is None or type(listed) is list):
         return ()
     if type(listed) is not list:
@@ -267,6 +275,7 @@ def _decode_install_snapshot(fields: Fields) -> InstallSnapshotRequest:
     version = integer(fields, b"SnapshotVersion")
     encoded_peers = raw(fields, b"Peers")
     peers = decode_peers(encoded_peers) if encoded_peers else ()
+    # Version 0 has only a peer list, and no index of its own for the membership.
     if version == 0:
         configuration = Configuration.of_voters(peers)
         made_by = unsigned(fields, b"LastLogIndex")

@@ -1,7 +1,7 @@
-"""Responses: an error string, usually empty, and a map or nil.
+"""Encodes and decodes responses: an error string, usually empty, and a map or nil.
 
-Every key is always written: a Go leader decodes heartbeat answers into one object,
-where a key left out keeps its value from an earlier answer.
+Every key is always written. hashicorp/raft decodes all responses to heartbeats into one
+object, so a key that is left out would keep its value from an earlier response.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _NO_ERROR = b"\xa0"
 
 
 def encode_response(response: Response) -> bytes:
-    """Encode *response* behind an empty error string."""
+    """Encode *response* after an empty error string."""
     if isinstance(response, AppendEntriesResponse):
         return _append_entries(response)
     return _NO_ERROR + pack_sorted(_response_fields(response))
@@ -51,7 +51,7 @@ def encode_error(error: str) -> bytes:
 
 
 def decode_response(kind: int, fields: Fields) -> Response:
-    """Make a response of the map that answers a request of type byte *kind*.
+    """Make a response of the map in reply to a request of type byte *kind*.
 
     Raises: ProtocolError for a value of a wrong type.
     """
@@ -67,8 +67,10 @@ def _append_entries(response: AppendEntriesResponse) -> bytes:
 def _frame(
     header: Header, no_retry_backoff: bool, success: bool
 ) -> tuple[bytes, bytes]:
-    """Encode what many answers share: what is before the last index, and before the
-    term."""
+    """Encode the fields that many responses share, in two pieces.
+
+    The last index stands after the first piece, the term after the second.
+    """
     fields = header_fields(header)
     fields[b"NoRetryBackoff"] = no_retry_backoff
     fields[b"Success"] = success

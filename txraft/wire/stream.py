@@ -1,9 +1,9 @@
-"""Incremental readers of the two directions of a connection.
+"""Reads messages from the bytes of a connection, which may arrive in any pieces.
 
-A `RequestReader` reads what a dialler sends, a `ResponseReader` what a listener
-answers. Bytes may arrive in any pieces: a half-parsed message is resumed where it
-stopped, so the work is linear in the bytes. Everything that a peer can make grow is
-bounded by `MessageLimits`, and a reader that has raised is of no further use.
+A `RequestReader` reads what the dialling side sends, a `ResponseReader` what the
+listening side responds. Parsing resumes where it stopped, so the work is linear in the
+bytes. `MessageLimits` bounds everything that a peer can make grow. A reader that has
+raised cannot be used any more.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class MessageLimits:
     """Bounds on one message from a peer; to exceed one ends the connection.
 
     *max_message_bytes* counts a request from its type byte to the end of its map,
-    without a snapshot's body. *max_response_bytes* is the same for an answer.
+    without a snapshot's body. *max_response_bytes* is the same for a response.
     *max_string_bytes* bounds one byte string in it, an entry's data for example: no
     more than the format of the log takes.
     *max_entries* bounds the entries of one request and every other list.
@@ -51,9 +51,9 @@ class MessageLimits:
 
 
 class _MessageReader:
-    """What both directions share: the unpacker, its limits, and the accounts.
+    """The base of both readers: the unpacker with its limits and counters.
 
-    `pending_bytes` were taken in and are not yet part of a message that was read.
+    `pending_bytes` counts the bytes that were fed and are not yet part of a message.
     """
 
     def __init__(self, limits: MessageLimits, max_bytes: int) -> None:
@@ -82,7 +82,7 @@ class _MessageReader:
         self._unpack: Callable[[], Any] = unpacker.unpack
 
     def feed(self, data: bytes) -> None:
-        """Take in what has arrived.
+        """Add *data*, which has arrived.
 
         Raises: ProtocolError when more waits unparsed than the limits allow.
         """
@@ -95,9 +95,10 @@ class _MessageReader:
             raise self._too_large() from None
 
     def release(self) -> None:
-        """Let go of all that was taken in; nothing can be read any more.
+        """Free all buffers; nothing can be read any more.
 
-        The unpacker and this object hold each other, and what they hold can be large.
+        The unpacker and this object refer to each other. Without this, a large buffer
+        would stay until the next collection of cycles.
         """
         self._unpacker = msgpack.Unpacker(max_buffer_size=1)
         self._unpack = self._unpacker.unpack
@@ -105,7 +106,7 @@ class _MessageReader:
         self._piece = self._ending = self._before = b""
 
     def _next_object(self) -> Any:
-        """Parse one object; OutOfData when the rest of it has not arrived."""
+        """Parse one object; raise OutOfData while the rest of it has not arrived."""
         try:
             value = self._unpack()
         except msgpack.OutOfData:
@@ -121,7 +122,9 @@ class _MessageReader:
         return value
 
     def _refuse_what_is_announced(self) -> None:
-        """Do not wait for a value that could not be taken."""
+        """Refuse a value whose announced length exceeds a limit, before it arrives."""
+        # The bytes that were just fed may be shorter than what is waited for: the end
+        # of the pieces before is kept, no more.
         stopped = self._unpacker.tell()
         waiting = self._fed - stopped
         piece = self._piece
@@ -151,6 +154,8 @@ class _MessageReader:
             self._piece = b""
 
     def _count_map(self, value: dict[Any, Any]) -> dict[Any, Any]:
+        # msgpack bounds each map and list, but not their number: a byte can make an
+        # empty map, which takes 64 bytes here.
         self._maps += 1
         if self._maps > self._max_maps:
             raise ProtocolError(f"more than {self._max_maps} maps in a message")
@@ -167,7 +172,7 @@ class _MessageReader:
 
 
 class RequestReader(_MessageReader):
-    """Requests in the order they arrive, with the bodies of snapshots between."""
+    """Reads requests in the order they arrive, and the bodies of snapshots."""
 
     def __init__(self, limits: MessageLimits | None = None) -> None:
         limits = limits or MessageLimits()
@@ -183,6 +188,7 @@ class RequestReader(_MessageReader):
         Raises: ProtocolError; the connection cannot be read any further.
         """
         assert self.body_left == 0, "the body of a snapshot comes first"
+        # Kept between calls: the type byte may arrive long before the map.
         if self._kind is None:
             byte = self._unpacker.read_bytes(1)
             if not byte:
@@ -226,7 +232,7 @@ class RequestReader(_MessageReader):
 
 
 class ResponseReader(_MessageReader):
-    """Answers in the order they arrive; the caller knows what each one answers."""
+    """Reads responses in the order they arrive; the caller knows their requests."""
 
     def __init__(self, limits: MessageLimits | None = None) -> None:
         limits = limits or MessageLimits()
@@ -234,10 +240,10 @@ class ResponseReader(_MessageReader):
         self._error: str | None = None
 
     def read(self, kind: int) -> tuple[str, Response | None] | None:
-        """Return the next answer, or None until more has arrived.
+        """Return the next error and response, or None until more has arrived.
 
-        *kind* is the type byte of the request that it answers. An answer is an error
-        text, "" for none, and a response, None when the peer sent nil.
+        *kind* is the type byte of the request. The error is "" when there is none, and
+        the response is None when the peer sent nil.
         Raises: ProtocolError; the connection cannot be read any further.
         """
         try:
@@ -249,6 +255,7 @@ class ResponseReader(_MessageReader):
             return None
         error, self._error = self._error, None
         self._message_ended()
+        # With an error Go sends nil or a zero response; without one nil is a zero one.
         if fields is None and error:
             return error, None
         if type(fields) is not dict:
@@ -266,7 +273,7 @@ class ResponseReader(_MessageReader):
 
 
 def _map_for(fields: object) -> dict[bytes, Any]:
-    """Return what nil stands for in place of a map. Raises: ProtocolError"""
+    """Return an empty map for nil. Raises: ProtocolError for any other value"""
     if fields is None:
         return {}
     raise ProtocolError(f"a message is no map but {type(fields).__name__}")
