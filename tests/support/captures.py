@@ -11,7 +11,7 @@ from txraft.core.messages import Request, Response
 from txraft.wire.requests import request_kind
 from txraft.wire.stream import RequestReader, ResponseReader
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "wire" / "data"
 CAPTURES = (
     "go-0.1.0-pv0",
     "go-1.1.2-pv1",

@@ -94,10 +94,9 @@ class ActiveSegment:
         file = fs.open(directory / segment_name(header.sequence), writable=True)
         if scanned.end < scanned.size:
             file.truncate(scanned.end)
-        # The newest frame is written once more. If a sync failed before the restart,
-        # the kernel may have dropped its pages from the list of what is to be written,
-        # but kept them in memory: they are read back, and no later sync would write
-        # them.
+        # The newest frame is written once more. If its sync failed before the restart,
+        # the kernel may take its pages for written and still have them in memory: they
+        # were read back, but no later sync would write them.
         if scanned.last_frame is not None:
             size = scanned.end - scanned.last_frame
             file.write_at(file.read_at(size, scanned.last_frame), scanned.last_frame)

@@ -1,4 +1,4 @@
-"""The log in append-only files.
+"""A log in append-only files.
 
 Every change is one frame at the end of the newest segment: entries, a truncation, a new
 first index. Nothing is overwritten, so after a crash each change is there as a whole or
@@ -106,8 +106,7 @@ class FileLog:
         self._remove_old_segments()
 
     def _begin(self, recovered: RecoveredLog) -> ActiveSegment:
-        # Only after recovery has accepted the log: a log that is refused stays as it
-        # is.
+        # Only after recovery has accepted the log: a refused log is left unchanged.
         for name in self._fs.list(self._directory):
             whole = name.removesuffix(TEMPORARY_SUFFIX)
             if whole != name and sequence_in(whole) is not None:
@@ -261,8 +260,7 @@ class FileLog:
                 tail = self._room_in_tail()
                 written = self._append(tail, batch)
                 tail.sync()
-                # Readers see the entries only now: before, a crash could take them
-                # back.
+                # Only now do readers see them: before, a crash could take them back.
                 written.enter(self._index)
 
     def write_logs(self, entries: Sequence[Entry]) -> Syncable | None:

@@ -303,8 +303,8 @@ def make_directories(fs: FileSystem, path: Path) -> None:
     Durable: their names, when this returns.
     """
     if fs.exists(path):
-        # A process that crashed may have made it without this sync. If the directory
-        # above cannot be opened, it was not made by this user.
+        # A process that crashed may have made it without this sync. A user who cannot
+        # open the directory above has not made this one.
         with contextlib.suppress(PermissionError):
             fs.sync_directory(path.parent)
         return

@@ -3,9 +3,9 @@
 Every frame was synced before the next one was written, so a crash can tear only the
 last write; zeros behind it are allocated space. Therefore:
 
-* a broken frame with nothing behind it is the write that a crash interrupted: it is
-cut; * a broken frame with a whole frame or a later segment behind it is damage, and so
-are
+* a broken frame with nothing behind it is the write that a crash interrupted, and it is
+  cut off;
+* a broken frame with a whole frame or a later segment behind it is damage, and so are
   frames that do not follow each other: the log is refused.
 
 Nothing is changed here: `RecoveredLog` says what to cut.

@@ -107,14 +107,14 @@ def _meta_of(fields: dict[str, Any], id: str, version: int) -> SnapshotMeta:
         configuration = _configuration_of(fields.get("Configuration"))
         configuration_index = _number(fields, "ConfigurationIndex")
     return SnapshotMeta(
-        id,
-        index,
-        _number(fields, "Term"),
-        configuration,
-        configuration_index,
-        _number(fields, "Size"),
-        version,
-        base64.b64decode(_text(fields, "Cluster", ""), validate=True),
+        id=id,
+        index=index,
+        term=_number(fields, "Term"),
+        configuration=configuration,
+        configuration_index=configuration_index,
+        size=_number(fields, "Size"),
+        version=version,
+        cluster=base64.b64decode(_text(fields, "Cluster", ""), validate=True),
     )
 
 

@@ -203,8 +203,8 @@ class FileSnapshotStore(SnapshotReader):
         ]
 
     def _probe(self) -> None:
-        # As hashicorp/raft: a directory that cannot be written to is told at the start,
-        # not by the first snapshot, days later.
+        # As in hashicorp/raft: a directory that cannot be written to fails the start,
+        # not the first snapshot, days later.
         path = self._directory / _PROBE_NAME
         if self._fs.is_directory(path):
             raise in_the_way(path)
@@ -277,8 +277,7 @@ class FileSnapshotSink:
         """Refuse further writes, and open what was written after verifying it.
 
         Raises: ValueError after the end; DataCorrupted, OSError, and then it can only
-            be
-            cancelled.
+            be cancelled.
         Durable: all of it except its name, when this returns.
         """
         if self._ended or self._staged:

@@ -158,9 +158,9 @@ class InmemTransport(UnaryCalls):
         timeout = self._timeout * SNAPSHOT_TIMEOUT_FACTOR
         granted = snapshot_timeout(timeout, request.size, DEFAULT_TIMEOUT_SCALE)
         patience = Patience(self._clock, timeout, granted, data)
-        answer = line.send_snapshot(request, request.size, data, patience)
-        answer.addBoth(_closing, line)
-        return cast("Deferred[InstallSnapshotResponse]", answer)
+        response = line.send_snapshot(request, request.size, data, patience)
+        response.addBoth(_closing, line)
+        return cast("Deferred[InstallSnapshotResponse]", response)
 
     def line_delivers(self, rpc: IncomingRPC) -> bool:
         """Take a request from a line; False while there is no handler."""
@@ -190,12 +190,12 @@ class InmemTransport(UnaryCalls):
             request = _copied(request)
         return line.send(request, self._timeout).addBoth(self._release, line)
 
-    def _release(self, answer: Response | Failure, line: Line) -> Response | Failure:
+    def _release(self, response: Response | Failure, line: Line) -> Response | Failure:
         idle = self._idle.setdefault(line.target, [])
         if line.idle and len(idle) < DEFAULT_MAX_POOL:
             idle.append(line)
-            return answer
-        return _closing(answer, line)
+            return response
+        return _closing(response, line)
 
     def _line(self, target: str) -> Line:
         """Take an idle line to *target*, or make one."""
@@ -227,8 +227,8 @@ class InmemPipeline:
         """Send *request* without waiting for the responses to earlier ones."""
         if self._closed:
             return fail(PipelineShutdown())
-        answer = self._line.send(_copied(request), self._timeout)
-        return cast("Deferred[AppendEntriesResponse]", answer)
+        response = self._line.send(_copied(request), self._timeout)
+        return cast("Deferred[AppendEntriesResponse]", response)
 
     def close(self) -> None:
         """End the connection; requests in flight fail with PipelineShutdown."""
@@ -247,17 +247,17 @@ def _copied(request: AppendEntriesRequest) -> AppendEntriesRequest:
 
 def _copied_entry(entry: Entry) -> Entry:
     return Entry(
-        entry.index,
-        entry.term,
-        entry.type,
-        entry.data,
-        entry.extensions,
-        entry.configuration,
-        entry.cluster,
-        entry.encoded,
+        index=entry.index,
+        term=entry.term,
+        type=entry.type,
+        data=entry.data,
+        extensions=entry.extensions,
+        configuration=entry.configuration,
+        cluster=entry.cluster,
+        encoded=entry.encoded,
     )
 
 
-def _closing(answer: Response | Failure, line: Line) -> Response | Failure:
+def _closing(response: Response | Failure, line: Line) -> Response | Failure:
     line.close(ConnectionClosedByPeer(f"{line.target} is disconnected"))
-    return answer
+    return response

@@ -38,7 +38,15 @@ class LineEnds(typing.Protocol):
 class LineRequest:
     """One request on a line: an `IncomingRPC`, and the caller's Deferred."""
 
-    __slots__ = ("_line", "answer", "body", "command", "connection", "result", "timer")
+    __slots__ = (
+        "_line",
+        "body",
+        "command",
+        "connection",
+        "response",
+        "result",
+        "timer",
+    )
 
     def __init__(
         self, command: Request, body: SnapshotBody | None, line: Line, timeout: float
@@ -46,7 +54,7 @@ class LineRequest:
         self.command = command
         self.body = body
         self.connection: object = line
-        self.answer: Response | RemoteError | None = None
+        self.response: Response | RemoteError | None = None
         self.result = Deferred[Response]()
         self.timer: IDelayedCall = line.clock.callLater(timeout, line.expire)
         self._line = line
@@ -59,12 +67,12 @@ class LineRequest:
         """Respond with an error text."""
         self._settle(RemoteError(error))
 
-    def _settle(self, answer: Response | RemoteError) -> None:
-        assert self.answer is None, "a request is answered once"
-        self.answer = answer
+    def _settle(self, response: Response | RemoteError) -> None:
+        assert self.response is None, "a request is answered once"
+        self.response = response
         if self.body is not None:
             self.body.drain()
-        self._line.answer_ready()
+        self._line.response_ready()
 
 
 class Line:
@@ -85,7 +93,7 @@ class Line:
         self._on_the_way: deque[LineRequest] = deque()
         self._arrived: deque[LineRequest] = deque()
         self._unanswered: deque[LineRequest] = deque()
-        self._answers: deque[LineRequest] = deque()
+        self._responses: deque[LineRequest] = deque()
         self._body: IncomingBody | None = None
         self._pump: BodyPump | None = None
 
@@ -106,9 +114,9 @@ class Line:
         self._body = pump.body
         self._pump = pump
         request = LineRequest(command, pump.body, self, patience.left(not size))
-        answer = self._send(request)
+        response = self._send(request)
         pump.run()
-        return answer
+        return response
 
     def hop(self, arrive: Callable[[], object]) -> None:
         """Call *arrive* after the latency of one way, unless the line has closed."""
@@ -125,12 +133,12 @@ class Line:
                 self._arrived.appendleft(self._unanswered.pop())
                 return
 
-    def answer_ready(self) -> None:
+    def response_ready(self) -> None:
         """Send the responses that are next in the order of the requests."""
         unanswered = self._unanswered
-        while unanswered and unanswered[0].answer is not None:
-            self._answers.append(unanswered.popleft())
-            self.hop(self._answer_arrives)
+        while unanswered and unanswered[0].response is not None:
+            self._responses.append(unanswered.popleft())
+            self.hop(self._response_arrives)
 
     def expire(self) -> None:
         """Close because a response is late, unless a snapshot still makes progress."""
@@ -169,17 +177,17 @@ class Line:
         self._arrived.append(self._on_the_way.popleft())
         self.deliver()
 
-    def _answer_arrives(self) -> None:
-        request = self._answers.popleft()
+    def _response_arrives(self) -> None:
+        request = self._responses.popleft()
         first = self._calls.popleft()
         assert first is request, "answers leave in the order of the requests"
         request.timer.cancel()
-        answer = request.answer
-        assert answer is not None, "it was answered"
-        if isinstance(answer, RemoteError):
-            request.result.errback(answer)
+        response = request.response
+        assert response is not None, "it was answered"
+        if isinstance(response, RemoteError):
+            request.result.errback(response)
         else:
-            request.result.callback(answer)
+            request.result.callback(response)
 
     def _end_at_callee(self) -> None:
         if self._body is not None:

@@ -128,8 +128,7 @@ class Link(Connection):
             self.unblocked()
 
     def _read(self) -> None:
-        # Not read without a call: what is left then is a response that nobody asked
-        # for.
+        # Bytes without a call are a response that nobody asked for: see below.
         calls = self._calls
         while calls and self._reader.pending_bytes:
             found = self._reader.read(calls[0].kind)

@@ -149,8 +149,8 @@ class NetworkTransport(UnaryCalls):
             )
             return stream.send()
 
-        answer = self._connect(target).addCallback(send)
-        return cast("Deferred[InstallSnapshotResponse]", answer)
+        response = self._connect(target).addCallback(send)
+        return cast("Deferred[InstallSnapshotResponse]", response)
 
     def set_identity_check(self, check: IdentityCheck) -> None:
         """Let *check* decide which sender may use a connection; without it, all."""
@@ -196,7 +196,7 @@ class NetworkTransport(UnaryCalls):
             lambda link: link.send(encoded, kind, deadline).addBoth(self._release, link)
         )
 
-    def _release(self, answer: Response | Failure, link: Link) -> Response | Failure:
+    def _release(self, response: Response | Failure, link: Link) -> Response | Failure:
         """Keep the connection, unless a cancelled call may still get a response.
 
         The next call would take that response for its own.
@@ -205,7 +205,7 @@ class NetworkTransport(UnaryCalls):
             self._pool.put(link)
         else:
             link.abort()
-        return answer
+        return response
 
     def _pipeline(self, link: Link) -> AppendPipeline:
         limit = self._connection_limits.max_unsent_bytes

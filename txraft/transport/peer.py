@@ -49,10 +49,10 @@ class PeerRequest:
     __slots__ = (
         "_incoming",
         "_peer",
-        "answer",
         "body",
         "command",
         "connection",
+        "response",
         "size",
     )
 
@@ -63,7 +63,7 @@ class PeerRequest:
         self.body: SnapshotBody | None = body
         self.connection: object = peer
         self.size = size
-        self.answer: bytes | None = None
+        self.response: bytes | None = None
         self._incoming = body
         self._peer = peer
 
@@ -83,14 +83,14 @@ class PeerRequest:
         is refused can stop sending. The order stays, because the next request is read
         only after the body.
         """
-        return self.answer is not None
+        return self.response is not None
 
-    def _settle(self, answer: bytes) -> None:
-        assert self.answer is None, "a request is answered once"
-        self.answer = answer
+    def _settle(self, response: bytes) -> None:
+        assert self.response is None, "a request is answered once"
+        self.response = response
         if self._incoming is not None:
             self._incoming.drain()
-        self._peer.answer_ready()
+        self._peer.response_ready()
 
 
 class PeerProtocol(Connection):
@@ -180,18 +180,18 @@ class PeerProtocol(Connection):
         """Close the connection in the next turn of the reactor."""
         self._factory.clock.callLater(0, self.refuse, reason)
 
-    def answer_ready(self) -> None:
+    def response_ready(self) -> None:
         """Send the responses that are next in the order of the requests."""
         unanswered = self._unanswered
-        answers = []
+        responses = []
         while unanswered and unanswered[0].ready:
             request = unanswered.popleft()
             self._unanswered_bytes -= request.size
-            assert request.answer is not None, "it is ready"
-            answers.append(request.answer)
+            assert request.response is not None, "it is ready"
+            responses.append(request.response)
         # One write for all of them: each write is a call of the kernel.
-        if answers:
-            self.write(b"".join(answers))
+        if responses:
+            self.write(b"".join(responses))
         if self._paused:
             self.flow_changed()
 
@@ -286,7 +286,7 @@ class PeerProtocol(Connection):
             body.push(piece)
         if body.complete:
             self._body = None
-            self.answer_ready()
+            self.response_ready()
             return True
         return bool(piece)
 

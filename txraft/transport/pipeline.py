@@ -70,8 +70,8 @@ class NetworkPipeline:
             )
         deadline = self._clock.seconds() + self._timeout
         encoded = self._encoder.encode(request)
-        answer: Deferred[Any] = link.send(encoded, APPEND_ENTRIES, deadline)
-        return answer
+        response: Deferred[Any] = link.send(encoded, APPEND_ENTRIES, deadline)
+        return response
 
     def close(self) -> None:
         """Close the connection; requests in flight fail with PipelineShutdown."""

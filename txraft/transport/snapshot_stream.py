@@ -48,12 +48,12 @@ class SnapshotStream:
             link.
         """
         link = self._link
-        answer = link.send(self._request, INSTALL_SNAPSHOT, None)
+        response = link.send(self._request, INSTALL_SNAPSHOT, None)
         link.unblocked = self._unblocked
         link.watch_closely()
         self._timer = self._clock.callLater(self._patience.left(False), self._check)
         self._pump()
-        return answer.addBoth(self._ended)
+        return response.addBoth(self._ended)
 
     def _unblocked(self) -> None:
         self._patience.moved()
@@ -111,14 +111,14 @@ class SnapshotStream:
         reason = failure.getErrorMessage()
         self._link.close(TransportError(f"the snapshot cannot be read: {reason}"))
 
-    def _ended(self, answer: Response | Failure) -> Response | Failure:
+    def _ended(self, response: Response | Failure) -> Response | Failure:
         """Close the connection, as hashicorp/raft does after each snapshot."""
         self._link.unblocked = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._left or isinstance(answer, Failure):
+        if self._left or isinstance(response, Failure):
             self._link.abort()
         else:
             self._link.finish()
-        return answer
+        return response

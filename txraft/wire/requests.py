@@ -285,18 +285,18 @@ def _decode_install_snapshot(fields: Fields) -> InstallSnapshotRequest:
         configuration = decode_configuration(raw(fields, b"Configuration") or b"")
         made_by = unsigned(fields, b"ConfigurationIndex")
     return InstallSnapshotRequest(
-        unsigned(fields, b"Term"),
-        text(fields, b"Leader"),
-        unsigned(fields, b"LastLogIndex"),
-        unsigned(fields, b"LastLogTerm"),
-        size,
-        configuration,
-        made_by,
-        peers,
-        version,
-        header_in(fields),
-        raw(fields, b"Skipped") or b"",
-        (raw(fields, b"Application") or b"").decode("utf-8", "replace"),
+        term=unsigned(fields, b"Term"),
+        leader=text(fields, b"Leader"),
+        last_log_index=unsigned(fields, b"LastLogIndex"),
+        last_log_term=unsigned(fields, b"LastLogTerm"),
+        size=size,
+        configuration=configuration,
+        configuration_index=made_by,
+        peers=peers,
+        snapshot_version=version,
+        header=header_in(fields),
+        skipped=raw(fields, b"Skipped") or b"",
+        application=(raw(fields, b"Application") or b"").decode("utf-8", "replace"),
     )
 
 
