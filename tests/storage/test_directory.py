@@ -92,7 +92,7 @@ class Directories(SynchronousTestCase):
         self.assertEqual(after.list(Path("/a/b")), ["lock", "log", "snapshots"])
 
     def test_opened_after_any_power_cut(self) -> None:
-        """A life that ended while it was made is no obstacle for the next."""
+        """A process that died while it made the directory does not hinder the next."""
         disk = Disk()
         DataDirectory(Path("/a/b"), "n1", disk)
         for cut in range(1, len(disk.operations)):

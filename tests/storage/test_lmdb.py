@@ -44,7 +44,7 @@ class Environments(SynchronousTestCase):
                     transaction.put(key, value, db=db)
 
     def test_reopened(self) -> None:
-        """Log and state are there in the next life."""
+        """Log and state are there after a restart."""
         store = self.open()
         store.store_logs(commands(5, 9))
         store.delete_range(5, 6)

@@ -334,7 +334,7 @@ def frame_sizes() -> list[int]:
 
 
 class PowerCuts(SynchronousTestCase):
-    """The power is cut behind each operation of a life, and what is not synced is
+    """The power is cut after each operation of a process, and what is not synced is
     lost, kept or torn: all that was acknowledged is there."""
 
     def check(self, segment_bytes: int, allocated_bytes: int = 0) -> None:
@@ -355,7 +355,7 @@ class PowerCuts(SynchronousTestCase):
                 self.check_again(after, log, segment_bytes)
 
     def test_killed(self) -> None:
-        """A life that ends without a power cut leaves much unsynced; what the next
+        """A process that ends without a power cut leaves much unsynced; what the next
         one finds and builds on is durable."""
         expected = states()
         for segment_bytes, allocated_bytes in ((1, 0), (400, 0), (1000, 300)):

@@ -85,7 +85,7 @@ class Room(SynchronousTestCase):
     def test_gives_back_in_vain(self) -> None:
         """A sync that failed may leave the room on disk, though nobody sees it there.
 
-        The next life goes on behind it, and then the power fails.
+        The next process continues behind it, and then the power fails.
         """
         self.log.store_log(command(1, data=bytes(9000)))
         self.disk.failures["sync"] = errno.EIO

@@ -83,7 +83,7 @@ class Files(SynchronousTestCase):
         self.assertTrue(self.open().exists)
 
     def test_reopened(self) -> None:
-        """What was set is there in the next life."""
+        """What was set is there after a restart."""
         self.open().set_many({b"term": b"5", b"vote": b""})
         self.open().set(b"vote", b"a:1")
 

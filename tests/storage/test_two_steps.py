@@ -246,7 +246,7 @@ class Refusing(TwoStepCase):
         self.assertEqual(contents(self.log), commands(1, 4))
 
     def check_final(self, error: BaseException) -> None:
-        """Check that *error* ends all writing, and that the next life is whole."""
+        """Check that *error* ends all writing, and that a restart finds a whole log."""
         self.disk.operations.clear()
         for write in (self.log.write_logs, self.log.store_logs):
             raised = self.assertRaises(type(error), write, commands(4, 4))
@@ -310,7 +310,7 @@ class Refusing(TwoStepCase):
 
 
 class BetweenTheSteps(TwoStepCase):
-    """The log's life, or the machine's, ends when a write is not synced."""
+    """The process, or the machine, dies when a write is not synced."""
 
     def check_whole(self, disk: Disk) -> None:
         """Check that the log on *disk* has its entries, and may go on."""
@@ -342,7 +342,7 @@ class BetweenTheSteps(TwoStepCase):
             self.check_whole(self.disk.after_power_cut(unsynced))
 
     def test_killed(self) -> None:
-        """What the next life finds and builds on is durable."""
+        """What the next process finds and builds on is durable."""
         self.write(commands(4, 5))
 
         log = open_with_room(self.disk)

@@ -96,6 +96,7 @@ class LogCache:
 
     def _cached(self, index: int) -> Entry | None:
         entry = self._ring[index % len(self._ring)]
+        # A slot may hold an older entry of the same place in the ring.
         return entry if entry is not None and entry.index == index else None
 
     def _forget(self) -> None:

@@ -53,7 +53,10 @@ class LogIndex:
 
     def __init__(self) -> None:
         self.first = 1
+        # (first index, term) of each run of entries of one term, oldest first.
         self.runs: list[tuple[int, int]] = []
+        # Memberships and cluster identities: few, and kept so that a start reads no
+        # log.
         self.special: list[Entry] = []
         self.view = _empty_view(1)
 
@@ -135,6 +138,7 @@ class LogIndex:
         self._advance_runs(first)
 
     def _advance_runs(self, first: int) -> None:
+        # The run that *first* is in stays, beginning there now.
         if self.is_empty:
             self.runs = []
             return

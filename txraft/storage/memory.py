@@ -91,6 +91,7 @@ class InmemStore:
         low, high = self.first_index(), self.last_index()
         if first < 1 or (low and not low <= first <= high + 1):
             raise ValueError(f"entry {first} leaves a gap to entries {low} to {high}")
+        # In place: a copy for each append would make a long log quadratic.
         if low and first == high + 1:
             self._entries.extend(entries)
             return

@@ -66,6 +66,7 @@ class JSONPeers:
             return []
         if len(data) > MAX_PEERS_BYTES:
             raise self._refusal(f"it is larger than {MAX_PEERS_BYTES} bytes")
+        # An empty file means no peers, as in hashicorp/raft.
         if not data.strip():
             return []
         try:

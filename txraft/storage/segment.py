@@ -49,7 +49,11 @@ LENGTH_BYTES = 4
 
 _HEADERS = {1: struct.Struct(">16sQQQQH"), 2: struct.Struct(">16sQQQQ16sH")}
 _CHECK = struct.Struct(">Q")
+# Magic, kind, number of entries, payload length, first index, checksum of the frame
+# before.
 _FIELDS = struct.Struct(">4sBxxxIIQQ")
+# Of the header alone, so that a length can be trusted before the payload is read, and
+# of the whole frame.
 _CHECKS = struct.Struct(">QQ")
 _LENGTH = struct.Struct(">I")
 _PLACE = struct.Struct(">Q")

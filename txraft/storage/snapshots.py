@@ -169,6 +169,7 @@ class FileSnapshotStore(SnapshotReader):
         """Begin a snapshot of *cluster*, b"" if that is not known."""
         if not self._fs.is_directory(self._directory):
             make_directories(self._fs, self._directory)
+        # Never twice the same name, and never an older one when the clock goes back.
         now = max(self._milliseconds(), self._latest_milliseconds + 1)
         self._latest_milliseconds = now
         id = f"{term}-{index}-{now}"
@@ -268,6 +269,8 @@ class FileSnapshotSink:
         """
         if self._ended or self._staged:
             raise ValueError(f"snapshot {self.id} is closed")
+        # Collected: applications write many small pieces, and each write is a call of
+        # the kernel and a checksum.
         self._buffer += data
         if len(self._buffer) >= BUFFER_BYTES:
             self._flush()
@@ -458,6 +461,7 @@ def _verify(file: File, size: int, crc: int, path: Path) -> None:
             f"{path}: damaged at byte {min(found, size)}: the file has {found} bytes, "
             f"{META_NAME} says {size}"
         )
+    # In pieces: a snapshot may be larger than the memory.
     checksum, at = xz(b""), 0
     while at < size:
         piece = file.read_at(min(PIECE_BYTES, size - at), at)

@@ -101,6 +101,8 @@ class FileStableStore:
             raise ValueError(f"{self._path}: at most {MAX_STATE_BYTES} bytes")
         if self._failure is not None:
             raise self._failure.with_traceback(None)
+        # In memory only after the disk: a vote that is not durable must not be read
+        # back.
         try:
             create_whole(self._fs, self._path, data)
         except Exception as error:

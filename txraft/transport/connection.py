@@ -73,6 +73,7 @@ class Connection(Protocol):
     _gone = False
     unsent_bytes = 0
     _send_now: typing.Callable[[], object] | None = None
+    # Only of plain TCP: None makes `write` go through the transport.
     _transport: TCPConnection | None = None
     _socket: socket.socket
 

@@ -23,10 +23,11 @@ from txraft.transport.validity import end_of_authority, end_of_chain, utc_now
 VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 DEFAULT_VERSION = "1.2"
 MAX_PEM_BYTES = 1 << 20
+# For TLS 1.2 only; those of 1.3 are all good. Forward secrecy and AEAD, nothing else.
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 _OTHERS_MAY_READ = 0o077
-_ALERT_WRITTEN = 0x4008
-_NO_RENEGOTIATION = 100
+_ALERT_WRITTEN = 0x4008  # SSL_CB_WRITE_ALERT
+_NO_RENEGOTIATION = 100  # the alert of RFC 5246, 7.2.2
 _FLIGHTS = 4
 """More rounds than any handshake has."""
 

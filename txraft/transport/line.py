@@ -89,6 +89,8 @@ class Line:
         self.closed = False
         self._caller = caller
         self._callee = callee
+        # Each request passes through these queues in order: pending at the caller until
+        # its response is back, and on the way, arrived, unanswered, on the way back.
         self._calls: deque[LineRequest] = deque()
         self._on_the_way: deque[LineRequest] = deque()
         self._arrived: deque[LineRequest] = deque()

@@ -55,6 +55,7 @@ class Link(Connection):
         self._calls: deque[_AwaitedResponse] = deque()
         self._timer: IDelayedCall | None = None
         self._ended = ended
+        # Whether any byte has come, which with TLS 1.3 is the proof of being accepted.
         self._heard = False
 
     @property

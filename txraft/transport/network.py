@@ -219,6 +219,7 @@ class NetworkTransport(UnaryCalls):
         return self._dial(target) if link is None else succeed(link)
 
     def _dial(self, target: str) -> Deferred[Link]:
+        # Dials count too: many to a dead host wait for their timeouts at once.
         limit = self._connection_limits.max_outbound_connections
         if len(self._links) + len(self._dials) >= limit:
             return fail(ConnectionFailed(f"more than {limit} connections to peers"))
@@ -243,6 +244,7 @@ class NetworkTransport(UnaryCalls):
     def _link_ended(self, link: Link) -> None:
         self._pool.discard(link)
         ended = self._links.pop(link, None)
+        # None for a link whose dial was given up: nobody was told of it.
         if ended is not None:
             ended.callback(None)
             if self._lost_handler is not None and self._closed is None:

@@ -112,6 +112,9 @@ class PeerProtocol(Connection):
         self._body: IncomingBody | None = None
         self._reading = False
         self._paused = False
+        # Progress of the message at hand: bytes and requests so far, and whether
+        # reading was paused since the timer was set. A pause is our doing, not the
+        # peer's.
         self._was_paused = False
         self._fed = 0
         self._requests = 0
@@ -137,6 +140,7 @@ class PeerProtocol(Connection):
             self._watch.cancel()
             self._watch = None
         self._first_request_came()
+        # Off the common account, or the room it took would be lost for ever.
         self._factory.buffered_bytes -= self.buffered_bytes
         self.buffered_bytes = 0
         self._reader.release()
@@ -366,6 +370,7 @@ class PeerFactory(Factory):
         self.unauthenticated = UnauthenticatedConnections(
             self.clock, self.connection_limits
         )
+        # Of the last committed membership: who was in it and no longer is, was removed.
         self._members: frozenset[str] = frozenset()
         self._connections: dict[PeerProtocol, None] = {}
         self._closing: list[Deferred[None]] = []

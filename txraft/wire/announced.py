@@ -12,6 +12,7 @@ from __future__ import annotations
 HEADER_BYTES = 5
 """A header with a 32-bit length: its type, and the length."""
 
+# The first bytes of bin, ext and str, by the width of the length that follows.
 _32_BIT = frozenset((0xC6, 0xC9, 0xDB))
 _16_BIT = frozenset((0xC5, 0xC8, 0xDA))
 _8_BIT = frozenset((0xC4, 0xC7, 0xD9))

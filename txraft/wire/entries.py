@@ -27,7 +27,11 @@ CLUSTER_PREFIX = b"txraft-cluster:"
 CLUSTER_BYTES = 16
 
 _MAX_UINT64 = 2**64 - 1
-_APPENDED_AT_BYTES = 15
+_APPENDED_AT_BYTES = 15  # what `time.Time.MarshalBinary` of Go writes
+
+# The keys that hashicorp/raft writes: without extensions in protocol 0, with them
+# later, and with the time in newer versions. Any other form is encoded anew, so that no
+# peer stores bytes that another one could not read.
 _VERSIONED_SHAPE = (b"Data", b"Extensions", b"Index", b"Term", b"Type")
 _UNVERSIONED_SHAPE = (b"Data", b"Index", b"Term", b"Type")
 _TIMED_SHAPE = (b"AppendedAt", *_VERSIONED_SHAPE)

@@ -23,6 +23,7 @@ CACHED_FRAMES = 256
 _MAX_UINT64 = 2**64 - 1
 _MIN_INT64 = -(2**63)
 _SHOWN_BYTES = 30
+# Keys that only this package writes; hashicorp/raft skips keys that it does not know.
 _OUR_KEYS = frozenset({b"Cluster", b"FSMLevel", b"Incarnation", b"Incarnations"})
 _HEADER_KEYS = _OUR_KEYS | {b"Addr", b"ID", b"ProtocolVersion"}
 

@@ -51,6 +51,7 @@ INSTALL_SNAPSHOT = 2
 TIMEOUT_NOW = 3
 REQUEST_PRE_VOTE = 4
 SNAPSHOT_VERSIONS = (0, 1)
+"""Versions whose membership can be decoded; the node refuses the others."""
 
 _MAX_INT64 = 2**63 - 1
 
@@ -270,6 +271,7 @@ def _decode_request_pre_vote(fields: Fields) -> RequestPreVoteRequest:
 
 def _decode_install_snapshot(fields: Fields) -> InstallSnapshotRequest:
     size = integer(fields, b"Size")
+    # The field is signed in Go: a negative size would never end.
     if not 0 <= size <= _MAX_INT64:
         raise odd_value(b"Size", size)
     version = integer(fields, b"SnapshotVersion")

@@ -59,9 +59,12 @@ class _MessageReader:
     def __init__(self, limits: MessageLimits, max_bytes: int) -> None:
         self._limits = limits
         self._max_bytes = max_bytes
+        # Places in the stream: all bytes so far, and where this message begins.
         self._fed = 0
         self._start = 0
         self.pending_bytes = 0
+        # Where the unpacker stopped for a value, the bytes before that place, the
+        # newest piece, and the last bytes of the piece before it: see `announced`.
         self._stopped = -1
         self._piece = self._ending = self._before = b""
         self._maps = self._lists = 0
@@ -71,6 +74,7 @@ class _MessageReader:
             strict_map_key=False,
             object_hook=self._count_map,
             list_hook=self._count_list,
+            # Pipelined requests wait behind the one that is being read.
             max_buffer_size=max_bytes + limits.max_ahead_bytes,
             max_str_len=limits.max_string_bytes,
             max_bin_len=limits.max_string_bytes,
