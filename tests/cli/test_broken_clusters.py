@@ -8,17 +8,17 @@ from dataclasses import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.cli.diagnosis import Severity, diagnose, tolerance
-from txraft.cli.views import View
+from txraft.cli.views import NodeView
 
 X, Y = "aa" * 16, "bb" * 16
 ADD = "`txraft peer add"
-Case = tuple[str, list[View], Sequence[str], Sequence[str]]
+Case = tuple[str, list[NodeView], Sequence[str], Sequence[str]]
 
 
-def node(address: str, **more: object) -> View:
+def node(address: str, **more: object) -> NodeView:
     """Make a node of a healthy cluster of `a:1`, `b:1` and `c:1`, led by `a:1`."""
     members = more.pop("members", ("a:1", "b:1", "c:1"))
-    view = View(
+    view = NodeView(
         f"http://{address}",
         address=address,
         state="Leader" if address == "a:1" else "Follower",
@@ -35,20 +35,20 @@ def node(address: str, **more: object) -> View:
     return replace(view, **more)  # type: ignore[arg-type]
 
 
-def alone(address: str, cluster: str, **more: object) -> View:
+def alone(address: str, cluster: str, **more: object) -> NodeView:
     """Make a node that leads a cluster of itself."""
     leads = {"state": "Leader", "leader": address, "members": (address,)}
     return node(address, cluster=cluster, **{**leads, **more})
 
 
-def fresh(address: str) -> View:
+def fresh(address: str) -> NodeView:
     """Make a node that was started with `join: true` and waits."""
-    return View(
+    return NodeView(
         f"http://{address}", address=address, state="Follower", last_contact=None
     )
 
 
-def founded(address: str, *members: str) -> View:
+def bootstrapped(address: str, *members: str) -> NodeView:
     """Make a node that was given *members* to found a cluster, and has no leader."""
     return node(
         address,
@@ -64,9 +64,9 @@ def founded(address: str, *members: str) -> View:
     )
 
 
-def down(address: str, known: bool = True) -> View:
+def down(address: str, known: bool = True) -> NodeView:
     """Make what is known of a node that does not answer."""
-    return View(f"http://{address}", "refused", address if known else "")
+    return NodeView(f"http://{address}", "refused", address if known else "")
 
 
 A, B, C = node("a:1"), node("b:1"), node("c:1")
@@ -74,12 +74,12 @@ FOUR = ("a:1", "b:1", "c:1", "d:1")
 FIVE = (*FOUR, "e:1")
 
 
-def five(address: str, **more: object) -> View:
+def five(address: str, **more: object) -> NodeView:
     """Make a node of a cluster of five."""
     return node(address, members=FIVE, **more)
 
 
-def lost(view: View) -> View:
+def lost(view: NodeView) -> NodeView:
     """Make a node that knows no leader."""
     return replace(view, state="Follower", leader="", last_contact=9.0)
 
@@ -88,7 +88,7 @@ FAULTS: tuple[Case, ...] = (
     (
         "recovered, and a lost member is started by mistake",
         [alone("a:1", Y, configuration_index=80), lost(B)],
-        ("members of 2 clusters", "a:1 of bbbbbbbb", "b:1 of aaaaaaaa", "add none"),
+        ("members of 2 clusters", "a:1 of bbbbbbbb", "b:1 of aaaaaaaa", "do not add"),
         ("b:1 answers", "believed to lead"),
     ),
     (
@@ -102,13 +102,13 @@ FAULTS: tuple[Case, ...] = (
         (ADD + " a:1",),
     ),
     (
-        "founded twice, by each node alone",
+        "bootstrapped twice, by each node alone",
         [alone("a:1", X), alone("b:1", Y)],
         ("members of 2 clusters", "a:1", "b:1"),
         (ADD + " b:1", ADD + " a:1"),
     ),
     (
-        "founded twice, with the same list",
+        "bootstrapped twice, with the same list",
         [A, B, node("c:1", cluster=Y, state="Leader", leader="c:1")],
         ("members of 2 clusters", "c:1 of bbbbbbbb"),
         (),
@@ -126,25 +126,25 @@ FAULTS: tuple[Case, ...] = (
         ("txraft recover", "firewalls"),
     ),
     (
-        "founded with lists that have nothing in common",
-        [founded("a:1", "a:1", "b:1"), founded("c:1", "c:1", "d:1")],
-        ("founded with different members", "a:1, b:1", "c:1, d:1", "settle that"),
+        "bootstrapped with lists that have nothing in common",
+        [bootstrapped("a:1", "a:1", "b:1"), bootstrapped("c:1", "c:1", "d:1")],
+        ("bootstrapped with different members", "a:1, b:1", "c:1, d:1", "settle that"),
         (ADD + " c:1", "firewalls", "txraft recover"),
     ),
     (
-        "founded with lists of which one is longer",
+        "bootstrapped with lists of which one is longer",
         [
-            founded("a:1", "a:1", "b:1", "c:1"),
-            founded("b:1", "a:1", "b:1", "c:1"),
-            founded("c:1", "a:1", "b:1", "c:1", "d:1"),
+            bootstrapped("a:1", "a:1", "b:1", "c:1"),
+            bootstrapped("b:1", "a:1", "b:1", "c:1"),
+            bootstrapped("c:1", "a:1", "b:1", "c:1", "d:1"),
         ],
-        ("a:1 and c:1 were founded with different members",),
+        ("a:1 and c:1 were bootstrapped with different members",),
         ("firewalls", "another cluster"),
     ),
     (
-        "one member was founded otherwise, and the others have a leader",
+        "one member was bootstrapped otherwise, and the others have a leader",
         [A, B, node("c:1", members=FOUR)],
-        ("a:1 and c:1 were founded with different members",),
+        ("a:1 and c:1 were bootstrapped with different members",),
         (),
     ),
     (
@@ -243,13 +243,13 @@ FAULTS: tuple[Case, ...] = (
         "a quorum that does not find a leader",
         [lost(A), lost(B), lost(C)],
         ("there is no leader although 3 of 3 members answer",),
-        ("founded",),
+        ("bootstrapped",),
     ),
     (
         "only nodes that wait to be added",
         [fresh("a:1"), fresh("b:1")],
         ("no node that answers is a member of any cluster",),
-        ("founded",),
+        ("bootstrapped",),
     ),
     (
         "nobody answers",
@@ -290,7 +290,7 @@ WARNINGS: tuple[Case, ...] = (
             node("d:1", members=FOUR, configuration_index=88),
         ],
         ("c:1 knows other members",),
-        ("founded",),
+        ("bootstrapped",),
     ),
 )
 

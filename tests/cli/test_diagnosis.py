@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.cli_commands import CommandCase
 from txraft.cli.diagnosis import LAG_ENTRIES, Severity, diagnose, leader_of
-from txraft.cli.views import View, parse_contact, parse_view
+from txraft.cli.views import NodeView, parse_contact, parse_view
 from txraft.client import MalformedAnswer
 from txraft.kv.commands import encode_advertise
 from txraft.transport.validity import Validity, utc_now
@@ -17,10 +17,10 @@ from txraft.transport.validity import Validity, utc_now
 MEMBERS = ("a:1", "b:1", "c:1")
 
 
-def healthy() -> list[View]:
+def healthy() -> list[NodeView]:
     """Three members, of whom `a:1` leads."""
     return [
-        View(
+        NodeView(
             f"http://{address}",
             address=address,
             state="Leader" if address == "a:1" else "Follower",
@@ -36,20 +36,20 @@ def healthy() -> list[View]:
     ]
 
 
-def leaderless() -> list[View]:
+def leaderless() -> list[NodeView]:
     """Three members, none of whom leads or knows who does."""
     return [replace(view, state="Follower", leader="") for view in healthy()]
 
 
-def silent(view: View) -> View:
+def silent(view: NodeView) -> NodeView:
     """The same node, when it does not answer."""
-    return View(view.url, "connection refused")
+    return NodeView(view.url, "connection refused")
 
 
 class Doctor(SynchronousTestCase):
     """Each finding names who, why and what to do."""
 
-    def only(self, views: list[View], severity: Severity, *words: str) -> None:
+    def only(self, views: list[NodeView], severity: Severity, *words: str) -> None:
         """Check that just one finding of *severity* is made, with *words* in it."""
         found = [f.sentence for f in diagnose(views) if f.severity is severity]
         self.assertEqual(len(found), 1, found)
@@ -69,7 +69,7 @@ class Doctor(SynchronousTestCase):
         a, b, c = (replace(v, level=2, active_level=2) for v in healthy())
         views = [replace(a, outdated_peers=("c:1",)), b, replace(c, level=1)]
 
-        words = ("c:1 understands less than level 2", "install the version")
+        words = ("c:1 does not understand level 2", "install the version")
         self.only(views, Severity.FAULT, *words)
 
     def test_upgrade_under_way(self) -> None:
@@ -96,7 +96,9 @@ class Doctor(SynchronousTestCase):
         one, *others = healthy()
         views = [replace(one, insecure_peers=True), *others]
 
-        self.only(views, Severity.WARNING, "a:1 may be reached", "insecure_peers")
+        self.only(
+            views, Severity.WARNING, "a:1 accepts peers without TLS", "insecure_peers"
+        )
 
     def test_certificate_expires(self) -> None:
         """It is told 30 days ahead, and is a fault once it has happened."""
@@ -363,7 +365,7 @@ class Asking(CommandCase):
 
         _, _, said = self.told("status")
 
-        self.assertIn("n3:8300 understands less than level 2", said)
+        self.assertIn("n3:8300 does not understand level 2", said)
 
     def test_certificate_expires(self) -> None:
         """A node tells when, and the doctor whether that is soon."""

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from tests.support.http_network import HTTPCase, Network
 from txraft.cli.app import main
-from txraft.cli.running import Access, Main
+from txraft.cli.running import ClientCredentials, Main
 from txraft.client import Client, ClientLimits
 from txraft.node.worker import MemoryWorker
 
@@ -48,7 +48,11 @@ class MemoryRunner:
         return int(results[0])
 
     def client(
-        self, urls: list[str], reactor: Any, access: Access, limits: ClientLimits
+        self,
+        urls: list[str],
+        reactor: Any,
+        access: ClientCredentials,
+        limits: ClientLimits,
     ) -> Client:
         """Make a client on the network in memory."""
         http = HTTPClient(self._network)

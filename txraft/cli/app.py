@@ -1,4 +1,4 @@
-"""The `txraft` command."""
+"""The `txraft` command: the table of its subcommands, and its exit statuses."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from txraft.version import VERSION
 EPILOG = (
     "Exit status: 0 done; 1 the answer is no, or a fault was found; 2 wrong usage; "
     "3 no node took the request, nothing was changed; 4 the outcome of a write is "
-    "unknown; 5 refused; 6 the lock was lost; 130 interrupted."
+    "unknown; 5 the request was refused; 6 the lock was lost; 130 interrupted."
 )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
 @click.version_option(VERSION, prog_name="txraft")
 def main() -> None:
-    """Use and look after a txraft cluster.
+    """Use and operate a txraft cluster.
 
-    `txraft demo` starts one on this machine to play with. Nodes are named by their
-    HTTP addresses, with --http-addr or in TXRAFT_HTTP_ADDR; one is enough, as every
-    node serves every request.
+    `txraft demo` starts one on this machine to try things out. Name nodes by their
+    HTTP addresses, with --http-addr or in TXRAFT_HTTP_ADDR. One is enough, because
+    every node serves every request.
     """
 
 

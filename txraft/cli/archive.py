@@ -1,6 +1,7 @@
-"""Backups: a gzipped tar of `meta.json`, `state.bin` and `SHA256SUMS`, as Consul's are.
+"""Read backups: gzipped tars of `meta.json`, `state.bin` and `SHA256SUMS`.
 
-Every byte is checked against its sum; nothing is unpacked to disk.
+The format is that of Consul's.
+Every byte is checked against the sums; nothing is unpacked to disk.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ MAX_STATE_BYTES = 1 << 40
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """What a backup holds; *keys* is None for a state that is not a key-value store."""
+    """The contents of a backup; *keys* is None unless it is of the key-value store."""
 
     id: str
     index: int
@@ -46,7 +47,7 @@ def inspect_backup(path: Path) -> Backup:
 
 
 def _keys(state: BackupReader) -> int | None:
-    """Count the keys; None: the state is another application's."""
+    """Count the keys; None if the state is another application's."""
     try:
         return len(state.finish().rows)
     except RaftError:

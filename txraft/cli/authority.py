@@ -1,4 +1,4 @@
-"""`txraft tls`: an authority and certificates for a lab."""
+"""`txraft tls`: make an authority and certificates for a test cluster."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ _directory = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("tls"),
     show_default=True,
-    help="Where the authority is, and its certificates.",
+    help="Directory of the authority and its certificates.",
 )
 
 
 @click.group()
 def tls() -> None:
-    """Make certificates for a lab.
+    """Make certificates for a test cluster.
 
-    In earnest the authority's key belongs on no node: use what your organisation has.
+    In production the authority's key must not lie on a node: use the authority of your
+    organisation.
     """
 
 

@@ -1,6 +1,6 @@
-"""Certificates for a lab: an authority, and what it issues to nodes and clients.
+"""Make an authority for a test cluster, and issue certificates to nodes and clients.
 
-Keys are ECDSA on P-256, without passphrase, in files of mode 0600. In earnest an
+Keys are ECDSA on P-256, without passphrase, in files of mode 0600. In production the
 authority's key does not lie beside the nodes: see the manual. Certificates pass the
 strict checks of Python, OpenSSL and Go.
 
@@ -53,6 +53,8 @@ def init_authority(directory: Path, days: int = CA_DAYS) -> tuple[Path, Path]:
         )
     )
     certificate = builder.sign(key, hashes.SHA256())
+    # The key first: it refuses to replace another one. A certificate without its key
+    # would look like an authority, and could sign nothing.
     _write_key(directory / CA_KEY_NAME, key)
     _write(directory / CA_NAME, certificate.public_bytes(_PEM), 0o644)
     return directory / CA_NAME, directory / CA_KEY_NAME
@@ -67,10 +69,10 @@ def issue_certificate(
 ) -> tuple[Path, Path]:
     """Issue a certificate for *names*, host names and IP addresses.
 
-    The first one names the files. *client_only* makes one for a client of HTTP,
-    which no peer accepts as a peer's.
+    The first name is also that of the files. With *client_only* it is for a client of
+    HTTP, and no peer accepts it as a peer's.
     Returns: the paths of certificate and key.
-    Raises: ConfigError without an authority in *directory*, or over other files.
+    Raises: ConfigError if *directory* has no authority, or if the files exist.
     """
     _check_names(names)
     authority = _Authority.read(directory)
@@ -94,13 +96,13 @@ def issue_certificate(
 def renew_certificate(
     directory: Path, names: Sequence[str], *, days: int = NODE_DAYS
 ) -> tuple[Path, datetime]:
-    """Issue the certificate anew that was issued for *names*, of which one is enough.
+    """Renew the certificate that was issued for *names*; the first name is enough.
 
-    Names, uses and key stay as they are: with the same key there is no moment at
-    which certificate and key do not match, as only one file is replaced.
+    Names, uses and key stay as they are. Because the key is the same, only one file is
+    replaced, and certificate and key match at every moment.
     Returns: the path of the certificate, and when the new one expires.
-    Raises: ConfigError, and nothing is replaced, without an authority in *directory*,
-        for a certificate of another authority or a key that is not the certificate's.
+    Raises: ConfigError, and nothing is replaced, if *directory* has no authority, if
+        another authority issued the certificate, or if the key is not its key.
     Durable: the new certificate, in the place of the old one.
     """
     _check_names(names)
@@ -136,7 +138,7 @@ def renew_certificate(
 
 @dataclass(frozen=True, slots=True)
 class _Authority:
-    """What signs, and with which key."""
+    """The certificate of an authority, and the key that it signs with."""
 
     path: Path
     certificate: x509.Certificate
@@ -144,7 +146,7 @@ class _Authority:
 
     @classmethod
     def read(cls, directory: Path) -> _Authority:
-        """Read that of *directory*. Raises: ConfigError"""
+        """Read the authority in *directory*. Raises: ConfigError"""
         path = directory / CA_NAME
         try:
             certificate = x509.load_pem_x509_certificate(path.read_bytes())
@@ -186,7 +188,7 @@ class _Authority:
         return builder.sign(self.key, hashes.SHA256())
 
     def check_issued(self, certificate: x509.Certificate, path: Path) -> None:
-        """Refuse a *certificate* that is not ours. Raises: ConfigError"""
+        """Refuse a *certificate* of another authority. Raises: ConfigError"""
         try:
             certificate.verify_directly_issued_by(self.certificate)
         except (ValueError, TypeError, InvalidSignature) as error:
@@ -198,7 +200,7 @@ class _Authority:
             ) from error
 
     def _identifier(self) -> x509.AuthorityKeyIdentifier:
-        """Name our key as our certificate does, however that was computed."""
+        """Return the identifier of our key as our own certificate has it."""
         try:
             own = self.certificate.extensions.get_extension_for_class(
                 x509.SubjectKeyIdentifier
@@ -233,11 +235,10 @@ def _builder(
 
 
 def _validity(days: int, most: datetime | None = None) -> tuple[datetime, datetime]:
-    """Begin a little earlier, for clocks that are behind; end at *most* at the latest.
-
-    Verifiers look at a whole chain: what outlives its authority ends with it anyway,
-    and its own date would be a lie that no warning sees through.
-    """
+    """Return begin and end: from a little before now, to *most* at the latest."""
+    # Backdated for clocks that are behind. It must not outlive its authority: verifiers
+    # check the whole chain, so it would end earlier than its own date says, and a
+    # warning that goes by that date would come too late.
     now = datetime.now(UTC)
     end = now + timedelta(days=days)
     return now - _BACKDATED, end if most is None else min(end, most)
@@ -291,7 +292,7 @@ def _names_in(certificate: x509.Certificate) -> list[object]:
 
 
 def _read_issued(path: Path) -> x509.Certificate:
-    """Read a certificate that `issue_certificate` has made. Raises: ConfigError"""
+    """Read a certificate made by `issue_certificate`. Raises: ConfigError"""
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
         for kind in (x509.SubjectAlternativeName, x509.ExtendedKeyUsage):
@@ -324,6 +325,8 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
 
 def _write(path: Path, data: bytes, mode: int) -> None:
     try:
+        # The mode is given when the file is made: with a chmod afterwards, others could
+        # open a key in between. O_EXCL follows no symbolic link that was put there.
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError as error:
         raise ConfigError(
@@ -334,7 +337,7 @@ def _write(path: Path, data: bytes, mode: int) -> None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Put *data* in the place of the file *path*, which keeps its mode, in one step."""
+    """Replace the contents of the file *path* in one step; its mode stays."""
     unfinished = path.with_name(path.name + ".new")
     unfinished.unlink(missing_ok=True)  # of a renewal that was cut short
     mode = path.stat().st_mode & 0o777
@@ -344,6 +347,9 @@ def _replace(path: Path, data: bytes) -> None:
         opened.write(data)
         opened.flush()
         os.fsync(file)
+    # A node that rereads its files sees the old certificate or the new one, never a
+    # part; so does one that starts after a power failure, as the data was synced
+    # before.
     unfinished.replace(path)
     directory = os.open(path.parent, os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""`txraft members`, `status`, `doctor`, `transfer` and `peer`: the cluster itself."""
+"""`txraft members`, `status`, `doctor`, `transfer` and `peer`: act on a cluster."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import click
 
 from txraft.cli.diagnosis import Severity, diagnose, leader_of, tolerance
 from txraft.cli.exits import Exit
-from txraft.cli.running import Job, online
-from txraft.cli.views import View, all_views
+from txraft.cli.running import CommandJob, online
+from txraft.cli.views import NodeView, all_views
 from txraft.client import MalformedAnswer
 from txraft.client.exchange import NodeRequest
 from txraft.client.results import parse_json
@@ -21,13 +21,13 @@ PEER = "/v1/operator/raft/peer"
 HEALTH = "/v1/operator/autopilot/health"
 TRANSFER = "/v1/operator/raft/transfer-leader"
 MOST_IN_VAIN = 15
-"""So often in a row a new member may be asked about, and not have caught up further."""
+"""Answers in a row without progress after which a new member does not catch up."""
 
 
 @click.command("members")
-@click.option("--stale", is_flag=True, help="Ask any node; it may be behind.")
+@click.option("--stale", is_flag=True, help="Let any node answer; its list may be old.")
 @online
-async def members(job: Job, stale: bool) -> None:
+async def members(job: CommandJob, stale: bool) -> None:
     """List the members of the cluster."""
     target = f"{CONFIGURATION}?stale=1" if stale else CONFIGURATION
     request = NodeRequest("GET", target, repeatable=True)
@@ -53,12 +53,11 @@ async def members(job: Job, stale: bool) -> None:
 
 @click.command("status")
 @online
-async def status(job: Job) -> int:
+async def status(job: CommandJob) -> int:
     """Show all nodes in one table: role, term, indexes, lag and last contact.
 
-    Those are shown that --http-addr or TXRAFT_HTTP_ADDR names, and all members that
-    these know the HTTP addresses of. The status is 1 when one does not answer, or none
-    leads.
+    It shows the nodes named with --http-addr or TXRAFT_HTTP_ADDR, and all members whose
+    HTTP addresses these know. The status is 1 if a node does not answer or none leads.
     """
     views = await all_views(job)
     leader = leader_of(views)
@@ -77,7 +76,7 @@ async def status(job: Job) -> int:
             )
         for peer in view.outdated_peers:
             job.output.problem(
-                f"txraft: {peer} understands less than level {view.active_level} of "
+                f"txraft: {peer} does not understand level {view.active_level} of "
                 "the state machine, which the cluster uses: upgrade it"
             )
         for undeliverable in view.undeliverable:
@@ -87,7 +86,7 @@ async def status(job: Job) -> int:
             )
         if view.insecure_peers:
             job.output.problem(
-                f"txraft: {view.address} hears peers without TLS: insecure_peers"
+                f"txraft: {view.address} accepts peers without TLS (insecure_peers)"
             )
     silent = {} if leader is None else leader.silent_peers
     for peer, seconds in silent.items():
@@ -110,11 +109,11 @@ async def status(job: Job) -> int:
 
 @click.command("doctor")
 @online
-async def doctor(job: Job) -> int:
-    """Say what is wrong: why there is no leader, or who lags, and what to do.
+async def doctor(job: CommandJob) -> int:
+    """Find what is wrong, such as a missing leader or a slow node, and what to do.
 
-    It asks the nodes that --http-addr names, and all members that these know the HTTP
-    addresses of. The status is 1 when a fault was found.
+    It asks the nodes named with --http-addr, and all members whose HTTP addresses these
+    know. The status is 1 if a fault was found.
     """
     views = await all_views(job)
     findings = diagnose(views)
@@ -127,7 +126,7 @@ async def doctor(job: Job) -> int:
         job.output.line(f"{finding.severity.value}: {finding.sentence}.")
     if not findings:
         leader = leader_of(views)
-        assert leader is not None, "to have no leader is a fault"
+        assert leader is not None, "a missing leader is a fault"
         job.output.line(
             f"All is well: {leader.address} leads term {leader.term}, "
             f"{len(views)} of {len(leader.members)} members were asked, and "
@@ -139,11 +138,14 @@ async def doctor(job: Job) -> int:
 @click.command("transfer")
 @click.argument("target", required=False)
 @online
-async def transfer(job: Job, target: str | None) -> None:
-    """Hand leadership to TARGET, an id of `members`, or to the most complete voter."""
+async def transfer(job: CommandJob, target: str | None) -> None:
+    """Transfer leadership to TARGET, an id shown by `members`.
+
+    Without TARGET it goes to the voter with the most complete log.
+    """
     query = f"?id={quote(target)}" if target else ""
     await job.client.calls.expect(NodeRequest("PUT", TRANSFER + query, b""))
-    _done(job, "Leadership was handed over.")
+    _done(job, "Leadership was transferred.")
 
 
 @click.group("peer")
@@ -156,19 +158,23 @@ def peer() -> None:
 @click.option(
     "--force",
     is_flag=True,
-    help="Add it whoever answers there, or if nobody does. A cluster of one or two "
-    "may stand still until it does.",
+    help="Add it without asking who answers at ADDRESS, even if nobody does. A cluster "
+    "of one or two may stop working until it answers.",
 )
 @online
-async def add(job: Job, address: str, force: bool) -> int:
+async def add(job: CommandJob, address: str, force: bool) -> int:
     """Make the node at the peer ADDRESS (host:port) a member.
 
-    Start it before, with join: true: it is asked who it is. At protocol version 3 it
-    gets its vote when it has what the others have. To add a member again does nothing.
+    Start it first, with join: true, because it is asked for its identity. At protocol
+    version 3 it gets its vote once it has caught up. Adding a member again does
+    nothing.
     """
     target = f"{PEER}?address={quote(address)}"
     if force:
         target += "&force=1"
+    # The request is repeated until the member has its vote: each answer 202 tells how
+    # many entries it still lacks. Only answers without progress count as in vain, so
+    # that a long way to catch up is no failure.
     least, in_vain = None, 0
     while True:
         request = NodeRequest("PUT", target, b"", repeatable=True)
@@ -198,8 +204,8 @@ def _entries_behind(told: Any) -> int:
         raise MalformedAnswer("an answer does not say how far a member is") from error
 
 
-async def _tolerance(job: Job) -> str:
-    """Say in one sentence how many voters may fail now."""
+async def _tolerance(job: CommandJob) -> str:
+    """Describe in one sentence how many voters may fail now."""
     request = NodeRequest("GET", HEALTH, repeatable=True)
     told = parse_json((await job.client.calls.expect(request, 429)).body)
     try:
@@ -217,20 +223,20 @@ async def _tolerance(job: Job) -> str:
 @peer.command("remove")
 @click.argument("address")
 @online
-async def remove(job: Job, address: str) -> None:
+async def remove(job: CommandJob, address: str) -> None:
     """Remove the member at the peer ADDRESS (host:port)."""
     target = f"{PEER}?address={quote(address)}"
     await job.client.calls.expect(NodeRequest("DELETE", target))
     _done(job, f"{address} is no member any more.")
 
 
-def _done(job: Job, sentence: str) -> None:
+def _done(job: CommandJob, sentence: str) -> None:
     if job.output.as_json:
         job.output.json(True)
     job.output.line(sentence)
 
 
-def _row(view: View, leader: View | None) -> tuple[object, ...]:
+def _row(view: NodeView, leader: NodeView | None) -> tuple[object, ...]:
     if view.error is not None:
         return (
             view.address or "?",

@@ -1,4 +1,4 @@
-"""`txraft demo`: a cluster on this machine, to play with."""
+"""`txraft demo`: run a cluster on this machine, to try things out."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Member:
 
     @property
     def url(self) -> str:
-        """Where its HTTP API is."""
+        """The URL of its HTTP API."""
         return f"http://127.0.0.1:{self.http_port}"
 
 
@@ -53,13 +53,13 @@ class Member:
 @click.option(
     "--directory",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Keep data and logs there; else they are removed at the end.",
+    help="Keep data and logs there; without it they are removed at the end.",
 )
 @click.pass_context
 def demo(context: click.Context, nodes: int, directory: Path | None) -> None:
-    """Start three nodes on loopback; Ctrl-C stops them.
+    """Start a cluster on loopback; Ctrl-C stops it.
 
-    It prints their addresses, and what to try.
+    It prints the addresses of the nodes, and commands to try.
     """
     runner: Runner = context.obj or ReactorRunner()
     with _place(directory) as place:
@@ -77,7 +77,7 @@ async def run_demo(
 ) -> int:
     """Run *members* with their files in *place*, until this is cancelled.
 
-    Returns: a status, when a node ends by itself.
+    Returns: an exit status, if a node ends by itself.
     """
     children = [_start(reactor, place, member, members) for member in members]
     try:
@@ -93,6 +93,8 @@ async def run_demo(
         )
         return Exit.NO
     finally:
+        # All are told first and waited for afterwards, so that they stop at the same
+        # time.
         for child in children:
             if not child.exit.called:
                 child.exit.addErrback(lambda _: None)
@@ -114,12 +116,12 @@ def _first_to_end(children: list[Child]) -> Deferred[int]:
 
 
 def plan(nodes: int, ports: list[int]) -> list[Member]:
-    """Give names and *ports* to so many *nodes*."""
+    """Give a name and two of *ports* to each of so many *nodes*."""
     return [Member(f"n{i + 1}", ports[2 * i], ports[2 * i + 1]) for i in range(nodes)]
 
 
 def settings_of(member: Member, members: list[Member]) -> str:
-    """Write the settings of *member*."""
+    """Return the settings of *member* as YAML."""
     peers = ", ".join(each.address for each in members)
     return (
         f"data_dir: {member.name}\n"
@@ -131,12 +133,14 @@ def settings_of(member: Member, members: list[Member]) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Find ports of 127.0.0.1 that nobody uses.
+    """Find ports of 127.0.0.1 that are not in use.
 
     Raises: click.ClickException
     """
     found = []
     candidates = list(PORTS)
+    # Two demos that start at once would else choose the same ports: a port is free
+    # again from this check until its node binds it.
     random.SystemRandom().shuffle(candidates)
     for port in candidates:
         with socket.socket() as candidate:
@@ -174,7 +178,7 @@ def _start(reactor: Any, place: Path, member: Member, members: list[Member]) -> 
 
 
 async def _led(reactor: Any, members: list[Member]) -> str:
-    """Wait until there is a leader; return its peer address."""
+    """Wait for a leader; return its peer address, "" after `START_TIMEOUT`."""
     until = reactor.seconds() + START_TIMEOUT
     async with Client([member.url for member in members], reactor) as client:
         while True:

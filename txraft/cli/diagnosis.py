@@ -1,5 +1,6 @@
-"""What is wrong with a cluster, from what its nodes say: why it has no leader, who
-lags, and what to do about it. It asks nobody; `views` has done that.
+"""Find the faults of a cluster from the reports of its nodes, and say what to do.
+
+The reports come from `views`; nothing is requested here.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from txraft.cli.views import CANDIDATE, LEADER, View
+from txraft.cli.views import CANDIDATE, LEADER, NodeView
 from txraft.transport.validity import ending, utc_now, way_out
 
 LAG_ENTRIES = 1000
@@ -18,7 +19,7 @@ CONTACT_SECONDS = 2.0
 
 
 class Severity(Enum):
-    """How bad a finding is."""
+    """The weight of a finding: a fault needs action, a warning a look."""
 
     FAULT = "fault"
     WARNING = "warning"
@@ -26,17 +27,17 @@ class Severity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, and what to do."""
+    """A sentence that says what is wrong, and what to do."""
 
     severity: Severity
     sentence: str
 
 
-def diagnose(views: Sequence[View], now: datetime | None = None) -> list[Finding]:
-    """List what is wrong *now*, the worst first; nothing when all is well.
+def diagnose(views: Sequence[NodeView], now: datetime | None = None) -> list[Finding]:
+    """List the findings, faults first; the list is empty when all is well.
 
-    What nodes of two clusters say is not mixed: those of the other one are named, and
-    nothing else is said of them. No advice is given to add a node that has data.
+    If nodes of two clusters answer, the nodes of the other cluster are named, and
+    nothing else is said of them. No finding advises to add a node that has data.
     """
     answering = _by_member(views)
     found = [*_silent(views)]
@@ -44,12 +45,12 @@ def diagnose(views: Sequence[View], now: datetime | None = None) -> list[Finding
         return found
     split = [*_clusters(answering)]
     answering = one_cluster(answering)
-    split += _foundings(answering)
+    split += _bootstraps(answering)
     leader = leader_of(answering)
     found += split
     if leader is None and split:
-        # What else a missing leader is explained by would be a guess, and its advice
-        # could destroy what tells the clusters apart.
+        # Any other reason for the missing leader would be a guess here, and its advice
+        # could destroy the data that tells the clusters apart.
         found.append(_fault("there is no leader: settle that first"))
     else:
         unnamed = sum(not view.answers and not view.address for view in views)
@@ -66,13 +67,13 @@ def diagnose(views: Sequence[View], now: datetime | None = None) -> list[Finding
     return sorted(found, key=lambda each: each.severity is not Severity.FAULT)
 
 
-def leader_of(views: Sequence[View]) -> View | None:
-    """Return the node that leads: of several that believe so, that of the last term."""
+def leader_of(views: Sequence[NodeView]) -> NodeView | None:
+    """Return the node that leads; if several say so, the one of the highest term."""
     leaders = [view for view in views if view.answers and view.state == LEADER]
     return max(leaders, key=lambda view: view.term, default=None)
 
 
-def _strangers(views: Sequence[View]) -> Iterator[Finding]:
+def _strangers(views: Sequence[NodeView]) -> Iterator[Finding]:
     refusing: dict[str, list[str]] = {}
     for view in views:
         for peer in view.refused_peers:
@@ -86,18 +87,18 @@ def _strangers(views: Sequence[View]) -> Iterator[Finding]:
     insecure = [view.address for view in views if view.insecure_peers]
     if insecure:
         yield _warning(
-            f"{', '.join(insecure)} may be reached by peers without TLS, as "
-            "insecure_peers is set: whoever reaches the port can destroy the cluster"
+            f"{', '.join(insecure)} accepts peers without TLS, as insecure_peers is "
+            "set: whoever reaches the port can destroy the cluster"
         )
 
 
-def _versions(views: Sequence[View]) -> Iterator[Finding]:
+def _versions(views: Sequence[NodeView]) -> Iterator[Finding]:
     active = max((view.active_level for view in views), default=0)
     outdated = {peer for view in views for peer in view.outdated_peers}
     outdated |= {view.address for view in views if view.level < active}
     for peer in sorted(outdated):
         yield _fault(
-            f"{peer} understands less than level {active} of the state machine, which "
+            f"{peer} does not understand level {active} of the state machine, which "
             "the cluster uses: install the version that the others run"
         )
     newest = max((view.level for view in views), default=0)
@@ -109,8 +110,8 @@ def _versions(views: Sequence[View]) -> Iterator[Finding]:
         )
 
 
-def _certificates(views: Sequence[View], now: datetime) -> Iterator[Finding]:
-    """Tell of certificates that expire soon; one authority is told of once."""
+def _certificates(views: Sequence[NodeView], now: datetime) -> Iterator[Finding]:
+    """Report certificates that expire soon; those of one authority together."""
     expiring: dict[tuple[str, datetime], list[str]] = {}
     for view in views:
         for setting, end in view.certificates.items():
@@ -124,8 +125,8 @@ def _certificates(views: Sequence[View], now: datetime) -> Iterator[Finding]:
             )
 
 
-def _skips(views: Sequence[View]) -> Iterator[Finding]:
-    """Compare what the members have skipped: it must be the same on all of them."""
+def _skips(views: Sequence[NodeView]) -> Iterator[Finding]:
+    """Compare the entries that members have skipped: all must skip the same."""
     for entry in dict.fromkeys(each for view in views for each in view.skipped):
         skipping = ", ".join(view.address for view in views if entry in view.skipped)
         index, term, digest = entry.split(":")
@@ -133,6 +134,8 @@ def _skips(views: Sequence[View]) -> Iterator[Finding]:
             if entry in view.skipped:
                 continue
             if view.applied_index < int(index):
+                # It has not come there: it will stop like the others. One that is past
+                # it has applied the entry, and no skip can take that back.
                 yield _warning(
                     f"{view.address} will stop at entry {index}, which {skipping} "
                     "skips: then do there `txraft log skip DATA_DIR --index "
@@ -143,11 +146,11 @@ def _skips(views: Sequence[View]) -> Iterator[Finding]:
                     f"{view.address} has applied entry {index}, which {skipping} has "
                     "skipped: their states differ. Remove that member from the "
                     "cluster, empty its data directory and add it again; if it leads, "
-                    "hand leadership over first"
+                    "transfer leadership first"
                 )
 
 
-def _silent(views: Sequence[View]) -> Iterator[Finding]:
+def _silent(views: Sequence[NodeView]) -> Iterator[Finding]:
     for view in views:
         if view.error is not None:
             yield _fault(
@@ -156,17 +159,17 @@ def _silent(views: Sequence[View]) -> Iterator[Finding]:
             )
 
 
-def tolerance(leader: View) -> int:
-    """Return how many more voters may fail, as far as *leader* hears them."""
+def tolerance(leader: NodeView) -> int:
+    """Return how many more voters may fail, by those that *leader* hears."""
     voters = _voters(leader)
     well = [address for address in voters if address not in leader.silent_peers]
     return max(0, len(well) - len(voters) // 2 - 1)
 
 
-def one_cluster(views: Sequence[View]) -> list[View]:
-    """Return those of *views* that are of one cluster: the one that works best.
+def one_cluster(views: Sequence[NodeView]) -> list[NodeView]:
+    """Return the *views* of one cluster, the one that works best.
 
-    Nodes that know of none yet belong to any.
+    Nodes that know no cluster yet are included.
     """
     groups = _by_cluster(views)
     if len(groups) < 2:
@@ -181,24 +184,24 @@ def one_cluster(views: Sequence[View]) -> list[View]:
     return [view for view in views if view.cluster in (best, "")]
 
 
-def _by_member(views: Sequence[View]) -> list[View]:
-    """Leave out what a node has said a second time, asked at another address."""
-    found: dict[tuple[str, str], View] = {}
+def _by_member(views: Sequence[NodeView]) -> list[NodeView]:
+    """Return one answering view for each node, which may have several addresses."""
+    found: dict[tuple[str, str], NodeView] = {}
     for view in views:
         if view.answers:
             found.setdefault((view.address, view.cluster), view)
     return list(found.values())
 
 
-def _by_cluster(views: Sequence[View]) -> dict[str, list[View]]:
-    groups: dict[str, list[View]] = {}
+def _by_cluster(views: Sequence[NodeView]) -> dict[str, list[NodeView]]:
+    groups: dict[str, list[NodeView]] = {}
     for view in views:
         if view.cluster:
             groups.setdefault(view.cluster, []).append(view)
     return groups
 
 
-def _clusters(views: Sequence[View]) -> Iterator[Finding]:
+def _clusters(views: Sequence[NodeView]) -> Iterator[Finding]:
     groups = _by_cluster(views)
     if len(groups) > 1:
         told = "; ".join(
@@ -206,35 +209,38 @@ def _clusters(views: Sequence[View]) -> Iterator[Finding]:
             for cluster, group in groups.items()
         )
         yield _fault(
-            f"members of {len(groups)} clusters answer: {told}. They were founded more "
-            "than once, or one was recovered without the others, and never become one: "
-            "add none to the other. Find out which cluster has what you need, keep "
-            "that, and stop the other nodes. What these hold that it lacks is lost "
-            "with their data directories: save it before you empty them, start them "
-            "with join: true and add them with `txraft peer add`"
+            f"members of {len(groups)} clusters answer: {told}. They were bootstrapped "
+            "more than once, or one was recovered without the others, and they never "
+            "become one: do not add a node of one to the other. Find out which cluster "
+            "has the data that you need, keep it, and stop the other nodes. Data that "
+            "only these hold is lost with their data directories: save it before you "
+            "empty them, start them with join: true and add them with `txraft peer add`"
         )
 
 
-def _foundings(views: Sequence[View]) -> Iterator[Finding]:
-    for view, other in _differently_founded(views):
+def _bootstraps(views: Sequence[NodeView]) -> Iterator[Finding]:
+    for view, other in _differently_bootstrapped(views):
         yield _fault(
-            f"{view.address} and {other.address} were founded with different members: "
-            f"{', '.join(view.members)}, and {', '.join(other.members)}. Stop those "
-            "that were given the wrong ones; as long as no client has used them, their "
-            "data directories may be emptied, and they found the cluster with the same "
-            "list everywhere, or join it with join: true"
+            f"{view.address} and {other.address} were bootstrapped with different "
+            f"members: {', '.join(view.members)}, and {', '.join(other.members)}. Stop "
+            "those that have the wrong list. If no client has used them, empty their "
+            "data directories; then bootstrap them with the same list everywhere, or "
+            "let them join with join: true"
         )
 
 
-def _differently_founded(views: Sequence[View]) -> Iterator[tuple[View, View]]:
-    """Find nodes whose members differ at one index, which is never so in a cluster.
+def _differently_bootstrapped(
+    views: Sequence[NodeView],
+) -> Iterator[tuple[NodeView, NodeView]]:
+    """Find pairs of nodes whose memberships at one index differ.
 
-    A change of members that is not committed may be replaced: only what stands below
-    every commit index is compared, and the list that a node was founded with.
+    In one cluster that cannot be.
     """
-    first: dict[int, View] = {}
+    first: dict[int, NodeView] = {}
     for view in views:
         index = view.configuration_index
+        # A change of members that is not committed may still be replaced by another one
+        # at the same index, so it proves nothing. Index 1 is the bootstrap itself.
         is_certain = view.members and index and index <= max(1, view.commit_index)
         if not is_certain:
             continue
@@ -243,7 +249,7 @@ def _differently_founded(views: Sequence[View]) -> Iterator[tuple[View, View]]:
             yield known, view
 
 
-def _leaders(views: Sequence[View], leader: View | None) -> Iterator[Finding]:
+def _leaders(views: Sequence[NodeView], leader: NodeView | None) -> Iterator[Finding]:
     for rival in views:
         if rival.state == LEADER and rival is not leader and leader is not None:
             yield _fault(
@@ -254,12 +260,15 @@ def _leaders(views: Sequence[View], leader: View | None) -> Iterator[Finding]:
             )
 
 
-def _voters(view: View) -> list[str]:
+def _voters(view: NodeView) -> list[str]:
     return [address for address in view.members if address not in view.nonvoters]
 
 
 def _quorum(
-    views: Sequence[View], leader: View | None, unnamed: int, asked: Sequence[View]
+    views: Sequence[NodeView],
+    leader: NodeView | None,
+    unnamed: int,
+    asked: Sequence[NodeView],
 ) -> Iterator[Finding]:
     newest = _newest(views)
     voters = _voters(newest)
@@ -279,8 +288,8 @@ def _quorum(
         )
 
 
-def _unheard(leader: View, answering: set[str]) -> Iterator[Finding]:
-    """Tell of members that the leader does not hear, and of what is left without."""
+def _unheard(leader: NodeView, answering: set[str]) -> Iterator[Finding]:
+    """Report members that the leader does not hear, and how many more may fail."""
     voters, left = _voters(leader), tolerance(leader)
     stands = (
         "the next failure of a voter stops everything"
@@ -307,7 +316,7 @@ def _unheard(leader: View, answering: set[str]) -> Iterator[Finding]:
 
 
 def _no_leader(
-    views: Sequence[View],
+    views: Sequence[NodeView],
     members: Sequence[str],
     alive: Sequence[str],
     missing: Sequence[str],
@@ -343,15 +352,15 @@ def _no_leader(
         )
 
 
-def _membership(views: Sequence[View], is_split: bool) -> Iterator[Finding]:
+def _membership(views: Sequence[NodeView], is_split: bool) -> Iterator[Finding]:
     newest = _newest(views)
     members = newest.members
     for view in views:
         if members and view.address not in members:
-            # Whoever was founded otherwise is named already, with what to do.
+            # A node with another bootstrap was reported by `_bootstraps` already.
             if not is_split or not view.members:
                 yield _stranger(view, newest)
-        elif set(view.members) != set(members) and not _is_founded_otherwise(
+        elif set(view.members) != set(members) and not _is_bootstrapped_otherwise(
             view, newest
         ):
             yield _warning(
@@ -370,19 +379,19 @@ def _membership(views: Sequence[View], is_split: bool) -> Iterator[Finding]:
         )
 
 
-def _is_founded_otherwise(view: View, newest: View) -> bool:
-    return any(True for _ in _differently_founded([newest, view]))
+def _is_bootstrapped_otherwise(view: NodeView, newest: NodeView) -> bool:
+    return any(True for _ in _differently_bootstrapped([newest, view]))
 
 
-def _stranger(view: View, newest: View) -> Finding:
-    """Say what to do with a node that answers and is no member.
+def _stranger(view: NodeView, newest: NodeView) -> Finding:
+    """Advise what to do with a node that answers and is no member.
 
-    Only one that is empty may be added: a log of its own, or a term in which it has
-    voted for others, would be brought into the cluster.
+    Only an empty one may be added: another one would bring its own log, or a vote that
+    it gave in another cluster.
     """
     if not view.members and not view.last_index and not view.cluster:
         if newest.silent_peers:
-            # One voter more raises the quorum, which then may need those that are down.
+            # One more voter can raise the quorum, which then needs those that are down.
             return _warning(
                 f"{view.address} answers but is no member. Before you add it, start or "
                 f"remove {', '.join(newest.silent_peers)}"
@@ -404,7 +413,7 @@ def _stranger(view: View, newest: View) -> Finding:
     )
 
 
-def _followers(views: Sequence[View], leader: View) -> Iterator[Finding]:
+def _followers(views: Sequence[NodeView], leader: NodeView) -> Iterator[Finding]:
     for undeliverable in leader.undeliverable:
         yield _fault(
             f"{leader.address} cannot deliver {undeliverable}, which answers "
@@ -433,7 +442,7 @@ def _followers(views: Sequence[View], leader: View) -> Iterator[Finding]:
             )
 
 
-def _appliers(views: Sequence[View]) -> Iterator[Finding]:
+def _appliers(views: Sequence[NodeView]) -> Iterator[Finding]:
     for view in views:
         waiting = view.commit_index - view.applied_index
         if view.stuck_seconds:
@@ -446,12 +455,12 @@ def _appliers(views: Sequence[View]) -> Iterator[Finding]:
         elif waiting > LAG_ENTRIES:
             yield _warning(
                 f"{view.address} has {waiting} committed entries still to apply: it is "
-                "catching up, or its processor is too slow"
+                "catching up, or its CPU is too slow"
             )
 
 
-def _newest(views: Sequence[View]) -> View:
-    """Return the node whose membership counts: who leads, or has heard most of it."""
+def _newest(views: Sequence[NodeView]) -> NodeView:
+    """Return the node whose membership counts: the leader, or else the furthest one."""
     return leader_of(views) or max(
         views, key=lambda view: (view.term, view.commit_index)
     )

@@ -1,4 +1,4 @@
-"""Exit statuses of the `txraft` command, which scripts may rely on."""
+"""The exit statuses of the `txraft` command, which scripts may rely on."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from txraft.client import (
 
 
 class Exit(IntEnum):
-    """What a status says; the numbers never change their meaning."""
+    """An exit status of the command; the numbers never change their meaning."""
 
     OK = 0
     NO = 1
     """The answer is no: no such key, an index that has passed, a fault was found."""
     USAGE = 2
     UNAVAILABLE = 3
-    """No node took the request. Nothing was changed; the same may be tried again."""
+    """No node took the request. Nothing was changed; try again."""
     UNKNOWN = 4
-    """Nobody knows whether the write was applied, or will be."""
+    """The outcome of a write is unknown: it may be applied, now or later."""
     REFUSED = 5
-    """The request is wrong, or the file or directory it speaks of is."""
+    """The request is wrong, or the file or directory that it names."""
     LOST = 6
     """The lock was lost while the command ran."""
     INTERRUPTED = 130
 
 
 def exit_of(error: ClientError) -> Exit:
-    """Return the status that tells of *error*."""
+    """Return the exit status for *error*."""
     match error:
         case TransactionFailed() | LockNotFree():
             return Exit.NO

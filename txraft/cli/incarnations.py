@@ -1,4 +1,4 @@
-"""`txraft incarnations`: what a stopped node knows of the other members' data."""
+"""`txraft incarnations`: show or forget the members' incarnations that a node knows."""
 
 from __future__ import annotations
 
@@ -27,22 +27,24 @@ from txraft.storage.stores import open_stores
 @click.option(
     "--relearn",
     is_flag=True,
-    help="Forget the others, also which are void, and learn them anew at the start.",
+    help="Forget those of the others, void ones too; the next start learns them anew.",
 )
 @click.option("--yes", is_flag=True, help="Do it. Without this nothing is changed.")
 @offline
 def incarnations(output: Output, data_dir: Path, relearn: bool, yes: bool) -> None:
     """Show which incarnation of each member the stopped node in DATA_DIR knows.
 
-    A member that comes with another one is refused, and so is one that is void: it has
-    forgotten what it promised. The way back is to remove it, empty its data directory
-    and add it again.
+    An incarnation names the data of a member. A member with another incarnation than
+    the known one, or with a void one, is refused: it has lost its votes or its log.
+    Remove it, empty its data directory and add it again.
 
-    --relearn is for members that refuse each other although none has lost data, so that
-    there is no leader who could remove any: because of a stranger on their network, for
-    example. Stop all members, do it on each, and start them. If one of them has lost
-    data after all, acknowledged writes may be lost with it.
+    --relearn is for members that refuse each other although none has lost data, for
+    example because of a stranger on their network, so that no leader can remove any.
+    Stop all members, run it for each, and start them. If one of them has lost data
+    after all, acknowledged writes may be lost with it.
     """
+    # Reading comes first and changes nothing; it also holds the lock, which is given
+    # back before the stores are opened again to be written.
     with opened(data_dir) as stores:
         own = stores.stable.get(INCARNATION)
         known = decode_known(stores.stable.get(KNOWN_INCARNATIONS))
@@ -81,4 +83,4 @@ def incarnations(output: Output, data_dir: Path, relearn: bool, yes: bool) -> No
             held.close()
     finally:
         directory.close()
-    output.line("Done: this node learns the others' anew when it starts.")
+    output.line("Done: this node learns those of the others anew when it starts.")

@@ -1,4 +1,4 @@
-"""`txraft kv`: keys and values."""
+"""`txraft kv`: read, write, watch, export and import keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 
 from txraft.cli.exits import Exit
 from txraft.cli.output import printable
-from txraft.cli.running import Job, online
+from txraft.cli.running import CommandJob, online
 from txraft.client import KeyValue, Operation
 
 MAX_OPERATIONS = 64
@@ -27,10 +27,10 @@ def kv() -> None:
 
 @kv.command("get")
 @click.argument("key")
-@click.option("--stale", is_flag=True, help="Take what some node has, maybe old.")
+@click.option("--stale", is_flag=True, help="Accept a value that may be old.")
 @online
-async def get(job: Job, key: str, stale: bool) -> int:
-    """Write the value of KEY to standard output, as it is."""
+async def get(job: CommandJob, key: str, stale: bool) -> int:
+    """Print the value of KEY, byte for byte."""
     record = await job.client.get(key, stale=stale)
     if record is None:
         job.output.problem(f"txraft: there is no key {key!r}")
@@ -58,11 +58,13 @@ async def get(job: Job, key: str, stale: bool) -> int:
     help="Only if KEY was last changed at INDEX; 0: if it is absent.",
 )
 @online
-async def put(job: Job, key: str, value: str, flags: int, cas: int | None) -> int:
+async def put(
+    job: CommandJob, key: str, value: str, flags: int, cas: int | None
+) -> int:
     """Write VALUE to KEY.
 
     VALUE is the text itself, @FILE for the content of a file, or - for standard
-    input, which is also what is read when it is left out.
+    input, which is also read if VALUE is left out.
     """
     written = await job.client.put(key, content(value), flags=flags, cas=cas)
     return _told(job, written, f"{key!r} was changed since index {cas}")
@@ -78,8 +80,8 @@ async def put(job: Job, key: str, value: str, flags: int, cas: int | None) -> in
     help="Only if KEY was last changed at INDEX.",
 )
 @online
-async def delete(job: Job, key: str, recurse: bool, cas: int | None) -> int:
-    """Delete KEY. It is no fault if there is none."""
+async def delete(job: CommandJob, key: str, recurse: bool, cas: int | None) -> int:
+    """Delete KEY; it need not exist."""
     deleted = await job.client.delete(key, recurse=recurse, cas=cas)
     return _told(job, deleted, f"{key!r} was changed since index {cas}")
 
@@ -90,15 +92,15 @@ async def delete(job: Job, key: str, recurse: bool, cas: int | None) -> int:
     "--separator",
     "-s",
     default="",
-    help="List only up to the next one, like a directory.",
+    help="List names only up to the next separator, like a directory.",
 )
 @click.option(
     "--long", "-l", is_flag=True, help="Show indexes, flags, sizes and locks."
 )
-@click.option("--stale", is_flag=True, help="Take what some node has, maybe old.")
+@click.option("--stale", is_flag=True, help="Accept a list that may be old.")
 @online
 async def list_keys(
-    job: Job, prefix: str, separator: str, long: bool, stale: bool
+    job: CommandJob, prefix: str, separator: str, long: bool, stale: bool
 ) -> None:
     """List the keys that begin with PREFIX."""
     if long:
@@ -117,8 +119,8 @@ async def list_keys(
 @click.option("--prefix", is_flag=True, help="Watch every key that begins with KEY.")
 @click.option("--count", type=click.IntRange(min=1), help="End after so many states.")
 @online
-async def watch(job: Job, key: str, prefix: bool, count: int | None) -> None:
-    """Write the state of KEY, and again whenever it changes.
+async def watch(job: CommandJob, key: str, prefix: bool, count: int | None) -> None:
+    """Print the state of KEY, and print it again whenever it changes.
 
     With --json each state is one line.
     """
@@ -134,8 +136,8 @@ async def watch(job: Job, key: str, prefix: bool, count: int | None) -> None:
 @kv.command("export")
 @click.argument("prefix", default="")
 @online
-async def export(job: Job, prefix: str) -> None:
-    """Write all keys that begin with PREFIX as JSON, values in base64.
+async def export(job: CommandJob, prefix: str) -> None:
+    """Print all keys that begin with PREFIX as JSON, with values in base64.
 
     `txraft kv import` and `consul kv import` read it.
     """
@@ -155,18 +157,19 @@ async def export(job: Job, prefix: str) -> None:
 @click.argument("source", default="-")
 @click.option("--prefix", default="", help="Put this before every key.")
 @online
-async def import_keys(job: Job, source: str, prefix: str) -> None:
+async def import_keys(job: CommandJob, source: str, prefix: str) -> None:
     """Write the keys of an export.
 
-    SOURCE is a file, also as @FILE, or - for standard input. It is what `txraft kv
-    export` or `consul kv export` has written. Keys that are there are overwritten,
-    others are left alone. To import twice does no harm.
+    SOURCE is a file, also as @FILE, or - for standard input. `txraft kv export` and
+    `consul kv export` make it. Existing keys of the export are overwritten; other keys
+    stay as they are. Importing twice does no harm.
     """
     if source != "-" and not source.startswith("@"):
         source = f"@{source}"
     operations = parse_export(content(source), prefix)
     with job.output.progress("importing", len(operations)) as bar:
         for batch in batches(operations):
+            # Repeatable: every operation sets a key to a value of the file.
             await job.client.txn(*batch, repeatable=True)
             bar.update(len(batch))
     if job.output.as_json:
@@ -175,13 +178,14 @@ async def import_keys(job: Job, source: str, prefix: str) -> None:
 
 
 def content(value: str) -> bytes:
-    """Return what *value* stands for: itself, a file or standard input.
+    """Return the bytes that *value* names: its text, a file or standard input.
 
     Raises: click.UsageError
     """
     if value == "-":
         return sys.stdin.buffer.read()
     if not value.startswith("@"):
+        # Arguments that are not UTF-8 arrive as surrogates: they go out as they came.
         return value.encode("utf-8", "surrogateescape")
     try:
         with open(value[1:], "rb") as file:
@@ -206,13 +210,13 @@ def parse_export(data: bytes, prefix: str) -> list[Operation]:
         ]
     except (ValueError, KeyError, TypeError, AttributeError, Base64Error) as error:
         raise click.UsageError(
-            "this is no export: it must be a JSON list of objects with key, flags and "
-            f"value, in base64 ({error})"
+            "this is not an export: it must be a JSON list of objects with key, flags "
+            f"and value, in base64 ({error})"
         ) from error
 
 
 def batches(operations: list[Operation]) -> Iterator[list[Operation]]:
-    """Split *operations* into transactions that a node takes."""
+    """Split *operations* into transactions of a size that a node accepts."""
     batch: list[Operation] = []
     size = 0
     for operation in operations:
@@ -227,7 +231,7 @@ def batches(operations: list[Operation]) -> Iterator[list[Operation]]:
 
 
 def as_json(record: KeyValue) -> dict[str, object]:
-    """Shape *record* as the HTTP API does."""
+    """Return *record* in the form of the HTTP API."""
     shaped: dict[str, object] = {
         "Key": record.key,
         "Value": b64encode(record.value).decode("ascii"),
@@ -241,7 +245,7 @@ def as_json(record: KeyValue) -> dict[str, object]:
     return shaped
 
 
-def _told(job: Job, done: bool, otherwise: str) -> int:
+def _told(job: CommandJob, done: bool, otherwise: str) -> int:
     if job.output.as_json:
         job.output.json(done)
     if not done:
@@ -249,7 +253,7 @@ def _told(job: Job, done: bool, otherwise: str) -> int:
     return Exit.OK if done else Exit.NO
 
 
-def _list_long(job: Job, records: list[KeyValue]) -> None:
+def _list_long(job: CommandJob, records: list[KeyValue]) -> None:
     if job.output.as_json:
         job.output.json([as_json(record) for record in records])
     headings = ("KEY", "BYTES", "FLAGS", "CREATED", "CHANGED", "LOCKS", "SESSION")
@@ -268,7 +272,7 @@ def _list_long(job: Job, records: list[KeyValue]) -> None:
     job.output.table(headings, rows)
 
 
-def _show_state(job: Job, state: KeyValue | list[KeyValue] | None) -> None:
+def _show_state(job: CommandJob, state: KeyValue | list[KeyValue] | None) -> None:
     if job.output.as_json:
         shaped = (
             [as_json(record) for record in state]

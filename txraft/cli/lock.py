@@ -1,4 +1,4 @@
-"""`txraft lock`: a command that runs only while its lock is held."""
+"""`txraft lock`: run a command only while its lock is held."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from txraft.cli.exits import Exit
-from txraft.cli.running import Job, online
+from txraft.cli.running import CommandJob, online
 from txraft.client import Lock, LockLost, LockNotFree
 
 INHERITED = {0: 0, 1: 1, 2: 2}
@@ -30,12 +30,12 @@ KEY = "TXRAFT_LOCK_KEY"
     type=click.FloatRange(10, 86400),
     default=15.0,
     show_default=True,
-    help="Seconds without a sign of life after which the lock may be lost.",
+    help="Seconds without contact to the cluster after which the lock is lost.",
 )
 @click.option(
     "--wait",
     type=click.FloatRange(min=0),
-    help="Give up a lock that is held after so many seconds; 0 tries it once.",
+    help="Give up after so many seconds if the lock is held; 0 makes one attempt.",
 )
 @click.option(
     "--grace",
@@ -49,11 +49,11 @@ KEY = "TXRAFT_LOCK_KEY"
     type=click.FloatRange(0, 60),
     default=15.0,
     show_default=True,
-    help="Seconds nobody gets the lock after it was lost.",
+    help="Seconds for which nobody gets the lock after it was lost.",
 )
 @online
 async def lock(
-    job: Job,
+    job: CommandJob,
     name: str,
     command: Sequence[str],
     ttl: float,
@@ -67,10 +67,11 @@ async def lock(
         txraft lock jobs/nightly -- ./nightly.sh
 
     It waits until the lock is free. COMMAND finds a number in TXRAFT_LOCK_FENCE that
-    grows with every holder: what it writes to should refuse a smaller one than it has
-    seen, as no lock can stop a process that was paused and wakes up too late. When
-    the lock is lost, COMMAND gets SIGTERM, then SIGKILL, and the status is 6.
-    Otherwise it is that of COMMAND; 1 if the lock was not to be had in time.
+    grows with every holder. Whatever COMMAND writes to should refuse a smaller number
+    than it has seen, because no lock can stop a process that was paused and wakes up
+    too late. If the lock is lost, COMMAND gets SIGTERM, then SIGKILL, and the status is
+    6. Otherwise the status is that of COMMAND, or 1 if the lock did not become free in
+    time.
     """
     held = job.client.lock(name, _holder(), ttl=ttl, lock_delay=lock_delay)
     try:
@@ -87,7 +88,9 @@ async def lock(
         await held.release()
 
 
-async def _run(job: Job, held: Lock, command: Sequence[str], grace: float) -> int:
+async def _run(
+    job: CommandJob, held: Lock, command: Sequence[str], grace: float
+) -> int:
     environment = {**os.environ, FENCE: str(held.fence), KEY: held.key}
     child = Child(job.reactor, grace)
     job.reactor.spawnProcess(
@@ -96,7 +99,8 @@ async def _run(job: Job, held: Lock, command: Sequence[str], grace: float) -> in
     try:
         return await held.guard(child.exit)
     finally:
-        # The lock is not given back before the command is no more.
+        # The lock is given back only when the command has ended: another holder would
+        # else run beside it.
         await child.ended
 
 
@@ -105,10 +109,10 @@ def _holder() -> bytes:
 
 
 class Child(ProcessProtocol):
-    """A process; `exit` fires with its status, and cancelling that ends it.
+    """A child process; `exit` fires with its status, and cancelling `exit` stops it.
 
-    It is then sent SIGTERM, and SIGKILL after *grace* seconds. `ended` fires with its
-    status when it is no more.
+    It then gets SIGTERM, and SIGKILL after *grace* seconds. `ended` fires with its
+    status when it has ended, whatever became of `exit`.
     """
 
     transport: IProcessTransport
@@ -121,7 +125,7 @@ class Child(ProcessProtocol):
         self.ended: Deferred[int] = Deferred()
 
     def processEnded(self, reason: Failure) -> None:
-        """Tell how it ended, as a shell does."""
+        """Fire with the exit status, in the form of a shell."""
         if self._killing is not None:
             self._killing.cancel()
             self._killing = None
@@ -146,7 +150,7 @@ class Child(ProcessProtocol):
 
 
 def status_of(reason: Failure) -> int:
-    """Return the exit status that *reason* stands for, 128 and more for a signal."""
+    """Return the exit status in *reason*; for a signal 128 plus its number."""
     ending = reason.value
     if isinstance(ending, ProcessTerminated) and ending.signal is not None:
         return 128 + int(ending.signal)

@@ -1,4 +1,4 @@
-"""`txraft log`: the log in a stopped node's data directory, which stays as it is."""
+"""`txraft log`: check or print the log of a stopped node, or skip one entry of it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 
 @click.group("log")
 def log() -> None:
-    """Look at a stopped node's log, or have one entry skipped."""
+    """Check or print a stopped node's log, or skip one entry."""
 
 
 @log.command("verify")
@@ -42,7 +42,7 @@ def verify(output: Output, data_dir: Path) -> int:
     """Read and check everything in DATA_DIR: log, term and vote, snapshots.
 
     The status is 1 for damage, which is named with file and offset. A torn last
-    write is none: the node cuts it off.
+    write is no damage: the node cuts it off at its start.
     """
     try:
         with opened(data_dir) as stores:
@@ -60,7 +60,7 @@ def verify(output: Output, data_dir: Path) -> int:
 @click.option("--last", type=click.IntRange(min=1), help="Index to end with.")
 @offline
 def dump(output: Output, data_dir: Path, first: int | None, last: int | None) -> None:
-    """Write the entries of the log in DATA_DIR, one a line."""
+    """Print the entries of the log in DATA_DIR, one on each line."""
     with opened(data_dir) as stores:
         is_ours = _is_ours(stores)
         low, high = stores.log.first_index(), stores.log.last_index()
@@ -86,16 +86,16 @@ def dump(output: Output, data_dir: Path, first: int | None, last: int | None) ->
 def skip(
     output: Output, data_dir: Path, index: int, term: int, digest: str, yes: bool
 ) -> None:
-    """Have the stopped node in DATA_DIR skip one command, for ever.
+    """Let the stopped node in DATA_DIR skip one command, for ever.
 
     This is for a command at which every member stops, and stops again when it is
-    started. Do it on each member that has stopped there, and start them; the message
-    with which they stopped names index, term and digest. It is not for a command that
-    others have applied: their states would differ from then on.
+    started. Run it for each member that has stopped there, then start them. The message
+    with which they stopped names index, term and digest. Do not skip a command that
+    another member has applied: their states would differ from then on.
 
-    Refused unless it is the entry at which this node has stopped, and thus committed,
-    and if a snapshot covers it. The node takes a snapshot at once when it is started,
-    and cuts the log behind it.
+    It is refused unless this node has stopped at that entry, which is therefore
+    committed, and it is refused if a snapshot covers the entry. When the node starts,
+    it takes a snapshot at once and cuts the log behind it.
     """
     named = (index, term, digest)
     with opened(data_dir) as stores:
@@ -106,7 +106,7 @@ def skip(
         output.json({"node": name, "skipped": str(found), "done": yes})
     output.line(line)
     if not yes:
-        output.line("Nothing was changed. Repeat with --yes to have it skipped.")
+        output.line("Nothing was changed. Repeat with --yes to skip it.")
         return
     directory = DataDirectory(data_dir, name)
     try:
@@ -124,9 +124,10 @@ def skip(
 
 
 def as_line(entry: Entry, is_ours: bool = True) -> str:
-    """Write *entry* for people: index, term, type, digest and what it says.
+    """Format *entry* for people: index, term, type, digest and meaning.
 
-    What a command says is known where *is_ours*, the application is `twistd raft`.
+    The meaning of a command is known only if *is_ours*: the log is that of `twistd
+    raft`.
     """
     said = _meaning(entry, is_ours)
     if len(said) > SHOWN_CHARACTERS:
@@ -141,7 +142,7 @@ def as_line(entry: Entry, is_ours: bool = True) -> str:
 
 
 def as_json(entry: Entry, is_ours: bool = True) -> dict[str, object]:
-    """Write *entry* for machines, its data in base64."""
+    """Format *entry* for machines, with its data in base64."""
     shaped: dict[str, object] = {
         "index": entry.index,
         "term": entry.term,
@@ -158,7 +159,7 @@ def as_json(entry: Entry, is_ours: bool = True) -> dict[str, object]:
 
 
 def _is_ours(stores: Opened) -> bool:
-    """Tell whether the log may be of `twistd raft`."""
+    """Tell whether the log may be that of `twistd raft`."""
     return noted_application(stores.stable) in ("", KeyValueFSM.application_name)
 
 

@@ -1,4 +1,4 @@
-"""Opening a stopped node's data directory: to look at it, or to recover it."""
+"""Open a stopped node's data directory without changing it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The stores of a stopped node, none of which changes anything.
+    """The stores of a stopped node, opened to be read only.
 
-    *kind* is that of `open_stores`, *warnings* is what the node would mend.
+    *kind* is the kind of `open_stores`. *warnings* are what a start would repair.
     """
 
     name: str
@@ -38,10 +38,10 @@ class Opened:
 
 @contextmanager
 def opened(directory: Path) -> Iterator[Opened]:
-    """Open what is in *directory*.
+    """Open the stores in *directory*, and hold its lock meanwhile.
 
-    A log in files is read and checked as a whole; one in LMDB as it is read.
-    Raises: DirectoryLocked while its node runs; StorageError, also for damage
+    A log in files is read and checked as a whole now; one in LMDB when it is read.
+    Raises: DirectoryLocked while its node runs; StorageError, also for damage.
     """
     fs = ReadOnlyFileSystem(OsFileSystem())
     open_either = _lmdb if fs.exists(directory / LMDB_NAME) else _files
@@ -82,7 +82,7 @@ def _lmdb(directory: Path, fs: FileSystem) -> Iterator[Opened]:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """Hold the lock of *directory*, so that no node changes what is read."""
+    """Hold the lock of *directory*, so that no node changes the data meanwhile."""
     try:
         lock = OsFileSystem().lock(directory / LOCK_NAME)
     except BlockingIOError as error:

@@ -1,4 +1,4 @@
-"""What a command writes: tables for people, JSON for machines, progress for both."""
+"""Write the output of commands: tables for people, JSON for machines, progress bars."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _DIRECTIONS = frozenset(
 
 
 class Output:
-    """Standard output and error of one command; *as_json* asks for JSON only."""
+    """Standard output and error of one command; with *as_json* only JSON is written."""
 
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a person reads it."""
+        """Whether standard output is a terminal."""
         return sys.stdout.isatty()
 
     def json(self, value: object) -> None:
@@ -35,21 +35,21 @@ class Output:
         self.document(value, indent)
 
     def document(self, value: object, indent: int | str | None = None) -> None:
-        """Write *value* as JSON, indented as asked for."""
+        """Write *value* as JSON with *indent*."""
         text = json.dumps(value, ensure_ascii=False, indent=indent)
         click.echo(printable(text) if self.is_terminal else text)
 
     def line(self, text: str = "") -> None:
-        """Write a line for people; in JSON there are none."""
+        """Write a line for people; nothing with JSON."""
         if not self.as_json:
             click.echo(printable(text) if self.is_terminal else text)
 
     def key(self, key: str) -> None:
-        """Write a line that is nothing but *key*, on a terminal never as two lines."""
+        """Write *key* as a line; a line break in it is escaped on a terminal."""
         self.line(printable(key, "") if self.is_terminal else key)
 
     def value(self, value: bytes) -> None:
-        """Write bytes as they are; on a terminal as text, and the line is ended."""
+        """Write bytes as they are; on a terminal as text that ends its line."""
         if self.is_terminal:
             text = value.decode("utf-8", "backslashreplace")
             click.echo(printable(text), nl=not text.endswith("\n"))
@@ -58,12 +58,12 @@ class Output:
         sys.stdout.buffer.flush()
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Write *rows* in columns; nothing in JSON."""
+        """Write *rows* in columns; nothing with JSON."""
         for line in table_lines(headings, rows):
             self.line(line)
 
     def problem(self, text: str) -> None:
-        """Write to standard error, where no machine takes it for the result."""
+        """Write to standard error, so that it does not mix with the result."""
         click.echo(printable(text), err=True)
 
     @contextmanager
@@ -79,11 +79,11 @@ class Output:
 
 
 def printable(text: str, layout: str = _LAYOUT) -> str:
-    """Show what a terminal would obey: `\\u001b` instead of the character itself.
+    """Escape the characters that a terminal would obey, as `\\u001b`.
 
-    Keys, values and what nodes answer come from anybody who may write to the store. A
-    terminal takes some characters for commands: to move, to set its title, to write
-    from right to left. *layout* are control characters that stay as they are.
+    Keys, values and answers come from anybody who may write to the store. A terminal
+    obeys some characters: they move its cursor, set its title or write from right to
+    left. *layout* are control characters that are not escaped.
     """
     if text.isprintable():
         return text
@@ -93,7 +93,7 @@ def printable(text: str, layout: str = _LAYOUT) -> str:
 
 
 def _is_obeyed(character: str) -> bool:
-    """Tell control characters, marks of direction and separators of lines."""
+    """Tell whether a terminal obeys *character*: controls, directions, line ends."""
     category = unicodedata.category(character)
     return category in ("Cc", "Cs", "Zl", "Zp") or character in _DIRECTIONS
 
@@ -109,7 +109,7 @@ def _escaped(character: str) -> str:
 def table_lines(
     headings: Sequence[str], rows: Sequence[Sequence[object]]
 ) -> Iterator[str]:
-    """Lay out *rows* in columns; numbers stand to the right."""
+    """Format *rows* as columns, with numbers aligned to the right."""
     cells = [list(headings), *([_text(cell) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(headings))]
     numeric = [
@@ -125,7 +125,7 @@ def table_lines(
 
 
 def size_text(count: float) -> str:
-    """Write a number of bytes for people."""
+    """Format a number of bytes for people."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024 or unit == "GiB":
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

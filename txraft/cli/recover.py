@@ -1,4 +1,4 @@
-"""`txraft recover`: another membership for a stopped node, when a quorum is lost."""
+"""`txraft recover`: give a stopped node a new membership after a lost quorum."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ SNAPSHOTS_RETAINED = 2
     multiple=True,
     required=True,
     metavar="HOST:PORT",
-    help="Peer address of a member that is to remain; give each. ID=HOST:PORT at "
-    "protocol version 3.",
+    help="Peer address of a member of the new membership; repeat it for each. "
+    "ID=HOST:PORT at protocol version 3.",
 )
 @click.option(
     "--skip",
     "skip",
     multiple=True,
     metavar="INDEX:TERM:DIGEST",
-    help="A command that cannot be applied, to be left out; give each.",
+    help="A command to leave out because it cannot be applied; repeat it for each.",
 )
 @click.option("--yes", is_flag=True, help="Do it. Without this nothing is changed.")
 @offline
@@ -58,23 +58,23 @@ def recover(
     """Give the stopped node in DATA_DIR a new membership.
 
     This is for a cluster that has lost a majority of its members for ever. It is not
-    safe: what only the lost members held is lost, and entries that were never
-    committed may become so. If the lost members come back, they must not be started.
+    safe: data that only the lost members held is lost, and entries that were never
+    committed may become committed. Never start the lost members again.
 
-    Without --yes it shows what is there and what would be done, and changes nothing.
-    It is for the data of `twistd raft`; an application with a state machine of its own
-    calls txraft.recover_cluster.
+    Without --yes it shows the present data and the new membership, and changes
+    nothing. It is for the data of `twistd raft`; an application with its own state
+    machine calls txraft.recover_cluster.
 
     Copy the data directory first. Of several survivors choose the one whose last
-    entry has the highest term, then the highest index: recover it alone, start it, and
-    add the others with empty directories (`txraft peer add`).
+    entry has the highest term, then the highest index. Recover that one alone, start
+    it, and add the others with empty directories (`txraft peer add`).
     """
     configuration = Configuration(tuple(_server(text) for text in members))
     configuration.check()
     with opened(data_dir) as stores:
         name, kind = stores.name, stores.kind
         _refuse_embedded(stores)
-        skipped_in(stores.log, stores.stable, skip)
+        skipped_in(stores.log, stores.stable, skip)  # raises before anything is asked
         _show(output, stores, configuration)
     if name not in {id for s in configuration.servers for id in (s.id, s.address)}:
         raise click.UsageError(
@@ -88,7 +88,7 @@ def recover(
         held = open_stores(kind, directory, name)
         snapshots = FileSnapshotStore(directory.path, SNAPSHOTS_RETAINED)
         meta = _recovered(held, snapshots, configuration, skip)
-        held.close()
+        held.close()  # before the lock is given back by `directory.close`
     finally:
         directory.close()
     output.line(f"Done: snapshot {meta.id} holds everything. Start the node.")
@@ -115,14 +115,14 @@ def _recovered(
 
 
 def _refuse_embedded(stores: Opened) -> None:
-    """Refuse the data of another application, and say who can recover them."""
+    """Refuse the data of another application, and say how to recover it."""
     try:
         check_application(KeyValueFSM(), stores.log, stores.stable, stores.snapshots)
     except WrongApplication as error:
         raise WrongApplication(
-            f"{error}. To recover these, call txraft.recover_cluster with the state "
-            "machine that they are of: see the manual, Operations, `Recovering an "
-            "embedded application`"
+            f"{error}. To recover this data, call txraft.recover_cluster with its own "
+            "state machine: see `Recover your own application` in the "
+            "manual"
         ) from error
 
 

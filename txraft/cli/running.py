@@ -1,8 +1,8 @@
-"""How a command gets its client and its reactor, and ends with a status.
+"""Run a command: give it a client and a reactor, and turn its end into an exit status.
 
-A command is a coroutine function of a `Job`; `online` and `offline` make click
-commands of it. What runs it is a `Runner`, kept by click as the context's object, so
-that a test brings its own.
+A command is a coroutine function of a `CommandJob`; `online` and `offline` make click
+commands of functions. A `Runner` runs it; a test puts its own into click's context
+object.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ Function = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What a command works with."""
+class CommandJob:
+    """The client, output and reactor of one run of a command."""
 
     client: Client
     output: Output
@@ -43,8 +43,8 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
-    """What a client shows to nodes, and which it trusts."""
+class ClientCredentials:
+    """The token and the TLS files of a client."""
 
     token: str | None
     tls: ClientTLS
@@ -54,18 +54,23 @@ class Runner(Protocol):
     """Runs a command."""
 
     def run(self, main: Main) -> int:
-        """Run *main* of a reactor to its end; return its exit status."""
+        """Call *main* with a reactor, run it to its end, and return its exit status."""
 
     def client(
-        self, urls: list[str], reactor: Any, access: Access, limits: ClientLimits
+        self,
+        urls: list[str],
+        reactor: Any,
+        access: ClientCredentials,
+        limits: ClientLimits,
     ) -> Client:
-        """Make the client of the nodes at *urls*."""
+        """Make a client for the nodes at *urls*."""
 
 
 class ReactorRunner:
     """Runs a command on the reactor of this process.
 
-    An interrupt cancels the command and waits until it has cleaned up.
+    An interrupt cancels the command and waits until it has cleaned up: a lock must be
+    given back, and a child process must end.
     """
 
     def run(self, main: Main) -> int:
@@ -80,6 +85,7 @@ class ReactorRunner:
             running = Deferred.fromCoroutine(main(reactor))
             reactor.addSystemEventTrigger("before", "shutdown", interrupt, running)
             running.addBoth(statuses.append)
+            # A second stop would raise: an interrupt has stopped the reactor already.
             running.addBoth(lambda _: reactor.stop() if not stopping else None)
 
         def interrupt(running: Deferred[int]) -> Deferred[int] | None:
@@ -87,7 +93,7 @@ class ReactorRunner:
             if statuses:
                 return None
             running.cancel()
-            return running
+            return running  # "before shutdown": the reactor waits until it has fired
 
         stopping: list[bool] = []
         reactor.callWhenRunning(begin)
@@ -100,7 +106,11 @@ class ReactorRunner:
         return status
 
     def client(
-        self, urls: list[str], reactor: Any, access: Access, limits: ClientLimits
+        self,
+        urls: list[str],
+        reactor: Any,
+        access: ClientCredentials,
+        limits: ClientLimits,
     ) -> Client:
         """Make a client with connections of its own."""
         return Client(urls, reactor, token=access.token, tls=access.tls, limits=limits)
@@ -117,14 +127,14 @@ _ONLINE = (
         multiple=True,
         envvar="TXRAFT_HTTP_ADDR",
         metavar="URL",
-        help="HTTP address of a node; give several, or separate them by commas. "
+        help="HTTP address of a node; repeat it, or separate several by commas. "
         f"[env: TXRAFT_HTTP_ADDR; default: {DEFAULT_ADDRESS}]",
     ),
     click.option(
         "--token-file",
         type=click.File("r"),
         envvar="TXRAFT_HTTP_TOKEN_FILE",
-        help="File with a token for each request; others can see a command line. "
+        help="File with the token to send; a command line would be visible to others. "
         "[env: TXRAFT_HTTP_TOKEN_FILE, or the token itself in TXRAFT_HTTP_TOKEN]",
     ),
     click.option(
@@ -132,7 +142,7 @@ _ONLINE = (
         "ca",
         envvar="TXRAFT_CA_FILE",
         metavar="PEM",
-        help="Authority that nodes' certificates are of. [env: TXRAFT_CA_FILE]",
+        help="Authority of the nodes' certificates. [env: TXRAFT_CA_FILE]",
     ),
     click.option(
         "--certificate",
@@ -158,10 +168,10 @@ _ONLINE = (
 
 
 def online(function: Callable[..., Awaitable[int | None]]) -> Function:
-    """Make a command that talks to a cluster of a coroutine function.
+    """Make a coroutine function a command that talks to a cluster.
 
-    It is called with a `Job` and the command's own parameters, and returns an exit
-    status, None for success.
+    It is called with a `CommandJob` and the command's own parameters, and returns an
+    exit status, None for success.
     """
 
     def command(
@@ -183,10 +193,10 @@ def online(function: Callable[..., Awaitable[int | None]]) -> Function:
             token = token_file.read().strip()
 
         async def main(reactor: Any) -> int:
-            access = Access(token, ClientTLS(ca, certificate, private_key))
+            access = ClientCredentials(token, ClientTLS(ca, certificate, private_key))
             limits = ClientLimits(timeout=timeout)
             async with runner.client(urls, reactor, access, limits) as client:
-                job = Job(client, output, reactor, client.calls.nodes.urls)
+                job = CommandJob(client, output, reactor, client.calls.nodes.urls)
                 return int(await function(job, **parameters) or Exit.OK)
 
         context.exit(_guarded(output, lambda: runner.run(main)))
@@ -195,7 +205,7 @@ def online(function: Callable[..., Awaitable[int | None]]) -> Function:
 
 
 def offline(function: Callable[..., int | None]) -> Function:
-    """Make a command that works on files of a function of an `Output`."""
+    """Make a function of an `Output` a command that works on files."""
 
     def command(context: click.Context, as_json: bool, **parameters: Any) -> None:
         output = Output(as_json)
@@ -215,10 +225,12 @@ def _as_command(
 
 
 def _guarded(output: Output, work: Callable[[], int | None]) -> int:
-    """Tell of the errors that a user can do something about, in one sentence."""
+    """Do *work*; report an error that the user can act on in one sentence."""
     try:
         return int(work() or Exit.OK)
     except BrokenPipeError:
+        # The reader, such as `head`, has enough. Closed, so that the interpreter does
+        # not complain of the same when it flushes at its exit.
         sys.stderr.close()
         return Exit.OK
     except ClientError as error:

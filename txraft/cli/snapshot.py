@@ -1,4 +1,4 @@
-"""`txraft snapshot`: backups of the whole state."""
+"""`txraft snapshot`: save, inspect and restore backups of the whole state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 
 from txraft.cli.archive import Backup, inspect_backup
 from txraft.cli.output import Output, size_text
-from txraft.cli.running import Job, offline, online
+from txraft.cli.running import CommandJob, offline, online
 from txraft.client.exchange import FileBody, NodeRequest
 
 PATIENCE = 600.0
@@ -26,22 +26,24 @@ def snapshot() -> None:
 
 @snapshot.command("save")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--stale", is_flag=True, help="Take what some node has, maybe old.")
+@click.option("--stale", is_flag=True, help="Accept a state that may be old.")
 @online
-async def save(job: Job, file: Path, stale: bool) -> None:
+async def save(job: CommandJob, file: Path, stale: bool) -> None:
     """Write a consistent backup of the whole state to FILE.
 
-    It is checked before it gets its name, so FILE is whole or not there.
+    The backup gets its name only after it was checked, so FILE is complete or absent.
     """
     unfinished = file.with_name(file.name + ".unfinished")
     query = "?stale=1" if stale else ""
     try:
         with unfinished.open("wb") as stream:
+            # Before the first byte: the file will hold all keys.
             os.fchmod(stream.fileno(), 0o600)
             await _download(job, f"/v1/snapshot{query}", stream)
             stream.flush()
             os.fsync(stream.fileno())
         backup = inspect_backup(unfinished)
+        # Checked and synced before: a backup that is there can be restored.
         unfinished.rename(file)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -52,19 +54,20 @@ async def save(job: Job, file: Path, stale: bool) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @offline
 def inspect(output: Output, file: Path) -> None:
-    """Check the backup in FILE, byte for byte, and show what it holds."""
+    """Check every byte of the backup in FILE, and show its contents."""
     show(output, file, inspect_backup(file))
 
 
 @snapshot.command("restore")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @online
-async def restore(job: Job, file: Path, yes: bool) -> None:
+async def restore(job: CommandJob, file: Path, yes: bool) -> None:
     """Replace the state of the whole cluster by the backup in FILE.
 
-    The membership stays as it is. Everything written since the backup is gone.
+    The membership stays as it is. Everything written since the backup is lost.
     """
+    # First of all, so that a damaged file changes nothing and asks nothing.
     backup = inspect_backup(file)
     if not yes:
         click.confirm(
@@ -89,7 +92,7 @@ async def restore(job: Job, file: Path, yes: bool) -> None:
 
 
 def show(output: Output, file: Path, backup: Backup) -> None:
-    """Write what *backup* holds."""
+    """Print the contents of *backup*."""
     if output.as_json:
         output.json({"file": str(file), **asdict(backup)})
     output.table(
@@ -107,7 +110,7 @@ def show(output: Output, file: Path, backup: Backup) -> None:
     )
 
 
-async def _download(job: Job, target: str, stream: IO[bytes]) -> None:
+async def _download(job: CommandJob, target: str, stream: IO[bytes]) -> None:
     received = 0
     with job.output.progress("saving", 0) as bar:
 
@@ -118,6 +121,6 @@ async def _download(job: Job, target: str, stream: IO[bytes]) -> None:
             bar.label = f"saving {size_text(received)}"
             bar.update(0)
 
-        # A second attempt would write behind what the first has left.
+        # Not repeatable: a second attempt would write behind the bytes of the first.
         request = NodeRequest("GET", target, consume=consume, patience=PATIENCE)
         await job.client.calls.expect(request)

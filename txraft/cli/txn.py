@@ -1,4 +1,4 @@
-"""`txraft txn`: several operations, all or none."""
+"""`txraft txn`: apply several operations at once, all or none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from txraft.cli.exits import Exit
 from txraft.cli.kv import content
-from txraft.cli.running import Job, online
+from txraft.cli.running import CommandJob, online
 from txraft.client.exchange import NodeRequest
 from txraft.client.results import parse_json
 
@@ -16,7 +16,7 @@ from txraft.client.results import parse_json
 @click.command("txn")
 @click.argument("source", default="-")
 @online
-async def txn(job: Job, source: str) -> int:
+async def txn(job: CommandJob, source: str) -> int:
     """Run a transaction, written in JSON as the HTTP API takes it.
 
     SOURCE is the JSON itself, @FILE, or - for standard input:
@@ -24,8 +24,8 @@ async def txn(job: Job, source: str) -> int:
     \b
         txraft txn '[{"KV": {"Verb": "set", "Key": "a", "Value": "MQ=="}}]'
 
-    Values are in base64. The results are written as JSON. When one operation is
-    refused, nothing is done and the errors are written, with status 1.
+    Values are in base64. The results are printed as JSON. If one operation is refused,
+    nothing is applied, the errors are printed, and the status is 1.
     """
     body = content(source)
     try:

@@ -1,4 +1,4 @@
-"""What each node says of itself and of the cluster, asked all at once."""
+"""Ask all nodes at once for their view of themselves and of the cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 
 from txraft.addresses import normal_url
-from txraft.cli.running import Job
+from txraft.cli.running import CommandJob
 from txraft.client import ClientError, MalformedAnswer, Refused
 from txraft.client.exchange import NoAnswer, NodeRequest, NotSent
 from txraft.client.results import parse_json
@@ -21,25 +21,24 @@ FOLLOWER = "Follower"
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """One node as it sees the cluster; *error* says why it has not told.
+class NodeView:
+    """One node's view of itself and of its cluster; *error* says why there is none.
 
-    *urls* are the HTTP addresses that it knows, by peer address. *last_contact* is how
-    many seconds ago it heard its leader, None for never. *refused_peers* are members
-    that come without their data, *insecure_peers* is whether peers need no TLS.
-    *undeliverable* are entries that it, the leader, does not get to a follower.
+    *urls* maps peer addresses to the HTTP addresses that it knows. *last_contact* is
+    the number of seconds since it heard its leader, None for never. *refused_peers* are
+    members that lost their data. *insecure_peers* tells whether peers need no TLS.
+    *undeliverable* are entries that this leader cannot deliver to a follower.
 
-    *level* is the highest level of the state machine that it understands,
-    *active_level* the one that is active, and *outdated_peers* are members that
-    understand less than that, as the leader has heard.
-    *stuck_seconds* is for how long its state machine hangs. *skipped* are the entries
-    that it skips, as INDEX:TERM:DIGEST. *version* is that of txraft.
+    *level* is the highest level of the state machine that it understands, and
+    *active_level* the active one. *outdated_peers* are members that do not understand
+    that, as far as this leader knows. *stuck_seconds* is how long its state machine has
+    hung. *skipped* are the entries that it skips, as INDEX:TERM:DIGEST. *version* is
+    that of txraft.
 
-    *cluster* is the identity of the cluster whose entries it holds, "" while it is
-    none that it knows; *members* are in force since the entry at
-    *configuration_index*, and *nonvoters* are those without a vote. *silent_peers*
-    are members that it, the leader, has not heard lately, with the seconds.
-    *certificates* maps settings to when what is in force of them expires.
+    *cluster* is the identity of its cluster, "" while it knows none. *members* are in
+    force since the entry at *configuration_index*; *nonvoters* are those without a
+    vote. *silent_peers* maps members that this leader has not heard lately to seconds.
+    *certificates* maps settings to the end of their certificate's validity.
     """
 
     url: str
@@ -72,15 +71,16 @@ class View:
 
     @property
     def answers(self) -> bool:
-        """Whether it has told anything."""
+        """Whether the node answered."""
         return self.error is None
 
 
-async def all_views(job: Job) -> list[View]:
-    """Ask every node that the command was told of, and those that they know of."""
+async def all_views(job: CommandJob) -> list[NodeView]:
+    """Ask every node that the user named, then the members that these know."""
     views = await _ask_all(job, dict.fromkeys(job.urls, ""))
     known = {
         view.urls[address]: address
+        # The newest word last, so that it wins where nodes know different URLs.
         for view in sorted(views, key=lambda view: (view.term, view.commit_index))
         for address in view.members
         if address in view.urls
@@ -96,8 +96,8 @@ async def all_views(job: Job) -> list[View]:
     return views + await _ask_all(job, others)
 
 
-async def _ask_all(job: Job, urls: Mapping[str, str]) -> list[View]:
-    asked: list[Deferred[View]] = [
+async def _ask_all(job: CommandJob, urls: Mapping[str, str]) -> list[NodeView]:
+    asked: list[Deferred[NodeView]] = [
         Deferred.fromCoroutine(view_of(job, url, address))
         for url, address in urls.items()
     ]
@@ -107,20 +107,20 @@ async def _ask_all(job: Job, urls: Mapping[str, str]) -> list[View]:
     return [view for succeeded, view in results if succeeded]
 
 
-async def view_of(job: Job, url: str, address: str = "") -> View:
-    """Ask the node at *url*, said to be that at *address*, what it sees."""
+async def view_of(job: CommandJob, url: str, address: str = "") -> NodeView:
+    """Ask the node at *url* for its view; *address* is its peer address, if known."""
     try:
         told = await _json(job, url, "/v1/agent/self")
         nodes = await _json(job, url, "/v1/catalog/nodes")
         return parse_view(url, told, nodes)
     except (NotSent, NoAnswer) as error:
-        return View(url, str(error).removeprefix(f"{url}: "), address)
+        return NodeView(url, str(error).removeprefix(f"{url}: "), address)
     except ClientError as error:
-        return View(url, str(error), address)
+        return NodeView(url, str(error), address)
 
 
-def parse_view(url: str, told: Any, nodes: Any) -> View:
-    """Read what `/v1/agent/self` and `/v1/catalog/nodes` answer.
+def parse_view(url: str, told: Any, nodes: Any) -> NodeView:
+    """Make a view of the answers of `/v1/agent/self` and `/v1/catalog/nodes`.
 
     Raises: MalformedAnswer
     """
@@ -128,7 +128,7 @@ def parse_view(url: str, told: Any, nodes: Any) -> View:
         stats = told["Stats"]["raft"]
         # Nodes that programs have registered are no members, and have no id.
         members = [node for node in nodes if node.get("ID") != ""]
-        return View(
+        return NodeView(
             url,
             None,
             str(told["Config"].get("NodeID") or told["Config"]["NodeName"]),
@@ -165,11 +165,11 @@ def parse_view(url: str, told: Any, nodes: Any) -> View:
             },
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise MalformedAnswer(f"{url} does not tell what a node tells") from error
+        raise MalformedAnswer(f"{url} does not answer like a txraft node") from error
 
 
 def _address_of(node: Any) -> str:
-    """Return the peer address of a node of the catalog, which may have another name."""
+    """Return the peer address of a catalog node, whose name may be another one."""
     return str(node["Meta"].get("address", node["Node"]))
 
 
@@ -204,7 +204,7 @@ def parse_contact(text: str) -> float | None:
     return float(text.removesuffix("s"))
 
 
-async def _json(job: Job, url: str, target: str) -> Any:
+async def _json(job: CommandJob, url: str, target: str) -> Any:
     response = await job.client.calls.ask_once(url, _get(target))
     if response.status != 200:
         raise Refused(response.status, response.sentence)
