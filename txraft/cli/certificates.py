@@ -343,7 +343,7 @@ def _replace(path: Path, data: bytes) -> None:
     mode = path.stat().st_mode & 0o777
     file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with open(file, "wb") as opened:
-        os.fchmod(file, mode)  # whatever the umask says
+        os.fchmod(file, mode)  # the umask took bits from the mode of `os.open`
         opened.write(data)
         opened.flush()
         os.fsync(file)

@@ -167,6 +167,7 @@ def _place(directory: Path | None) -> Iterator[Path]:
 def _start(reactor: Any, place: Path, member: Member, members: list[Member]) -> Child:
     config = place / f"{member.name}.yaml"
     config.write_text(settings_of(member, members))
+    # Not the script `twistd`, which may be missing from PATH or be of another Python.
     command = [
         *(sys.executable, "-c", TWISTD, "-n", "--pidfile="),
         *("--logfile", str(place / f"{member.name}.log")),

@@ -201,6 +201,7 @@ def _verified(output: Output, stores: Opened) -> int:
     count = 0
     first, last = stores.log.first_index(), stores.log.last_index()
     with output.progress("verifying", max(0, last - first + 1)) as bar:
+        # To read is to check: an entry with a wrong checksum raises.
         for entry in _entries(stores, first, last) if first else ():
             count += 1
             bar.update(1)

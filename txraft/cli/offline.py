@@ -54,6 +54,8 @@ def _files(directory: Path, fs: FileSystem) -> Iterator[Opened]:
     name = owner_of(fs, directory)
     stable = FileStableStore(directory / STATE_NAME, name, fs)
     identity = stable.get(IDENTITY)
+    # With the identity of the state file, so that a log of another directory is refused
+    # here as it would be at a start.
     log = FileLog(directory / LOG_NAME, name, fs, identity=identity)
     try:
         snapshots = SnapshotReader(directory, fs)

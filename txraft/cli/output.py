@@ -94,6 +94,7 @@ def printable(text: str, layout: str = _LAYOUT) -> str:
 
 def _is_obeyed(character: str) -> bool:
     """Tell whether a terminal obeys *character*: controls, directions, line ends."""
+    # "Cs" are lone surrogates, which could not be encoded; "Zl" and "Zp" break lines.
     category = unicodedata.category(character)
     return category in ("Cc", "Cs", "Zl", "Zp") or character in _DIRECTIONS
 

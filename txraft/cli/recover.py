@@ -101,7 +101,7 @@ def _recovered(
     skip: Sequence[str],
 ) -> SnapshotMeta:
     fsm = KeyValueFSM()
-    fsm.is_awaited = lambda index: False
+    fsm.is_awaited = lambda index: False  # no caller waits for answers
     try:
         return recover_cluster(
             fsm, held.log, held.stable, snapshots, configuration, skip
@@ -141,6 +141,7 @@ def _show(output: Output, stores: Opened, configuration: Configuration) -> None:
     last = log.last_index()
     runs, special = scan(log)
     term = runs[-1][1] if last else 0
+    # The log may be empty, or end before the snapshot that replaced it.
     if snapshot is not None and snapshot.index >= last:
         last, term = snapshot.index, snapshot.term
     changes = [e for e in special if e.configuration is not None]

@@ -192,6 +192,7 @@ def online(function: Callable[..., Awaitable[int | None]]) -> Function:
         if token_file is not None:
             token = token_file.read().strip()
 
+        # The files are read in here, where `_guarded` reports what is wrong with them.
         async def main(reactor: Any) -> int:
             access = ClientCredentials(token, ClientTLS(ca, certificate, private_key))
             limits = ClientLimits(timeout=timeout)

@@ -338,11 +338,12 @@ def boolean(value: Scalar) -> bool:
     """Convert `true` or `false`."""
     if value.kind != "boolean":
         raise ValueError("true or false")
-    return value.text.lower() in _TRUE
+    return value.text.lower() in _TRUE  # YAML 1.1 also takes yes and on
 
 
 def integer(value: Scalar) -> int:
     """Convert a plain decimal number without fraction."""
+    # YAML 1.1 reads 010 as 8 and 1:30 as 90, which nobody means in a setting.
     if value.kind != "integer" or not _DECIMAL.match(value.text):
         raise ValueError("a whole decimal number")
     return int(value.text.replace("_", ""))

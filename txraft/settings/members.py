@@ -93,6 +93,7 @@ def _refuse_repeats(top: Section, listed: list[tuple[Server, Place]]) -> None:
     ids: dict[str, Place] = {}
     for server, place in listed:
         host, port = parse_address(server.address)
+        # Host names have no case; an IPv6 address was brought to one form.
         first = addresses.setdefault((host.lower(), port), place)
         if first is not place:
             top.fault("peers", f"names {server.address} twice, first at {first}", place)

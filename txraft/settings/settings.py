@@ -261,7 +261,7 @@ def effective(settings: Settings) -> str:
     for name in ("id", "node_name"):
         if document[name] is None:
             del document[name]
-    if settings.join:
+    if settings.join:  # the two together are refused when they are read
         del document["peers"]
     else:
         document["peers"] = as_documents(settings.peers)
@@ -283,6 +283,7 @@ def _http_document(http: HTTPSettings) -> dict[str, object]:
 
 def raft_settings() -> dict[str, str]:
     """Map the names of the fields of `Config` that a file can set to their types."""
+    # The others, such as `notify`, hold functions, which no file can name.
     types = {f.name: str(f.type) for f in fields(Config)}
     return {name: kind for name, kind in types.items() if kind in _READERS}
 
@@ -301,6 +302,7 @@ def _settings(top: Section, base: str) -> Settings:
     names = [f.name for f in fields(Settings)]
     top.known(names, _elsewhere(names))
     insecure = top.read("insecure_peers", False, boolean)
+    # A tls section that has faults counts as well: those are reported by themselves.
     safe = insecure or (top.given("tls") and not top.null("tls"))
     permission = "secure it with tls, or permit it with insecure_peers: true"
     listen = _listen(top, DEFAULT_LISTEN, safe, permission)
@@ -557,6 +559,7 @@ def _url(value: Scalar, scheme: str) -> str:
     url = text(value)
     try:
         parts = urlsplit(url)
+        # A URL may leave its port out, and an address may not: any port will do here.
         host, _ = parse_address(parts.netloc if parts.port else f"{parts.netloc}:80")
         plain = f"{scheme}://{parts.netloc}" == url.rstrip("/")
     except ValueError:
@@ -573,6 +576,7 @@ def _origin(value: Scalar) -> str:
 def _directory(value: Scalar, base: str) -> str:
     path = os.path.normpath(os.path.join(base, text(value)))
     nearest = path
+    # lexists: a link that leads nowhere is there, and a directory cannot be made of it.
     while not os.path.lexists(nearest):
         nearest = os.path.dirname(nearest)
     if not os.path.isdir(nearest):
