@@ -24,8 +24,8 @@ from txraft.core.entry import Entry, LogType
 from txraft.kv.commands import (
     LEVEL,
     MAX_VISITED_KEYS_3,
-    Kind,
     Operation,
+    OperationKind,
     encode_put,
     encode_transact,
 )
@@ -58,20 +58,22 @@ def trees(fsm: KeyValueFSM, *operations: Operation) -> None:
 def unheard(fsm: KeyValueFSM) -> None:
     """Read a tree in a transaction, where nobody waits for it."""
     fsm.is_awaited = lambda index: False
-    trees(fsm, Operation(Kind.SET, "z"), Operation(Kind.GET_TREE, "a/"))
+    trees(
+        fsm, Operation(OperationKind.SET, "z"), Operation(OperationKind.GET_TREE, "a/")
+    )
     fsm.is_awaited = lambda index: True
 
 
 def delete(fsm: KeyValueFSM) -> None:
     """Delete all keys in one step."""
-    trees(fsm, Operation(Kind.DELETE_TREE, ""))
+    trees(fsm, Operation(OperationKind.DELETE_TREE, ""))
 
 
 STEPS: dict[str, Callable[[KeyValueFSM], object]] = {
     "capture of a snapshot": lambda fsm: fsm.snapshot(),
     "the first listing: putting all keys in order": lambda fsm: next(fsm.keys()),
     f"transaction that reads {MAX_VISITED_KEYS_3} keys": lambda fsm: trees(
-        fsm, Operation(Kind.SET, "z"), Operation(Kind.GET_TREE, "a/")
+        fsm, Operation(OperationKind.SET, "z"), Operation(OperationKind.GET_TREE, "a/")
     ),
     "the same, where nobody waits for its answer": unheard,
     "deleting all, after a listing": delete,

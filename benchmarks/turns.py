@@ -35,8 +35,8 @@ from txraft.http.limits import HTTPLimits
 from txraft.http.site import make_site
 from txraft.kv.commands import (
     CreateSession,
-    Kind,
     Operation,
+    OperationKind,
     encode_create_session,
     encode_put,
     encode_transact,
@@ -255,7 +255,7 @@ def hold(bench: Bench, lock_delay: bytes) -> str:
     made = bench.ask("PUT", "session/create", b'{"LockDelay": "%b"}' % lock_delay)
     id: str = json.loads(made)["ID"]
     for number in range(MANY):
-        lock = Operation(Kind.LOCK, f"l/{number}", session=id)
+        lock = Operation(OperationKind.LOCK, f"l/{number}", session=id)
         bench.node.apply(encode_transact([lock]))
     return id
 

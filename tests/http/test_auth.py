@@ -5,8 +5,8 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.test.requesthelper import DummyRequest
 
-from txraft.http.answers import Refusal
-from txraft.http.auth import Access, Accounts, OpenProbes, ThisMachine
+from txraft.http.answers import HTTPRefusal
+from txraft.http.auth import AccessPolicy, Accounts, OpenProbes, ThisMachine
 from txraft.http.roles import Role
 
 
@@ -44,7 +44,7 @@ class Hosts(SynchronousTestCase):
             b"[evil.test]:8500",
             b"\xff\xfe",
         ):
-            refusal = self.assertRaises(Refusal, self.role, host)
+            refusal = self.assertRaises(HTTPRefusal, self.role, host)
             self.assertEqual(refusal.answer.status, 403)
             self.assertIn(b"names another machine", refusal.answer.body)
 
@@ -52,13 +52,13 @@ class Hosts(SynchronousTestCase):
 class Probes(SynchronousTestCase):
     """Who watches a node has no token to show."""
 
-    def role(self, access: Access, method: bytes, uri: bytes) -> Role | None:
+    def role(self, access: AccessPolicy, method: bytes, uri: bytes) -> Role | None:
         request = DummyRequest([b""])
         request.method, request.uri = method, uri
         request.requestHeaders.addRawHeader(b"Host", b"elsewhere.test")
         try:
             return access.role_of(request)  # type: ignore[arg-type]
-        except Refusal:
+        except HTTPRefusal:
             return None
 
     def test_open(self) -> None:

@@ -14,7 +14,7 @@ from tests.support.http_network import HTTPCase, Reply, backup_of
 from tests.support.kv_commands import Machine
 from txraft.errors import LeadershipLost
 from txraft.http import backups, spool
-from txraft.http.answers import Refusal
+from txraft.http.answers import HTTPRefusal
 from txraft.http.limits import HTTPLimits
 from txraft.http.roles import Role
 from txraft.kv import backup
@@ -262,4 +262,4 @@ class Strangers:
     """Knows nobody."""
 
     def role_of(self, request: object) -> Role:
-        raise Refusal(403, "Permission denied")
+        raise HTTPRefusal(403, "Permission denied")

@@ -9,8 +9,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.test.requesthelper import DummyRequest
 
 from tests.support.http_network import HTTPCase, Reply
-from txraft.http.answers import Refusal
-from txraft.http.inflight import Call
+from txraft.http.answers import HTTPRefusal
+from txraft.http.inflight import HTTPCall
 from txraft.http.limits import HTTPLimits
 
 
@@ -235,7 +235,7 @@ class Once(HTTPCase):
                 request.method, request.uri = b"PUT", b"/v1/kv/k"
                 request.requestHeaders = Headers(headers)
 
-                refusal = self.assertRaises(Refusal, Call, request)
+                refusal = self.assertRaises(HTTPRefusal, HTTPCall, request)
 
                 self.assertEqual(refusal.answer.status, 400)
                 self.assertIn(twice, str(refusal))

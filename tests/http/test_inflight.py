@@ -7,16 +7,16 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.test.requesthelper import DummyRequest
 
-from txraft.http.answers import Refusal
-from txraft.http.inflight import MAX_PARAMETERS, Call, parse_key, parse_parameters
+from txraft.http.answers import HTTPRefusal
+from txraft.http.inflight import MAX_PARAMETERS, HTTPCall, parse_key, parse_parameters
 
 URL_BYTES = st.sampled_from(list("ab/.%25%2F%zz%C3%A9#?&=;+~|\\\"<>[]'%00 %20"))
 
 
-def call_to(uri: str) -> Call:
+def call_to(uri: str) -> HTTPCall:
     request = DummyRequest([])
     request.method, request.uri = b"GET", uri.encode("ascii")
-    return Call(request)
+    return HTTPCall(request)
 
 
 class Targets(SynchronousTestCase):
@@ -31,7 +31,7 @@ class Targets(SynchronousTestCase):
         try:
             call = call_to(f"/v1/kv/{tail}")
             key = parse_key(call.path[7:], 1024)
-        except Refusal:
+        except HTTPRefusal:
             return
 
         target = call.target()
@@ -55,8 +55,8 @@ class ParametersOf(SynchronousTestCase):
     def test_parse_parameters_bounded(self) -> None:
         most = b"&".join(b"p%d" % i for i in range(MAX_PARAMETERS))
         self.assertEqual(len(parse_parameters(most)), MAX_PARAMETERS)
-        self.assertRaises(Refusal, parse_parameters, most + b"&one=more")
+        self.assertRaises(HTTPRefusal, parse_parameters, most + b"&one=more")
 
     def test_parse_parameters_malformed(self) -> None:
         for query in (b"a=%", b"a=%g0", b"a=%FF", b"a=\xc3\xa9"):
-            self.assertRaises(Refusal, parse_parameters, query)
+            self.assertRaises(HTTPRefusal, parse_parameters, query)

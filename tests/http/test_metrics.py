@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.http_network import HTTPCase, ScriptedNode
-from txraft.http.metrics import Metrics, Served
+from txraft.http.metrics import Metrics, RequestCounts
 from txraft.http.quotas import Quotas
 from txraft.node.metrics import NodeMetrics, PeerMetrics, Timer
 from txraft.transport.validity import Validity
@@ -145,7 +145,7 @@ class TheAPI(MetricsCase):
 
     def test_time(self) -> None:
         """A request's time is that from its whole arrival to its answer."""
-        served = Served()
+        served = RequestCounts()
         served.add(b"GET", b"/x", 200, 0.003)
         quotas = Quotas(self.n1.fsm, self.limits)
         metrics = Metrics(self.n1, self.n1.fsm, quotas, served)

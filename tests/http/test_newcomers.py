@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.http.test_site import Transport, put
 from tests.support.http_network import Network, ScriptedNode
-from txraft.http.auth import Access, Accounts
+from txraft.http.auth import AccessPolicy, Accounts
 from txraft.http.limits import HTTPLimits
 from txraft.http.site import KVSite, make_site
 from txraft.kv.commands import encode_put
@@ -49,13 +49,13 @@ class SiteCase(SynchronousTestCase):
         globalLogPublisher.addObserver(self.observe)
         self.addCleanup(globalLogPublisher.removeObserver, self.observe)
 
-    def access(self) -> Access | None:
+    def access(self) -> AccessPolicy | None:
         path = Path(self.mktemp())
         path.touch(0o600)
         path.write_bytes(b"operator " + TOKEN + b"\n")
         return Accounts(str(path), {})
 
-    def make_site(self, access: Access | None) -> KVSite:
+    def make_site(self, access: AccessPolicy | None) -> KVSite:
         return make_site(
             self.node,
             self.node.fsm,

@@ -9,7 +9,7 @@ from twisted.web.test.requesthelper import DummyRequest
 
 from tests.http.test_site import SiteCase
 from tests.support.http_network import HTTPCase
-from txraft.http.answers import Refusal
+from txraft.http.answers import HTTPRefusal
 from txraft.http.limits import HTTPLimits
 from txraft.http.origins import Origins, check_host, parse_origin
 
@@ -44,7 +44,7 @@ def status(headers: Headers, *allowed: str, path: str = "/v1/kv/k") -> int:
     try:
         check_host(request)  # type: ignore[arg-type]
         Origins(allowed).check(request)  # type: ignore[arg-type]
-    except Refusal as refusal:
+    except HTTPRefusal as refusal:
         return refusal.answer.status
     return 200
 

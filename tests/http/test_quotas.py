@@ -9,7 +9,7 @@ from tests.support.http_network import HTTPCase, Reply, backup_of
 from tests.support.kv_commands import Machine, session
 from txraft.errors import LeadershipLost
 from txraft.http.limits import HTTPLimits
-from txraft.kv.commands import Kind, Operation, encode_put, encode_transact
+from txraft.kv.commands import Operation, OperationKind, encode_put, encode_transact
 from txraft.kv.state import KEY_BYTES
 
 QUOTA = 3 * KEY_BYTES + 100
@@ -76,7 +76,7 @@ class Quotas(HTTPCase):
     def test_what_shrinks_the_state_always_passes(self) -> None:
         """Even far above a quota: it was another leader's that let it grow so far."""
         self.n1.commit(session("s1"))
-        lock = [Operation(Kind.LOCK, "a", b"x" * 500, session="s1")]
+        lock = [Operation(OperationKind.LOCK, "a", b"x" * 500, session="s1")]
         self.n1.commit(encode_transact(lock))
         for key in "bcdefg":
             self.n1.commit(encode_put(key, b"x" * 200))

@@ -14,8 +14,8 @@ from txraft.http import expiry
 from txraft.http.limits import HTTPLimits
 from txraft.kv.commands import (
     CreateSession,
-    Kind,
     Operation,
+    OperationKind,
     encode_create_session,
     encode_destroy_sessions,
     encode_transact,
@@ -457,7 +457,7 @@ class Many(SessionCase):
     def lock_many(self, count: int, **fields: object) -> str:
         id = self.create(**fields)
         for number in range(count):
-            lock = Operation(Kind.LOCK, f"k/{number}", session=id)
+            lock = Operation(OperationKind.LOCK, f"k/{number}", session=id)
             self.n1.commit(encode_transact([lock]))
         return id
 
@@ -492,7 +492,9 @@ class Many(SessionCase):
         """One entry ends few sessions if they hold much: it is applied in one step."""
         self.create_many(20)
         for number in range(3000):
-            lock = Operation(Kind.LOCK, f"{number}", session=_exact(number % 20))
+            lock = Operation(
+                OperationKind.LOCK, f"{number}", session=_exact(number % 20)
+            )
             self.n1.commit(encode_transact([lock]))
 
         self.assertLess(self.wait(11), MOST_STEPS)

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.turns import take_turn
 from txraft.http import slices as module
-from txraft.http.answers import Refusal
+from txraft.http.answers import HTTPRefusal
 from txraft.http.slices import Slices, Steps
 
 
@@ -183,7 +183,7 @@ class Ends(Works):
         self.unwanted.add("long")
         self.turns()
 
-        self.failureResultOf(done, Refusal)
+        self.failureResultOf(done, HTTPRefusal)
         self.assertEqual((self.open, len(self.slices)), ([], 0))
 
     def test_unwanted_by_one_of_two(self) -> None:

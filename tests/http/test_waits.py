@@ -15,7 +15,7 @@ from tests.http.test_api import _disconnect_clients
 from tests.kv.test_state import snapshot_of
 from tests.support.http_network import HTTPCase, Reply, ScriptedNode, backup_of
 from txraft.http import waits
-from txraft.http.inflight import Call
+from txraft.http.inflight import HTTPCall
 from txraft.http.limits import HTTPLimits
 from txraft.kv.commands import encode_put
 from txraft.kv.watches import Scope, Topic
@@ -248,7 +248,7 @@ class Many(HTTPCase):
         """At once, and not with all the others: to free thousands takes long."""
 
         def put_in(group: waits._Group) -> ReferenceType[Any]:
-            call, timer = cast(Call, object()), cast(IDelayedCall, object())
+            call, timer = cast(HTTPCall, object()), cast(IDelayedCall, object())
             resume = partial(int)
             wait = waits._Wait(call, group.topic, 1, resume, timer)
             group.waits[call], wait.group = wait, group

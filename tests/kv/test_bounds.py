@@ -20,8 +20,8 @@ from txraft.kv.commands import (
     MAX_OPERATIONS,
     MAX_OPERATIONS_3,
     MAX_VISITED_KEYS_3,
-    Kind,
     Operation,
+    OperationKind,
     encode_once,
     encode_put,
     encode_transact,
@@ -29,16 +29,16 @@ from txraft.kv.commands import (
 from txraft.kv.keyindex import KeyIndex
 from txraft.kv.operations import (
     RECORD_BYTES,
-    Answer,
+    TransactionAnswer,
     TransactionTooLarge,
-    View,
+    TransactionView,
     answer_bytes,
     run,
 )
 from txraft.kv.records import Outcome, Record, Row
 from txraft.kv.watches import Scope, Topic
 
-TREE = Operation(Kind.GET_TREE, "k/")
+TREE = Operation(OperationKind.GET_TREE, "k/")
 
 
 def puts(count: int, prefix: str = "k/") -> list[bytes]:
@@ -82,7 +82,9 @@ class Answers(SynchronousTestCase):
 
     def write(self, machine: Machine, *operations: Operation, level: int = 1) -> object:
         return machine.apply(
-            encode_transact([Operation(Kind.SET, "z", b"1"), *operations], level)
+            encode_transact(
+                [Operation(OperationKind.SET, "z", b"1"), *operations], level
+            )
         )
 
     def test_refused_before_anything_changed(self) -> None:
@@ -90,7 +92,7 @@ class Answers(SynchronousTestCase):
         machine = active(*puts(7))
         before = machine.fsm.digest()
 
-        refusal = self.write(machine, Operation(Kind.DELETE, "k/0"), TREE)
+        refusal = self.write(machine, Operation(OperationKind.DELETE, "k/0"), TREE)
 
         self.assertIsInstance(refusal, TransactionTooLarge)
         self.assertIn("nothing of it was done", str(refusal))
@@ -122,7 +124,7 @@ class Answers(SynchronousTestCase):
     def test_bytes(self) -> None:
         """Values, names and numbers count, of all operations together."""
         machine = active(encode_put("k", b"x" * 1000))
-        get = Operation(Kind.GET, "k")
+        get = Operation(OperationKind.GET, "k")
 
         self.assertIsInstance(self.write(machine, get), Outcome)
         self.assertIsInstance(self.write(machine, get, get), TransactionTooLarge)
@@ -130,7 +132,10 @@ class Answers(SynchronousTestCase):
     def test_keys_that_are_gone_in_it_count(self) -> None:
         """To pass them takes as long; so it is the same however they went."""
         machine = active(*puts(7), encode_put("k", b""))
-        gone = [Operation(Kind.DELETE_TREE, "k/"), Operation(Kind.GET_TREE, "k")]
+        gone = [
+            Operation(OperationKind.DELETE_TREE, "k/"),
+            Operation(OperationKind.GET_TREE, "k"),
+        ]
 
         self.assertIsInstance(self.write(machine, *gone), TransactionTooLarge)
 
@@ -139,7 +144,7 @@ class Answers(SynchronousTestCase):
         machine = active(*puts(7))
         list(machine.fsm.keys())
         for number in range(3):
-            machine.do(Operation(Kind.DELETE, f"k/{number}"))
+            machine.do(Operation(OperationKind.DELETE, f"k/{number}"))
 
         self.assertIsInstance(self.write(machine, TREE), Outcome)
 
@@ -152,7 +157,7 @@ class Answers(SynchronousTestCase):
     def test_once_that_was_refused_may_be_repeated(self) -> None:
         """Nothing is remembered of what has changed nothing."""
         machine = active(session("s"))
-        many = [Operation(Kind.SET, f"k{i}") for i in range(20)]
+        many = [Operation(OperationKind.SET, f"k{i}") for i in range(20)]
         refusal = machine.apply(encode_once("c", 1, encode_transact(many, 1), 1))
         self.assertIsInstance(refusal, TransactionTooLarge)
 
@@ -209,9 +214,9 @@ class Answers(SynchronousTestCase):
         machine = Machine(*puts(6))
         expected = list(machine.fsm.records())
         operations = [
-            Operation(Kind.GET, expected[-1].key),
+            Operation(OperationKind.GET, expected[-1].key),
             TREE,
-            Operation(Kind.CHECK_NOT_EXISTS, "new"),
+            Operation(OperationKind.CHECK_NOT_EXISTS, "new"),
         ]
         steps = machine.fsm.read(operations)
         next(steps)
@@ -252,7 +257,7 @@ class Operations(SynchronousTestCase):
             (MAX_OPERATIONS_3, 1, True),
             (MAX_OPERATIONS_3 + 1, 1, False),
         ):
-            operations = [Operation(Kind.SET, f"k{i}") for i in range(count)]
+            operations = [Operation(OperationKind.SET, f"k{i}") for i in range(count)]
             outcome = machine.apply(encode_transact(operations, level))
             self.assertEqual((count, isinstance(outcome, Outcome)), (count, fits))
 
@@ -260,14 +265,14 @@ class Operations(SynchronousTestCase):
         """It holds nothing, which is a condition that fails, and no broken request."""
         for level, invalid in ((0, True), (1, False)):
             machine = active(encode_put("k", b""))
-            operation = Operation(Kind.UNLOCK, "k", session="gone")
+            operation = Operation(OperationKind.UNLOCK, "k", session="gone")
 
             outcome = cast(Outcome, machine.apply(encode_transact([operation], level)))
 
             self.assertEqual([error.invalid for error in outcome.errors], [invalid])
 
     def test_session_that_is_not_named(self) -> None:
-        for kind in (Kind.LOCK, Kind.UNLOCK):
+        for kind in (OperationKind.LOCK, OperationKind.UNLOCK):
             machine = active()
 
             outcome = cast(
@@ -292,7 +297,7 @@ class OldCosts(SynchronousTestCase):
         machine.fsm.is_awaited = lambda index: False
         index = self.counting(machine)
 
-        machine.do(*[TREE] * 63, Operation(Kind.SET, "z"))
+        machine.do(*[TREE] * 63, Operation(OperationKind.SET, "z"))
 
         self.assertEqual(index.visited, 0)
 
@@ -302,7 +307,7 @@ class OldCosts(SynchronousTestCase):
         machine = Machine(*puts(100))
         index = self.counting(machine)
 
-        machine.do(*[TREE] * 63, Operation(Kind.SET, "z"))
+        machine.do(*[TREE] * 63, Operation(OperationKind.SET, "z"))
 
         self.assertLessEqual(index.visited, 11)
 
@@ -314,7 +319,10 @@ class OldCosts(SynchronousTestCase):
         index.visited = 0
 
         machine.do(
-            *(Operation(Kind.DELETE_TREE, prefix) for prefix in ("k/1", "k", "k/") * 20)
+            *(
+                Operation(OperationKind.DELETE_TREE, prefix)
+                for prefix in ("k/1", "k", "k/") * 20
+            )
         )
 
         self.assertEqual(index.visited, 100)
@@ -325,12 +333,12 @@ def slowly(
     rows: dict[str, Row], machine: Machine, operations: list[Operation]
 ) -> list[Record]:
     """Do *operations* on *rows* as releases without levels did: key by key."""
-    view = View(machine.fsm._state, machine.fsm._keys, machine.index + 1)
+    view = TransactionView(machine.fsm._state, machine.fsm._keys, machine.index + 1)
     records: list[Record] = []
     for operation in operations:
-        if operation.kind is Kind.DELETE_TREE:
+        if operation.kind is OperationKind.DELETE_TREE:
             found = [key for key, _ in view.under(operation.key, lambda: None)]
-            run(view, [Operation(Kind.DELETE, key) for key in found])
+            run(view, [Operation(OperationKind.DELETE, key) for key in found])
         else:
             records += run(view, [operation]).records
     for key, row in view.changes.items():
@@ -341,20 +349,22 @@ def slowly(
     return records
 
 
-def plain(kind: Kind, key: str, value: bytes = b"") -> Operation:
+def plain(kind: OperationKind, key: str, value: bytes = b"") -> Operation:
     """Make an operation that needs nothing else."""
     return Operation(kind, key, value)
 
 
 TREES = st.builds(
     plain,
-    st.sampled_from([Kind.DELETE_TREE, Kind.GET_TREE]),
+    st.sampled_from([OperationKind.DELETE_TREE, OperationKind.GET_TREE]),
     st.sampled_from(["", "a", "a/", "a/b", "b", "zz"]),
     st.just(b""),
 )
 WRITES = st.builds(
     plain,
-    st.sampled_from([Kind.SET, Kind.DELETE, Kind.GET_OR_EMPTY]),
+    st.sampled_from(
+        [OperationKind.SET, OperationKind.DELETE, OperationKind.GET_OR_EMPTY]
+    ),
     st.sampled_from(["a", "a/b", "a/c", "b", "é", "a/b/d"]),
     st.binary(max_size=2),
 )
@@ -419,7 +429,7 @@ class Trees(SynchronousTestCase):
                 topic = Topic(scope, text)
                 machine.fsm.watches.add(topic, partial(woken.append, topic))
 
-            machine.do(Operation(Kind.DELETE_TREE, "k/"))
+            machine.do(Operation(OperationKind.DELETE_TREE, "k/"))
 
             self.assertCountEqual(
                 woken,
@@ -437,12 +447,12 @@ class Trees(SynchronousTestCase):
         machine = Machine(*puts(3))
 
         outcome = machine.do(
-            Operation(Kind.DELETE_TREE, "k"),
-            Operation(Kind.SET, "k/1"),
-            Operation(Kind.SET, "k/9"),
-            Operation(Kind.DELETE, "k/9"),
-            Operation(Kind.SET, "k/0a"),
-            Operation(Kind.GET_TREE, "k/"),
+            Operation(OperationKind.DELETE_TREE, "k"),
+            Operation(OperationKind.SET, "k/1"),
+            Operation(OperationKind.SET, "k/9"),
+            Operation(OperationKind.DELETE, "k/9"),
+            Operation(OperationKind.SET, "k/0a"),
+            Operation(OperationKind.GET_TREE, "k/"),
         )
 
         read = [record.key for record in outcome.records[-2:]]
@@ -453,7 +463,7 @@ class Trees(SynchronousTestCase):
         machine = Machine(encode_put("k", b""))
         machine.fsm.watches.add(Topic(Scope.PREFIX), self.fail)
 
-        machine.do(Operation(Kind.DELETE_TREE, "absent"))
+        machine.do(Operation(OperationKind.DELETE_TREE, "absent"))
 
         self.assertEqual(machine.fsm.index, 1)
 
@@ -463,16 +473,16 @@ class Trees(SynchronousTestCase):
         for count in (3, 9):
             machine = Machine(*puts(count), encode_put("other", b""))
 
-            machine.do(Operation(Kind.DELETE_TREE, "k/"))
+            machine.do(Operation(OperationKind.DELETE_TREE, "k/"))
 
             for topic in (Topic(Scope.KEY, "k/0"), Topic(Scope.PREFIX, "k/")):
                 self.assertEqual(machine.fsm.changed_at(topic), machine.index)
 
     def test_locks_go_with_their_keys(self) -> None:
         machine = Machine(session("s"))
-        machine.do(Operation(Kind.LOCK, "k/1", session="s"))
+        machine.do(Operation(OperationKind.LOCK, "k/1", session="s"))
 
-        machine.do(Operation(Kind.DELETE_TREE, "k/"))
+        machine.do(Operation(OperationKind.DELETE_TREE, "k/"))
 
         self.assertEqual(machine.fsm._held, {})
 
@@ -504,7 +514,7 @@ class Constants(SynchronousTestCase):
         self.assertEqual(answer_bytes(record.key, record[1:]), 200 + 18 + 6)
 
     def test_answer_without_bounds(self) -> None:
-        answer = Answer(None, None)
+        answer = TransactionAnswer(None, None)
         answer.add([("k", (b"", 0, 0, 0, 0, ""))])
 
         self.assertEqual(len(answer.records), 1)

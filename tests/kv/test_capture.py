@@ -20,8 +20,8 @@ from tests.support.kv_commands import PLAIN, Machine, session
 from tests.support.turns import steps_of, take_turn
 from txraft.kv import keyindex, state
 from txraft.kv.commands import (
-    Kind,
     Operation,
+    OperationKind,
     encode_delete,
     encode_destroy_sessions,
     encode_put,
@@ -86,8 +86,12 @@ class Commands(SynchronousTestCase):
 
     def test_each_way_to_change_records(self) -> None:
         """Between any two steps of a command, too."""
-        locks = [Operation(Kind.LOCK, key, b"v", session="s") for key in KEYS[10:15]]
-        kept = [Operation(Kind.LOCK, key, b"v", session="d") for key in KEYS[15:]]
+        locks = [
+            Operation(OperationKind.LOCK, key, b"v", session="s") for key in KEYS[10:15]
+        ]
+        kept = [
+            Operation(OperationKind.LOCK, key, b"v", session="d") for key in KEYS[15:]
+        ]
         before = [session("s", 1000), session("d", deletes=True)]
         before += [encode_put(key, b"old") for key in KEYS]
         before += [encode_transact([*locks, *kept])]
@@ -97,10 +101,13 @@ class Commands(SynchronousTestCase):
             encode_delete("k02"),
             encode_destroy_sessions(["s"]),
             encode_destroy_sessions(["d"]),
-            encode_transact([Operation(Kind.SET, "k03", b"new")]),
-            encode_transact([Operation(Kind.DELETE_TREE, "k0")]),
+            encode_transact([Operation(OperationKind.SET, "k03", b"new")]),
+            encode_transact([Operation(OperationKind.DELETE_TREE, "k0")]),
             encode_transact(
-                [Operation(Kind.DELETE_TREE, ""), Operation(Kind.SET, "k05", b"new")]
+                [
+                    Operation(OperationKind.DELETE_TREE, ""),
+                    Operation(OperationKind.SET, "k05", b"new"),
+                ]
             ),
         ):
             machine, _ = self.watched(*before)

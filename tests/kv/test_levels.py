@@ -17,8 +17,8 @@ from txraft.kv.commands import (
     LEVEL,
     CommandTooNew,
     CreateSession,
-    Kind,
     Operation,
+    OperationKind,
     encode_advertise,
     encode_create_session,
     encode_once,
@@ -156,7 +156,7 @@ class Activation(SynchronousTestCase):
     def test_command_ahead_of_its_activation(self) -> None:
         """A replica of an older release would stop: none may go on by itself."""
         fsm = KeyValueFSM()
-        inner = encode_transact([Operation(Kind.SET, "k")], 1)
+        inner = encode_transact([Operation(OperationKind.SET, "k")], 1)
         for command in (
             inner,
             encode_once("c", 1, encode_put("k", b""), 1),

@@ -7,8 +7,8 @@ from tests.support.kv_commands import Machine, session
 from txraft.errors import ApplicationError
 from txraft.kv import once
 from txraft.kv.commands import (
-    Kind,
     Operation,
+    OperationKind,
     encode_delete,
     encode_once,
     encode_put,
@@ -25,7 +25,7 @@ class Once(SynchronousTestCase):
 
     def test_repetition(self) -> None:
         machine = Machine()
-        cas = encode_transact([Operation(Kind.CAS, "k", b"1")])
+        cas = encode_transact([Operation(OperationKind.CAS, "k", b"1")])
 
         first = machine.apply(numbered(1, cas))
         machine.apply(encode_delete("k"))
@@ -97,7 +97,7 @@ class Digests(SynchronousTestCase):
 
     def test_transaction_is_the_same_at_any_level(self) -> None:
         """It is what was asked for that counts, not how it is written."""
-        operations = [Operation(Kind.SET, "k")]
+        operations = [Operation(OperationKind.SET, "k")]
         machine = active(encode_once("c", 1, encode_transact(operations), 1))
 
         again = machine.apply(encode_once("c", 1, encode_transact(operations, 1), 1))

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.kv_commands import COMMANDS, OPERATIONS, Machine, session
-from txraft.kv.commands import Kind, Operation, encode_put
+from txraft.kv.commands import Operation, OperationKind, encode_put
 from txraft.kv.records import Record
 
 
@@ -21,11 +21,19 @@ class Conditions(SynchronousTestCase):
         """Index 0 wants the key to be absent, another one to be its ModifyIndex."""
         machine = Machine()
 
-        made = machine.succeeds(Operation(Kind.CAS, "k", b"1", modify_index=0))
-        again = machine.succeeds(Operation(Kind.CAS, "k", b"2", modify_index=0))
-        stale = machine.succeeds(Operation(Kind.CAS, "k", b"3", modify_index=2))
-        right = machine.succeeds(Operation(Kind.CAS, "k", b"4", modify_index=1))
-        absent = machine.succeeds(Operation(Kind.CAS, "x", b"5", modify_index=9))
+        made = machine.succeeds(Operation(OperationKind.CAS, "k", b"1", modify_index=0))
+        again = machine.succeeds(
+            Operation(OperationKind.CAS, "k", b"2", modify_index=0)
+        )
+        stale = machine.succeeds(
+            Operation(OperationKind.CAS, "k", b"3", modify_index=2)
+        )
+        right = machine.succeeds(
+            Operation(OperationKind.CAS, "k", b"4", modify_index=1)
+        )
+        absent = machine.succeeds(
+            Operation(OperationKind.CAS, "x", b"5", modify_index=9)
+        )
 
         self.assertEqual(
             [made, again, stale, right, absent], [True, False, False, True, False]
@@ -37,28 +45,34 @@ class Conditions(SynchronousTestCase):
         """A key that is gone already counts as deleted."""
         machine = Machine(encode_put("k", b"v"))
 
-        stale = machine.succeeds(Operation(Kind.DELETE_CAS, "k", modify_index=7))
-        right = machine.succeeds(Operation(Kind.DELETE_CAS, "k", modify_index=1))
-        gone = machine.succeeds(Operation(Kind.DELETE_CAS, "k", modify_index=1))
+        stale = machine.succeeds(
+            Operation(OperationKind.DELETE_CAS, "k", modify_index=7)
+        )
+        right = machine.succeeds(
+            Operation(OperationKind.DELETE_CAS, "k", modify_index=1)
+        )
+        gone = machine.succeeds(
+            Operation(OperationKind.DELETE_CAS, "k", modify_index=1)
+        )
 
         self.assertEqual([stale, right, gone], [False, True, True])
 
     def test_checks(self) -> None:
         machine = Machine(session("s"), encode_put("k", b"v"))
-        machine.do(Operation(Kind.LOCK, "locked", session="s"))
+        machine.do(Operation(OperationKind.LOCK, "locked", session="s"))
 
         for operation, passes in (
-            (Operation(Kind.CHECK_INDEX, "k", modify_index=2), True),
-            (Operation(Kind.CHECK_INDEX, "k", modify_index=1), False),
-            (Operation(Kind.CHECK_INDEX, "x", modify_index=0), False),
-            (Operation(Kind.CHECK_SESSION, "locked", session="s"), True),
-            (Operation(Kind.CHECK_SESSION, "locked", session="t"), False),
-            (Operation(Kind.CHECK_SESSION, "x", session="s"), False),
-            (Operation(Kind.CHECK_NOT_EXISTS, "x"), True),
-            (Operation(Kind.CHECK_NOT_EXISTS, "k"), False),
-            (Operation(Kind.GET, "k"), True),
-            (Operation(Kind.GET, "x"), False),
-            (Operation(Kind.GET_OR_EMPTY, "x"), True),
+            (Operation(OperationKind.CHECK_INDEX, "k", modify_index=2), True),
+            (Operation(OperationKind.CHECK_INDEX, "k", modify_index=1), False),
+            (Operation(OperationKind.CHECK_INDEX, "x", modify_index=0), False),
+            (Operation(OperationKind.CHECK_SESSION, "locked", session="s"), True),
+            (Operation(OperationKind.CHECK_SESSION, "locked", session="t"), False),
+            (Operation(OperationKind.CHECK_SESSION, "x", session="s"), False),
+            (Operation(OperationKind.CHECK_NOT_EXISTS, "x"), True),
+            (Operation(OperationKind.CHECK_NOT_EXISTS, "k"), False),
+            (Operation(OperationKind.GET, "k"), True),
+            (Operation(OperationKind.GET, "x"), False),
+            (Operation(OperationKind.GET_OR_EMPTY, "x"), True),
         ):
             self.assertEqual(
                 (operation, machine.succeeds(operation)), (operation, passes)
@@ -67,8 +81,8 @@ class Conditions(SynchronousTestCase):
     def test_trees(self) -> None:
         machine = Machine(*(encode_put(key, b"v") for key in ("a/2", "a/1", "b", "a")))
 
-        read = machine.do(Operation(Kind.GET_TREE, "a/"))
-        machine.do(Operation(Kind.DELETE_TREE, "a/"))
+        read = machine.do(Operation(OperationKind.GET_TREE, "a/"))
+        machine.do(Operation(OperationKind.DELETE_TREE, "a/"))
 
         self.assertEqual([record.key for record in read.records], ["a/1", "a/2"])
         self.assertEqual(list(machine.fsm.keys()), ["a", "b"])
@@ -81,13 +95,19 @@ class Locks(SynchronousTestCase):
         """LockIndex counts the times the lock was taken, not the writes under it."""
         machine = Machine(session("s"), session("t"))
 
-        taken = machine.succeeds(Operation(Kind.LOCK, "k", b"1", session="s"))
-        kept = machine.succeeds(Operation(Kind.LOCK, "k", b"2", session="s"))
-        refused = machine.succeeds(Operation(Kind.LOCK, "k", b"3", session="t"))
-        foreign = machine.succeeds(Operation(Kind.UNLOCK, "k", b"4", session="t"))
+        taken = machine.succeeds(Operation(OperationKind.LOCK, "k", b"1", session="s"))
+        kept = machine.succeeds(Operation(OperationKind.LOCK, "k", b"2", session="s"))
+        refused = machine.succeeds(
+            Operation(OperationKind.LOCK, "k", b"3", session="t")
+        )
+        foreign = machine.succeeds(
+            Operation(OperationKind.UNLOCK, "k", b"4", session="t")
+        )
         held = machine.fsm.get("k")
-        freed = machine.succeeds(Operation(Kind.UNLOCK, "k", b"5", session="s"))
-        passed = machine.succeeds(Operation(Kind.LOCK, "k", b"6", session="t"))
+        freed = machine.succeeds(
+            Operation(OperationKind.UNLOCK, "k", b"5", session="s")
+        )
+        passed = machine.succeeds(Operation(OperationKind.LOCK, "k", b"6", session="t"))
 
         self.assertEqual([taken, kept, refused, foreign], [True, True, False, False])
         self.assertEqual(held, Record("k", b"2", 0, 3, 4, 1, "s"))
@@ -95,7 +115,7 @@ class Locks(SynchronousTestCase):
         self.assertEqual(machine.fsm.get("k"), Record("k", b"6", 0, 3, 8, 2, "t"))
 
     def test_session_that_does_not_exist(self) -> None:
-        for kind in (Kind.LOCK, Kind.UNLOCK):
+        for kind in (OperationKind.LOCK, OperationKind.UNLOCK):
             outcome = Machine().do(Operation(kind, "k", session="s"))
 
             self.assertEqual([e.invalid for e in outcome.errors], [True])
@@ -104,10 +124,10 @@ class Locks(SynchronousTestCase):
     def test_put_leaves_the_lock(self) -> None:
         """Locks are advisory: anybody writes, the holder stays."""
         machine = Machine(session("s"))
-        machine.do(Operation(Kind.LOCK, "k", b"1", session="s"))
+        machine.do(Operation(OperationKind.LOCK, "k", b"1", session="s"))
 
         machine.apply(encode_put("k", b"2"))
-        machine.do(Operation(Kind.SET, "k", b"3"))
+        machine.do(Operation(OperationKind.SET, "k", b"3"))
 
         self.assertEqual(machine.fsm.get("k"), Record("k", b"3", 0, 2, 4, 1, "s"))
 
@@ -119,11 +139,11 @@ class Transactions(SynchronousTestCase):
         machine = Machine(encode_put("old", b"v"))
 
         outcome = machine.do(
-            Operation(Kind.SET, "k", b"1"),
-            Operation(Kind.DELETE, "old"),
-            Operation(Kind.CHECK_NOT_EXISTS, "old"),
-            Operation(Kind.GET, "k"),
-            Operation(Kind.GET_TREE, ""),
+            Operation(OperationKind.SET, "k", b"1"),
+            Operation(OperationKind.DELETE, "old"),
+            Operation(OperationKind.CHECK_NOT_EXISTS, "old"),
+            Operation(OperationKind.GET, "k"),
+            Operation(OperationKind.GET_TREE, ""),
         )
 
         self.assertEqual(
@@ -137,11 +157,11 @@ class Transactions(SynchronousTestCase):
         before = machine.fsm.digest()
 
         outcome = machine.do(
-            Operation(Kind.SET, "new", b"1"),
-            Operation(Kind.CHECK_INDEX, "k", modify_index=9),
-            Operation(Kind.DELETE_TREE, ""),
-            Operation(Kind.LOCK, "l", session="s"),
-            Operation(Kind.GET, "new"),
+            Operation(OperationKind.SET, "new", b"1"),
+            Operation(OperationKind.CHECK_INDEX, "k", modify_index=9),
+            Operation(OperationKind.DELETE_TREE, ""),
+            Operation(OperationKind.LOCK, "l", session="s"),
+            Operation(OperationKind.GET, "new"),
         )
 
         self.assertEqual([e.position for e in outcome.errors], [1, 4])
@@ -151,7 +171,10 @@ class Transactions(SynchronousTestCase):
     def test_key_that_comes_and_goes(self) -> None:
         machine = Machine()
 
-        machine.do(Operation(Kind.SET, "k", b"1"), Operation(Kind.DELETE, "k"))
+        machine.do(
+            Operation(OperationKind.SET, "k", b"1"),
+            Operation(OperationKind.DELETE, "k"),
+        )
 
         self.assertEqual(list(machine.fsm), [])
 

@@ -13,8 +13,8 @@ from txraft.core.entry import Entry, LogType
 from txraft.errors import ApplicationError, DataCorrupted
 from txraft.kv import state
 from txraft.kv.commands import (
-    Kind,
     Operation,
+    OperationKind,
     encode_destroy_sessions,
     encode_once,
     encode_put,
@@ -30,7 +30,10 @@ RICH = (
     session("s", 1000, True, 10_000),
     session("t", 1000),
     encode_transact(
-        [Operation(Kind.LOCK, key, session=id) for key, id in (("l", "s"), ("m", "t"))]
+        [
+            Operation(OperationKind.LOCK, key, session=id)
+            for key, id in (("l", "s"), ("m", "t"))
+        ]
     ),
     encode_destroy_sessions(["t"]),
     encode_once("c", 7, encode_put("o", b"")),
@@ -217,11 +220,11 @@ class Restores(SynchronousTestCase):
     def test_restored_lock_index_never_falls(self) -> None:
         """Whoever held the lock since the backup must not look like the newest."""
         source = Machine(session("s"))
-        source.do(Operation(Kind.LOCK, "k", session="s"))
+        source.do(Operation(OperationKind.LOCK, "k", session="s"))
         pieces = self.backup(source)
         for _ in range(2):
-            source.do(Operation(Kind.UNLOCK, "k", session="s"))
-            source.do(Operation(Kind.LOCK, "k", session="s"))
+            source.do(Operation(OperationKind.UNLOCK, "k", session="s"))
+            source.do(Operation(OperationKind.LOCK, "k", session="s"))
 
         for piece in pieces:
             source.apply(piece)

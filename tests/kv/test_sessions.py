@@ -10,8 +10,8 @@ from tests.support.turns import steps_of
 from txraft.errors import ApplicationError
 from txraft.kv import state as state_module
 from txraft.kv.commands import (
-    Kind,
     Operation,
+    OperationKind,
     encode_destroy_sessions,
     encode_end_delays,
     encode_put,
@@ -21,7 +21,7 @@ from txraft.kv.watches import Scope, Topic
 
 
 def lock(key: str, id: str) -> Operation:
-    return Operation(Kind.LOCK, key, b"v", session=id)
+    return Operation(OperationKind.LOCK, key, b"v", session=id)
 
 
 class Sessions(SynchronousTestCase):
@@ -74,9 +74,9 @@ class Sessions(SynchronousTestCase):
         machine = Machine(session("s", deletes=True))
         machine.do(lock("free", "s"), lock("gone", "s"), lock("again", "s"))
         machine.do(
-            Operation(Kind.UNLOCK, "free", b"v", session="s"),
-            Operation(Kind.DELETE, "gone"),
-            Operation(Kind.DELETE, "again"),
+            Operation(OperationKind.UNLOCK, "free", b"v", session="s"),
+            Operation(OperationKind.DELETE, "gone"),
+            Operation(OperationKind.DELETE, "again"),
         )
         machine.apply(encode_put("again", b"new"))
 
@@ -107,7 +107,7 @@ class LockDelays(SynchronousTestCase):
         machine = Machine(session("s", 1000), session("t"))
         machine.do(lock("k", "s"))
 
-        machine.do(Operation(Kind.UNLOCK, "k", session="s"))
+        machine.do(Operation(OperationKind.UNLOCK, "k", session="s"))
 
         self.assertTrue(machine.succeeds(lock("k", "t")))
 
@@ -116,7 +116,7 @@ class LockDelays(SynchronousTestCase):
         machine.do(lock("k", "s"))
         machine.apply(encode_destroy_sessions(["s"]))
 
-        self.assertTrue(machine.succeeds(Operation(Kind.SET, "k", b"new")))
+        self.assertTrue(machine.succeeds(Operation(OperationKind.SET, "k", b"new")))
 
 
 SCOPES = (Scope.KEY, Scope.PREFIX)

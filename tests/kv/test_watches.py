@@ -4,8 +4,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.kv_commands import Machine, session
 from txraft.kv.commands import (
-    Kind,
     Operation,
+    OperationKind,
     encode_delete,
     encode_destroy_sessions,
     encode_put,
@@ -74,16 +74,16 @@ class Watched(SynchronousTestCase):
 
         self.machine.apply(encode_put("k", b"v"))
         self.machine.apply(encode_delete("gone"))
-        self.machine.do(Operation(Kind.SET, "k", b"v"))
+        self.machine.do(Operation(OperationKind.SET, "k", b"v"))
         self.machine.do(
-            Operation(Kind.SET, "k", b"new"),
-            Operation(Kind.CHECK_NOT_EXISTS, "k"),
+            Operation(OperationKind.SET, "k", b"new"),
+            Operation(OperationKind.CHECK_NOT_EXISTS, "k"),
         )
 
         self.assert_woken()
 
     def test_end_of_a_session(self) -> None:
-        self.machine.do(Operation(Kind.LOCK, "k", session="s"))
+        self.machine.do(Operation(OperationKind.LOCK, "k", session="s"))
         self.watch("key", Topic(Scope.KEY, "k"))
         self.watch("sessions", SESSIONS)
 

@@ -36,7 +36,7 @@ MUTANTS = (
     ),
     Mutant(
         name="a flag of a write counts by presence",
-        at="Call.flag",
+        at="HTTPCall.flag",
         old="self.writes and value not in ...",
         new="False",
         caught_by="tests.http.test_keys.Parameters"

@@ -62,7 +62,7 @@ MUTANTS = (
     ),
     Mutant(
         name="a leader takes a name ahead of the level that it belongs to",
-        at="Cluster._advertise",
+        at="ClusterAPI._advertise",
         old="_name(call) if self._fsm.active_level else ''",
         new="_name(call)",
         caught_by="tests.http.test_advertise.Following.test_asks_with_its_name",

@@ -193,8 +193,8 @@ MUTANTS = (
     Mutant(
         name="an unknown outcome is told as none",
         at="unknown",
-        old="Refusal(500, sentence, UNKNOWN)",
-        new="Refusal(409, sentence, NOT_APPLIED)",
+        old="HTTPRefusal(500, sentence, UNKNOWN)",
+        new="HTTPRefusal(409, sentence, NOT_APPLIED)",
         caught_by="tests.http.test_cluster.Membership.test_outcomes",
     ),
     Mutant(

@@ -8,8 +8,8 @@ from txraft.core.entry import Entry, LogType
 from txraft.errors import ApplicationError
 from txraft.kv.commands import (
     CreateSession,
-    Kind,
     Operation,
+    OperationKind,
     encode_advertise,
     encode_create_session,
     encode_delete,
@@ -28,7 +28,7 @@ SESSIONS = st.sampled_from(["s1", "s2", "s3"])
 INDEXES = st.integers(0, 12)
 OPERATIONS = st.builds(
     Operation,
-    st.sampled_from(Kind),
+    st.sampled_from(OperationKind),
     KEYS,
     st.binary(max_size=2),
     st.integers(0, 2),
@@ -109,7 +109,7 @@ def backup_commands(*commands: bytes) -> list[bytes]:
 BACKUP = backup_commands(
     encode_put("a/b", b"saved"),
     session("s1", 1000),
-    encode_transact([Operation(Kind.LOCK, "b", session="s1")]),
+    encode_transact([Operation(OperationKind.LOCK, "b", session="s1")]),
 )
 COMMANDS = (
     PLAIN

@@ -7,7 +7,7 @@ from datetime import datetime
 from urllib.parse import urlsplit
 
 from txraft.errors import ConfigError
-from txraft.http.auth import Access, Accounts, Everybody, OpenProbes, ThisMachine
+from txraft.http.auth import AccessPolicy, Accounts, Everybody, OpenProbes, ThisMachine
 from txraft.http.tls import HTTPTLS
 from txraft.settings.credentials import HTTPTLSSettings, TLSSettings, files_of
 from txraft.settings.settings import Settings
@@ -31,7 +31,7 @@ class Keyring:
             self.peers = PeerTLS(files_of(settings.tls), self.names, own)
         self.http: HTTPTLS | None = None
         self.accounts: Accounts | None = None
-        self._unknown: Access = Everybody()
+        self._unknown: AccessPolicy = Everybody()
         self._open_probes = False
         http = settings.http
         if http is None:
@@ -47,7 +47,7 @@ class Keyring:
             self.accounts = Accounts(http.tokens, roles)
 
     @property
-    def access(self) -> Access:
+    def access(self) -> AccessPolicy:
         """The rule that decides what a request may do over HTTP."""
         access = self.accounts or self._unknown
         return OpenProbes(access) if self._open_probes else access

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from txraft.addresses import normal_url
 from txraft.client.exchange import NoAnswer, NotSent
 from txraft.errors import ApplicationError, RaftError
-from txraft.http.backend import Node
+from txraft.http.backend import RaftNode
 from txraft.http.forward import Forwarder
 from txraft.kv.commands import encode_advertise
 from txraft.kv.state import KeyValueFSM
@@ -41,7 +41,7 @@ class Advertiser:
 
     def __init__(
         self,
-        raft: Node,
+        raft: RaftNode,
         fsm: KeyValueFSM,
         forwarder: Forwarder,
         clock: IReactorTime,

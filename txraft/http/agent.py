@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from txraft.core.configuration import Server
-from txraft.http.answers import TRUE, Answer, Header, Refusal, json_answer
-from txraft.http.backend import Node
+from txraft.http.answers import TRUE, Answer, Header, HTTPRefusal, json_answer
+from txraft.http.backend import RaftNode
 from txraft.http.bodies import Fields, parse_json
 from txraft.http.catalog import CONSUL_VERSION, SERF_CHECK, Catalog
-from txraft.http.inflight import DATACENTER, Call
+from txraft.http.inflight import DATACENTER, HTTPCall
 from txraft.http.limits import HTTPLimits
 from txraft.http.reads import MODES, Reads
 from txraft.http.services import Service
@@ -31,7 +31,7 @@ class Agent:
 
     def __init__(
         self,
-        raft: Node,
+        raft: RaftNode,
         catalog: Catalog,
         reads: Reads,
         limits: HTTPLimits,
@@ -48,13 +48,13 @@ class Agent:
     def _index(self) -> tuple[Header, ...]:
         return self._reads.meta(self._catalog.look())
 
-    def topic(self, call: Call) -> Topic:
+    def topic(self, call: HTTPCall) -> Topic:
         """Return the topic that a blocking query waits for."""
         # The index must be of now: the query would wait for a change that is there.
         self._catalog.look()
         return CATALOG
 
-    def self(self, call: Call) -> Answer:
+    def self(self, call: HTTPCall) -> Answer:
         """Describe this node."""
         catalog = self._catalog
         return json_answer(
@@ -85,42 +85,42 @@ class Agent:
             }
         )
 
-    def members(self, call: Call) -> Answer:
+    def members(self, call: HTTPCall) -> Answer:
         """List the members as Serf would, all of them as alive.
 
         Only the leader knows which members are healthy: see `autopilot_state`.
         """
         return json_answer([self._catalog.member(each) for each in self._raft.peers()])
 
-    def own_services(self, call: Call) -> Answer:
+    def own_services(self, call: HTTPCall) -> Answer:
         """List the services that are registered here, by id."""
         services = self._catalog.services.all()
         return json_answer({service.id: service.as_json() for service in services})
 
-    def own_checks(self, call: Call) -> Answer:
+    def own_checks(self, call: HTTPCall) -> Answer:
         """List the checks of the services that are registered here, by id."""
         checks = self._service_checks(self._catalog.services.all())
         return json_answer({str(check["CheckID"]): check for check in checks})
 
-    def register_service(self, call: Call) -> Answer:
+    def register_service(self, call: HTTPCall) -> Answer:
         """Register a service here."""
         self._catalog.services.register(call.body)
         return Answer(200, b"")
 
-    def deregister_service(self, call: Call) -> Answer:
+    def deregister_service(self, call: HTTPCall) -> Answer:
         """Forget a service that is registered here."""
         self._catalog.services.deregister(call.key)
         return Answer(200, b"")
 
-    def datacenters(self, call: Call) -> Answer:
+    def datacenters(self, call: HTTPCall) -> Answer:
         """List the only datacenter."""
         return json_answer([DATACENTER])
 
-    def nodes(self, call: Call) -> Answer:
+    def nodes(self, call: HTTPCall) -> Answer:
         """List all nodes."""
         return json_answer(self._catalog.nodes(), *self._index())
 
-    def node(self, call: Call) -> Answer:
+    def node(self, call: HTTPCall) -> Answer:
         """Describe one node and its services; null if no node has this name."""
         _check_named(call, "node name")
         node = self._catalog.node(call.key)
@@ -131,39 +131,41 @@ class Agent:
         }
         return json_answer(None if node is None else told, *self._index())
 
-    def service(self, call: Call) -> Answer:
+    def service(self, call: HTTPCall) -> Answer:
         """List the instances of a service, each with its node."""
         _check_named(call, "service name")
         found = self._catalog.instances(call.key, call.parameters.get("tag"))
         shapes = [{**node, **service.as_catalog()} for node, service in found]
         return json_answer(shapes, *self._index())
 
-    def services(self, call: Call) -> Answer:
+    def services(self, call: HTTPCall) -> Answer:
         """List the names of services, with the tags of each."""
         return json_answer(self._catalog.service_names(), *self._index())
 
-    def register(self, call: Call) -> Answer:
+    def register(self, call: HTTPCall) -> Answer:
         """Register a node without services or checks, here."""
         fields = Fields(parse_json(call.body), "the registration")
         for name in ("Node", "Address"):
             if not fields.text(name):
-                raise Refusal(400, "Must provide node and address")
+                raise HTTPRefusal(400, "Must provide node and address")
         for name in ("Service", "Check", "Checks"):
             if fields.get(name):
-                raise Refusal(400, f"{name}: only nodes are registered in this way.")
+                raise HTTPRefusal(
+                    400, f"{name}: only nodes are registered in this way."
+                )
         self._catalog.register(fields.text("Node"), fields.text("Address"))
         return TRUE
 
-    def deregister(self, call: Call) -> Answer:
+    def deregister(self, call: HTTPCall) -> Answer:
         """Forget a node that is registered here; members of the cluster stay."""
         fields = Fields(parse_json(call.body), "the registration")
         if not fields.text("Node"):
-            raise Refusal(400, "Must provide node")
+            raise HTTPRefusal(400, "Must provide node")
         if not fields.text("ServiceID") and not fields.text("CheckID"):
             self._catalog.deregister(fields.text("Node"))
         return TRUE
 
-    def node_health(self, call: Call) -> Answer:
+    def node_health(self, call: HTTPCall) -> Answer:
         """List the checks of a node: a member of the cluster has a check of its own."""
         _check_named(call, "node name")
         server = self._catalog.find(call.key)
@@ -173,10 +175,10 @@ class Agent:
             self._catalog.services.all() if here else [],
         )
 
-    def state_health(self, call: Call) -> Answer:
+    def state_health(self, call: HTTPCall) -> Answer:
         """List the checks in a state: members pass, services never do."""
         if call.key not in _STATES:
-            raise Refusal(400, "A state is any, passing, warning or critical.")
+            raise HTTPRefusal(400, "A state is any, passing, warning or critical.")
         passing = call.key in ("any", "passing")
         critical = call.key in ("any", "critical")
         return self._checks(
@@ -184,12 +186,12 @@ class Agent:
             self._catalog.services.all() if critical else [],
         )
 
-    def service_checks(self, call: Call) -> Answer:
+    def service_checks(self, call: HTTPCall) -> Answer:
         """List the checks of a service."""
         _check_named(call, "service name")
         return self._checks([], self._catalog.services.named(call.key))
 
-    def service_health(self, call: Call) -> Answer:
+    def service_health(self, call: HTTPCall) -> Answer:
         """List the instances of a service; those with checks do not pass."""
         _check_named(call, "service name")
         found = self._catalog.instances(call.key, call.parameters.get("tag"))
@@ -232,6 +234,6 @@ def _serf_check(node: str) -> dict[str, object]:
     }
 
 
-def _check_named(call: Call, what: str) -> None:
+def _check_named(call: HTTPCall, what: str) -> None:
     if not call.key:
-        raise Refusal(400, f"Missing {what}")
+        raise HTTPRefusal(400, f"Missing {what}")

@@ -156,7 +156,7 @@ TRUE = Answer(200, b"true", JSON)
 FALSE = Answer(200, b"false", JSON)
 
 
-class Refusal(Exception):
+class HTTPRefusal(Exception):
     """The request is not served; *answer* gives the reason in one sentence."""
 
     def __init__(self, status: int, sentence: str, *headers: Header) -> None:
@@ -170,40 +170,40 @@ def json_answer(value: object, *headers: Header) -> Answer:
     return Answer(200, text.encode(), JSON, *headers)
 
 
-def not_applied(sentence: str, *headers: Header) -> Refusal:
+def not_applied(sentence: str, *headers: Header) -> HTTPRefusal:
     """Make the refusal of a request that certainly has no effect.
 
     With `RETRY_AFTER` among the *headers*, this node lacks room just now: status 503.
     """
     status = 503 if RETRY_AFTER in headers else 500
-    return Refusal(status, sentence, NOT_APPLIED, *headers)
+    return HTTPRefusal(status, sentence, NOT_APPLIED, *headers)
 
 
-def unknown(sentence: str) -> Refusal:
+def unknown(sentence: str) -> HTTPRefusal:
     """Make the refusal of a request that may still take effect."""
-    return Refusal(500, sentence, UNKNOWN)
+    return HTTPRefusal(500, sentence, UNKNOWN)
 
 
-def refused(sentence: str) -> Refusal:
+def refused(sentence: str) -> HTTPRefusal:
     """Make a final refusal where Consul answers with status 500."""
-    return Refusal(500, sentence, REFUSED)
+    return HTTPRefusal(500, sentence, REFUSED)
 
 
-def refusal_of(error: RaftError) -> Refusal:
+def refusal_of(error: RaftError) -> HTTPRefusal:
     """Make the refusal for *error*, with what is known of the outcome."""
     # Subclasses of ApplicationError come before it.
     if isinstance(error, UnknownPeer):
-        return Refusal(404, str(error))
+        return HTTPRefusal(404, str(error))
     if isinstance(error, ConfigurationRefused):
-        return Refusal(409, str(error))
+        return HTTPRefusal(409, str(error))
     if isinstance(error, EntryTooLarge):
-        return Refusal(413, str(error))
+        return HTTPRefusal(413, str(error))
     if isinstance(error, SequenceUsed):
-        return Refusal(409, str(error))
+        return HTTPRefusal(409, str(error))
     if isinstance(error, TransactionTooLarge):
-        return Refusal(413, str(error))
+        return HTTPRefusal(413, str(error))
     if isinstance(error, ApplicationError):
-        return Refusal(400, str(error))
+        return HTTPRefusal(400, str(error))
     if error.outcome == "unknown":
         return unknown(f"The outcome is unknown: {error}")
     return not_applied(f"Nothing was changed: {error}")

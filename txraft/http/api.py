@@ -21,21 +21,21 @@ from txraft.http.answers import (
     UNKNOWN,
     Answer,
     Header,
-    Refusal,
+    HTTPRefusal,
     not_applied,
     unknown,
 )
-from txraft.http.auth import Access, Everybody, check_access
+from txraft.http.auth import AccessPolicy, Everybody, check_access
 from txraft.http.catalog import Catalog
 from txraft.http.deadlines import Deadlines
 from txraft.http.expiry import Expiry
-from txraft.http.inflight import Call, parse_key
+from txraft.http.inflight import HTTPCall, parse_key
 from txraft.http.leading import Leadership
 from txraft.http.limits import HTTPLimits
 from txraft.http.metrics import Metrics
 from txraft.http.origins import Origins, check_host
 from txraft.http.parameters import check_parameters
-from txraft.http.routes import DEREGISTER, KEYS, Endpoint, Routes
+from txraft.http.routes import DEREGISTER, KEYS, Route, Routes
 from txraft.http.waits import Waits
 
 
@@ -55,7 +55,7 @@ class API(Resource):
         metrics: Metrics,
         clock: IReactorTime,
         limits: HTTPLimits,
-        access: Access | None = None,
+        access: AccessPolicy | None = None,
         origins: Origins | None = None,
     ) -> None:
         Resource.__init__(self)
@@ -78,7 +78,7 @@ class API(Resource):
         try:
             call, endpoint = self._accept(request)
             parked = self._park(call, endpoint)
-        except Refusal as refusal:
+        except HTTPRefusal as refusal:
             refusal.answer.write(request)
             return NOT_DONE_YET
         except Exception:
@@ -93,8 +93,8 @@ class API(Resource):
         return NOT_DONE_YET
 
     def admit(self, request: Request) -> None:
-        """Check the head of a request before its body comes. Raises: Refusal"""
-        self._check_client(Call(request))
+        """Check the head of a request before its body comes. Raises: HTTPRefusal"""
+        self._check_client(HTTPCall(request))
 
     def drain(self) -> None:
         """Drop blocking queries and say "stopping" at ``/readyz``; serve the rest.
@@ -114,9 +114,9 @@ class API(Resource):
         self._deadlines.close()
         self._patient.close()
 
-    def _accept(self, request: Request) -> tuple[Call, Endpoint]:
+    def _accept(self, request: Request) -> tuple[HTTPCall, Route]:
         # The client first: a stranger learns nothing of paths, parameters or load.
-        call = Call(request)
+        call = HTTPCall(request)
         self._check_client(call)
         if self._in_flight >= self._limits.max_requests_in_flight:
             raise not_applied("The node is busy: try again in a second.", RETRY_AFTER)
@@ -132,13 +132,13 @@ class API(Resource):
             call.body = request.content.read()
         return call, endpoint
 
-    def _check_client(self, call: Call) -> None:
-        """Check that the client may send *call*, and note its role. Raises: Refusal"""
+    def _check_client(self, call: HTTPCall) -> None:
+        """Check that the client may send *call*; note its role. Raises: HTTPRefusal"""
         check_host(call.request)
         self._origins.check(call.request)
         call.role = check_access(self._access, call)
 
-    def _find(self, call: Call) -> tuple[Endpoint, bytes | None]:
+    def _find(self, call: HTTPCall) -> tuple[Route, bytes | None]:
         """Return the endpoint that serves *call*, and the rest of its path."""
         # Prefixes before the table: a key may hold `/`, and may look like another path.
         path, rest = call.path, None
@@ -153,25 +153,25 @@ class API(Resource):
         elif rest is None and path.endswith(b"/"):
             rest = b""
         if methods is None:
-            raise Refusal(404, "There is nothing at this path.")
+            raise HTTPRefusal(404, "There is nothing at this path.")
         endpoint = methods.get(call.method)
         if endpoint is None and call.method == b"OPTIONS":
             allowed = b",".join([b"OPTIONS", *methods])
-            return Endpoint(lambda _: Answer(200, b"", (b"Allow", allowed))), rest
+            return Route(lambda _: Answer(200, b"", (b"Allow", allowed))), rest
         if endpoint is None:
             allowed = b", ".join(methods)
             sentence = f"This path takes only {allowed.decode('ascii')}."
-            raise Refusal(405, sentence, (b"Allow", allowed))
+            raise HTTPRefusal(405, sentence, (b"Allow", allowed))
         return endpoint, rest
 
-    def _park(self, call: Call, endpoint: Endpoint) -> bool:
+    def _park(self, call: HTTPCall, endpoint: Route) -> bool:
         """Let a blocking query wait; return False if there is nothing to wait for."""
         if endpoint.topic is None or not call.parameters:
             return False
         topic = endpoint.topic(call)
         return self._waits.park(call, topic, lambda: self._begin(call, endpoint))
 
-    def _begin(self, call: Call, endpoint: Endpoint) -> None:
+    def _begin(self, call: HTTPCall, endpoint: Route) -> None:
         # A blocking query is woken in a later turn: its client may have gone by then.
         if call.answered:
             return
@@ -185,18 +185,18 @@ class API(Resource):
         else:
             result.addErrback(self._failed, call).addCallback(self._done, call)
 
-    def _failed(self, failure: Failure, call: Call) -> Answer:
+    def _failed(self, failure: Failure, call: HTTPCall) -> Answer:
         error = failure.value
-        if isinstance(error, Refusal):
+        if isinstance(error, HTTPRefusal):
             return error.answer
         self.log.failure("a request failed", failure)
         return _failed(UNKNOWN if call.submitted else NOT_APPLIED)
 
-    def _done(self, answer: Answer, call: Call) -> None:
+    def _done(self, answer: Answer, call: HTTPCall) -> None:
         self._in_flight -= 1
         self._answer(answer, call)
 
-    def _expired(self, call: Call) -> None:
+    def _expired(self, call: HTTPCall) -> None:
         limits = self._limits
         is_long = call.upload is not None
         timeout = limits.backup_timeout if is_long else limits.request_timeout
@@ -207,7 +207,7 @@ class API(Resource):
             refusal = not_applied(f"The request was not applied within {seconds}.")
         self._answer(refusal.answer, call)
 
-    def _answer(self, answer: Answer, call: Call) -> None:
+    def _answer(self, answer: Answer, call: HTTPCall) -> None:
         if call.answered:
             answer.discard()
         else:
@@ -217,13 +217,13 @@ class API(Resource):
             self._metrics.served.add(call.method, call.route, answer.status, seconds)
             answer.write(call.request)
 
-    def _disconnected(self, _failure: Failure, call: Call) -> None:
+    def _disconnected(self, _failure: Failure, call: HTTPCall) -> None:
         """Note that the client has gone; work that was begun goes on without it."""
         call.answered = True
         self._waits.discard(call)
         self._discard(call)
 
-    def _discard(self, call: Call) -> None:
+    def _discard(self, call: HTTPCall) -> None:
         self._deadlines.discard(call)
         self._patient.discard(call)
 
@@ -233,7 +233,7 @@ def _failed(outcome: Header) -> Answer:
     return Answer(500, b"The node failed to serve this; see its log.\n", TEXT, outcome)
 
 
-def _serve(endpoint: Endpoint, call: Call) -> Answer | Deferred[Answer]:
+def _serve(endpoint: Route, call: HTTPCall) -> Answer | Deferred[Answer]:
     try:
         return endpoint.serve(call)
     except Exception:

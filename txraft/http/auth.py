@@ -18,8 +18,8 @@ from typing import Protocol
 from twisted.web.http import Request
 
 from txraft.errors import ConfigError
-from txraft.http.answers import Refusal
-from txraft.http.inflight import Call, parse_parameters
+from txraft.http.answers import HTTPRefusal
+from txraft.http.inflight import HTTPCall, parse_parameters
 from txraft.http.roles import NODE, PROBES, ROLES, Role, needed_role
 from txraft.transport.identity import is_ip_address, names_of
 
@@ -35,11 +35,11 @@ _BEARER = b"bearer "
 _PARAMETER = b"token="
 
 
-class Access(Protocol):
+class AccessPolicy(Protocol):
     """Gives each request a role, or refuses it."""
 
     def role_of(self, request: Request) -> Role:
-        """Return the role of *request*. Raises: Refusal, for a stranger"""
+        """Return the role of *request*. Raises: HTTPRefusal, for a stranger"""
 
 
 class Everybody:
@@ -62,13 +62,13 @@ class ThisMachine:
     host: str
 
     def role_of(self, request: Request) -> Role:
-        """Return the highest role. Raises: Refusal"""
+        """Return the highest role. Raises: HTTPRefusal"""
         name = _host_named(request)
         if name in ("", "localhost", self.host) or name.endswith(".localhost"):
             return Role.OPERATOR
         if is_ip_address(name):
             return Role.OPERATOR
-        raise Refusal(
+        raise HTTPRefusal(
             403,
             "Permission denied: the header Host names another machine. Use 127.0.0.1 "
             "or localhost, or have the node ask for tokens.",
@@ -83,10 +83,10 @@ class OpenProbes:
     the process lives and whether it knows a leader.
     """
 
-    access: Access
+    access: AccessPolicy
 
     def role_of(self, request: Request) -> Role:
-        """Return the least role for a probe. Raises: Refusal, for other strangers"""
+        """Return the least role for a probe. Raises: HTTPRefusal for other strangers"""
         is_read = request.method in (b"GET", b"HEAD")
         if is_read and request.uri.partition(b"?")[0] in PROBES:
             return Role.READ
@@ -117,17 +117,17 @@ class Accounts:
         self._digests = [] if self.tokens is None else read_tokens(self.tokens)
 
     def role_of(self, request: Request) -> Role:
-        """Return the highest role of token and certificate. Raises: Refusal"""
+        """Return the highest role of token and certificate. Raises: HTTPRefusal"""
         roles = [self._role_of_certificate(request)]
         token = token_in(request)
         if token is not None:
             role = self._role_of_token(token)
             if role is None:
-                raise Refusal(403, "ACL not found: the token is not known.")
+                raise HTTPRefusal(403, "ACL not found: the token is not known.")
             roles.append(role)
         best = max(role or 0 for role in roles)
         if not best:
-            raise Refusal(
+            raise HTTPRefusal(
                 403,
                 "Permission denied: a token is needed, in X-Consul-Token or as "
                 "Authorization: Bearer.",
@@ -162,16 +162,16 @@ class Accounts:
         return max((ROLES[role] for role in roles), default=None)
 
 
-def check_access(access: Access, call: Call) -> Role:
+def check_access(access: AccessPolicy, call: HTTPCall) -> Role:
     """Check that the client of *call* has the role that it needs.
 
     Returns: the role of the client
-    Raises: Refusal
+    Raises: HTTPRefusal
     """
     role = access.role_of(call.request)
     needed = needed_role(call.method, call.path)
     if role < needed:
-        raise Refusal(403, f"Permission denied: this needs the role {needed}.")
+        raise HTTPRefusal(403, f"Permission denied: this needs the role {needed}.")
     return role
 
 

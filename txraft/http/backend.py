@@ -14,7 +14,7 @@ from txraft.node.metrics import NodeMetrics
 from txraft.node.pending import ApplyResult
 
 
-class Node(Protocol):
+class RaftNode(Protocol):
     """A member of the cluster. Every Deferred fails only with a RaftError."""
 
     @property

@@ -25,9 +25,15 @@ from txraft.errors import (
     RaftShutdown,
     UpgradeNeeded,
 )
-from txraft.http.answers import RETRY_AFTER, Answer, Refusal, not_applied, refusal_of
-from txraft.http.backend import Node
-from txraft.http.inflight import Call
+from txraft.http.answers import (
+    RETRY_AFTER,
+    Answer,
+    HTTPRefusal,
+    not_applied,
+    refusal_of,
+)
+from txraft.http.backend import RaftNode
+from txraft.http.inflight import HTTPCall
 from txraft.http.leading import Leadership
 from txraft.http.limits import HTTPLimits
 from txraft.http.quotas import Quotas
@@ -57,7 +63,7 @@ class Backups:
 
     def __init__(
         self,
-        raft: Node,
+        raft: RaftNode,
         fsm: KeyValueFSM,
         reads: Reads,
         leadership: Leadership,
@@ -76,11 +82,11 @@ class Backups:
         self._limits = limits
         self._at_work = 0
 
-    def get(self, call: Call) -> Answer | Deferred[Answer]:
+    def get(self, call: HTTPCall) -> Answer | Deferred[Answer]:
         """Answer with an archive of the state."""
         return self._reads.run(call, self._saved)
 
-    def put(self, call: Call) -> Deferred[Answer]:
+    def put(self, call: HTTPCall) -> Deferred[Answer]:
         """Replace all keys and sessions by those of the archive in the body.
 
         The archive is checked first. Then its pieces are committed one after the other;
@@ -98,7 +104,7 @@ class Backups:
 
     # Saving
 
-    def _saved(self, call: Call) -> Answer:
+    def _saved(self, call: HTTPCall) -> Answer:
         self._begin()
         captured = self._fsm.snapshot()
 
@@ -118,7 +124,7 @@ class Backups:
 
     # Restoring
 
-    async def _put(self, call: Call) -> Answer:
+    async def _put(self, call: HTTPCall) -> Answer:
         self._begin()
         try:
             file = call.upload
@@ -127,13 +133,13 @@ class Backups:
             total, state = await self._check(file)
             call.resend = lambda: self._body(file, length)
 
-            def commit(call: Call) -> Deferred[Answer]:
+            def commit(call: HTTPCall) -> Deferred[Answer]:
                 self._admit(state)
                 return Deferred.fromCoroutine(self._commit(call, file, total))
 
             return await self._leadership.run(call, commit)
         except (DataCorrupted, FormatTooNew, UpgradeNeeded) as error:
-            raise Refusal(400, f"The backup cannot be restored: {error}") from error
+            raise HTTPRefusal(400, f"The backup cannot be restored: {error}") from error
         except OSError as error:
             raise not_applied(f"The backup cannot be kept here: {error}") from error
         except RaftShutdown as error:
@@ -142,12 +148,12 @@ class Backups:
             self._end()
 
     def _admit(self, state: Restorable) -> None:
-        """Raise Refusal if members of this cluster could not take *state*."""
+        """Raise HTTPRefusal if members of this cluster could not take *state*."""
         # Only the leader judges. On another node the proposal fails, and is forwarded.
         if self._raft.state is not RaftState.LEADER:
             return
         if state.level > self._fsm.active_level:
-            raise Refusal(
+            raise HTTPRefusal(
                 409,
                 f"The backup is of level {state.level} of the state machine, and level "
                 f"{self._fsm.active_level} is active here: upgrade all nodes first.",
@@ -176,7 +182,7 @@ class Backups:
             pass
         return archive.state_bytes, found[0]
 
-    async def _commit(self, call: Call, file: IO[bytes], total: int) -> Answer:
+    async def _commit(self, call: HTTPCall, file: IO[bytes], total: int) -> Answer:
         id, offset = str(uuid4()), 0
 
         def read() -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
-from txraft.http.answers import Refusal
+from txraft.http.answers import HTTPRefusal
 from txraft.http.inflight import parse_duration
 from txraft.kv.commands import MAX_FLAGS, MAX_NAME_CHARACTERS
 
@@ -13,14 +13,14 @@ from txraft.kv.commands import MAX_FLAGS, MAX_NAME_CHARACTERS
 def parse_json(body: bytes) -> object:
     """Parse *body*; an empty one stands for null.
 
-    Raises: Refusal
+    Raises: HTTPRefusal
     """
     if not body.strip():
         return None
     try:
         value: object = json.loads(body.decode(), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise Refusal(400, "The body is not JSON in UTF-8.") from error
+        raise HTTPRefusal(400, "The body is not JSON in UTF-8.") from error
     return value
 
 
@@ -31,7 +31,7 @@ class Fields:
         if value is None:
             value = {}
         if not isinstance(value, dict):
-            raise Refusal(400, f"{what} is not a JSON object.")
+            raise HTTPRefusal(400, f"{what} is not a JSON object.")
         self._what = what
         self._given = [str(name) for name in value]
         self._members: dict[str, Any] = {str(k).lower(): v for k, v in value.items()}
@@ -45,7 +45,7 @@ class Fields:
         return name.lower() in self._members
 
     def members(self) -> dict[str, str]:
-        """Return all members, each of which must be a text. Raises: Refusal"""
+        """Return all members, each of which must be a text. Raises: HTTPRefusal"""
         return {name: self.text(name) for name in self._given}
 
     def text(self, name: str, most: int = MAX_NAME_CHARACTERS) -> str:
@@ -54,7 +54,9 @@ class Fields:
         if value is None:
             return ""
         if not isinstance(value, str) or len(value) > most or not _is_utf8(value):
-            raise Refusal(400, f"{name} of {self._what} is not a text, or too long.")
+            raise HTTPRefusal(
+                400, f"{name} of {self._what} is not a text, or too long."
+            )
         return value
 
     def number(self, name: str) -> int:
@@ -63,7 +65,7 @@ class Fields:
         if value is None:
             return 0
         if type(value) is not int or not 0 <= value <= MAX_FLAGS:
-            raise Refusal(
+            raise HTTPRefusal(
                 400, f"{name} of {self._what} is not an unsigned 64-bit integer."
             )
         return value
@@ -82,7 +84,9 @@ class Fields:
         elif type(value) in (int, float) and 0 <= value <= MAX_FLAGS:
             seconds = float(value) if value < 1000 else value / 1e9
         if seconds is None:
-            raise Refusal(400, f"{name} of {self._what} is not a duration such as 15s.")
+            raise HTTPRefusal(
+                400, f"{name} of {self._what} is not a duration such as 15s."
+            )
         return seconds
 
     def texts(self, name: str) -> list[str]:
@@ -91,7 +95,7 @@ class Fields:
         if value is None:
             return []
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-            raise Refusal(400, f"{name} of {self._what} is not a list of texts.")
+            raise HTTPRefusal(400, f"{name} of {self._what} is not a list of texts.")
         return value
 
 

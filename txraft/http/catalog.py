@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from twisted.logger import Logger
 
 from txraft.core.configuration import Configuration, Server
-from txraft.http.answers import Refusal, refused
-from txraft.http.backend import Node
+from txraft.http.answers import HTTPRefusal, refused
+from txraft.http.backend import RaftNode
 from txraft.http.inflight import DATACENTER
 from txraft.http.services import Service, Services
 from txraft.kv.state import KeyValueFSM
@@ -39,7 +39,9 @@ class Catalog:
 
     log = Logger()
 
-    def __init__(self, raft: Node, fsm: KeyValueFSM, address: str, name: str) -> None:
+    def __init__(
+        self, raft: RaftNode, fsm: KeyValueFSM, address: str, name: str
+    ) -> None:
         self.address = address
         self.name = name
         self.services = Services(fsm.catalog_changed)
@@ -110,12 +112,12 @@ class Catalog:
         return name.lower() == self.name.lower()
 
     def register(self, name: str, address: str) -> None:
-        """Add a node that is no member. Raises: Refusal"""
+        """Add a node that is no member. Raises: HTTPRefusal"""
         key = name.lower()
         if self.find(name) is not None or self._registered.get(key) == (name, address):
             return
         if key not in self._registered and len(self._registered) >= MAX_REGISTERED:
-            raise Refusal(507, f"There are {MAX_REGISTERED} nodes here already.")
+            raise HTTPRefusal(507, f"There are {MAX_REGISTERED} nodes here already.")
         self._registered[key] = name, address
         self._fsm.catalog_changed()
 
@@ -186,7 +188,7 @@ class Catalog:
     def check_session(self, node: str, checks: Sequence[str]) -> None:
         """Check that a session may belong to *node* and depend on *checks*.
 
-        Raises: Refusal, in Consul's words
+        Raises: HTTPRefusal, in Consul's words
         """
         if not self.is_node(node):
             raise refused("Missing node registration")

@@ -35,7 +35,7 @@ from txraft._twisted import (
     set_abort_call,
     waits_for_transport,
 )
-from txraft.http.answers import NOSNIFF, RETRY_AFTER, Refusal, Sender, not_applied
+from txraft.http.answers import NOSNIFF, RETRY_AFTER, HTTPRefusal, Sender, not_applied
 from txraft.http.inflight import FORWARDED
 from txraft.http.routes import BACKUP
 from txraft.http.spool import Spool
@@ -93,7 +93,7 @@ class KVRequest(Request):
             self._site.api.admit(self)
             if self.channel.is_for(BACKUP):
                 self._expect_backup()
-        except Refusal as refusal:
+        except HTTPRefusal as refusal:
             self._refuse(refusal)
             return
         if length is not None and length > self._room:
@@ -164,7 +164,7 @@ class KVRequest(Request):
         return any(self._site.is_member(name) for name in names)
 
     def _expect_backup(self) -> None:
-        """Prepare for the long body of a backup. Raises: Refusal"""
+        """Prepare for the long body of a backup. Raises: HTTPRefusal"""
         limits = self._site.limits
         self._limit = self._room = limits.max_backup_bytes
         self.channel.grant(limits.backup_timeout)
@@ -181,10 +181,10 @@ class KVRequest(Request):
         self._site.hold(-self._held)
         self._held = 0
 
-    def _too_long(self) -> Refusal:
-        return Refusal(413, f"The body is longer than {self._limit} bytes.")
+    def _too_long(self) -> HTTPRefusal:
+        return HTTPRefusal(413, f"The body is longer than {self._limit} bytes.")
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: HTTPRefusal) -> None:
         """Answer at once, and read on for a while: so the client gets the answer."""
         # Closing with unread input would reset the connection and lose the answer.
         self._refused = True
@@ -198,7 +198,7 @@ class KVRequest(Request):
         )
 
 
-def _too_many() -> Refusal:
+def _too_many() -> HTTPRefusal:
     return not_applied("The node has too many connections.", RETRY_AFTER)
 
 
@@ -315,7 +315,7 @@ class KVChannel(HTTPChannel):
         was_answered = [request.forget() for request in self.requests]
         if not any(was_answered):
             self.complain(sentence[0].lower() + sentence[1:].rstrip("."))
-            self.write_refusal(Refusal(status, sentence))
+            self.write_refusal(HTTPRefusal(status, sentence))
         self.close()
 
     def let_in(self) -> None:
@@ -416,7 +416,7 @@ class KVChannel(HTTPChannel):
     def _too_slow(self) -> None:
         self.request_arrived()
         self.complain("a request took too long to arrive")
-        self.write_refusal(Refusal(408, "The request took too long to arrive."))
+        self.write_refusal(HTTPRefusal(408, "The request took too long to arrive."))
         self.timeoutConnection()
 
     def timeoutConnection(self) -> None:
@@ -451,7 +451,7 @@ class KVChannel(HTTPChannel):
         else:
             self._refuse(414, f"The request line is longer than {limit} bytes.")
 
-    def write_refusal(self, refusal: Refusal) -> None:
+    def write_refusal(self, refusal: HTTPRefusal) -> None:
         """Write *refusal* as the last response of this connection."""
         answer = refusal.answer
         reason = RESPONSES.get(answer.status, b"Refused")

@@ -16,10 +16,10 @@ from twisted.python.failure import Failure
 from txraft.addresses import is_node_name, normal_url
 from txraft.core.configuration import Server, Suffrage
 from txraft.errors import KnownPeer, NotAdmitted
-from txraft.http.answers import JSON, TEXT, TRUE, Answer, Refusal, json_answer
-from txraft.http.backend import Node
+from txraft.http.answers import JSON, TEXT, TRUE, Answer, HTTPRefusal, json_answer
+from txraft.http.backend import RaftNode
 from txraft.http.catalog import Catalog
-from txraft.http.inflight import Call
+from txraft.http.inflight import HTTPCall
 from txraft.http.leading import Leadership
 from txraft.kv.commands import MAX_URL_CHARACTERS, encode_advertise
 from txraft.kv.state import KeyValueFSM
@@ -34,12 +34,12 @@ ADMISSION_WAIT = 2.0
 ADMISSION_INTERVAL = 0.1
 
 
-class Cluster:
+class ClusterAPI:
     """Answers requests about leader and members, and changes them."""
 
     def __init__(
         self,
-        raft: Node,
+        raft: RaftNode,
         fsm: KeyValueFSM,
         leadership: Leadership,
         catalog: Catalog,
@@ -51,15 +51,15 @@ class Cluster:
         self._fsm = fsm
         self._leadership = leadership
 
-    def leader(self, call: Call) -> Answer:
+    def leader(self, call: HTTPCall) -> Answer:
         """Answer with the peer address of the leader, "" if this node knows none."""
         return json_answer(self._raft.leader or "")
 
-    def peers(self, call: Call) -> Answer:
+    def peers(self, call: HTTPCall) -> Answer:
         """List the peer addresses of all members, as this node knows them."""
         return json_answer(self._raft.peers())
 
-    def configuration(self, call: Call) -> Answer:
+    def configuration(self, call: HTTPCall) -> Answer:
         """Describe every member, as this node knows them."""
         shapes = [
             {
@@ -75,7 +75,7 @@ class Cluster:
         ]
         return json_answer({"Servers": shapes, "Index": 0})
 
-    def health(self, call: Call) -> Deferred[Answer]:
+    def health(self, call: HTTPCall) -> Deferred[Answer]:
         """Answer with the health of every member, as the leader sees it.
 
         The status is 429 unless all are healthy and a quorum confirms the leader now.
@@ -83,7 +83,7 @@ class Cluster:
         return self._told_by_leader(call, lambda health: health)
 
     def _told_by_leader(
-        self, call: Call, shape: Callable[[Answer], Answer]
+        self, call: HTTPCall, shape: Callable[[Answer], Answer]
     ) -> Deferred[Answer]:
         """Answer *call* with the health that the leader sees, turned into *shape*."""
         # Shaped where it is made. Shaping here again would spoil a forwarded answer.
@@ -92,7 +92,7 @@ class Cluster:
         )
         return told.addErrback(lambda failure: shape(self._unconfirmed(failure)))
 
-    def autopilot(self, call: Call) -> Answer:
+    def autopilot(self, call: HTTPCall) -> Answer:
         """Answer with the thresholds of health; they cannot be changed."""
         return json_answer(
             {
@@ -109,19 +109,19 @@ class Cluster:
             }
         )
 
-    def autopilot_state(self, call: Call) -> Deferred[Answer]:
+    def autopilot_state(self, call: HTTPCall) -> Deferred[Answer]:
         """Answer with the health of every member, as a map by id; status 200 always."""
         return self._told_by_leader(call, _as_state)
 
-    def transfer(self, call: Call) -> Deferred[Answer]:
+    def transfer(self, call: HTTPCall) -> Deferred[Answer]:
         """Transfer leadership to the member `?id=`, or to the most up-to-date one."""
         return self._leadership.run(call, self._transfer)
 
-    def live(self, call: Call) -> Answer:
+    def live(self, call: HTTPCall) -> Answer:
         """Answer that the process lives."""
         return Answer(200, b"live\n", TEXT)
 
-    def ready(self, call: Call) -> Answer:
+    def ready(self, call: HTTPCall) -> Answer:
         """Answer whether this node knows a leader, and so can serve every request."""
         # A node that is about to stop says no at once, while it still serves: so load
         # balancers have time to leave it out.
@@ -131,11 +131,11 @@ class Cluster:
             return Answer(503, b"no leader is known\n", TEXT)
         return Answer(200, b"ready\n", TEXT)
 
-    def _confirmed(self, call: Call) -> Deferred[Answer]:
+    def _confirmed(self, call: HTTPCall) -> Deferred[Answer]:
         return self._raft.linearizable().addCallback(lambda _: self._health(True))
 
     def _unconfirmed(self, failure: Failure) -> Answer:
-        failure.trap(Refusal)
+        failure.trap(HTTPRefusal)
         return self._health(False)
 
     def _health(self, confirmed: bool) -> Answer:
@@ -178,7 +178,7 @@ class Cluster:
             "Voter": server.suffrage is Suffrage.VOTER,
         }
 
-    def _transfer(self, call: Call) -> Deferred[Answer]:
+    def _transfer(self, call: HTTPCall) -> Deferred[Answer]:
         target = self._named(call.parameters.get("id"))
         call.submitted = True
         handed = self._raft.transfer_leadership(target)
@@ -191,9 +191,9 @@ class Cluster:
         for server in self._raft.configuration.servers:
             if id in (server.id, server.address):
                 return server.address
-        raise Refusal(404, f"There is no member {id}.")
+        raise HTTPRefusal(404, f"There is no member {id}.")
 
-    def add(self, call: Call) -> Deferred[Answer]:
+    def add(self, call: HTTPCall) -> Deferred[Answer]:
         """Add the server at `?address=`; answers `true`, also if it is a voter already.
 
         Unless `?force` is given, the server is first asked for its identity. Status 202
@@ -204,7 +204,7 @@ class Cluster:
         _address(call)
         return self._leadership.run(call, self._add)
 
-    def remove(self, call: Call) -> Deferred[Answer]:
+    def remove(self, call: HTTPCall) -> Deferred[Answer]:
         """Remove the server at `?address=` or `?id=`; 404 if it is no member.
 
         So a mistyped address is never taken for a removal, and a repetition shows that
@@ -214,7 +214,7 @@ class Cluster:
             _address(call)
         return self._leadership.run(call, self._remove)
 
-    def advertise(self, call: Call) -> Deferred[Answer]:
+    def advertise(self, call: HTTPCall) -> Deferred[Answer]:
         """Note `?url=` as the HTTP address of the member at `?address=`.
 
         `?name=` is its name, if that differs from the address.
@@ -224,26 +224,26 @@ class Cluster:
         _name(call)
         return self._leadership.run(call, self._advertise)
 
-    def _advertise(self, call: Call) -> Deferred[Answer]:
+    def _advertise(self, call: HTTPCall) -> Deferred[Answer]:
         address, url = _address(call), _url(call)
         # At level 0 some members may be of an older release and could not apply a name.
         name = _name(call) if self._fsm.active_level else ""
         if address not in self._raft.peers():
-            raise Refusal(404, f"There is no member {address}.")
+            raise HTTPRefusal(404, f"There is no member {address}.")
         if self._fsm.is_advertised(address, url, name):
             return succeed(TRUE)
         call.submitted = True
         told = self._raft.apply(encode_advertise(address, url, name))
         return told.addCallback(lambda _: TRUE)
 
-    def _add(self, call: Call) -> Deferred[Answer]:
+    def _add(self, call: HTTPCall) -> Deferred[Answer]:
         if not call.flag("force"):
             return Deferred.fromCoroutine(self._admit(call, _address(call)))
         call.submitted = True
         added = self._raft.add_peer(_address(call))
         return added.addCallbacks(_true, _known_is_fine)
 
-    async def _admit(self, call: Call, address: str) -> Answer:
+    async def _admit(self, call: HTTPCall, address: str) -> Answer:
         """Add the server at *address*, and wait a while for it to become a voter."""
         until = self._clock.seconds() + ADMISSION_WAIT
         while True:
@@ -251,7 +251,7 @@ class Cluster:
             try:
                 admission = await self._raft.admit_peer(address)
             except NotAdmitted as error:
-                raise Refusal(
+                raise HTTPRefusal(
                     409, f"{error}. With ?force it is added all the same."
                 ) from error
             except KnownPeer:
@@ -263,7 +263,7 @@ class Cluster:
                 return Answer(202, told.body, JSON)
             await deferLater(self._clock, ADMISSION_INTERVAL)
 
-    def _remove(self, call: Call) -> Deferred[Answer]:
+    def _remove(self, call: HTTPCall) -> Deferred[Answer]:
         call.submitted = True
         id = call.parameters.get("id")
         if id:
@@ -309,30 +309,30 @@ def _known_is_fine(failure: Failure) -> Answer:
     return TRUE
 
 
-def _url(call: Call) -> str:
-    """Return the parameter `url`, a plain URL of a node. Raises: Refusal"""
+def _url(call: HTTPCall) -> str:
+    """Return the parameter `url`, a plain URL of a node. Raises: HTTPRefusal"""
     try:
         url = normal_url(call.parameters.get("url", ""))
     except ValueError as error:
-        raise Refusal(400, f"The parameter 'url': {error}.") from error
+        raise HTTPRefusal(400, f"The parameter 'url': {error}.") from error
     if len(url) > MAX_URL_CHARACTERS:
-        raise Refusal(400, "The parameter 'url' is too long.")
+        raise HTTPRefusal(400, "The parameter 'url' is too long.")
     return url
 
 
-def _name(call: Call) -> str:
-    """Return the parameter `name`, "" for none. Raises: Refusal"""
+def _name(call: HTTPCall) -> str:
+    """Return the parameter `name`, "" for none. Raises: HTTPRefusal"""
     name = call.parameters.get("name", "")
     if name and not is_node_name(name):
-        raise Refusal(400, "The parameter 'name' is no name of a node.")
+        raise HTTPRefusal(400, "The parameter 'name' is no name of a node.")
     return name
 
 
-def _address(call: Call) -> str:
+def _address(call: HTTPCall) -> str:
     """Return the parameter `address`, a `HOST:PORT` with IPv6 in brackets."""
     address = call.parameters.get("address", "")
     if not address:
-        raise Refusal(400, "The parameter 'address' (HOST:PORT) is missing.")
+        raise HTTPRefusal(400, "The parameter 'address' (HOST:PORT) is missing.")
     host, _, port = address.rpartition(":")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         host = ""
@@ -343,5 +343,5 @@ def _address(call: Call) -> str:
         or not (port.isascii() and port.isdigit() and len(port) <= 5)
         or not 0 < int(port) < 65536
     ):
-        raise Refusal(400, "The parameter 'address' is not HOST:PORT.")
+        raise HTTPRefusal(400, "The parameter 'address' is not HOST:PORT.")
     return address

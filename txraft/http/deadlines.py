@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from txraft.http.inflight import Call
+from txraft.http.inflight import HTTPCall
 
 
 class Deadlines:
@@ -17,23 +17,23 @@ class Deadlines:
     """
 
     def __init__(
-        self, clock: IReactorTime, timeout: float, expire: Callable[[Call], object]
+        self, clock: IReactorTime, timeout: float, expire: Callable[[HTTPCall], object]
     ) -> None:
         self._clock = clock
         self._timeout = timeout
         self._expire = expire
-        self._calls: dict[Call, None] = {}
+        self._calls: dict[HTTPCall, None] = {}
         self._timer: IDelayedCall | None = None
         self._closed = False
 
-    def add(self, call: Call) -> None:
+    def add(self, call: HTTPCall) -> None:
         """Set the deadline of *call*; at that time it expires, unless discarded."""
         call.deadline = self._clock.seconds() + self._timeout
         self._calls[call] = None
         if self._timer is None:
             self._timer = self._clock.callLater(self._timeout, self._fire)
 
-    def discard(self, call: Call) -> None:
+    def discard(self, call: HTTPCall) -> None:
         """Forget *call*; idempotent."""
         self._calls.pop(call, None)
         if self._closed:

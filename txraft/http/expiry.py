@@ -25,7 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txraft.errors import RaftError
-from txraft.http.backend import Node
+from txraft.http.backend import RaftNode
 from txraft.kv.commands import MAX_BATCH, encode_destroy_sessions, encode_end_delays
 from txraft.kv.delays import Begun
 from txraft.kv.records import lifetime_ms
@@ -115,7 +115,7 @@ class Expiry:
 
     log = Logger()
 
-    def __init__(self, raft: Node, fsm: KeyValueFSM, clock: IReactorTime) -> None:
+    def __init__(self, raft: RaftNode, fsm: KeyValueFSM, clock: IReactorTime) -> None:
         self._raft = raft
         self._fsm = fsm
         self._clock = clock

@@ -24,7 +24,7 @@ from txraft.client.exchange import (
 )
 from txraft.http.answers import NOT_APPLIED, OUTCOME, REFUSED, Answer, Header, unknown
 from txraft.http.auth import CONSUL_TOKEN, FORWARDED_ROLE, token_in
-from txraft.http.inflight import CLIENT, FORWARDED, SEQUENCE, Call
+from txraft.http.inflight import CLIENT, FORWARDED, SEQUENCE, HTTPCall
 from txraft.http.limits import HTTPLimits
 from txraft.http.roles import Role
 from txraft.http.streams import Relayed, Streamed
@@ -62,7 +62,7 @@ class Forwarder:
         self._limits = limits
         self._name = name
 
-    async def forward(self, call: Call, url: str) -> Answer:
+    async def forward(self, call: HTTPCall, url: str) -> Answer:
         """Send *call* to the node at *url* and return its answer.
 
         Raises: NotDelivered if it certainly had no effect; Refusal with the outcome
@@ -123,7 +123,7 @@ class Forwarder:
         )
         return reply.status, reply.sentence
 
-    def _headers(self, call: Call) -> Headers:
+    def _headers(self, call: HTTPCall) -> Headers:
         headers = {FORWARDED: [self._name.encode()]}
         if call.once is not None:
             client, sequence = call.once
@@ -136,17 +136,17 @@ class Forwarder:
         return Headers(headers)
 
 
-def _left(call: Call, clock: IReactorTime) -> float:
+def _left(call: HTTPCall, clock: IReactorTime) -> float:
     return max(0.0, call.deadline - clock.seconds())
 
 
-def _body(call: Call) -> bytes | IBodyProducer | None:
+def _body(call: HTTPCall) -> bytes | IBodyProducer | None:
     if call.resend is not None:
         return call.resend()
     return call.body if call.method == b"PUT" else None
 
 
-def _is_stream(call: Call, response: IResponse) -> bool:
+def _is_stream(call: HTTPCall, response: IResponse) -> bool:
     """Return whether to pass the answer on while it comes: it is a backup."""
     return call.upload is not None and not call.writes and response.code == 200
 
@@ -161,7 +161,7 @@ def _headers(headers: Headers, url: str) -> list[Header]:
     return [*found, (LEADER, url.encode("ascii", "replace"))]
 
 
-def _relay(call: Call, url: str, reply: NodeResponse) -> Answer:
+def _relay(call: HTTPCall, url: str, reply: NodeResponse) -> Answer:
     answer = Answer(reply.status, reply.body, *_headers(reply.headers, url))
     if answer.status < 500 or answer.status == INSUFFICIENT_STORAGE:
         return answer

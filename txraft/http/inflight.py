@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode
 from twisted.web.http import Request
 from twisted.web.iweb import IBodyProducer
 
-from txraft.http.answers import Refusal
+from txraft.http.answers import HTTPRefusal
 from txraft.http.roles import Role
 from txraft.kv.commands import MAX_CLIENT_CHARACTERS, MAX_FLAGS, encode_once
 
@@ -29,7 +29,7 @@ _MAX_DURATION_CHARACTERS = 32
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 
 
-class Call:
+class HTTPCall:
     """A request with its parameters, its deadline and its outcome so far.
 
     - *submitted* is true from the moment when the request may have reached a log, until
@@ -91,25 +91,29 @@ class Call:
     def flag(self, name: str) -> bool:
         """Return whether the flag *name* is given.
 
-        Raises: Refusal for a write, if the value is anything but yes
+        Raises: HTTPRefusal for a write, if the value is anything but yes
         """
         # A misread flag of a write, such as `?recurse=false`, destroys something. For a
         # read the name is enough, as in Consul: clients write `?recurse=None`.
         value = self.parameters.get(name)
         if self.writes and value not in (None, "", "1", "true", "True"):
-            raise Refusal(400, f"The parameter '{name}' is a flag and takes no value.")
+            raise HTTPRefusal(
+                400, f"The parameter '{name}' is a flag and takes no value."
+            )
         return value is not None
 
     def number(self, name: str) -> int | None:
         """Return the parameter *name*, an unsigned 64-bit integer; None without one.
 
-        Raises: Refusal if it is anything else
+        Raises: HTTPRefusal if it is anything else
         """
         text = self.parameters.get(name)
         if text is None:
             return None
         if not _UNSIGNED.fullmatch(text) or int(text) > MAX_FLAGS:
-            raise Refusal(400, f"The parameter '{name}' is an unsigned 64-bit integer.")
+            raise HTTPRefusal(
+                400, f"The parameter '{name}' is an unsigned 64-bit integer."
+            )
         return int(text)
 
     def command(self, command: bytes, level: int) -> bytes:
@@ -131,7 +135,7 @@ def parse_parameters(query: bytes, strict: bool = True) -> dict[str, str]:
 
     If a parameter is given twice, both values must agree if *strict*; else the first
     one counts.
-    Raises: Refusal
+    Raises: HTTPRefusal
     """
     _check_escapes(query)
     try:
@@ -142,27 +146,31 @@ def parse_parameters(query: bytes, strict: bool = True) -> dict[str, str]:
             max_num_fields=MAX_PARAMETERS,
         )
     except ValueError:
-        raise Refusal(400, "The query string is malformed or too long.") from None
+        raise HTTPRefusal(400, "The query string is malformed or too long.") from None
     parameters: dict[str, str] = {}
     for name, value in pairs:
         if parameters.setdefault(name, value) != value and strict:
-            raise Refusal(400, f"The parameter '{name}' is given twice and differs.")
+            raise HTTPRefusal(
+                400, f"The parameter '{name}' is given twice and differs."
+            )
     return parameters
 
 
 def parse_key(encoded: bytes, max_bytes: int) -> str:
     """Decode a percent-encoded key strictly; it may be empty.
 
-    Raises: Refusal
+    Raises: HTTPRefusal
     """
     _check_escapes(encoded)
     raw = unquote_to_bytes(encoded)
     if len(raw) > max_bytes:
-        raise Refusal(414, f"The key has {len(raw)} bytes, at most {max_bytes} fit.")
+        raise HTTPRefusal(
+            414, f"The key has {len(raw)} bytes, at most {max_bytes} fit."
+        )
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        raise Refusal(400, "The key is not UTF-8.") from None
+        raise HTTPRefusal(400, "The key is not UTF-8.") from None
 
 
 def parse_duration(text: str) -> float | None:
@@ -197,23 +205,23 @@ def _once(request: Request) -> tuple[str, int] | None:
     if clients is None and sequences is None:
         return None
     if clients is None or sequences is None:
-        raise Refusal(400, "A write that is done once has a client and a sequence.")
+        raise HTTPRefusal(400, "A write that is done once has a client and a sequence.")
     if len(clients) > 1 or len(sequences) > 1:
         name = (CLIENT if len(clients) > 1 else SEQUENCE).decode("ascii")
-        raise Refusal(400, f"{name} is given twice.")
+        raise HTTPRefusal(400, f"{name} is given twice.")
     client, sequence = clients[0], sequences[0].decode("latin-1")
     if len(client) > MAX_CLIENT_CHARACTERS or not _CLIENT.fullmatch(client):
-        raise Refusal(
+        raise HTTPRefusal(
             400,
             f"{CLIENT.decode()} is 1 to {MAX_CLIENT_CHARACTERS} printable characters.",
         )
     if not _UNSIGNED.fullmatch(sequence) or not 0 < int(sequence) <= MAX_FLAGS:
-        raise Refusal(400, f"{SEQUENCE.decode()} is an integer from 1, of 64 bits.")
+        raise HTTPRefusal(400, f"{SEQUENCE.decode()} is an integer from 1, of 64 bits.")
     return client.decode("ascii"), int(sequence)
 
 
 def _check_escapes(encoded: bytes) -> None:
     if b"%" in encoded and _BAD_ESCAPE.search(encoded):
-        raise Refusal(400, "The URL holds a % without two hexadecimal digits.")
+        raise HTTPRefusal(400, "The URL holds a % without two hexadecimal digits.")
     if not encoded.isascii():
-        raise Refusal(400, "The URL holds bytes that need percent-encoding.")
+        raise HTTPRefusal(400, "The URL holds bytes that need percent-encoding.")

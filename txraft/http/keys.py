@@ -19,21 +19,21 @@ from txraft.http.answers import (
     RETRY_AFTER,
     TRUE,
     Answer,
+    HTTPRefusal,
     LongAnswer,
-    Refusal,
     json_answer,
     not_applied,
     refused,
 )
-from txraft.http.inflight import Call
+from txraft.http.inflight import HTTPCall
 from txraft.http.limits import HTTPLimits
 from txraft.http.lists import json_list
 from txraft.http.reads import BLOCKING, Reads
 from txraft.http.slices import Slices, Steps
 from txraft.http.writes import Writes
 from txraft.kv.commands import (
-    Kind,
     Operation,
+    OperationKind,
     encode_delete,
     encode_put,
     encode_transact,
@@ -58,7 +58,7 @@ ATTEMPTS = 3
 """How often a list is begun again because too much has changed meanwhile."""
 
 
-def changes_too_fast() -> Refusal:
+def changes_too_fast() -> HTTPRefusal:
     """Make the refusal of a list whose moment has ended each time."""
     return not_applied(
         "Keys change faster than they can be listed: ask for a longer prefix.",
@@ -83,12 +83,12 @@ class Keys:
         self._slices = slices
         self._limits = limits
 
-    def topic(self, call: Call) -> Topic:
+    def topic(self, call: HTTPCall) -> Topic:
         """Return the topic that a blocking query waits for."""
         many = call.flag("recurse") or call.flag("keys")
         return Topic(Scope.PREFIX if many else Scope.KEY, call.key)
 
-    def get(self, call: Call) -> Answer | Deferred[Answer]:
+    def get(self, call: HTTPCall) -> Answer | Deferred[Answer]:
         """Read a key, all keys under it (`?recurse`), or only their names (`?keys`)."""
         call.flag("raw")
         if call.flag("keys"):
@@ -98,11 +98,11 @@ class Keys:
         _check_named(call)
         return self._reads.run(call, self._one)
 
-    def put(self, call: Call) -> Deferred[Answer]:
+    def put(self, call: HTTPCall) -> Deferred[Answer]:
         """Write a key; answers `true` if it was written, else `false`."""
         _check_named(call)
         if len(call.body) > self._limits.max_value_bytes:
-            raise Refusal(
+            raise HTTPRefusal(
                 413,
                 f"Request body({len(call.body)} bytes) too large, max size: "
                 f"{self._limits.max_value_bytes} bytes.",
@@ -119,33 +119,33 @@ class Keys:
             )
         return self._transact(call, operation)
 
-    def delete(self, call: Call) -> Deferred[Answer]:
+    def delete(self, call: HTTPCall) -> Deferred[Answer]:
         """Delete a key, or all keys under it with `?recurse`."""
         cas, recurse = call.number("cas"), call.flag("recurse")
         if cas is not None and recurse:
-            raise Refusal(400, "Conflicting flags: cas and recurse")
+            raise HTTPRefusal(400, "Conflicting flags: cas and recurse")
         if recurse:
-            return self._transact(call, Operation(Kind.DELETE_TREE, call.key))
+            return self._transact(call, Operation(OperationKind.DELETE_TREE, call.key))
         _check_named(call)
         if cas is not None:
-            operation = Operation(Kind.DELETE_CAS, call.key, modify_index=cas)
+            operation = Operation(OperationKind.DELETE_CAS, call.key, modify_index=cas)
             return self._transact(call, operation)
         return self._writes.run(
             call, lambda level: encode_delete(call.key), bool, _true
         )
 
-    def _transact(self, call: Call, operation: Operation) -> Deferred[Answer]:
+    def _transact(self, call: HTTPCall, operation: Operation) -> Deferred[Answer]:
         return self._writes.run(
             call,
             lambda level: encode_transact([operation], level),
             Outcome,
-            _whether_released if operation.kind is Kind.UNLOCK else _whether,
+            _whether_released if operation.kind is OperationKind.UNLOCK else _whether,
             lambda quotas: quotas.of_operations([operation]),
         )
 
     # Reads
 
-    def _one(self, call: Call) -> Answer:
+    def _one(self, call: HTTPCall) -> Answer:
         record = self._fsm.get(call.key)
         if record is None:
             return self._absent()
@@ -154,13 +154,13 @@ class Keys:
             return Answer(200, record.value, _RAW, _SANDBOX, *meta)
         return json_answer([record_as_json(record)], *meta)
 
-    def _tree(self, call: Call) -> Deferred[Answer]:
+    def _tree(self, call: HTTPCall) -> Deferred[Answer]:
         return self._many(call, _records, "")
 
-    def _names(self, call: Call) -> Deferred[Answer]:
+    def _names(self, call: HTTPCall) -> Deferred[Answer]:
         return self._many(call, _names, _separator(call))
 
-    def _many(self, call: Call, texts: _Texts, separator: str) -> Deferred[Answer]:
+    def _many(self, call: HTTPCall, texts: _Texts, separator: str) -> Deferred[Answer]:
         """Answer with a list of *texts* about the keys under the key of *call*."""
         prefix = call.key
         listed = self._slices.run(
@@ -171,7 +171,7 @@ class Keys:
         return listed.addCallback(self._listed, call)
 
     def _list(self, prefix: str, texts: _Texts, separator: str) -> Steps[_Listing]:
-        """List the keys under *prefix* at one moment, in steps. Raises: Refusal"""
+        """List the keys under *prefix* at one moment, in steps. Raises: HTTPRefusal"""
         for _ in range(ATTEMPTS):
             moment = self._fsm.moment(prefix)
             now = self._fsm.index
@@ -187,7 +187,7 @@ class Keys:
             return _Listing(body, index, now)
         raise changes_too_fast()
 
-    def _listed(self, listing: _Listing, call: Call) -> Answer:
+    def _listed(self, listing: _Listing, call: HTTPCall) -> Answer:
         if not listing.pieces and "keys" in call.parameters and not call.key:
             # The root always exists, even empty: no 404.
             return Answer(200, b"[]", JSON, *self._reads.meta(listing.now))
@@ -283,34 +283,34 @@ def _text(text: str) -> bytes:
     return _encode(text).encode()
 
 
-def _conditional_put(call: Call, flags: int) -> Operation | None:
+def _conditional_put(call: HTTPCall, flags: int) -> Operation | None:
     """Return the operation of a put with `cas`, `acquire` or `release`, else None."""
     given = call.parameters.keys() & {"cas", "acquire", "release"}
     if not given:
         return None
     if len(given) > 1:
-        raise Refusal(400, f"Conflicting flags: {' and '.join(sorted(given))}")
+        raise HTTPRefusal(400, f"Conflicting flags: {' and '.join(sorted(given))}")
     key, value = call.key, call.body
     cas = call.number("cas")
     if cas is not None:
-        return Operation(Kind.CAS, key, value, flags, cas)
+        return Operation(OperationKind.CAS, key, value, flags, cas)
     locks = "acquire" in given
     session = call.parameters["acquire" if locks else "release"]
     if not session:
         raise refused("missing session")
-    kind = Kind.LOCK if locks else Kind.UNLOCK
+    kind = OperationKind.LOCK if locks else OperationKind.UNLOCK
     return Operation(kind, key, value, flags, 0, session)
 
 
-def _separator(call: Call) -> str:
+def _separator(call: HTTPCall) -> str:
     """Return the separator at which names are cut. Consul takes both spellings."""
     old = call.parameters.get("seperator", "")
     return call.parameters.get("separator", old)
 
 
-def _check_named(call: Call) -> None:
+def _check_named(call: HTTPCall) -> None:
     if not call.key:
-        raise Refusal(400, "Missing key name")
+        raise HTTPRefusal(400, "Missing key name")
 
 
 def _true(_done: bool) -> Answer:

@@ -15,15 +15,15 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from txraft.errors import LeadershipLost, NotLeader, RaftError, TransferInProgress
-from txraft.http.answers import Answer, Refusal, not_applied, refusal_of
-from txraft.http.backend import Node
+from txraft.http.answers import Answer, HTTPRefusal, not_applied, refusal_of
+from txraft.http.backend import RaftNode
 from txraft.http.forward import Forwarder, NotDelivered
-from txraft.http.inflight import WAIT, Call, parse_duration
+from txraft.http.inflight import WAIT, HTTPCall, parse_duration
 from txraft.http.limits import HTTPLimits
 from txraft.kv.state import KeyValueFSM
 from txraft.node.events import LeaderObservation, Observation, Observer, RaftState
 
-Serve = Callable[[Call], Deferred[Answer]]
+Serve = Callable[[HTTPCall], Deferred[Answer]]
 
 
 class Leadership:
@@ -35,7 +35,7 @@ class Leadership:
 
     def __init__(
         self,
-        raft: Node,
+        raft: RaftNode,
         fsm: KeyValueFSM,
         forwarder: Forwarder,
         clock: IReactorTime,
@@ -54,10 +54,10 @@ class Leadership:
         raft.register_observer(self._observer)
         fsm.on_advertise = self._wake
 
-    def run(self, call: Call, serve: Serve) -> Deferred[Answer]:
+    def run(self, call: HTTPCall, serve: Serve) -> Deferred[Answer]:
         """Run *serve* for *call* on the leader, here or at another node.
 
-        Returns: a Deferred of the answer; it fails with Refusal
+        Returns: a Deferred of the answer; it fails with HTTPRefusal
         """
         # Tried here first, without a look at the role: only Raft itself knows for sure.
         return serve(call).addErrback(self._not_here, call, serve)
@@ -68,7 +68,9 @@ class Leadership:
         self._raft.deregister_observer(self._observer)
         self._wake()
 
-    def _not_here(self, failure: Failure, call: Call, serve: Serve) -> Deferred[Answer]:
+    def _not_here(
+        self, failure: Failure, call: HTTPCall, serve: Serve
+    ) -> Deferred[Answer]:
         error = failure.value
         if not isinstance(error, RaftError):
             failure.raiseException()
@@ -77,7 +79,7 @@ class Leadership:
             raise _untaken(reason)
         return Deferred.fromCoroutine(self._find_leader(call, serve, reason))
 
-    async def _find_leader(self, call: Call, serve: Serve, reason: str) -> Answer:
+    async def _find_leader(self, call: HTTPCall, serve: Serve, reason: str) -> Answer:
         wait_until = self._clock.seconds() + self._patience(call)
         while not self._closed and not call.answered:
             # Nothing may lie between the check of `answered` and the attempt: a client
@@ -92,7 +94,7 @@ class Leadership:
             await self._change(min(left, self._limits.retry_interval))
         raise _untaken(reason)
 
-    async def _serve_or_forward(self, call: Call, serve: Serve) -> Answer:
+    async def _serve_or_forward(self, call: HTTPCall, serve: Serve) -> Answer:
         if self._raft.state is RaftState.LEADER:
             try:
                 return await serve(call)
@@ -109,7 +111,7 @@ class Leadership:
             raise NotDelivered(f"the leader {leader} is known without TLS only")
         return await self._forwarder.forward(call, url)
 
-    def _patience(self, call: Call) -> float:
+    def _patience(self, call: HTTPCall) -> float:
         """Return the seconds that *call* may wait for a leader."""
         told = call.request.getHeader(WAIT)
         asked = None if told is None else parse_duration(told)
@@ -135,7 +137,7 @@ class Leadership:
             waiter.callback(None)
 
 
-def _untaken(reason: str) -> Refusal:
+def _untaken(reason: str) -> HTTPRefusal:
     """Make the refusal of a request that no leader took, in Consul's words."""
     return not_applied(
         f"No cluster leader took the request, so it was not applied: {reason}."
@@ -146,11 +148,11 @@ def _is_news(observation: Observation) -> bool:
     return isinstance(observation.data, LeaderObservation | RaftState)
 
 
-def _why_elsewhere(error: RaftError, call: Call) -> str:
+def _why_elsewhere(error: RaftError, call: HTTPCall) -> str:
     """Return the reason to serve *call* at another node.
 
-    Raises: Refusal if it must not be served again, because its outcome is decided or
-        unknown
+    Raises: HTTPRefusal if it must not be served again, because its outcome is decided
+        or unknown
     """
     if error.outcome == "not-applied":
         call.submitted = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from txraft.http.answers import PIECE_BYTES, Refusal
+from txraft.http.answers import PIECE_BYTES, HTTPRefusal
 from txraft.http.limits import HTTPLimits
 from txraft.http.slices import Steps
 
@@ -16,7 +16,7 @@ def json_list(
     """Join *texts*, each of them JSON, to a list in pieces; no texts make no pieces.
 
     An empty text ends a step, and so does each full piece. *limits* bound the list.
-    Raises: Refusal
+    Raises: HTTPRefusal
     """
     pieces: list[bytes] = []
     held: list[bytes] = []
@@ -40,9 +40,9 @@ def json_list(
     return pieces
 
 
-def too_much(limits: HTTPLimits) -> Refusal:
+def too_much(limits: HTTPLimits) -> HTTPRefusal:
     """Make the refusal of a read whose answer would be too long."""
-    return Refusal(
+    return HTTPRefusal(
         413,
         f"The answer is longer than {limits.max_answer_bytes} bytes: ask for a longer "
         "prefix.",

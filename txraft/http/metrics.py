@@ -20,9 +20,9 @@ from prometheus_client.core import (
     UntypedMetricFamily,
 )
 
-from txraft.http.answers import Answer, Refusal, json_answer
-from txraft.http.backend import Node
-from txraft.http.inflight import Call
+from txraft.http.answers import Answer, HTTPRefusal, json_answer
+from txraft.http.backend import RaftNode
+from txraft.http.inflight import HTTPCall
 from txraft.http.quotas import Quotas
 from txraft.kv.state import KeyValueFSM
 from txraft.node.events import LeaderObservation, Observation, Observer, RaftState
@@ -45,7 +45,7 @@ _STATES = {
 }
 
 
-class Served:
+class RequestCounts:
     """Counts requests by method, path and status, and times them."""
 
     def __init__(self) -> None:
@@ -68,10 +68,10 @@ class Metrics:
 
     def __init__(
         self,
-        raft: Node,
+        raft: RaftNode,
         fsm: KeyValueFSM,
         quotas: Quotas,
-        served: Served,
+        served: RequestCounts,
         validities: Validities = no_certificates,
     ) -> None:
         self._validities = validities
@@ -91,13 +91,13 @@ class Metrics:
         """Stop counting changes of the node; idempotent."""
         self._raft.deregister_observer(self._observer)
 
-    def get(self, call: Call) -> Answer:
+    def get(self, call: HTTPCall) -> Answer:
         """Answer with all metrics, as JSON or in the text format of Prometheus."""
         wanted = call.parameters.get("format")
         if wanted is None:
             return json_answer(_as_json(self.collect()))
         if wanted != "prometheus":
-            raise Refusal(400, "The only format is 'prometheus'.")
+            raise HTTPRefusal(400, "The only format is 'prometheus'.")
         return Answer(200, generate_latest(self._registry), _PROMETHEUS)
 
     def collect(self) -> Iterable[Metric]:
@@ -239,7 +239,7 @@ def _certificates(validities: Sequence[Validity]) -> Iterator[Metric]:
     yield family
 
 
-def _http(served: Served) -> Iterator[Metric]:
+def _http(served: RequestCounts) -> Iterator[Metric]:
     counts = UntypedMetricFamily(
         "api_http_requests", "Requests answered.", labels=("method", "path", "status")
     )

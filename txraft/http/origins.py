@@ -15,7 +15,7 @@ from collections.abc import Collection
 
 from twisted.web.http import Request
 
-from txraft.http.answers import Refusal
+from txraft.http.answers import HTTPRefusal
 
 _HOST = re.compile(
     rb"(?P<name>[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._~-]+)?\])"
@@ -28,16 +28,18 @@ _PROBES = (b"/livez", b"/readyz")
 
 
 def check_host(request: Request) -> None:
-    """Refuse a request without one clear header Host. Raises: Refusal"""
+    """Refuse a request without one clear header Host. Raises: HTTPRefusal"""
     # Proxies and caches may read an ambiguous one in another way than this node.
     hosts = request.requestHeaders.getRawHeaders(b"Host", [])
     if len(hosts) > 1:
-        raise Refusal(400, "The header Host is given twice.")
+        raise HTTPRefusal(400, "The header Host is given twice.")
     if not hosts:
         if request.clientproto == b"HTTP/1.1":
-            raise Refusal(400, "The header Host is missing, which HTTP/1.1 requires.")
+            raise HTTPRefusal(
+                400, "The header Host is missing, which HTTP/1.1 requires."
+            )
     elif not _HOST.fullmatch(hosts[0]):
-        raise Refusal(400, "The header Host is not a host and perhaps a port.")
+        raise HTTPRefusal(400, "The header Host is not a host and perhaps a port.")
 
 
 class Origins:
@@ -50,7 +52,7 @@ class Origins:
         self._allowed = frozenset(allowed)
 
     def check(self, request: Request) -> None:
-        """Refuse a request that a page of another site has made. Raises: Refusal"""
+        """Refuse a request that a page of another site has made. Raises: HTTPRefusal"""
         headers = request.requestHeaders
         origins = headers.getRawHeaders(b"Origin", [])
         sites = headers.getRawHeaders(b"Sec-Fetch-Site", [])
@@ -60,13 +62,15 @@ class Origins:
         if request.uri.partition(b"?")[0] in _PROBES and request.method == b"GET":
             return
         if len(origins) > 1 or len(sites) > 1:
-            raise Refusal(400, "The header Origin or Sec-Fetch-Site is given twice.")
+            raise HTTPRefusal(
+                400, "The header Origin or Sec-Fetch-Site is given twice."
+            )
         if origins:
             is_own = self._is_own(origins[0], headers.getRawHeaders(b"Host", [b""])[0])
         else:
             is_own = sites[0] in _OWN_SITES
         if not is_own:
-            raise Refusal(
+            raise HTTPRefusal(
                 403,
                 "Permission denied: a page of another site has sent this request. To "
                 "allow it, add the origin of the page to http.allowed_origins.",

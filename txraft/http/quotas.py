@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from twisted.logger import Logger
 
-from txraft.http.answers import NOT_APPLIED, Refusal
+from txraft.http.answers import NOT_APPLIED, HTTPRefusal
 from txraft.http.limits import HTTPLimits
-from txraft.kv.commands import CreateSession, Kind, Operation
+from txraft.kv.commands import CreateSession, Operation, OperationKind
 from txraft.kv.state import KEY_BYTES, SESSION_BYTES, KeyValueFSM
 
 WARN_AT = 0.8
@@ -24,7 +24,9 @@ WARN_AT = 0.8
 REST_AT = 0.75
 """The used part below which a warning may be logged again."""
 
-_WRITES = frozenset({Kind.SET, Kind.CAS, Kind.LOCK, Kind.UNLOCK})
+_WRITES = frozenset(
+    {OperationKind.SET, OperationKind.CAS, OperationKind.LOCK, OperationKind.UNLOCK}
+)
 
 
 class Growth(NamedTuple):
@@ -106,7 +108,7 @@ class Quotas:
     def begin(self, growth: Growth) -> None:
         """Count *growth* as under way, until `end` is called with it.
 
-        Raises: Refusal if it would exceed a quota; then it is not counted
+        Raises: HTTPRefusal if it would exceed a quota; then it is not counted
         """
         # A full store must still take commands that free something.
         if growth == NOTHING:
@@ -128,17 +130,17 @@ class Quotas:
             self._under_way = Growth(*(a - b for a, b in zip(now, growth, strict=True)))
 
     def check_whole(self, keys: int, state_bytes: int, sessions: int) -> None:
-        """Raise Refusal if a state of this size exceeds a quota."""
+        """Raise HTTPRefusal if a state of this size exceeds a quota."""
         whole = Growth(keys, state_bytes, sessions)
         for name, size, most in zip(Growth._fields, whole, self.most, strict=True):
             if size > most:
                 raise self._refusal(name, 0, 0, size)
 
-    def _refusal(self, name: str, now: int, coming: int, added: int) -> Refusal:
+    def _refusal(self, name: str, now: int, coming: int, added: int) -> HTTPRefusal:
         way_out = _WAYS_OUT[name]
         setting, most = _SETTINGS[name], getattr(self.most, name)
         under_way = f" with {coming} under way" if coming else ""
-        return Refusal(
+        return HTTPRefusal(
             507,
             f"Nothing was changed: {setting} is {most}, there are {now}{under_way}, "
             f"and this would add {added}. To go on, {way_out}, which is never refused, "

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from txraft.http.answers import Answer, Header, Refusal
-from txraft.http.backend import Node
-from txraft.http.inflight import Call, parse_duration
+from txraft.http.answers import Answer, Header, HTTPRefusal
+from txraft.http.backend import RaftNode
+from txraft.http.inflight import HTTPCall, parse_duration
 from txraft.http.leading import Leadership
 from txraft.node.events import RaftState
 
@@ -20,24 +20,26 @@ BLOCKING = MODES | {"index", "wait"}
 class Reads:
     """Serves reads: linearizable, stale, or after a wait."""
 
-    def __init__(self, raft: Node, leadership: Leadership, clock: IReactorTime) -> None:
+    def __init__(
+        self, raft: RaftNode, leadership: Leadership, clock: IReactorTime
+    ) -> None:
         self._raft = raft
         self._leadership = leadership
         self._clock = clock
 
     def run(
-        self, call: Call, read: Callable[[Call], Answer | Deferred[Answer]]
+        self, call: HTTPCall, read: Callable[[HTTPCall], Answer | Deferred[Answer]]
     ) -> Answer | Deferred[Answer]:
         """Answer with the result of *read*, on the state that *call* asks for.
 
         By default *read* runs at the leader after a quorum has confirmed it. With
         `?stale`, and at the end of a blocking query, it runs here.
-        Raises: Refusal
+        Raises: HTTPRefusal
         """
         most = _max_stale(call)
         stale, consistent = call.flag("stale") or most > 0, call.flag("consistent")
         if stale and consistent:
-            raise Refusal(400, "Cannot specify ?stale with ?consistent.")
+            raise HTTPRefusal(400, "Cannot specify ?stale with ?consistent.")
         # Too old here: it becomes a default read, which is fresh, not an error.
         if stale and most > 0 and not self._is_within(most):
             stale = False
@@ -46,7 +48,7 @@ class Reads:
         if stale or (call.waited and not consistent):
             return read(call)
 
-        def linearizable(call: Call) -> Deferred[Answer]:
+        def linearizable(call: HTTPCall) -> Deferred[Answer]:
             confirmed = self._raft.linearizable()
             return confirmed.addCallback(lambda _index: read(call))
 
@@ -76,13 +78,13 @@ class Reads:
         return max(0, int((self._clock.seconds() - contact) * 1000))
 
 
-def _max_stale(call: Call) -> float:
+def _max_stale(call: HTTPCall) -> float:
     """Return the most seconds that the state may be old, 0 without `max_stale`.
 
-    Raises: Refusal
+    Raises: HTTPRefusal
     """
     text = call.parameters.get("max_stale")
     seconds = parse_duration(text) if text else 0.0
     if seconds is None:
-        raise Refusal(400, f"Invalid max_stale value {text!r}: it is a duration.")
+        raise HTTPRefusal(400, f"Invalid max_stale value {text!r}: it is a duration.")
     return seconds

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from txraft.http.answers import Refusal
+from txraft.http.answers import HTTPRefusal
 from txraft.http.bodies import Fields, parse_json
 from txraft.http.inflight import DATACENTER
 
@@ -103,21 +103,21 @@ class Services:
     def register(self, body: bytes) -> None:
         """Keep the service in *body*; it replaces one with the same id.
 
-        Raises: Refusal
+        Raises: HTTPRefusal
         """
         if len(body) > MAX_SERVICE_BYTES:
-            raise Refusal(413, f"A service has at most {MAX_SERVICE_BYTES} bytes.")
+            raise HTTPRefusal(413, f"A service has at most {MAX_SERVICE_BYTES} bytes.")
         service = _parse(body)
         if service.id not in self._services and len(self._services) >= MAX_SERVICES:
-            raise Refusal(507, f"There are {MAX_SERVICES} services here already.")
+            raise HTTPRefusal(507, f"There are {MAX_SERVICES} services here already.")
         if self._services.get(service.id) != service:
             self._services[service.id] = service
             self._changed()
 
     def deregister(self, id: str) -> None:
-        """Remove the service *id*. Raises: Refusal if there is none"""
+        """Remove the service *id*. Raises: HTTPRefusal if there is none"""
         if self._services.pop(id, None) is None:
-            raise Refusal(404, f"Unknown service ID {id!r}")
+            raise HTTPRefusal(404, f"Unknown service ID {id!r}")
         self._changed()
 
 
@@ -125,16 +125,16 @@ def _parse(body: bytes) -> Service:
     fields = Fields(parse_json(body), "the service")
     name = fields.text("Name")
     if not name:
-        raise Refusal(400, "Missing service name")
+        raise HTTPRefusal(400, "Missing service name")
     id = fields.text("ID") or name
     port = fields.number("Port")
     if port > 65535:
-        raise Refusal(400, "Port of the service is at most 65535.")
+        raise HTTPRefusal(400, "Port of the service is at most 65535.")
     meta = Fields(fields.get("Meta"), "Meta of the service")
     given = [fields.get("Check")] if fields.get("Check") else []
     more = fields.get("Checks") or []
     if not isinstance(more, list):
-        raise Refusal(400, "Checks of the service is not a list.")
+        raise HTTPRefusal(400, "Checks of the service is not a list.")
     return Service(
         id,
         name,

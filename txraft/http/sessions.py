@@ -15,15 +15,15 @@ from txraft.http.answers import (
     JSON,
     TRUE,
     Answer,
+    HTTPRefusal,
     LongAnswer,
-    Refusal,
     json_answer,
     refused,
 )
 from txraft.http.bodies import Fields, parse_json
 from txraft.http.catalog import SERF_CHECK, Catalog
 from txraft.http.expiry import Expiry
-from txraft.http.inflight import Call, format_duration, parse_duration
+from txraft.http.inflight import HTTPCall, format_duration, parse_duration
 from txraft.http.leading import Leadership
 from txraft.http.limits import HTTPLimits
 from txraft.http.lists import json_list
@@ -80,15 +80,15 @@ class Sessions:
         self._expiry = expiry
         self._catalog = catalog
 
-    def topic(self, call: Call) -> Topic:
+    def topic(self, call: HTTPCall) -> Topic:
         """Return the topic that a blocking query waits for."""
         return SESSIONS
 
-    def topic_of_one(self, call: Call) -> Topic:
+    def topic_of_one(self, call: HTTPCall) -> Topic:
         """Return the topic that a blocking query for one session waits for."""
         return Topic(Scope.SESSION, _id(call))
 
-    def create(self, call: Call) -> Deferred[Answer]:
+    def create(self, call: HTTPCall) -> Deferred[Answer]:
         """Make a session; answers its id."""
         least = self._limits.session_ttl_min
         wanted, exact = _parse(call.body, self._catalog.name, least)
@@ -105,7 +105,7 @@ class Sessions:
             lambda quotas: quotas.of_session(wanted),
         )
 
-    def destroy(self, call: Call) -> Deferred[Answer]:
+    def destroy(self, call: HTTPCall) -> Deferred[Answer]:
         """End a session; answers `true`, also if there is none."""
         return self._writes.run(
             call,
@@ -114,33 +114,33 @@ class Sessions:
             lambda _: TRUE,
         )
 
-    def renew(self, call: Call) -> Deferred[Answer]:
+    def renew(self, call: HTTPCall) -> Deferred[Answer]:
         """Start the TTL of a session again, at the leader, which decides its expiry."""
         _id(call)
         return self._leadership.run(call, self._renew)
 
-    def info(self, call: Call) -> Answer | Deferred[Answer]:
+    def info(self, call: HTTPCall) -> Answer | Deferred[Answer]:
         """Answer with a list of one session, or an empty list."""
         id = _id(call)
         return self._reads.run(call, lambda _: self._one(id))
 
-    def node(self, call: Call) -> Answer | Deferred[Answer]:
+    def node(self, call: HTTPCall) -> Answer | Deferred[Answer]:
         """List the sessions of a node."""
         if not call.key:
-            raise Refusal(400, "Missing node name")
+            raise HTTPRefusal(400, "Missing node name")
         return self._reads.run(call, lambda _: self._many(call, call.key))
 
-    def list(self, call: Call) -> Answer | Deferred[Answer]:
+    def list(self, call: HTTPCall) -> Answer | Deferred[Answer]:
         """List all sessions."""
         return self._reads.run(call, lambda _: self._many(call, None))
 
-    def _renew(self, call: Call) -> Deferred[Answer]:
+    def _renew(self, call: HTTPCall) -> Deferred[Answer]:
         renewed = self._expiry.renew(call.key)
         return renewed.addCallback(lambda found: self._renewed(call.key, found))
 
     def _renewed(self, id: str, found: bool) -> Answer:
         if not found:
-            raise Refusal(404, f"Session id '{id}' not found")
+            raise HTTPRefusal(404, f"Session id '{id}' not found")
         return json_answer([_as_json(id, self._fsm.sessions[id])])
 
     def _one(self, id: str) -> Answer:
@@ -148,7 +148,7 @@ class Sessions:
         meta = self._reads.meta(self._fsm.session_index)
         return json_answer([] if session is None else [_as_json(id, session)], *meta)
 
-    def _many(self, call: Call, node: str | None) -> Deferred[Answer]:
+    def _many(self, call: HTTPCall, node: str | None) -> Deferred[Answer]:
         """List the sessions of *node*, or all."""
         listed = self._slices.run(
             ("sessions", node), lambda: self._list(node), lambda: not call.answered
@@ -241,7 +241,7 @@ def _service_checks(fields: Fields) -> _Checks:
     if given is None:
         return None
     if not isinstance(given, list):
-        raise Refusal(400, "ServiceChecks of the session is not a list.")
+        raise HTTPRefusal(400, "ServiceChecks of the session is not a list.")
     shapes = (Fields(each, "a member of ServiceChecks") for each in given)
     return _bounded("ServiceChecks", [shape.text("ID") for shape in shapes])
 
@@ -250,7 +250,9 @@ def _bounded(name: str, checks: list[str]) -> tuple[str, ...]:
     if len(checks) > MAX_CHECKS or any(
         len(each) > MAX_NAME_CHARACTERS for each in checks
     ):
-        raise Refusal(400, f"{name} of the session has too many members, or long ones.")
+        raise HTTPRefusal(
+            400, f"{name} of the session has too many members, or long ones."
+        )
     return tuple(checks)
 
 
@@ -281,7 +283,7 @@ def _multiplier(fields: Fields) -> int:
     if multiplier is None:
         return 2
     if type(multiplier) is not int or multiplier not in (1, 2):
-        raise Refusal(400, "TTLMultiplier of the session is 1 or 2.")
+        raise HTTPRefusal(400, "TTLMultiplier of the session is 1 or 2.")
     return multiplier
 
 
@@ -311,9 +313,9 @@ def _created(id: str) -> Answer:
     return json_answer({"ID": id})
 
 
-def _id(call: Call) -> str:
+def _id(call: HTTPCall) -> str:
     if not call.key:
-        raise Refusal(400, "Missing session")
+        raise HTTPRefusal(400, "Missing session")
     return call.key
 
 

@@ -23,12 +23,12 @@ from txraft.http.advertise import Advertiser
 from txraft.http.agent import Agent
 from txraft.http.answers import RETRY_AFTER, not_applied
 from txraft.http.api import API
-from txraft.http.auth import Access
-from txraft.http.backend import Node
+from txraft.http.auth import AccessPolicy
+from txraft.http.backend import RaftNode
 from txraft.http.backups import Backups
 from txraft.http.catalog import Catalog
 from txraft.http.channel import KVChannel, KVRequest
-from txraft.http.cluster import Cluster
+from txraft.http.cluster import ClusterAPI
 from txraft.http.expiry import Expiry
 from txraft.http.forward import Forwarder
 from txraft.http.keys import Keys
@@ -36,11 +36,11 @@ from txraft.http.leading import Leadership
 from txraft.http.limits import HTTPLimits
 from txraft.http.metrics import PARAMETERS as METRICS_PARAMETERS
 from txraft.http.metrics import PATH as METRICS
-from txraft.http.metrics import Metrics, Served
+from txraft.http.metrics import Metrics, RequestCounts
 from txraft.http.origins import Origins
 from txraft.http.quotas import Quotas
 from txraft.http.reads import Reads
-from txraft.http.routes import Endpoint, Routes, routes
+from txraft.http.routes import Route, Routes, routes
 from txraft.http.sessions import Sessions
 from txraft.http.slices import Slices
 from txraft.http.spool import Spool
@@ -63,7 +63,7 @@ RESERVED_FOR_FORWARDS = 64
 
 
 def make_api(
-    raft: Node,
+    raft: RaftNode,
     fsm: KeyValueFSM,
     client: HTTPClient,
     clock: IReactorTime,
@@ -71,7 +71,7 @@ def make_api(
     address: str,
     worker: Worker,
     more: Routes | None = None,
-    access: Access | None = None,
+    access: AccessPolicy | None = None,
     meta: Mapping[str, str] | None = None,
     origins: Origins | None = None,
     validities: Validities = no_certificates,
@@ -101,14 +101,14 @@ def make_api(
         Keys(fsm, reads, writes, slices, limits),
         Transactions(fsm, reads, writes, slices, limits),
         Sessions(fsm, reads, writes, slices, limits, leadership, expiry, catalog),
-        Cluster(raft, fsm, leadership, catalog, clock),
+        ClusterAPI(raft, fsm, leadership, catalog, clock),
         Agent(raft, catalog, reads, limits, meta, validities),
         Backups(raft, fsm, reads, leadership, quotas, worker, clock, limits),
     )
     waits = Waits(fsm, clock, limits)
     table |= more or {}
-    metrics = Metrics(raft, fsm, quotas, Served(), validities)
-    table[METRICS] = {b"GET": Endpoint(metrics.get, METRICS_PARAMETERS)}
+    metrics = Metrics(raft, fsm, quotas, RequestCounts(), validities)
+    table[METRICS] = {b"GET": Route(metrics.get, METRICS_PARAMETERS)}
     return API(
         table,
         leadership,
@@ -124,7 +124,7 @@ def make_api(
 
 
 def make_site(
-    raft: Node,
+    raft: RaftNode,
     fsm: KeyValueFSM,
     client: HTTPClient,
     clock: IReactorTime,
@@ -134,7 +134,7 @@ def make_site(
     url: str,
     worker: Worker,
     more: Routes | None = None,
-    access: Access | None = None,
+    access: AccessPolicy | None = None,
     meta: Mapping[str, str] | None = None,
     refusals: Refusals | None = None,
     origins: Origins | None = None,

@@ -42,9 +42,9 @@ class Slices:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._new: deque[_Job[Any]] = deque()
-        self._long: deque[_Job[Any]] = deque()
-        self._shared: dict[Hashable, _Job[Any]] = {}
+        self._new: deque[_Work[Any]] = deque()
+        self._long: deque[_Work[Any]] = deque()
+        self._shared: dict[Hashable, _Work[Any]] = {}
         self._told: deque[Callable[[], object]] = deque()
         self._timer: IDelayedCall | None = None
         self._used = 0.0
@@ -70,7 +70,7 @@ class Slices:
         waiter: _Waiter[T] = _Waiter(is_wanted)
         job = self._shared.get(key)
         if job is None:
-            job = self._shared[key] = _Job(key, make)
+            job = self._shared[key] = _Work(key, make)
             job.waiters.append(waiter)
             self._new.append(job)
             # For speed: alone, it is done in this turn. Behind others it waits for its
@@ -81,7 +81,7 @@ class Slices:
             job.waiters.append(waiter)
         return waiter.fired
 
-    def _begin_now(self, job: _Job[Any]) -> None:
+    def _begin_now(self, job: _Work[Any]) -> None:
         """Do the first slice of *job* in the turn of its caller, as it is likely short.
 
         All first slices in one turn together have the time of one slice.
@@ -139,7 +139,7 @@ class Slices:
         else:
             other.waiters += job.waiters
 
-    def _slice(self, jobs: deque[_Job[Any]], steps: int, until: float) -> bool:
+    def _slice(self, jobs: deque[_Work[Any]], steps: int, until: float) -> bool:
         """Work on the first of *jobs*; if it is done, remove it and return True."""
         job = jobs[0]
         for _ in range(steps):
@@ -164,7 +164,7 @@ class _Waiter(Generic[T]):
         self.fired: Deferred[T] = Deferred()
 
 
-class _Job(Generic[T]):
+class _Work(Generic[T]):
     """Work in steps, and its waiters."""
 
     def __init__(self, key: Hashable, make: Callable[[], Steps[T]]) -> None:

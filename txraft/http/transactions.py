@@ -16,12 +16,12 @@ from txraft.http.answers import (
     APPLIED,
     JSON,
     Answer,
+    HTTPRefusal,
     LongAnswer,
-    Refusal,
     refusal_of,
 )
 from txraft.http.bodies import Fields, parse_json
-from txraft.http.inflight import Call
+from txraft.http.inflight import HTTPCall
 from txraft.http.keys import ATTEMPTS, changes_too_fast, record_as_bytes
 from txraft.http.limits import HTTPLimits
 from txraft.http.lists import json_list
@@ -31,8 +31,8 @@ from txraft.http.writes import Writes
 from txraft.kv.commands import (
     LEVEL,
     VALUES,
-    Kind,
     Operation,
+    OperationKind,
     encode_transact,
     most_operations,
 )
@@ -42,22 +42,22 @@ from txraft.kv.records import Outcome, Record
 from txraft.kv.state import KeyValueFSM
 
 VERBS = {
-    "set": Kind.SET,
-    "cas": Kind.CAS,
-    "lock": Kind.LOCK,
-    "unlock": Kind.UNLOCK,
-    "get": Kind.GET,
-    "get-or-empty": Kind.GET_OR_EMPTY,
-    "get-tree": Kind.GET_TREE,
-    "check-index": Kind.CHECK_INDEX,
-    "check-session": Kind.CHECK_SESSION,
-    "check-not-exists": Kind.CHECK_NOT_EXISTS,
-    "delete": Kind.DELETE,
-    "delete-tree": Kind.DELETE_TREE,
-    "delete-cas": Kind.DELETE_CAS,
+    "set": OperationKind.SET,
+    "cas": OperationKind.CAS,
+    "lock": OperationKind.LOCK,
+    "unlock": OperationKind.UNLOCK,
+    "get": OperationKind.GET,
+    "get-or-empty": OperationKind.GET_OR_EMPTY,
+    "get-tree": OperationKind.GET_TREE,
+    "check-index": OperationKind.CHECK_INDEX,
+    "check-session": OperationKind.CHECK_SESSION,
+    "check-not-exists": OperationKind.CHECK_NOT_EXISTS,
+    "delete": OperationKind.DELETE,
+    "delete-tree": OperationKind.DELETE_TREE,
+    "delete-cas": OperationKind.DELETE_CAS,
 }
 _LINE_ENDS = {ord("\r"): None, ord("\n"): None}
-_TREES = frozenset({Kind.GET_TREE, Kind.DELETE_TREE})
+_TREES = frozenset({OperationKind.GET_TREE, OperationKind.DELETE_TREE})
 
 
 class Transactions:
@@ -77,7 +77,7 @@ class Transactions:
         self._slices = slices
         self._limits = limits
 
-    def put(self, call: Call) -> Answer | Deferred[Answer]:
+    def put(self, call: HTTPCall) -> Answer | Deferred[Answer]:
         """Do the operations in the body."""
         # One that only reads need not go into the log: it is an ordinary read.
         operations = _parse(call.body, self._limits)
@@ -85,7 +85,9 @@ class Transactions:
             call.writes = False
             return self._reads.run(call, lambda call: self._read(call, operations))
         if call.once and any(operation.kind in VALUES for operation in operations):
-            raise Refusal(400, "A transaction that is done once cannot return values.")
+            raise HTTPRefusal(
+                400, "A transaction that is done once cannot return values."
+            )
         return self._writes.run(
             call,
             lambda level: self._encode(operations, level),
@@ -95,7 +97,7 @@ class Transactions:
         )
 
     def _encode(self, operations: list[Operation], level: int) -> bytes:
-        """Encode a transaction by the rules of *level*. Raises: Refusal"""
+        """Encode a transaction by the rules of *level*. Raises: HTTPRefusal"""
         # Parsed by the bounds of the newest level; the level at the leader may be
         # lower.
         _check_count(len(operations), most_operations(level))
@@ -108,7 +110,7 @@ class Transactions:
                 raise refusal_of(error) from error
         return encode_transact(operations, level)
 
-    def _read(self, call: Call, operations: list[Operation]) -> Deferred[Answer]:
+    def _read(self, call: HTTPCall, operations: list[Operation]) -> Deferred[Answer]:
         def told(found: tuple[Outcome, list[bytes], int]) -> Answer:
             outcome, pieces, index = found
             status, headers = _status(outcome), self._reads.meta(index)
@@ -138,11 +140,11 @@ class Transactions:
             return outcome, pieces, index
         raise changes_too_fast()
 
-    def _tell(self, call: Call, outcome: Outcome) -> Deferred[Answer]:
+    def _tell(self, call: HTTPCall, outcome: Outcome) -> Deferred[Answer]:
         """Answer with *outcome*."""
         # The transaction has been done, so no bound may refuse it here.
         if not outcome.told and not outcome.errors:
-            raise Refusal(
+            raise HTTPRefusal(
                 500,
                 "The transaction was applied, but its answer is too long to be told: "
                 "read with GET and ?recurse.",
@@ -182,14 +184,14 @@ def _texts(records: list[Record]) -> Iterator[bytes]:
 def _parse(body: bytes, limits: HTTPLimits) -> list[Operation]:
     value = parse_json(body)
     if not isinstance(value, list):
-        raise Refusal(400, "The body is not a JSON list of operations.")
+        raise HTTPRefusal(400, "The body is not a JSON list of operations.")
     _check_count(len(value), most_operations(LEVEL))
     return [_operation(each, f"operation {i}", limits) for i, each in enumerate(value)]
 
 
 def _check_count(count: int, most: int) -> None:
     if count > most:
-        raise Refusal(
+        raise HTTPRefusal(
             413, f"Transaction contains too many operations ({count} > {most})"
         )
 
@@ -197,16 +199,16 @@ def _check_count(count: int, most: int) -> None:
 def _operation(value: object, what: str, limits: HTTPLimits) -> Operation:
     inner = Fields(value, what).get("KV")
     if inner is None:
-        raise Refusal(400, f"{what} is not of type KV, the only one there is.")
+        raise HTTPRefusal(400, f"{what} is not of type KV, the only one there is.")
     fields = Fields(inner, what)
     kind = VERBS.get(fields.text("Verb"))
     if kind is None:
-        raise Refusal(400, f"The verb of {what} is not known.")
+        raise HTTPRefusal(400, f"The verb of {what} is not known.")
     key = fields.text("Key", limits.max_key_bytes)
     if not key and kind not in _TREES:
-        raise Refusal(400, f"The key of {what} is missing.")
+        raise HTTPRefusal(400, f"The key of {what} is missing.")
     if len(key.encode()) > limits.max_key_bytes:
-        raise Refusal(413, f"The key of {what} is too long.")
+        raise HTTPRefusal(413, f"The key of {what} is too long.")
     return Operation(
         kind,
         key,
@@ -222,15 +224,15 @@ def _value(fields: Fields, what: str, key: str, limits: HTTPLimits) -> bytes:
     if text is None:
         return b""
     if not isinstance(text, str):
-        raise Refusal(400, f"The value of {what} is not base64.")
+        raise HTTPRefusal(400, f"The value of {what} is not base64.")
     try:
         # Consul's decoder skips line ends, which some encoders write.
         value = b64decode(text.translate(_LINE_ENDS), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise Refusal(400, f"The value of {what} is not base64.") from error
+        raise HTTPRefusal(400, f"The value of {what} is not base64.") from error
     if len(value) > limits.max_value_bytes:
         # Vault's storage on Consul looks for these words.
-        raise Refusal(
+        raise HTTPRefusal(
             413,
             f'Value for key "{key}" is too large ({len(value)} > '
             f"{limits.max_value_bytes} bytes)",

@@ -17,8 +17,8 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 
-from txraft.http.answers import RETRY_AFTER, Refusal, not_applied
-from txraft.http.inflight import Call, parse_duration
+from txraft.http.answers import RETRY_AFTER, HTTPRefusal, not_applied
+from txraft.http.inflight import HTTPCall, parse_duration
 from txraft.http.limits import HTTPLimits
 from txraft.kv.state import KeyValueFSM
 from txraft.kv.watches import Scope, Topic
@@ -41,9 +41,9 @@ class Waits:
         self._fsm = fsm
         self._clock = clock
         self._limits = limits
-        self._waiting: dict[Call, _Wait] = {}
-        self._groups: dict[Topic, _Group] = {}
-        self._woken: deque[_Group] = deque()
+        self._waiting: dict[HTTPCall, _Wait] = {}
+        self._groups: dict[Topic, _WaitGroup] = {}
+        self._woken: deque[_WaitGroup] = deque()
         self._timer: IDelayedCall | None = None
         self._known_at: tuple[int, Topic] | None = None
         self._known = 0
@@ -53,11 +53,11 @@ class Waits:
         """Return the number of calls that wait."""
         return len(self._waiting)
 
-    def park(self, call: Call, topic: Topic, resume: Callable[[], object]) -> bool:
+    def park(self, call: HTTPCall, topic: Topic, resume: Callable[[], object]) -> bool:
         """Let *call* wait until *topic* changes after its `?index=`; then *resume* it.
 
         Returns: False if it need not wait; *resume* is then never called
-        Raises: Refusal
+        Raises: HTTPRefusal
         """
         index = _index(call)
         seconds = self._seconds(call)
@@ -78,7 +78,7 @@ class Waits:
         self._join(wait)
         return True
 
-    def discard(self, call: Call) -> None:
+    def discard(self, call: HTTPCall) -> None:
         """Forget *call*, without resuming it; idempotent."""
         wait = self._waiting.pop(call, None)
         if wait is None:
@@ -110,11 +110,13 @@ class Waits:
             self._timer.cancel()
             self._timer = None
 
-    def _seconds(self, call: Call) -> float:
+    def _seconds(self, call: HTTPCall) -> float:
         text = call.parameters.get("wait")
         seconds = parse_duration(text) if text else 0.0
         if seconds is None:
-            raise Refusal(400, "Invalid wait time: it is a duration such as 30s or 5m.")
+            raise HTTPRefusal(
+                400, "Invalid wait time: it is a duration such as 30s or 5m."
+            )
         if not seconds:
             return self._limits.default_wait
         return min(seconds, self._limits.max_wait)
@@ -123,12 +125,12 @@ class Waits:
         """Add *wait* to the group of its topic, which the next change wakes."""
         group = self._groups.get(wait.topic)
         if group is None:
-            group = self._groups[wait.topic] = _Group(wait.topic, self._wake)
+            group = self._groups[wait.topic] = _WaitGroup(wait.topic, self._wake)
             self._fsm.watches.add(wait.topic, group.wake)
         group.waits[wait.call] = wait
         wait.group = group
 
-    def _wake(self, group: _Group) -> None:
+    def _wake(self, group: _WaitGroup) -> None:
         """Resume *group* in later turns, as this is called while applying."""
         # Out of the table: calls that come from now on wait for the change after this.
         del self._groups[group.topic]
@@ -168,7 +170,7 @@ class Waits:
             self._known_at, self._known = now, self._fsm.changed_at(topic)
         return self._known
 
-    def _end(self, call: Call) -> None:
+    def _end(self, call: HTTPCall) -> None:
         resume = self._waiting[call].resume
         self.discard(call)
         resume()
@@ -182,22 +184,22 @@ class Waits:
             everything_changed()
 
 
-def _index(call: Call) -> int | None:
-    """Return the `?index=` of *call*. Raises: Refusal, in Consul's words"""
+def _index(call: HTTPCall) -> int | None:
+    """Return the `?index=` of *call*. Raises: HTTPRefusal, in Consul's words"""
     try:
         return call.number("index")
-    except Refusal as error:
-        raise Refusal(400, f"Invalid index: {error}") from error
+    except HTTPRefusal as error:
+        raise HTTPRefusal(400, f"Invalid index: {error}") from error
 
 
-class _Group:
+class _WaitGroup:
     """The calls that wait for the same change."""
 
     __slots__ = ("_in_order", "_woken", "topic", "waits")
 
-    def __init__(self, topic: Topic, woken: Callable[[_Group], object]) -> None:
+    def __init__(self, topic: Topic, woken: Callable[[_WaitGroup], object]) -> None:
         self.topic = topic
-        self.waits: dict[Call, _Wait] = {}
+        self.waits: dict[HTTPCall, _Wait] = {}
         self._in_order: list[_Wait] | None = None
         self._woken = woken
 
@@ -225,7 +227,7 @@ class _Wait:
 
     def __init__(
         self,
-        call: Call,
+        call: HTTPCall,
         topic: Topic,
         index: int,
         resume: Callable[[], object],
@@ -236,4 +238,4 @@ class _Wait:
         self.index = index
         self.resume = resume
         self.timer = timer
-        self.group: _Group | None = None
+        self.group: _WaitGroup | None = None

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 
-from txraft.http.answers import Answer, Refusal
-from txraft.http.backend import Node
-from txraft.http.inflight import Call
+from txraft.http.answers import Answer, HTTPRefusal
+from txraft.http.backend import RaftNode
+from txraft.http.inflight import HTTPCall
 from txraft.http.leading import Leadership
 from txraft.http.limits import HTTPLimits
 from txraft.http.quotas import Growth, Quotas
@@ -30,7 +30,7 @@ class Writes:
 
     def __init__(
         self,
-        raft: Node,
+        raft: RaftNode,
         fsm: KeyValueFSM,
         leadership: Leadership,
         quotas: Quotas,
@@ -44,7 +44,7 @@ class Writes:
 
     def run(
         self,
-        call: Call,
+        call: HTTPCall,
         encode: Encode,
         kind: type[T],
         answer: Callable[[T], Answer | Deferred[Answer]],
@@ -60,12 +60,12 @@ class Writes:
             # At level 0 a repetition under client and sequence gets the first result,
             # whatever command that was of.
             if not isinstance(result.response, kind):
-                raise Refusal(
+                raise HTTPRefusal(
                     409, "The client has used this sequence for another write."
                 )
             return answer(result.response)
 
-        def commit(call: Call) -> Deferred[Answer]:
+        def commit(call: HTTPCall) -> Deferred[Answer]:
             if self._raft.state is not RaftState.LEADER:
                 # It fails with the reason, and the call is forwarded. The real command
                 # is not made: this node may not know the level that the leader has.
@@ -84,9 +84,9 @@ class Writes:
         return self._leadership.run(call, commit)
 
     def _begin(
-        self, call: Call, growth: Callable[[Quotas], Growth] | None
+        self, call: HTTPCall, growth: Callable[[Quotas], Growth] | None
     ) -> Growth | None:
-        """Count the growth by *call* as under way. Raises: Refusal, over a quota"""
+        """Count the growth by *call* as under way. Raises: HTTPRefusal, over a quota"""
         if growth is None:
             return None
         if call.once is not None and self._fsm.has_done(*call.once):

@@ -108,7 +108,7 @@ class Advertise:
     name: str = ""
 
 
-class Kind(IntEnum):
+class OperationKind(IntEnum):
     """The kinds of operations in a transaction, by their numbers in the log."""
 
     SET = 1
@@ -129,7 +129,7 @@ class Kind(IntEnum):
 class Operation(NamedTuple):
     """One operation of a transaction; its kind ignores the fields it has no use for."""
 
-    kind: Kind
+    kind: OperationKind
     key: str
     value: bytes = b""
     flags: int = 0
@@ -213,8 +213,10 @@ Command = (
 
 _PUT, _DELETE, _ADVERTISE = 1, 2, 3
 _TRANSACT, _CREATE, _DESTROY, _END_DELAYS, _ONCE, _RESTORE = 4, 5, 6, 7, 8, 9
-_TREES = frozenset({Kind.GET_TREE, Kind.DELETE_TREE})
-VALUES = frozenset({Kind.GET, Kind.GET_OR_EMPTY, Kind.GET_TREE})
+_TREES = frozenset({OperationKind.GET_TREE, OperationKind.DELETE_TREE})
+VALUES = frozenset(
+    {OperationKind.GET, OperationKind.GET_OR_EMPTY, OperationKind.GET_TREE}
+)
 """The kinds of operations whose answers carry values."""
 
 
@@ -552,7 +554,7 @@ def _key(key: object) -> str:
     return key
 
 
-_KINDS = {int(kind): kind for kind in Kind}
+_KINDS = {int(kind): kind for kind in OperationKind}
 _Verbs = dict[int, Callable[[list[Any]], Command]]
 _VERBS_1: _Verbs = {_PUT: _put, _DELETE: _delete, _ADVERTISE: _advertise}
 _VERBS_2: _Verbs = {

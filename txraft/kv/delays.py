@@ -19,7 +19,7 @@ class Begun(NamedTuple):
     milliseconds: int
 
 
-class _Group:
+class _DelayGroup:
     """Keys in the order in which their delays began; *left* of them still run."""
 
     __slots__ = ("keys", "left")
@@ -37,7 +37,7 @@ class DelaysBegun:
 
     def __init__(self, delays: Mapping[str, Delay]) -> None:
         self._delays = delays
-        self._groups: dict[Begun, _Group] = {}
+        self._groups: dict[Begun, _DelayGroup] = {}
         for key, delay in delays.items():
             self.added(key, delay)
 
@@ -55,7 +55,7 @@ class DelaysBegun:
         """Note that *delay* has begun for *keys*; return whether its group is new."""
         begun = Begun(*delay)
         is_first = begun not in self._groups
-        group = self._groups.setdefault(begun, _Group())
+        group = self._groups.setdefault(begun, _DelayGroup())
         group.keys += keys
         group.left += len(keys)
         return is_first

@@ -22,7 +22,7 @@ class SequenceUsed(ApplicationError):
     """The sequence number was used for another command; this command was not done."""
 
 
-class Client(NamedTuple):
+class ClientResults(NamedTuple):
     """The remembered results of one client.
 
     *results* maps its newest sequence numbers to packed results. *digests* maps those
@@ -39,7 +39,7 @@ class Results:
     """The newest `WINDOW` results of each of the `MAX_CLIENTS` clients heard last."""
 
     def __init__(self) -> None:
-        self._clients: dict[str, Client] = {}
+        self._clients: dict[str, ClientResults] = {}
         self._bytes = 0
 
     def find(self, client: str, sequence: int, digest: bytes = b"") -> bytes | None:
@@ -72,7 +72,7 @@ class Results:
         """Keep the *result* of *sequence*, the first under this number."""
         # Taken out and put back at the end of the dict: its order is the order in which
         # clients were heard, and decides on every replica which one is forgotten.
-        floor, results, digests = self._clients.pop(client, Client(0, {}, {}))
+        floor, results, digests = self._clients.pop(client, ClientResults(0, {}, {}))
         results[sequence] = result
         if digest:
             digests[sequence] = digest
@@ -83,14 +83,14 @@ class Results:
             floor = max(floor, oldest)
             self._bytes -= len(results.pop(oldest))
             digests.pop(oldest, None)
-        self._clients[client] = Client(floor, results, digests)
+        self._clients[client] = ClientResults(floor, results, digests)
         # The client heard just now always stays: its answer may still be on its way.
         while len(self._clients) > MAX_CLIENTS or (
             self._bytes > MAX_REMEMBERED_BYTES and len(self._clients) > 1
         ):
             self._forget(next(iter(self._clients)))
 
-    def clients(self) -> dict[str, Client]:
+    def clients(self) -> dict[str, ClientResults]:
         """Return all clients with their results, the one heard last at the end."""
         return self._clients
 
@@ -102,7 +102,7 @@ class Results:
         digests: dict[int, bytes],
     ) -> None:
         """Put back one client, as `clients` returned it."""
-        self._clients[client] = Client(floor, results, digests)
+        self._clients[client] = ClientResults(floor, results, digests)
         self._bytes += sum(map(len, results.values()))
 
     def copy(self) -> Results:

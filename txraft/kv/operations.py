@@ -1,10 +1,10 @@
 """The operations of a transaction: one small function for each kind.
 
-They work on a `View`, which holds back every change until all have succeeded. A single
-check-and-set or lock is a transaction of one operation. An `Answer` counts the bytes
-that a transaction of level 1 answers and the keys that it visits: on every replica
-alike, also where nobody waits for the records. Over the bounds of its version the
-transaction is refused, and the state stays as it was.
+They work on a `TransactionView`, which holds back every change until all have
+succeeded. A single check-and-set or lock is a transaction of one operation. A
+`TransactionAnswer` counts the bytes that a transaction of level 1 answers and the keys
+that it visits: on every replica alike, also where nobody waits for the records. Over
+the bounds of its version the transaction is refused, and the state stays as it was.
 
 Source: Consul's HTTP API, "Transactions" and "KV Store Endpoints".
 """
@@ -16,7 +16,7 @@ from contextlib import ExitStack, closing
 from heapq import merge
 
 from txraft.errors import ApplicationError
-from txraft.kv.commands import Kind, Operation
+from txraft.kv.commands import Operation, OperationKind
 from txraft.kv.keyindex import KeyIndex
 from txraft.kv.records import (
     CREATE_INDEX,
@@ -51,7 +51,7 @@ class TransactionTooLarge(ApplicationError):
     """The transaction would answer or visit too much: nothing of it was done."""
 
 
-class View:
+class TransactionView:
     """The state with the changes of a transaction at *index*, which are not made yet.
 
     All keys under the prefixes `cleared` are deleted; none of these begins with
@@ -148,7 +148,7 @@ class View:
         return key in self._state.delays
 
 
-class Answer:
+class TransactionAnswer:
     """Collects the records of a transaction if they are *wanted*, within bounds.
 
     Beyond *most_bytes* of answer or *most_keys* visited it raises TransactionTooLarge;
@@ -217,16 +217,16 @@ def answer_bytes(key: str, row: Row) -> int:
 
 
 def run(
-    view: View,
+    view: TransactionView,
     operations: Sequence[Operation],
-    answer: Answer | None = None,
+    answer: TransactionAnswer | None = None,
     level: int = 0,
 ) -> Outcome:
     """Do *operations* on *view* by the rules of *level*; return all failures.
 
     Raises: TransactionTooLarge; the view must then be dropped
     """
-    answer = answer or Answer(None, None)
+    answer = answer or TransactionAnswer(None, None)
     kinds = _LEVELS[level]
     errors: list[OperationError] = []
     for position, operation in enumerate(operations):
@@ -242,7 +242,7 @@ def read(
     state: State,
     keys: KeyIndex,
     operations: Sequence[Operation],
-    answer: Answer,
+    answer: TransactionAnswer,
 ) -> Generator[None, None, Outcome]:
     """Do *operations*, which only read, in short steps that all see the state of now.
 
@@ -251,12 +251,12 @@ def read(
     """
     # All rows and moments are taken before the first `yield`, so they show one state.
     rows = {o.key: state.rows[o.key] for o in operations if o.key in state.rows}
-    view = View(State(rows, {}, state.index), keys, state.index)
+    view = TransactionView(State(rows, {}, state.index), keys, state.index)
     errors: list[OperationError] = []
     with ExitStack() as stack:
         trees = [
             stack.enter_context(closing(keys.moment(o.key, state.index)))
-            if o.kind is Kind.GET_TREE
+            if o.kind is OperationKind.GET_TREE
             else None
             for o in operations
         ]
@@ -276,25 +276,31 @@ def read(
     return Outcome([] if errors else answer.records, errors)
 
 
-def is_write(kind: Kind) -> bool:
+def is_write(kind: OperationKind) -> bool:
     """Return whether an operation of this *kind* can change anything."""
     return kind not in _READS
 
 
-def _set(view: View, operation: Operation, answer: Answer) -> None:
+def _set(
+    view: TransactionView, operation: Operation, answer: TransactionAnswer
+) -> None:
     old = view.get(operation.key)
     lock_index, session = (0, "") if old is None else (old[LOCK_INDEX], old[HOLDER])
     _tell(answer, operation, view.write(operation, lock_index, session))
 
 
-def _cas(view: View, operation: Operation, answer: Answer) -> None:
+def _cas(
+    view: TransactionView, operation: Operation, answer: TransactionAnswer
+) -> None:
     old = view.get(operation.key)
     if operation.modify_index != (0 if old is None else old[MODIFY_INDEX]):
         raise Conflict(f'failed to set key "{operation.key}", index is stale')
     _set(view, operation, answer)
 
 
-def _lock(view: View, operation: Operation, answer: Answer) -> None:
+def _lock(
+    view: TransactionView, operation: Operation, answer: TransactionAnswer
+) -> None:
     key, session = operation.key, operation.session
     view.check_session(session)
     old = view.get(key)
@@ -309,23 +315,31 @@ def _lock(view: View, operation: Operation, answer: Answer) -> None:
     return _tell(answer, operation, view.write(operation, lock_index, session))
 
 
-def _lock_1(view: View, operation: Operation, answer: Answer) -> None:
+def _lock_1(
+    view: TransactionView, operation: Operation, answer: TransactionAnswer
+) -> None:
     _check_given(operation)
     _lock(view, operation, answer)
 
 
-def _unlock(view: View, operation: Operation, answer: Answer) -> None:
+def _unlock(
+    view: TransactionView, operation: Operation, answer: TransactionAnswer
+) -> None:
     view.check_session(operation.session)
     _release(view, operation, answer)
 
 
-def _unlock_1(view: View, operation: Operation, answer: Answer) -> None:
+def _unlock_1(
+    view: TransactionView, operation: Operation, answer: TransactionAnswer
+) -> None:
     """Release a lock. A session that has ended holds none, which is no own error."""
     _check_given(operation)
     _release(view, operation, answer)
 
 
-def _release(view: View, operation: Operation, answer: Answer) -> None:
+def _release(
+    view: TransactionView, operation: Operation, answer: TransactionAnswer
+) -> None:
     old = view.get(operation.key)
     if old is None or old[HOLDER] != operation.session:
         raise Conflict(
@@ -335,23 +349,31 @@ def _release(view: View, operation: Operation, answer: Answer) -> None:
     _tell(answer, operation, view.write(operation, old[LOCK_INDEX], ""))
 
 
-def _get(view: View, operation: Operation, answer: Answer) -> None:
+def _get(
+    view: TransactionView, operation: Operation, answer: TransactionAnswer
+) -> None:
     answer.add([(operation.key, _existing(view, operation))])
 
 
-def _get_or_empty(view: View, operation: Operation, answer: Answer) -> None:
+def _get_or_empty(
+    view: TransactionView, operation: Operation, answer: TransactionAnswer
+) -> None:
     row = view.get(operation.key)
     answer.add([(operation.key, row or (b"", 0, 0, 0, 0, ""))])
 
 
-def _get_tree(view: View, operation: Operation, answer: Answer) -> None:
+def _get_tree(
+    view: TransactionView, operation: Operation, answer: TransactionAnswer
+) -> None:
     # It cannot fail, so it is skipped where nobody waits for it: a replay of an old log
     # would else list every tree again.
     if not answer.is_free:
         answer.add(view.under(operation.key, answer.visit))
 
 
-def _check_index(view: View, operation: Operation, answer: Answer) -> None:
+def _check_index(
+    view: TransactionView, operation: Operation, answer: TransactionAnswer
+) -> None:
     row = _existing(view, operation)
     if row[MODIFY_INDEX] != operation.modify_index:
         raise Conflict(
@@ -361,7 +383,9 @@ def _check_index(view: View, operation: Operation, answer: Answer) -> None:
     _tell(answer, operation, row)
 
 
-def _check_session(view: View, operation: Operation, answer: Answer) -> None:
+def _check_session(
+    view: TransactionView, operation: Operation, answer: TransactionAnswer
+) -> None:
     row = _existing(view, operation)
     if row[HOLDER] != operation.session:
         raise Conflict(
@@ -371,27 +395,35 @@ def _check_session(view: View, operation: Operation, answer: Answer) -> None:
     _tell(answer, operation, row)
 
 
-def _check_not_exists(view: View, operation: Operation, answer: Answer) -> None:
+def _check_not_exists(
+    view: TransactionView, operation: Operation, answer: TransactionAnswer
+) -> None:
     if view.get(operation.key) is not None:
         raise Conflict(f'key "{operation.key}" exists')
 
 
-def _delete(view: View, operation: Operation, answer: Answer) -> None:
+def _delete(
+    view: TransactionView, operation: Operation, answer: TransactionAnswer
+) -> None:
     view.remove(operation.key)
 
 
-def _delete_tree(view: View, operation: Operation, answer: Answer) -> None:
+def _delete_tree(
+    view: TransactionView, operation: Operation, answer: TransactionAnswer
+) -> None:
     view.clear(operation.key)
 
 
-def _delete_cas(view: View, operation: Operation, answer: Answer) -> None:
+def _delete_cas(
+    view: TransactionView, operation: Operation, answer: TransactionAnswer
+) -> None:
     row = view.get(operation.key)
     if row is not None and row[MODIFY_INDEX] != operation.modify_index:
         raise Conflict(f'failed to delete key "{operation.key}", index is stale')
     view.remove(operation.key)
 
 
-def _existing(view: View, operation: Operation) -> Row:
+def _existing(view: TransactionView, operation: Operation) -> Row:
     row = view.get(operation.key)
     if row is None:
         raise Conflict(f'key "{operation.key}" doesn\'t exist')
@@ -403,34 +435,39 @@ def _check_given(operation: Operation) -> None:
         raise Invalid("missing session")
 
 
-def _tell(answer: Answer, operation: Operation, row: Row) -> None:
+def _tell(answer: TransactionAnswer, operation: Operation, row: Row) -> None:
     """Answer the record of *row* without its value, as writes and checks do."""
     answer.add([(operation.key, (b"", *row[1:]))])
 
 
 _READS = frozenset(
     {
-        Kind.GET,
-        Kind.GET_OR_EMPTY,
-        Kind.GET_TREE,
-        Kind.CHECK_INDEX,
-        Kind.CHECK_SESSION,
-        Kind.CHECK_NOT_EXISTS,
+        OperationKind.GET,
+        OperationKind.GET_OR_EMPTY,
+        OperationKind.GET_TREE,
+        OperationKind.CHECK_INDEX,
+        OperationKind.CHECK_SESSION,
+        OperationKind.CHECK_NOT_EXISTS,
     }
 )
-_KINDS: dict[Kind, Callable[[View, Operation, Answer], None]] = {
-    Kind.SET: _set,
-    Kind.CAS: _cas,
-    Kind.LOCK: _lock,
-    Kind.UNLOCK: _unlock,
-    Kind.GET: _get,
-    Kind.GET_OR_EMPTY: _get_or_empty,
-    Kind.GET_TREE: _get_tree,
-    Kind.CHECK_INDEX: _check_index,
-    Kind.CHECK_SESSION: _check_session,
-    Kind.CHECK_NOT_EXISTS: _check_not_exists,
-    Kind.DELETE: _delete,
-    Kind.DELETE_TREE: _delete_tree,
-    Kind.DELETE_CAS: _delete_cas,
+_KINDS: dict[
+    OperationKind, Callable[[TransactionView, Operation, TransactionAnswer], None]
+] = {
+    OperationKind.SET: _set,
+    OperationKind.CAS: _cas,
+    OperationKind.LOCK: _lock,
+    OperationKind.UNLOCK: _unlock,
+    OperationKind.GET: _get,
+    OperationKind.GET_OR_EMPTY: _get_or_empty,
+    OperationKind.GET_TREE: _get_tree,
+    OperationKind.CHECK_INDEX: _check_index,
+    OperationKind.CHECK_SESSION: _check_session,
+    OperationKind.CHECK_NOT_EXISTS: _check_not_exists,
+    OperationKind.DELETE: _delete,
+    OperationKind.DELETE_TREE: _delete_tree,
+    OperationKind.DELETE_CAS: _delete_cas,
 }
-_LEVELS = (_KINDS, {**_KINDS, Kind.LOCK: _lock_1, Kind.UNLOCK: _unlock_1})
+_LEVELS = (
+    _KINDS,
+    {**_KINDS, OperationKind.LOCK: _lock_1, OperationKind.UNLOCK: _unlock_1},
+)

@@ -41,7 +41,7 @@ import msgpack
 from txraft.errors import DataCorrupted, FormatTooNew, UpgradeNeeded
 from txraft.interfaces import SnapshotSink
 from txraft.kv.commands import LEVEL, MAX_FLAGS
-from txraft.kv.once import DIGEST_BYTES, WINDOW, Client
+from txraft.kv.once import DIGEST_BYTES, WINDOW, ClientResults
 from txraft.kv.records import HOLDER, Delay, Row, Session, Staged, State, Written
 
 FORMAT = "txraft-kv"
@@ -233,7 +233,7 @@ def _others(state: State) -> Iterator[list[object]]:
         yield [_STAGED, staged.id, staged.total, list(staged.pieces)]
 
 
-def _results(client: Client) -> list[list[object]]:
+def _results(client: ClientResults) -> list[list[object]]:
     digests = client.digests
     return [
         [sequence, result, digests[sequence]]

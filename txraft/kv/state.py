@@ -49,7 +49,7 @@ from txraft.kv.commands import (
 from txraft.kv.delays import Begun, DelaysBegun
 from txraft.kv.keyindex import KeyIndex, Moment
 from txraft.kv.once import DIGEST_BYTES
-from txraft.kv.operations import Answer, View, read, run
+from txraft.kv.operations import TransactionAnswer, TransactionView, read, run
 from txraft.kv.records import (
     CREATE_INDEX,
     FLAGS,
@@ -225,7 +225,7 @@ class KeyValueFSM:
         Raises: TransactionTooLarge; MomentOver, if too much changes meanwhile
         """
         most_keys = None if max_answer_bytes is None else MAX_VISITED_KEYS_3
-        answer = Answer(max_answer_bytes, most_keys)
+        answer = TransactionAnswer(max_answer_bytes, most_keys)
         return read(self._state, self._keys, operations, answer)
 
     def check_answer(self, operations: Sequence[Operation]) -> None:
@@ -233,8 +233,8 @@ class KeyValueFSM:
 
         The rules of level 0 have no bounds, so the proposer has to check them.
         """
-        view = View(self._state, self._keys, self._state.index)
-        answer = Answer(MAX_ANSWER_BYTES_3, MAX_VISITED_KEYS_3, wanted=False)
+        view = TransactionView(self._state, self._keys, self._state.index)
+        answer = TransactionAnswer(MAX_ANSWER_BYTES_3, MAX_VISITED_KEYS_3, wanted=False)
         run(view, operations, answer)
 
     def has_done(self, client: str, sequence: int) -> bool:
@@ -431,14 +431,18 @@ class KeyValueFSM:
         level = command.level
         wanted = self.is_awaited(index)
         most_bytes, most_keys = MAX_ANSWER_BYTES_3, MAX_VISITED_KEYS_3
-        answer = Answer(most_bytes, most_keys, wanted, lenient=not level)
+        answer = TransactionAnswer(most_bytes, most_keys, wanted, lenient=not level)
         return self._run(index, command.operations, answer, level)
 
     def _run(
-        self, index: int, operations: Sequence[Operation], answer: Answer, level: int
+        self,
+        index: int,
+        operations: Sequence[Operation],
+        answer: TransactionAnswer,
+        level: int,
     ) -> Outcome:
         """Do *operations*; an error leaves the state untouched."""
-        view = View(self._state, self._keys, index)
+        view = TransactionView(self._state, self._keys, index)
         outcome = run(view, operations, answer, level)
         if not outcome.errors:
             # Trees first: `view.changes` may make keys anew under the same prefix.
@@ -560,9 +564,9 @@ class KeyValueFSM:
         """Do a transaction whose answer becomes part of the state."""
         # The answer is made even if nobody waits for it: all replicas must keep it.
         if not command.level:
-            answer = Answer(None, None)
+            answer = TransactionAnswer(None, None)
         else:
-            answer = Answer(MAX_ANSWER_BYTES_3, MAX_VISITED_KEYS_3)
+            answer = TransactionAnswer(MAX_ANSWER_BYTES_3, MAX_VISITED_KEYS_3)
         return self._run(index, command.operations, answer, command.level)
 
     def _restore(self, index: int, command: Restore) -> bool | Deferred[object]:
