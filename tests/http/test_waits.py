@@ -247,14 +247,14 @@ class Many(HTTPCase):
     def test_who_was_looked_at_is_let_go_of(self) -> None:
         """At once, and not with all the others: to free thousands takes long."""
 
-        def put_in(group: waits._Group) -> ReferenceType[Any]:
+        def put_in(group: waits._WaitGroup) -> ReferenceType[Any]:
             call, timer = cast(HTTPCall, object()), cast(IDelayedCall, object())
             resume = partial(int)
             wait = waits._Wait(call, group.topic, 1, resume, timer)
             group.waits[call], wait.group = wait, group
             return ref(resume)
 
-        group = waits._Group(Topic(Scope.KEY, "k"), lambda group: None)
+        group = waits._WaitGroup(Topic(Scope.KEY, "k"), lambda group: None)
         resumes = [put_in(group) for _ in range(3)]
 
         for left in ([1, 2], [2], []):
