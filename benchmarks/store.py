@@ -25,11 +25,11 @@ from txraft.kv.commands import (
     LEVEL,
     MAX_VISITED_KEYS_3,
     Operation,
-    OperationKind,
     encode_put,
     encode_transact,
 )
 from txraft.kv.state import KeyValueFSM
+from txraft.kv.verbs import OperationKind
 
 VALUE = b"x" * 16
 

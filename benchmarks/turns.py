@@ -36,12 +36,12 @@ from txraft.http.site import make_site
 from txraft.kv.commands import (
     CreateSession,
     Operation,
-    OperationKind,
     encode_create_session,
     encode_put,
     encode_transact,
 )
 from txraft.kv.state import KeyValueFSM
+from txraft.kv.verbs import OperationKind
 from txraft.node.events import RaftState
 from txraft.node.pending import ApplyResult
 from txraft.node.worker import MemoryWorker

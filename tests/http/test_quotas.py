@@ -9,8 +9,9 @@ from tests.support.http_network import HTTPCase, Reply, backup_of
 from tests.support.kv_commands import Machine, session
 from txraft.errors import LeadershipLost
 from txraft.http.limits import HTTPLimits
-from txraft.kv.commands import Operation, OperationKind, encode_put, encode_transact
+from txraft.kv.commands import Operation, encode_put, encode_transact
 from txraft.kv.state import KEY_BYTES
+from txraft.kv.verbs import OperationKind
 
 QUOTA = 3 * KEY_BYTES + 100
 

@@ -11,12 +11,12 @@ from twisted.web.http_headers import Headers
 
 from tests.http.test_replicated import ReplicatedCase
 from tests.support.http_network import Body, Reply, whole
-from txraft.http import transactions
 from txraft.http.advertise import PATH as ADVERTISE
 from txraft.http.inflight import CLIENT, SEQUENCE
 from txraft.kv.commands import encode_destroy_sessions
+from txraft.kv.verbs import VERBS as KNOWN_VERBS
 
-VERBS = list(transactions.VERBS)
+VERBS = list(KNOWN_VERBS)
 
 
 class SessionsCase(ReplicatedCase):

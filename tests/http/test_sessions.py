@@ -15,12 +15,12 @@ from txraft.http.limits import HTTPLimits
 from txraft.kv.commands import (
     CreateSession,
     Operation,
-    OperationKind,
     encode_create_session,
     encode_destroy_sessions,
     encode_transact,
 )
 from txraft.kv.records import exact_id
+from txraft.kv.verbs import OperationKind
 
 MOST_STEPS = 15_000
 """Of one turn, of the functions of the package."""

@@ -21,7 +21,6 @@ from txraft.kv.commands import (
     MAX_OPERATIONS_3,
     MAX_VISITED_KEYS_3,
     Operation,
-    OperationKind,
     encode_once,
     encode_put,
     encode_transact,
@@ -36,6 +35,7 @@ from txraft.kv.operations import (
     run,
 )
 from txraft.kv.records import Outcome, Record, Row
+from txraft.kv.verbs import OperationKind
 from txraft.kv.watches import Scope, Topic
 
 TREE = Operation(OperationKind.GET_TREE, "k/")

@@ -21,7 +21,6 @@ from tests.support.turns import steps_of, take_turn
 from txraft.kv import keyindex, state
 from txraft.kv.commands import (
     Operation,
-    OperationKind,
     encode_delete,
     encode_destroy_sessions,
     encode_put,
@@ -30,6 +29,7 @@ from txraft.kv.commands import (
 )
 from txraft.kv.records import Row
 from txraft.kv.snapshot import KeyValueSnapshot, read_state
+from txraft.kv.verbs import OperationKind
 
 KEYS = [f"k{number:02d}" for number in range(20)]
 

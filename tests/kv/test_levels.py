@@ -18,7 +18,6 @@ from txraft.kv.commands import (
     CommandTooNew,
     CreateSession,
     Operation,
-    OperationKind,
     encode_advertise,
     encode_create_session,
     encode_once,
@@ -28,6 +27,7 @@ from txraft.kv.commands import (
 from txraft.kv.records import Outcome, Written
 from txraft.kv.snapshot import read_state
 from txraft.kv.state import KeyValueFSM
+from txraft.kv.verbs import OperationKind
 
 SLOW = [HealthCheck.too_slow]
 """The first example takes long to draw where it is the first of the process."""

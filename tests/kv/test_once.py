@@ -8,12 +8,12 @@ from txraft.errors import ApplicationError
 from txraft.kv import once
 from txraft.kv.commands import (
     Operation,
-    OperationKind,
     encode_delete,
     encode_once,
     encode_put,
     encode_transact,
 )
+from txraft.kv.verbs import OperationKind
 
 
 def numbered(sequence: int, command: bytes, client: str = "c") -> bytes:

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.kv_commands import COMMANDS, OPERATIONS, Machine, session
-from txraft.kv.commands import Operation, OperationKind, encode_put
+from txraft.kv.commands import Operation, encode_put
 from txraft.kv.records import Record
+from txraft.kv.verbs import OperationKind
 
 
 def value_of(machine: Machine, key: str) -> bytes | None:

@@ -14,7 +14,6 @@ from txraft.errors import ApplicationError, DataCorrupted
 from txraft.kv import state
 from txraft.kv.commands import (
     Operation,
-    OperationKind,
     encode_destroy_sessions,
     encode_once,
     encode_put,
@@ -23,6 +22,7 @@ from txraft.kv.commands import (
 )
 from txraft.kv.snapshot import read_state
 from txraft.kv.state import KeyValueFSM
+from txraft.kv.verbs import OperationKind
 from txraft.kv.watches import Scope, Topic
 
 RICH = (

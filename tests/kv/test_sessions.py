@@ -11,12 +11,12 @@ from txraft.errors import ApplicationError
 from txraft.kv import state as state_module
 from txraft.kv.commands import (
     Operation,
-    OperationKind,
     encode_destroy_sessions,
     encode_end_delays,
     encode_put,
 )
 from txraft.kv.records import Delay, Record, Session
+from txraft.kv.verbs import OperationKind
 from txraft.kv.watches import Scope, Topic
 
 

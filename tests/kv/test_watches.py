@@ -5,11 +5,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.kv_commands import Machine, session
 from txraft.kv.commands import (
     Operation,
-    OperationKind,
     encode_delete,
     encode_destroy_sessions,
     encode_put,
 )
+from txraft.kv.verbs import OperationKind
 from txraft.kv.watches import SESSIONS, Scope, Topic
 
 

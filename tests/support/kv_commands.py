@@ -9,7 +9,6 @@ from txraft.errors import ApplicationError
 from txraft.kv.commands import (
     CreateSession,
     Operation,
-    OperationKind,
     encode_advertise,
     encode_create_session,
     encode_delete,
@@ -22,6 +21,7 @@ from txraft.kv.commands import (
 )
 from txraft.kv.records import Outcome
 from txraft.kv.state import KeyValueFSM
+from txraft.kv.verbs import OperationKind
 
 KEYS = st.sampled_from(["a", "a/b", "a/c", "b", "é"])
 SESSIONS = st.sampled_from(["s1", "s2", "s3"])

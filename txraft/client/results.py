@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from txraft.client.errors import MalformedAnswer, OperationError
+from txraft.kv.verbs import INDEXED, VERBS, WRITES
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,9 @@ class KeyValue:
 class Operation:
     """One operation of a transaction.
 
-    *verb* is one of those of the API: set, cas, lock, unlock, get, get-tree,
-    check-index, check-session, check-not-exists, delete, delete-tree, delete-cas.
+    *verb* is one of the verbs of the API (`txraft.kv.verbs`): set, cas, lock, unlock,
+    get, get-or-empty, get-tree, check-index, check-session, check-not-exists, delete,
+    delete-tree, delete-cas.
     """
 
     verb: str
@@ -87,7 +89,7 @@ class Operation:
     @property
     def reads(self) -> bool:
         """Whether the operation changes nothing."""
-        return self.verb.startswith(("get", "check"))
+        return self.verb in VERBS and VERBS[self.verb] not in WRITES
 
     def as_json(self) -> dict[str, Any]:
         """Return the operation in the form of the API."""
@@ -96,7 +98,7 @@ class Operation:
             fields["Value"] = b64encode(self.value).decode("ascii")
         if self.flags:
             fields["Flags"] = self.flags
-        if self.verb in ("cas", "check-index", "delete-cas"):
+        if VERBS.get(self.verb) in INDEXED:
             fields["Index"] = self.index
         if self.session:
             fields["Session"] = self.session

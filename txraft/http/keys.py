@@ -31,17 +31,12 @@ from txraft.http.lists import json_list
 from txraft.http.reads import BLOCKING, Reads
 from txraft.http.slices import Slices, Steps
 from txraft.http.writes import Writes
-from txraft.kv.commands import (
-    Operation,
-    OperationKind,
-    encode_delete,
-    encode_put,
-    encode_transact,
-)
+from txraft.kv.commands import Operation, encode_delete, encode_put, encode_transact
 from txraft.kv.keyindex import Moment, MomentOver
 from txraft.kv.operations import STEP_KEYS
 from txraft.kv.records import Outcome, Record, Row
 from txraft.kv.state import KeyValueFSM
+from txraft.kv.verbs import OperationKind
 from txraft.kv.watches import Scope, Topic
 
 GET_PARAMETERS = BLOCKING | {"raw", "recurse", "keys", "separator", "seperator"}

@@ -15,18 +15,15 @@ from twisted.logger import Logger
 
 from txraft.http.answers import NOT_APPLIED, HTTPRefusal
 from txraft.http.limits import HTTPLimits
-from txraft.kv.commands import CreateSession, Operation, OperationKind
+from txraft.kv.commands import CreateSession, Operation
 from txraft.kv.state import KEY_BYTES, SESSION_BYTES, KeyValueFSM
+from txraft.kv.verbs import GROWS
 
 WARN_AT = 0.8
 """The used part of a quota from which a warning is logged."""
 
 REST_AT = 0.75
 """The used part below which a warning may be logged again."""
-
-_WRITES = frozenset(
-    {OperationKind.SET, OperationKind.CAS, OperationKind.LOCK, OperationKind.UNLOCK}
-)
 
 
 class Growth(NamedTuple):
@@ -92,7 +89,7 @@ class Quotas:
         # may have deleted the same keys.
         keys = state_bytes = 0
         for operation in operations:
-            if operation.kind in _WRITES:
+            if operation.kind in GROWS:
                 added = self.of_put(operation.key, operation.value)
                 keys += added.keys
                 state_bytes += added.state_bytes

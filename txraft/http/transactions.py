@@ -30,34 +30,17 @@ from txraft.http.slices import Slices, Steps
 from txraft.http.writes import Writes
 from txraft.kv.commands import (
     LEVEL,
-    VALUES,
     Operation,
-    OperationKind,
     encode_transact,
     most_operations,
 )
 from txraft.kv.keyindex import MomentOver
-from txraft.kv.operations import STEP_KEYS, TransactionTooLarge, is_write
+from txraft.kv.operations import STEP_KEYS, TransactionTooLarge
 from txraft.kv.records import Outcome, Record
 from txraft.kv.state import KeyValueFSM
+from txraft.kv.verbs import TREES, VALUES, VERBS, WRITES
 
-VERBS = {
-    "set": OperationKind.SET,
-    "cas": OperationKind.CAS,
-    "lock": OperationKind.LOCK,
-    "unlock": OperationKind.UNLOCK,
-    "get": OperationKind.GET,
-    "get-or-empty": OperationKind.GET_OR_EMPTY,
-    "get-tree": OperationKind.GET_TREE,
-    "check-index": OperationKind.CHECK_INDEX,
-    "check-session": OperationKind.CHECK_SESSION,
-    "check-not-exists": OperationKind.CHECK_NOT_EXISTS,
-    "delete": OperationKind.DELETE,
-    "delete-tree": OperationKind.DELETE_TREE,
-    "delete-cas": OperationKind.DELETE_CAS,
-}
 _LINE_ENDS = {ord("\r"): None, ord("\n"): None}
-_TREES = frozenset({OperationKind.GET_TREE, OperationKind.DELETE_TREE})
 
 
 class Transactions:
@@ -81,7 +64,7 @@ class Transactions:
         """Do the operations in the body."""
         # One that only reads need not go into the log: it is an ordinary read.
         operations = _parse(call.body, self._limits)
-        if not any(is_write(operation.kind) for operation in operations):
+        if not any(operation.kind in WRITES for operation in operations):
             call.writes = False
             return self._reads.run(call, lambda call: self._read(call, operations))
         if call.once and any(operation.kind in VALUES for operation in operations):
@@ -205,7 +188,7 @@ def _operation(value: object, what: str, limits: HTTPLimits) -> Operation:
     if kind is None:
         raise HTTPRefusal(400, f"The verb of {what} is not known.")
     key = fields.text("Key", limits.max_key_bytes)
-    if not key and kind not in _TREES:
+    if not key and kind not in TREES:
         raise HTTPRefusal(400, f"The key of {what} is missing.")
     if len(key.encode()) > limits.max_key_bytes:
         raise HTTPRefusal(413, f"The key of {what} is too long.")

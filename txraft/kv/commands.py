@@ -38,13 +38,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any, NamedTuple, assert_never
 
 import msgpack
 
 from txraft.errors import ApplicationError, RaftError
 from txraft.kv.records import Written
+from txraft.kv.verbs import TREES, VALUES, OperationKind
 
 VERSION = 3
 LEVEL = 1
@@ -106,24 +106,6 @@ class Advertise:
     address: str
     url: str
     name: str = ""
-
-
-class OperationKind(IntEnum):
-    """The kinds of operations in a transaction, by their numbers in the log."""
-
-    SET = 1
-    CAS = 2
-    LOCK = 3
-    UNLOCK = 4
-    GET = 5
-    GET_OR_EMPTY = 6
-    GET_TREE = 7
-    CHECK_INDEX = 8
-    CHECK_SESSION = 9
-    CHECK_NOT_EXISTS = 10
-    DELETE = 11
-    DELETE_TREE = 12
-    DELETE_CAS = 13
 
 
 class Operation(NamedTuple):
@@ -213,11 +195,6 @@ Command = (
 
 _PUT, _DELETE, _ADVERTISE = 1, 2, 3
 _TRANSACT, _CREATE, _DESTROY, _END_DELAYS, _ONCE, _RESTORE = 4, 5, 6, 7, 8, 9
-_TREES = frozenset({OperationKind.GET_TREE, OperationKind.DELETE_TREE})
-VALUES = frozenset(
-    {OperationKind.GET, OperationKind.GET_OR_EMPTY, OperationKind.GET_TREE}
-)
-"""The kinds of operations whose answers carry values."""
 
 
 def encode_put(key: str, value: bytes, flags: int = 0) -> bytes:
@@ -423,7 +400,7 @@ def _operation(fields: object) -> Operation:
     kind, key, value, flags, index, session = fields
     if type(kind) is not int or kind not in _KINDS:
         raise ApplicationError("the kind of an operation is not known")
-    if type(key) is not str or (not key and kind not in _TREES):
+    if type(key) is not str or (not key and kind not in TREES):
         raise ApplicationError(NO_KEY)
     if type(value) is not bytes:
         raise ApplicationError("the value of an operation is not binary")

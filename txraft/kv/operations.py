@@ -16,7 +16,7 @@ from contextlib import ExitStack, closing
 from heapq import merge
 
 from txraft.errors import ApplicationError
-from txraft.kv.commands import Operation, OperationKind
+from txraft.kv.commands import Operation
 from txraft.kv.keyindex import KeyIndex
 from txraft.kv.records import (
     CREATE_INDEX,
@@ -31,6 +31,7 @@ from txraft.kv.records import (
     Row,
     State,
 )
+from txraft.kv.verbs import OperationKind
 
 STEP_KEYS = 128
 """Keys of a tree that are looked at in one step: less than a millisecond."""
@@ -276,11 +277,28 @@ def read(
     return Outcome([] if errors else answer.records, errors)
 
 
-def is_write(kind: OperationKind) -> bool:
-    """Return whether an operation of this *kind* can change anything."""
-    return kind not in _READS
+_Function = Callable[[TransactionView, Operation, TransactionAnswer], None]
+_LEVELS: tuple[dict[OperationKind, _Function], ...] = ({}, {})
+"""The function for each verb, by the rules of each level."""
+
+_KINDS = _LEVELS[0]
 
 
+def does(kind: OperationKind, level: int = 0) -> Callable[[_Function], _Function]:
+    """Register a function that does *kind* by the rules of *level* and above.
+
+    Functions of a higher level must come after those of a lower one.
+    """
+
+    def register(function: _Function) -> _Function:
+        for functions in _LEVELS[level:]:
+            functions[kind] = function
+        return function
+
+    return register
+
+
+@does(OperationKind.SET)
 def _set(
     view: TransactionView, operation: Operation, answer: TransactionAnswer
 ) -> None:
@@ -289,6 +307,7 @@ def _set(
     _tell(answer, operation, view.write(operation, lock_index, session))
 
 
+@does(OperationKind.CAS)
 def _cas(
     view: TransactionView, operation: Operation, answer: TransactionAnswer
 ) -> None:
@@ -298,6 +317,7 @@ def _cas(
     _set(view, operation, answer)
 
 
+@does(OperationKind.LOCK)
 def _lock(
     view: TransactionView, operation: Operation, answer: TransactionAnswer
 ) -> None:
@@ -315,6 +335,7 @@ def _lock(
     return _tell(answer, operation, view.write(operation, lock_index, session))
 
 
+@does(OperationKind.LOCK, level=1)
 def _lock_1(
     view: TransactionView, operation: Operation, answer: TransactionAnswer
 ) -> None:
@@ -322,6 +343,7 @@ def _lock_1(
     _lock(view, operation, answer)
 
 
+@does(OperationKind.UNLOCK)
 def _unlock(
     view: TransactionView, operation: Operation, answer: TransactionAnswer
 ) -> None:
@@ -329,6 +351,7 @@ def _unlock(
     _release(view, operation, answer)
 
 
+@does(OperationKind.UNLOCK, level=1)
 def _unlock_1(
     view: TransactionView, operation: Operation, answer: TransactionAnswer
 ) -> None:
@@ -349,12 +372,14 @@ def _release(
     _tell(answer, operation, view.write(operation, old[LOCK_INDEX], ""))
 
 
+@does(OperationKind.GET)
 def _get(
     view: TransactionView, operation: Operation, answer: TransactionAnswer
 ) -> None:
     answer.add([(operation.key, _existing(view, operation))])
 
 
+@does(OperationKind.GET_OR_EMPTY)
 def _get_or_empty(
     view: TransactionView, operation: Operation, answer: TransactionAnswer
 ) -> None:
@@ -362,6 +387,7 @@ def _get_or_empty(
     answer.add([(operation.key, row or (b"", 0, 0, 0, 0, ""))])
 
 
+@does(OperationKind.GET_TREE)
 def _get_tree(
     view: TransactionView, operation: Operation, answer: TransactionAnswer
 ) -> None:
@@ -371,6 +397,7 @@ def _get_tree(
         answer.add(view.under(operation.key, answer.visit))
 
 
+@does(OperationKind.CHECK_INDEX)
 def _check_index(
     view: TransactionView, operation: Operation, answer: TransactionAnswer
 ) -> None:
@@ -383,6 +410,7 @@ def _check_index(
     _tell(answer, operation, row)
 
 
+@does(OperationKind.CHECK_SESSION)
 def _check_session(
     view: TransactionView, operation: Operation, answer: TransactionAnswer
 ) -> None:
@@ -395,6 +423,7 @@ def _check_session(
     _tell(answer, operation, row)
 
 
+@does(OperationKind.CHECK_NOT_EXISTS)
 def _check_not_exists(
     view: TransactionView, operation: Operation, answer: TransactionAnswer
 ) -> None:
@@ -402,18 +431,21 @@ def _check_not_exists(
         raise Conflict(f'key "{operation.key}" exists')
 
 
+@does(OperationKind.DELETE)
 def _delete(
     view: TransactionView, operation: Operation, answer: TransactionAnswer
 ) -> None:
     view.remove(operation.key)
 
 
+@does(OperationKind.DELETE_TREE)
 def _delete_tree(
     view: TransactionView, operation: Operation, answer: TransactionAnswer
 ) -> None:
     view.clear(operation.key)
 
 
+@does(OperationKind.DELETE_CAS)
 def _delete_cas(
     view: TransactionView, operation: Operation, answer: TransactionAnswer
 ) -> None:
@@ -438,36 +470,3 @@ def _check_given(operation: Operation) -> None:
 def _tell(answer: TransactionAnswer, operation: Operation, row: Row) -> None:
     """Answer the record of *row* without its value, as writes and checks do."""
     answer.add([(operation.key, (b"", *row[1:]))])
-
-
-_READS = frozenset(
-    {
-        OperationKind.GET,
-        OperationKind.GET_OR_EMPTY,
-        OperationKind.GET_TREE,
-        OperationKind.CHECK_INDEX,
-        OperationKind.CHECK_SESSION,
-        OperationKind.CHECK_NOT_EXISTS,
-    }
-)
-_KINDS: dict[
-    OperationKind, Callable[[TransactionView, Operation, TransactionAnswer], None]
-] = {
-    OperationKind.SET: _set,
-    OperationKind.CAS: _cas,
-    OperationKind.LOCK: _lock,
-    OperationKind.UNLOCK: _unlock,
-    OperationKind.GET: _get,
-    OperationKind.GET_OR_EMPTY: _get_or_empty,
-    OperationKind.GET_TREE: _get_tree,
-    OperationKind.CHECK_INDEX: _check_index,
-    OperationKind.CHECK_SESSION: _check_session,
-    OperationKind.CHECK_NOT_EXISTS: _check_not_exists,
-    OperationKind.DELETE: _delete,
-    OperationKind.DELETE_TREE: _delete_tree,
-    OperationKind.DELETE_CAS: _delete_cas,
-}
-_LEVELS = (
-    _KINDS,
-    {**_KINDS, OperationKind.LOCK: _lock_1, OperationKind.UNLOCK: _unlock_1},
-)
