@@ -20,7 +20,7 @@ from tests.support.builders import (
     sync,
     terms_of,
 )
-from tests.support.shell import ClusterCase, FaultyStore, commands_of
+from tests.support.raft_cluster import ClusterCase, FaultyStore, commands_of
 from txraft import (
     AppendEntriesResponse,
     Configuration,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.shell import ClusterCase, commands_of
+from tests.support.raft_cluster import ClusterCase, commands_of
 from txraft import (
     ConfigurationRefused,
     LeadershipLost,

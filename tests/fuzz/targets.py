@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
-from tests.support.captures import KINDS, messages
+from tests.support.go_captures import KINDS, messages
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.core.messages import Request

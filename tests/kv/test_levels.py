@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.kv.test_state import snapshot_of, stream
-from tests.support.captured import ANSWERS, DIGEST, LOG, SNAPSHOT
 from tests.support.kv_commands import WORKLOADS, Machine, session
+from tests.support.recorded_release import ANSWERS, DIGEST, LOG, SNAPSHOT
 from txraft.core.entry import Entry, LogType
 from txraft.errors import ApplicationError, DataCorrupted, UpgradeNeeded
 from txraft.kv.commands import (

@@ -129,7 +129,7 @@ MUTANTS = (
         at="check_node_name",
         old="found != encode_node_name(name)",
         new="False",
-        caught_by="tests.storage.test_lmdb.Environments.test_another_node",
+        caught_by="tests.storage.test_lmdbstore.Environments.test_another_node",
     ),
     Mutant(
         name="a newer format is taken",
@@ -199,21 +199,21 @@ MUTANTS = (
         at="FileLog._room_in_tail",
         old="tail.finish",
         new="tail.close",
-        caught_by="tests.storage.test_room.Room.test_gives_back_before_a_new_segment",
+        caught_by="tests.storage.test_active_segment.Room.test_gives_back_before_a_new_segment",
     ),
     Mutant(
         name="whatever is behind the last whole write is taken for room",
         at="_Scan._accept_torn_write",
         old="if not broken:\n    return",
         new="if True:\n    return",
-        caught_by="tests.storage.test_room.Room.test_damage_before_the_last_write",
+        caught_by="tests.storage.test_active_segment.Room.test_damage_before_the_last_write",
     ),
     Mutant(
         name="a disk that is too full to allocate is taken for broken",
         at="ActiveSegment._make_room",
         old="error.errno not in _NO_ROOM",
         new="error.errno",
-        caught_by="tests.storage.test_room.Room.test_disk_without_room",
+        caught_by="tests.storage.test_active_segment.Room.test_disk_without_room",
     ),
     Mutant(
         name="a new file's name is not synced",

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.shell import ClusterCase
+from tests.support.raft_cluster import ClusterCase
 from txraft.core.configuration import Configuration, Suffrage
 from txraft.errors import ConnectionFailed, NotAdmitted, NotLeader
 from txraft.node.admission import Admission, Probed, why_not

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.shell import ClusterCase
+from tests.support.raft_cluster import ClusterCase
 from txraft.core.entry import Entry
 from txraft.errors import (
     ContractBroken,

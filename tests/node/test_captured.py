@@ -10,7 +10,7 @@ import msgpack
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.node.test_outbox import HeldTransport
-from tests.support.captures import load, read_request
+from tests.support.go_captures import load, read_request
 from txraft.core.configuration import Configuration, ConfigurationHistory
 from txraft.core.consensus import Consensus
 from txraft.core.entry import Entry, LogType

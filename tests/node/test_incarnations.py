@@ -7,7 +7,7 @@ from copy import deepcopy
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.builders import server, settled_leader
-from tests.support.shell import ClusterCase
+from tests.support.raft_cluster import ClusterCase
 from txraft.core.configuration import Configuration, ConfigurationHistory
 from txraft.core.entry import Entry, LogType
 from txraft.core.messages import AppendEntriesRequest, Header

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from twisted.internet.defer import Deferred
 
-from tests.support.shell import ClusterCase, commands_of
+from tests.support.raft_cluster import ClusterCase, commands_of
 from txraft.core.entry import Entry, LogType
 from txraft.errors import (
     ConfigurationRefused,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from tests.support.shell import ClusterCase, commands_of
+from tests.support.raft_cluster import ClusterCase, commands_of
 from txraft.core.entry import Entry, LogType
 from txraft.errors import (
     ApplicationError,

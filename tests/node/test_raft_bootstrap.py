@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from tests.support.shell import ClusterCase, FaultyStore
+from tests.support.raft_cluster import ClusterCase, FaultyStore
 from txraft.core.messages import RequestVoteRequest
 from txraft.errors import (
     ConfigurationRefused,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.shell import ClusterCase, FaultyStore
+from tests.support.raft_cluster import ClusterCase, FaultyStore
 from txraft.core.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tests.support.shell import ClusterCase
+from tests.support.raft_cluster import ClusterCase
 from txraft.core.messages import RequestPreVoteRequest, TimeoutNowRequest
 from txraft.errors import TransferFailed
 from txraft.testing import Cluster, Node

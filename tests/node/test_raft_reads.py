@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from tests.support.shell import ClusterCase
+from tests.support.raft_cluster import ClusterCase
 from txraft.core.entry import Entry
 from txraft.errors import NotLeader, RaftShutdown
 from txraft.node.events import RaftState

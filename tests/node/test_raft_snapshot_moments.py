@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from twisted.internet.defer import Deferred
 
-from tests.support.shell import ClusterCase
+from tests.support.raft_cluster import ClusterCase
 from txraft.core.entry import Entry
 from txraft.errors import RaftShutdown
 from txraft.interfaces import SnapshotMeta

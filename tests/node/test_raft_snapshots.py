@@ -8,7 +8,7 @@ from typing import BinaryIO
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
-from tests.support.shell import ClusterCase, commands_of
+from tests.support.raft_cluster import ClusterCase, commands_of
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry
 from txraft.core.leader import Leader

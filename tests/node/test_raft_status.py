@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.shell import ClusterCase, lone
+from tests.support.raft_cluster import ClusterCase, lone
 from txraft.core.entry import LogType
 from txraft.core.messages import RequestVoteRequest
 from txraft.errors import ConfigError, ConfigurationRefused, RaftShutdown

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from tests.support.shell import ClusterCase, commands_of
+from tests.support.raft_cluster import ClusterCase, commands_of
 from txraft.core.entry import Entry
 from txraft.errors import NothingNewToSnapshot
 from txraft.interfaces import FSMSnapshot, SnapshotSink

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.shell import Fates, commands_of
+from tests.support.raft_cluster import Fates, commands_of
 from txraft.core.invariants import check_server
 from txraft.errors import RaftError
 from txraft.node.events import RaftState

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.shell import ClusterCase
+from tests.support.raft_cluster import ClusterCase
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.errors import ConfigurationRefused, SkipRefused, StorageError

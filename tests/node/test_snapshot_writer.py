@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.shell import ClusterCase
+from tests.support.raft_cluster import ClusterCase
 from txraft.core.configuration import Configuration
 from txraft.core.ready import SnapshotMark
 from txraft.errors import ContractBroken, RaftShutdown, SnapshotFailed

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.shell import ClusterCase, commands_of
+from tests.support.raft_cluster import ClusterCase, commands_of
 from txraft.core.entry import Entry
 from txraft.node.applier import REPEAT_SECONDS, StuckWatch
 from txraft.testing import ListFSM, Node

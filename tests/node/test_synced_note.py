@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.node.test_startup import BootCase, snapshot
 from tests.node.test_writer import WriterCase, entries
-from tests.node.test_writer_steps import TwoStepStore
-from tests.support.shell import ClusterCase
+from tests.support.raft_cluster import ClusterCase
+from tests.support.two_step_store import TwoStepStore
 from txraft.core.configuration import Configuration
 from txraft.core.ready import HardState, ResetLog
 from txraft.errors import DataCorrupted

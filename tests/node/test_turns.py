@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.shell import ClusterCase
+from tests.support.raft_cluster import ClusterCase
 from txraft.core.entry import Entry, LogType
 from txraft.core.messages import AppendEntriesRequest, Response
 from txraft.core.ready import Ready

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.node.test_applier import ApplierCase
-from tests.support.shell import ClusterCase
+from tests.support.raft_cluster import ClusterCase
 from txraft.core.messages import AppendEntriesRequest
 from txraft.errors import NotLeader, RaftShutdown
 from txraft.node.verifications import LEAST_WITHDRAWN, Verification, Verifications

@@ -13,7 +13,7 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 import txraft
-from tests.support.disk import UNSYNCED, Disk
+from tests.support.failing_disk import UNSYNCED, Disk
 from txraft.errors import DirectoryLocked, StorageError
 from txraft.storage.directory import DataDirectory
 from txraft.storage.filelog import FileLog

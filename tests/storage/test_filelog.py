@@ -9,7 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.disk import Disk
+from tests.support.failing_disk import Disk
 from tests.support.logs import PATH, contents, fixed_bytes, open_log
 from txraft.core.entry import Entry, LogType
 from txraft.errors import (

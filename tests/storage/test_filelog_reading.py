@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.disk import Disk, SimulatedFile
+from tests.support.failing_disk import Disk, SimulatedFile
 from tests.support.logs import PATH, contents, open_log
 from txraft.errors import DataCorrupted, LogNotFound
 from txraft.storage import filelog

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.disk import Disk
+from tests.support.failing_disk import Disk
 from txraft.storage.filesystem import (
     FileSystem,
     OsFileSystem,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.disk import Disk
+from tests.support.failing_disk import Disk
 from tests.support.logs import AnyLog, open_log
 from txraft.interfaces import LogStore
 from txraft.storage.cache import LogCache

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.disk import Disk
+from tests.support.failing_disk import Disk
 from txraft.core.configuration import Server, Suffrage
 from txraft.errors import StorageError
 from txraft.interfaces import PeerStore

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.disk import UNSYNCED, Disk, PowerFailed
+from tests.support.failing_disk import UNSYNCED, Disk, PowerFailed
 from tests.support.logs import PATH, contents, open_log
 from txraft.core.entry import Entry
 from txraft.errors import DataCorrupted

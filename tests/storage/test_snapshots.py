@@ -9,7 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.disk import UNSYNCED, Disk, PowerFailed
+from tests.support.failing_disk import UNSYNCED, Disk, PowerFailed
 from tests.support.snapshots import BASE, SNAPSHOTS, Clock, file_store
 from txraft.errors import DataCorrupted, StorageError
 from txraft.interfaces import SnapshotSink, SnapshotStore

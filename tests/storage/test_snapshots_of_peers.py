@@ -10,7 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.storage.test_segment import crc64
-from tests.support.disk import Disk
+from tests.support.failing_disk import Disk
 from tests.support.snapshots import BASE, SNAPSHOTS, file_store
 from txraft.core.configuration import Configuration, Server, Suffrage
 from txraft.testing.contracts.snapshots import write

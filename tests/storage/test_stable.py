@@ -11,7 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.storage.test_segment import crc64
-from tests.support.disk import UNSYNCED, Disk, PowerFailed
+from tests.support.failing_disk import UNSYNCED, Disk, PowerFailed
 from txraft.errors import DataCorrupted, FormatTooNew, WrongNode
 from txraft.interfaces import StableStore
 from txraft.storage.lmdbstore import LMDBStore

@@ -1,1 +1,1 @@
-"""What several tests share; each module is named for what it stands in for."""
+"""Support for tests: each module is named for what it provides or stands in for."""

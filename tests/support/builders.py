@@ -1,4 +1,4 @@
-"""Servers and messages in the shape in which the paper draws them."""
+"""Build servers of the core, their logs and messages in one short line each."""
 
 from __future__ import annotations
 

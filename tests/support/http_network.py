@@ -1,4 +1,4 @@
-"""Nodes that talk HTTP in memory, on one clock, with outcomes that a test scripts."""
+"""Nodes that speak HTTP in memory on one clock, with outcomes that a test scripts."""
 
 from __future__ import annotations
 

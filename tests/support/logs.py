@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from tests.support.disk import Disk
+from tests.support.failing_disk import Disk
 from txraft.core.entry import Entry
 from txraft.storage.filelog import FileLog
 

@@ -1,4 +1,4 @@
-"""What the tests of settings files have in common."""
+"""A directory with a settings file, and its mistakes, for tests."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.disk import Disk
+from tests.support.failing_disk import Disk
 from txraft.storage.snapshots import FileSnapshotStore
 
 BASE = Path("/node")

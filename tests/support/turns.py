@@ -1,4 +1,4 @@
-"""Turns of a reactor on a `Clock`, one at a time, and how much is done in each."""
+"""Make one turn of a reactor on a `Clock`, and count the work in it."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.captures import KINDS, load, messages, read_request, read_response
+from tests.support.go_captures import KINDS, load, messages, read_request, read_response
 from txraft.core.configuration import Configuration, Server, Suffrage
 from txraft.core.entry import Entry, LogType
 from txraft.core.messages import (

@@ -1,4 +1,4 @@
-"""What a release without levels has written: a log, and the state it had made of it.
+"""A log that a release without levels has written, and the state it made of it.
 
 The log holds 151 commands of versions 1 and 2, drawn at random; the snapshot was taken
 after the last of them. Neither is ever made anew by the code at hand.

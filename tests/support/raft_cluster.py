@@ -1,4 +1,4 @@
-"""What the node tests share: a cluster, and the fate of every Deferred it gave."""
+"""A test case with a cluster in memory, which follows every Deferred it gave."""
 
 from __future__ import annotations
 
