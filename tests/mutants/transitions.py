@@ -63,7 +63,7 @@ MUTANTS = (
         caught_by="tests.core.test_candidate.PreVoteRounds.test_the_only_voter_asks_nobody",
     ),
     Mutant(
-        name="a server that the leader hands over to asks for pre-votes",
+        name="the target of a leadership transfer asks for pre-votes",
         at="Consensus._become",
         old="self.become_candidate(is_transfer=True)",
         new="self.become_pre_candidate(False)",
