@@ -13,6 +13,13 @@ COMMIT = "4855239d48b6152ffe3b231ae255127ac8ee6b26"
 """The last commit before the state machine had levels."""
 
 
+ALIAS = """from txraft.service import Options, makeService
+
+__all__ = ["Options", "makeService"]
+"""
+"""The service under today's name, by which the plugin that is installed asks for it."""
+
+
 class CommitMissing(Exception):
     """The earlier commit is not in this repository, or there is none here."""
 
@@ -30,6 +37,11 @@ def lay_out(directory: Path) -> None:
     archive = _git("archive", COMMIT, "txraft", "twisted")
     with tarfile.open(fileobj=BytesIO(archive)) as tar:
         tar.extractall(directory, filter="data")
+    # Twisted finds its installed plugins first, so today's plugin starts both versions.
+    daemon = directory / "txraft" / "daemon"
+    daemon.mkdir()
+    (daemon / "__init__.py").touch()
+    (daemon / "service.py").write_text(ALIAS)
 
 
 def _git(*arguments: str) -> bytes:
