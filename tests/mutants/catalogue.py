@@ -50,10 +50,10 @@ _HEAD = """\
 Planted bugs
 ============
 
-A test that has never failed proves nothing. Each line of this page is a defect of one
-line that was planted in a copy of the code, and the test that catches it and passes on the
-real code; where one is named, that seed of the :doc:`core simulation </explanation/testing>` sees it
-too. ``python -m tests.mutants`` does it again.
+A test that has never failed proves nothing. Each row is a small defect that is planted
+in a copy of the code, and the test that catches it. That test passes on the real code.
+If a seed is named, it makes the :doc:`core simulation </explanation/testing>` see the
+defect too. ``python -m tests.mutants`` plants all of them again.
 
 .. This page is made by ``python -m tests.mutants --table``.
 
