@@ -80,7 +80,7 @@ MUTANTS = (
         old="self.configurations.truncate_from(index)",
         new="",
         caught_by="tests.core.test_follower.Truncation.test_truncation_rolls_the_membership_back",
-        seed=4,
+        seed=24,
     ),
     Mutant(
         name="truncation leaves entries that are yet to be written",

@@ -17,6 +17,7 @@ MUTANTS = (
         at="Leader.common_level",
         old="announced = self.followers[address].level",
         new="announced = self.followers[address].level or 9",
+        seed=30,
         caught_by="tests.simulation.test_levels.Storms.test_upgrades",
     ),
     Mutant(

@@ -15,8 +15,10 @@ from txraft.testing.simulation import Simulation
 from txraft.testing.simulation.buggify import POINTS
 from txraft.testing.simulation.circumstances import FAULT_FREE_EVERY
 from txraft.testing.simulation.conversation import Conversation
+from txraft.testing.simulation.oracles import Oracles
 
 SEEDS = 70
+SEEDS_WITH_LEVELS = (5, 30, 50, 71)
 ROOT = Path(__file__).parents[2]
 
 
@@ -65,6 +67,30 @@ class Seeds(SynchronousTestCase):
 
         self.assertEqual({len(c.names) for c in drawn}, set(range(1, 8)))
         self.assertGreater(unprotected, 40)
+
+
+class Upgrades(SynchronousTestCase):
+    """Servers come to understand a level one after another, in some of the seeds."""
+
+    def test_level_is_activated_in_storms(self) -> None:
+        """All have it from the same entry on, and every member understands it."""
+        activations = 0
+        for seed in SEEDS_WITH_LEVELS:
+            simulation = Simulation(seed)
+            simulation.run()
+            activations += simulation.oracles.activations
+
+        self.assertGreater(activations, len(SEEDS_WITH_LEVELS))
+
+    def test_members_that_differ_are_found(self) -> None:
+        """Two levels after one entry, or a level that a member does not understand."""
+        oracles = Oracles()
+        oracles.check_level(7, 0)
+        oracles.check_level(7, 0)
+        oracles.check_activated(1, {"a": 1, "b": 2})
+
+        self.assertRaises(AssertionError, oracles.check_level, 7, 1)
+        self.assertRaises(AssertionError, oracles.check_activated, 1, {"a": 1, "b": 0})
 
 
 class Replays(SynchronousTestCase):

@@ -6,10 +6,11 @@ the peer was unreachable: at once, after a timeout, or because the connection en
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from txraft.core.messages import (
+    Header,
     Request,
     RequestPreVoteRequest,
     RequestVoteResponse,
@@ -104,6 +105,8 @@ class Exchanges:
         assert isinstance(to, ReplyTo), "an answer goes where the request came from"
         simulation, exchange = self._simulation, to.exchange
         assert to.run_number == source.run_number, "the run that was asked answers"
+        if simulation.upgrades is not None and not isinstance(message, Refusal):
+            message = replace(message, header=Header(level=source.level))  # type: ignore[type-var]
         simulation.oracles.check_answer(source, exchange.travels, message)
         simulation.note(source, "answers", exchange.source.address, message)
         if simulation.buggify("answer lost"):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from txraft.core.consensus import Consensus
-from txraft.core.entry import Entry
+from txraft.core.entry import Entry, LogType
 from txraft.core.invariants import History, Seen, check_ready, check_server
 from txraft.core.messages import (
     AppendEntriesRequest,
@@ -42,6 +42,8 @@ class Oracles:
         self._states: dict[int, int] = {0: 0}
         self._identity: bytes | None = None
         self._commands: dict[int, bytes] = {}
+        self._levels: dict[int, int] = {}
+        self.activations = 0
 
     # One server -----------------------------------------------------------------
 
@@ -167,12 +169,29 @@ class Oracles:
         """Assert that all state machines have the same state after *index*."""
         known = self._states.setdefault(index, digest)
         assert known == digest, f"state machines differ after {index}"
-        if entry.data is not None:
+        if entry.data is not None and entry.type is LogType.COMMAND:
             self._commands[index] = entry.data
 
     def check_restored(self, index: int, digest: int) -> None:
         """Assert that the state in a snapshot is the one applied at *index*."""
         assert self._states.get(index) == digest, f"no such state at {index}"
+
+    def check_level(self, index: int, level: int) -> None:
+        """Assert that all state machines have the same level active after *index*.
+
+        So each command is judged by the same rules, also after a restart or a snapshot.
+        """
+        known = self._levels.setdefault(index, level)
+        assert known == level, f"levels {known} and {level} are active after {index}"
+
+    def check_activated(self, level: int, understood: dict[str, int]) -> None:
+        """Assert that all members have *understood* the *level* that is activated.
+
+        Voters and nonvoters: each applies what comes after it.
+        """
+        self.activations += 1
+        behind = [address for address, known in understood.items() if known < level]
+        assert not behind, f"level {level} is activated, and {behind} do not know it"
 
     # Outcomes ---------------------------------------------------------------------
 

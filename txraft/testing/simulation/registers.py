@@ -6,6 +6,7 @@ from zlib import crc32
 
 from txraft.core.entry import Entry, LogType
 from txraft.testing.linearizability import ClientOperation, OperationKind, Value
+from txraft.wire.decisions import activated_level
 
 
 def encode(number: int, operation: ClientOperation) -> bytes:
@@ -24,20 +25,23 @@ class Registers:
     """The values of all keys after the committed entries up to `index`.
 
     `digest` is a checksum of that whole sequence of entries, so two servers with equal
-    digests have applied the same entries in the same order.
+    digests have applied the same entries in the same order. `level` is the one that was
+    activated last.
     """
 
-    __slots__ = ("digest", "index", "values")
+    __slots__ = ("digest", "index", "level", "values")
 
     def __init__(self) -> None:
         self.index = 0
         self.digest = 0
+        self.level = 0
         self.values: dict[str, Value] = {}
 
     def copy(self) -> Registers:
         """Return an independent copy."""
         other = Registers()
         other.index, other.digest = self.index, self.digest
+        other.level = self.level
         other.values = dict(self.values)
         return other
 
@@ -51,6 +55,7 @@ class Registers:
         data = entry.data or b""
         self.digest = crc32(data, crc32(b"%d" % entry.term, self.digest))
         if entry.type is not LogType.COMMAND:
+            self.level = max(self.level, activated_level(data))
             return None
         _, kind, key, argument, expected = data.decode().split()
         return self._command(OperationKind(kind), key, int(argument), int(expected))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from txraft.core.configuration import Configuration
 from txraft.core.consensus import Consensus
-from txraft.core.entry import Entry
+from txraft.core.entry import Entry, LogType
 from txraft.core.invariants import Seen
 from txraft.core.messages import (
     AppendEntriesRequest,
@@ -34,6 +34,7 @@ from txraft.core.ready import (
 from txraft.testing.simulation.circumstances import TICK
 from txraft.testing.simulation.disk import Disk
 from txraft.testing.simulation.registers import Registers
+from txraft.wire.decisions import activated_level, encode_activation
 
 if TYPE_CHECKING:
     from txraft.testing.simulation.simulation import Simulation
@@ -74,6 +75,8 @@ class SimulatedServer:
         self.disk = Disk()
         self.run_number = 0
         self.running = False
+        self.level = 0
+        self._is_behind = False
         self.pace = TICK
         if simulation.circumstances.drifts:
             self.pace = int(TICK * simulation.random.uniform(0.9, 1.1))
@@ -100,12 +103,16 @@ class SimulatedServer:
         self.memory = dict(disk.entries)
         self.state = disk.snapshot.copy()
         self.parcels: dict[int, Registers] = {}
+        options = simulation.circumstances.options
+        if simulation.upgrades is not None:
+            self._upgrade_sometimes(simulation.upgrades)
+            options = replace(options, level=self.level)
         self.consensus = Consensus(
             self.address,
             # A generator of its own, so that a draw more in consensus moves no draw of
             # the world's.
             Random(simulation.random.getrandbits(32)),
-            options=simulation.circumstances.options,
+            options=options,
             hard_state=disk.state,
             log=disk.log(),
             configurations=disk.configurations(self.bootstrap),
@@ -115,10 +122,19 @@ class SimulatedServer:
         self.consensus.cluster_proposals = {
             i: e.cluster for i, e in self.memory.items() if e.cluster is not None
         }
+        self.consensus.activated(self.state.level)
         self.seen: Seen | None = None
         self.checked: tuple[object, ...] | None = None
         self._was_leader = False
         self.later(int(simulation.random.random() * self.pace), self._tick)
+
+    def _upgrade_sometimes(self, random: Random) -> None:
+        """Start as a version that understands the level, or as the one before it.
+
+        A server that had to stop for lack of the level always starts as the newer one.
+        """
+        if self._is_behind or random.random() < 0.8:
+            self.level, self._is_behind = 1, False
 
     def _fit(self, first: int, last: int) -> int:
         if self.simulation.buggify("one entry in a message"):
@@ -211,6 +227,8 @@ class SimulatedServer:
     def flush(self) -> None:
         """Act on the `Ready` of all inputs since the last one."""
         consensus, simulation = self.consensus, self.simulation
+        if simulation.upgrades is not None:
+            self._activate()
         # Ahead of `ready`, as in the shell: `ready` sizes requests by what is in
         # memory, and the entries of this turn may be among them.
         self._remember(consensus.coming)
@@ -231,6 +249,16 @@ class SimulatedServer:
         if consensus.is_leader != self._was_leader:
             self._was_leader = consensus.is_leader
             self._role_changed()
+
+    def _activate(self) -> None:
+        """Append the activation of a level that all members understand.
+
+        A node does this at the end of a turn, too.
+        """
+        level = self.consensus.level_due(self.state.index)
+        if level:
+            entry = Entry(0, 0, LogType.NOOP, encode_activation(level))
+            self.consensus.activate(entry, level)
 
     def _role_changed(self) -> None:
         simulation = self.simulation
@@ -273,6 +301,8 @@ class SimulatedServer:
                 return
         if self.state.index < ready.commit_index:
             self._apply(ready.commit_index)
+            if run_number != self.run_number:
+                return
         for token, index in ready.verified:
             self._verified(token, index)
         if ready.install is not None:
@@ -396,8 +426,14 @@ class SimulatedServer:
         for index in range(state.index + 1, commit + 1):
             entry = self.memory[index]
             assert entry.term == log.term_at(index), "what is applied was agreed on"
+            level = activated_level(entry.data or b"") if entry.data else 0
+            if level > state.level:
+                if self._stops_at(level):
+                    return
+                self._activated(index, level)
             result = state.apply(entry)
             oracles.check_applied(index, state.digest, entry)
+            oracles.check_level(index, state.level)
             asked = self.asked.pop(index, None)
             if asked is not None:
                 if (asked.term, asked.command) == (entry.term, entry.data):
@@ -405,6 +441,23 @@ class SimulatedServer:
                 else:
                     asked.fail()
         self._answer_reads()
+
+    def _activated(self, index: int, level: int) -> None:
+        """Hold the activation of *level* against what the members understand."""
+        servers, oracles = self.simulation.servers, self.simulation.oracles
+        _, configuration = self.consensus.configurations.at(index)
+        members = {a: servers[a].level for a in configuration.addresses}
+        oracles.check_activated(level, members)
+        self.consensus.activated(level)
+
+    def _stops_at(self, level: int) -> bool:
+        """Stop, if this version does not understand *level*; tell whether it did."""
+        if level <= self.level:
+            return False
+        self._is_behind = True
+        self.simulation.note(self, "does not understand level", level)
+        self.simulation.fault_schedule.crash(self)
+        return True
 
     def snapshot(self, at_once: bool = False) -> None:
         """Take a snapshot if it is due and all writes are synced; compact the log."""
@@ -455,10 +508,14 @@ class SimulatedServer:
             request.configuration_index,
         )
         state = self.parcels.pop(mark.index)
+        if self._stops_at(state.level):
+            return
         self.simulation.oracles.check_restored(mark.index, state.digest)
+        self.simulation.oracles.check_level(mark.index, state.level)
         disk.save_snapshot(mark, state.copy())
         if mark.index > self.state.index:
             self.state = state.copy()
+            self.consensus.activated(self.state.level)
             self._forget_covered()
         self.turn(self.consensus.installed, install, mark)
 

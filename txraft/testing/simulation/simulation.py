@@ -37,6 +37,10 @@ Without, a candidate with an old log and the only one that can win may depose ea
 for long."""
 
 
+UPGRADED = 0.25
+"""Share of the seeds in which servers come to understand a level, one after another."""
+
+
 class Simulation:
     """The run that *seed* makes; *conversation* records its events."""
 
@@ -47,6 +51,10 @@ class Simulation:
         # then.
         self.random = random = Random(seed)
         self.circumstances = draw(seed, random)
+        # From a stream of its own, so that most seeds are what they were.
+        upgrades = Random(f"levels, {seed}")
+        in_levels = upgrades.random() < UPGRADED and not self.circumstances.fault_free
+        self.upgrades = upgrades if in_levels else None
         self.schedule = Schedule()
         self.tally: Counter[str] = Counter()
         self.calm = self.ended = False
