@@ -296,6 +296,24 @@ class Moments(SynchronousTestCase):
         )
         self.assertEqual(len(self.read_all(second)), 200)
 
+    def test_deleted_key_in_a_leaf_that_is_split_meanwhile(self) -> None:
+        """Nobody sees it once the moment is over, whichever half it was in."""
+        self.patch(keyindex, "MAX_LEAF_KEYS", 16)
+        for deleted in ("000", "014"):
+            model = Model(self)
+            for number in range(15):
+                model.put(f"{number:03d}")
+            moment = model.index.moment("", model.number)
+            model.remove(deleted)
+            for number in range(15, 18):
+                model.put(f"{number:03d}")
+            self.assertEqual(len(model.index._leaves), 2)
+            moment.close()
+
+            later = model.index.moment("", model.number)
+
+            self.assertEqual(self.read_all(later), model.rows)
+
     def test_nothing_is_kept_for_nobody(self) -> None:
         model = self.model()
         moment = model.index.moment("", model.number)

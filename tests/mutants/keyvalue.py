@@ -108,9 +108,16 @@ if self._captures:
     Mutant(
         name="a leaf that is split takes half of it from a snapshot",
         at="KeyIndex._split",
-        old="self._leaves[position].keys = keys[:half]",
+        old="leaf.keys = keys[:half]",
         new="del keys[half:]",
         caught_by="tests.kv.test_capture.Commands.test_whatever_follows",
+    ),
+    Mutant(
+        name="a leaf that is split keeps deleted keys for ever in its new half",
+        at="KeyIndex._split",
+        old="new.gone = sum(...)",
+        new="pass",
+        caught_by="tests.kv.test_keyindex.Moments.test_deleted_key_in_a_leaf_that_is_split_meanwhile",
     ),
     Mutant(
         name="the records of a backup's predecessor go under a snapshot of them",

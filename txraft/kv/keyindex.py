@@ -42,8 +42,8 @@ class MomentOver(Exception):
 class Leaf:
     """The keys of one range; some of them may be deleted, or stand here twice.
 
-    A leaf is *tidy* if its keys are sorted and none stands twice. *gone* counts those
-    that were deleted since.
+    A leaf is *tidy* if its keys are sorted and none stands twice. *gone* counts the
+    deleted keys in it. It may count a key that came back, but it never counts too few.
     """
 
     __slots__ = ("gone", "keys", "tidy")
@@ -309,8 +309,13 @@ class KeyIndex:
         if half < MAX_LEAF_KEYS // 4:
             return
         # Two new lists, as a capture may still read the old one.
-        new = Leaf(keys[half:])
-        self._leaves[position].keys = keys[:half]
+        leaf, new = self._leaves[position], Leaf(keys[half:])
+        leaf.keys = keys[:half]
+        if leaf.gone:
+            # Deleted keys that moments may still see. A half that did not count its own
+            # would never drop them, and show them when the moments are over.
+            new.gone = sum(key not in self.rows for key in new.keys)
+            leaf.gone -= new.gone
         self._leaves.insert(position + 1, new)
         self._firsts.insert(position + 1, new.keys[0])
         self._changes.insert(position + 1, self._changes[position])
