@@ -17,9 +17,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.server import Site
 
 from tests.support.client_cluster import Node, answer
+from tests.support.forgery import Forge
 from txraft.cli.certificates import init_authority, issue_certificate
 from txraft.client import Client, ClientLimits, ClientTLS, Unavailable
 from txraft.errors import ConfigError
+from txraft.transport.contexts import Contexts, TLSFiles, refusal_between
 
 
 class HTTPS(TestCase):
@@ -86,3 +88,23 @@ class Files(SynchronousTestCase):
     def test_half(self) -> None:
         """A certificate without its key."""
         self.assertRaises(ConfigError, ClientTLS, None, "/some.pem")
+
+    def test_chain(self) -> None:
+        """A node that trusts the root alone is shown the certificates in between."""
+        directory = Path(mkdtemp())
+        self.addCleanup(rmtree, directory)
+        forge = Forge(directory)
+        between = forge.ca.create_child_ca()
+        pair = forge.issue("n1.test", ca=between)
+        with pair.certificate.open("ab") as file:
+            file.write(between.cert_pem.bytes())
+        files = TLSFiles(
+            certificate=str(pair.certificate),
+            private_key=str(pair.key),
+            ca=str(forge.ca_file),
+        )
+        client = ClientTLS(files.ca, files.certificate, files.private_key)
+
+        why = refusal_between(Contexts(files).server, client.context())
+
+        self.assertIs(why, None)

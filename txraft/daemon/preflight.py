@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Mapping as MappingType
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,6 +29,7 @@ from txraft.daemon.local_host import LocalHost
 from txraft.errors import ConfigError, StorageError
 from txraft.http.auth import read_tokens
 from txraft.http.roles import NODE
+from txraft.http.tls import client_of
 from txraft.settings.credentials import HTTPTLSSettings, TLSSettings, files_of
 from txraft.settings.document import Faults, Mapping, Section
 from txraft.settings.settings import HTTPSettings, Settings, read_settings
@@ -241,7 +242,8 @@ class _Preflight:
             )
         if not self._is_signed(tls, loaded, wrong):
             return
-        self._handshake(tls, loaded, wrong, "peers with the same authority refuse it")
+        whom = "peers with the same authority refuse it"
+        self._handshake(tls, loaded, wrong, whom, lambda contexts: contexts.client)
 
     def _place_of_name(self, tls: TLSSettings) -> str:
         if self._settings.advertise in tls.server_names:
@@ -283,7 +285,11 @@ class _Preflight:
             self._trusted_by_the_system(tls, loaded, odd)
         elif self._is_signed(tls, loaded, wrong):
             self._handshake(
-                tls, loaded, wrong, "other nodes refuse it when it forwards to them"
+                tls,
+                loaded,
+                wrong,
+                "other nodes refuse it when it forwards to them",
+                lambda _: client_of(files_of(tls)).context(),
             )
             self._role_of_node(tls, certificate, odd)
 
@@ -386,13 +392,17 @@ class _Preflight:
         loaded: _Loaded,
         wrong: Section,
         whom: str,
+        client: Callable[[Contexts], SSL.Context],
     ) -> None:
-        """Shake hands in memory, with the node's files on both sides, as peers will."""
+        """Shake hands in memory, with the node's files on both sides, as others will.
+
+        *client* makes the context of the side that dials.
+        """
         if not wrong.sound("certificate", "private_key", "ca") or not loaded.is_matched:
             return
         with _refusals(wrong, "certificate"):
             contexts = Contexts(files_of(tls))
-            why = refusal_between(contexts.server, contexts.client)
+            why = refusal_between(contexts.server, client(contexts))
             if why is not None:
                 _refuse(
                     wrong,

@@ -35,7 +35,7 @@ class HTTPTLS:
         self._files = files
         self._required = required
         self._contexts = Contexts(files, required=required)
-        self._as_client = _as_client(files)
+        self._as_client = client_of(files)
 
     @property
     def warnings(self) -> list[str]:
@@ -54,7 +54,7 @@ class HTTPTLS:
         """
         # Both are made before either is replaced: they must fit each other.
         contexts = Contexts(self._files, required=self._required)
-        as_client = _as_client(self._files)
+        as_client = client_of(self._files)
         if contexts.not_valid_now is not None:
             raise ConfigError([contexts.not_valid_now])
         self._contexts, self._as_client = contexts, as_client
@@ -88,6 +88,6 @@ class _TLSFactory(TLSMemoryBIOFactory):
         return None if wrapped is None else self.protocol(self, wrapped)
 
 
-def _as_client(files: TLSFiles) -> ClientTLS:
+def client_of(files: TLSFiles) -> ClientTLS:
     """Read the certificates for forwarding to another node."""
     return ClientTLS(files.ca, files.certificate, files.private_key)

@@ -149,6 +149,7 @@ def refusal_between(server: SSL.Context, client: SSL.Context) -> str | None:
     other.set_accept_state()
     for side in (one, other):
         side.set_app_data(SimpleNamespace(wrappedProtocol=judged))
+        side.set_verify(side.get_verify_mode(), _verified)  # it tells *judged* why
     for side, opposite in _FLIGHTS * ((one, other), (other, one)):
         try:
             with suppress(SSL.WantReadError):
