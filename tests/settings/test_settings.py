@@ -417,6 +417,19 @@ class Mistakes(SettingsTestCase):
             "127.0.0.1:8300 and 127.0.0.1:8310 share the name 127.0.0.1",
         )
 
+    def test_tls_names_of_no_host(self) -> None:
+        """A name that no certificate can prove is told, and only that."""
+        for name in ("node one", "x@y", "*.test", "raft://n1"):
+            self.assertFault(
+                "peers: [127.0.0.1:8300, 127.0.0.1:8310]\n"
+                "tls:\n  certificate: a\n  private_key: b\n  ca: c\n"
+                f"  server_names:\n    127.0.0.1:8300: '{name}'\n",
+                7,
+                f"tls.server_names.127.0.0.1:8300 is '{name}'",
+                "must be a host name or IP address",
+                "certificate is for",
+            )
+
     def test_lmdb_without_its_package(self) -> None:
         """The store that needs an extra says how to get it."""
         self.assertEqual(self.load("store: lmdb\n").store, "lmdb")

@@ -15,7 +15,7 @@ from txraft.addresses import parse_address
 from txraft.http.roles import NODE, ROLES
 from txraft.settings.document import Scalar, Section, text
 from txraft.transport.contexts import DEFAULT_VERSION, VERSIONS, TLSFiles
-from txraft.transport.identity import PeerNames
+from txraft.transport.identity import PeerNames, is_name
 
 
 def _setting(default: str, doc: str) -> Any:
@@ -86,16 +86,18 @@ def peer_tls(
     section.known([f.name for f in fields(TLSSettings)], {})
     path = partial(_path, base=base)
     _require(section, "certificate", "private_key", "ca")
+    names = section.section("server_names")
     settings = TLSSettings(
         certificate=section.read("certificate", "", path),
         private_key=section.read("private_key", "", path),
         ca=section.read("ca", "", path),
-        server_names=_server_names(section),
+        server_names=_server_names(names),
         minimum_version=section.read("minimum_version", DEFAULT_VERSION, _version),
     )
     # A fault elsewhere leaves a default in its place, and that must not be reported as
     # a name that two members share.
-    if top.sound("peers", "advertise", "listen") and section.sound("server_names"):
+    is_sound = section.sound("server_names") and names.sound(*names.names())
+    if top.sound("peers", "advertise", "listen") and is_sound:
         _refuse_shared(section, settings.server_names, [*peers, advertise])
     return settings
 
@@ -144,15 +146,14 @@ def _require(section: Section, *keys: str) -> None:
             section.fault(key, "is missing, it must be the path of a PEM file")
 
 
-def _server_names(section: Section) -> dict[str, str]:
-    names = section.section("server_names")
+def _server_names(names: Section) -> dict[str, str]:
     found = {}
     for address in names.names():
         try:
             parse_address(address)
         except ValueError as error:
             names.fault(address, f"is no address, it must be host:port ({error})")
-        found[address] = names.read(address, "", text)
+        found[address] = names.read(address, "", _name)
     return found
 
 
@@ -170,6 +171,15 @@ def _refuse_shared(
 
 def _path(value: Scalar, base: str) -> str:
     return os.path.normpath(os.path.join(base, text(value)))
+
+
+def _name(value: Scalar) -> str:
+    name = text(value)
+    if not is_name(name):
+        raise ValueError(
+            "a host name or IP address: the one that the member's certificate is for"
+        )
+    return name
 
 
 def _version(value: Scalar) -> str:

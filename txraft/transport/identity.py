@@ -80,7 +80,9 @@ class PeerNames:
 
 
 def proves(certificate: x509.Certificate, name: str) -> bool:
-    """Tell whether *certificate* is for *name*, a host name or IP address."""
+    """Tell whether *certificate* is for *name*; False for what is no name of a host."""
+    if not is_name(name):
+        return False  # the verifiers would raise ValueError
     try:
         if is_ip_address(name):
             verify_certificate_ip_address(certificate, name)
@@ -119,6 +121,11 @@ def names_of(certificate: crypto.X509) -> tuple[str, ...]:
         return _names_in(certificate.to_cryptography())
     except (NoIdentity, ValueError):
         return ()
+
+
+def is_name(name: str) -> bool:
+    """Tell whether *name* is a host name or IP address, as a certificate can prove."""
+    return is_ip_address(name) or _HOST_NAME.match(name) is not None
 
 
 def is_ip_address(name: str) -> bool:
