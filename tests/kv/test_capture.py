@@ -160,6 +160,35 @@ class Commands(SynchronousTestCase):
         self.assertEqual(list(machine.fsm.keys()), ["k01", "new"])
         self.assertEqual(digest_of(captured), expected)
 
+    def test_capture_between_the_turns_of_a_restoration(self) -> None:
+        """Whichever turns it lies between, and whatever was captured before."""
+        self.patch(state, "TURN_KEYS", 8)
+        backup = snapshot_of(
+            Machine(*[encode_put(f"n{n}", b"") for n in range(20)]).fsm
+        )
+        turn = 0
+        while True:
+            machine = Machine(*[encode_put(key, b"1") for key in KEYS])
+            turns: list[Callable[[], None]] = []
+            machine.fsm.later = turns.append
+            first, expected = machine.fsm.snapshot(), machine.fsm.digest()
+            machine.apply(encode_restore("id", 0, len(backup), backup))
+            for _ in range(turn):
+                turns.pop()()
+            captured, then = machine.fsm.snapshot(), machine.fsm.digest()
+            is_last = not turns
+
+            while turns:
+                turns.pop()()
+            machine.apply(encode_put("n1", b"2"))
+
+            self.assertEqual(digest_of(captured), then, f"after {turn} turns")
+            self.assertEqual(digest_of(first), expected)
+            if is_last:
+                break
+            turn += 1
+        self.assertGreater(turn, 4)
+
 
 class Costs(SynchronousTestCase):
     """A capture costs what changes while it is there."""

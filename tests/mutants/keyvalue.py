@@ -127,6 +127,20 @@ if self._captures:
         caught_by="tests.kv.test_capture.Commands.test_backup_takes_the_place",
     ),
     Mutant(
+        name="a restoration keeps records only for the first of two snapshots",
+        at="KeyValueFSM._replace",
+        old="captures = self._captures",
+        new="captures = self._captures[:1]",
+        caught_by="tests.kv.test_capture.Commands.test_capture_between_the_turns_of_a_restoration",
+    ),
+    Mutant(
+        name="a restoration looks for snapshots when it has forgotten them",
+        at="KeyValueFSM._replace",
+        old="captures = self._captures; self._become(state, keys)",
+        new="self._become(state, keys); captures = self._captures",
+        caught_by="tests.kv.test_capture.Commands.test_capture_between_the_turns_of_a_restoration",
+    ),
+    Mutant(
         name="a session that ends leaves its locks in the change of their leaf",
         at="KeyIndex.changed_each",
         old="self._changes[position] = index",

@@ -371,7 +371,8 @@ class KeyValueFSM:
         self._keys = keys
         self._bytes = size_of(state)
         self._state = state
-        # Captures of the former state need no more records: it does not change again.
+        # Captures of the former state need nothing of what changes from now on. Whoever
+        # takes that state to pieces must keep its records for them: see `_replace`.
         self._captures = ()
         self._backup = BackupReader()
         for piece in state.staged.pieces if state.staged is not None else ():
@@ -625,7 +626,7 @@ class KeyValueFSM:
         the holders of a lock apart. Addresses, names, level and first results stay
         those of this cluster.
         """
-        now, rows, captures = self._state, backup.rows, self._captures
+        now, rows = self._state, backup.rows
         for count, (key, row) in enumerate(rows.items(), 1):
             rows[key] = _restored(row, now.rows.get(key), index)
             if not count % TURN_KEYS:
@@ -657,6 +658,8 @@ class KeyValueFSM:
             level=now.level,
             names=now.names,
         )
+        # Not before the last turn: others may have begun in the turns until now.
+        captures = self._captures
         self._become(state, keys)
         self.watches.everything_changed()
         # Nobody reads the former rows, but to free them all at once takes long, too.
