@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import ssl
 from datetime import UTC, datetime
+from errno import ENOSPC
 from pathlib import Path
 from shutil import rmtree, which
 from subprocess import run
 from tempfile import mkdtemp
+from typing import IO
 from unittest import skipUnless
 
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from cryptography import x509
 from twisted.trial.unittest import SynchronousTestCase
 
+from txraft.cli import certificates
 from txraft.cli.app import main
 from txraft.cli.certificates import (
     init_authority,
@@ -33,6 +37,22 @@ class LabTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.directory = Path(mkdtemp()) / "tls"
         self.addCleanup(rmtree, self.directory.parent)
+
+    def files(self) -> list[str]:
+        """Return the names in the directory."""
+        return sorted(path.name for path in self.directory.iterdir())
+
+    def tls(self, command: str, *arguments: str) -> Result:
+        """Run one command in the directory."""
+        return CliRunner().invoke(
+            main, ["tls", command, "--dir", str(self.directory), *arguments]
+        )
+
+    def assert_told(self, done: Result, words: str) -> None:
+        """Check that the command was refused with a sentence, not a traceback."""
+        self.assertEqual(done.exit_code, 1, done.output)
+        self.assertIsInstance(done.exception, SystemExit)
+        self.assertIn(words, done.stderr)
 
 
 class Lab(LabTestCase):
@@ -74,6 +94,49 @@ class Lab(LabTestCase):
         issue_certificate(self.directory, ["n1.test"])
         self.assertRaises(ConfigError, issue_certificate, self.directory, ["n1.test"])
         self.assertEqual((ca.read_bytes(), key.read_bytes()), before)
+
+    def test_nothing_is_written_beside_a_certificate(self) -> None:
+        """A new key would not fit what is there, and yet look as if it did."""
+        _, ca_key = init_authority(self.directory)
+        _, key = issue_certificate(self.directory, ["n1.test"])
+        key.unlink()
+        self.assertRaises(ConfigError, issue_certificate, self.directory, ["n1.test"])
+        ca_key.unlink()
+        self.assertRaises(ConfigError, init_authority, self.directory)
+        self.assertEqual(self.files(), ["ca.pem", "n1.test.pem"])
+
+    def test_no_key_without_certificate(self) -> None:
+        """A key that is left alone would be in the way of the next attempt."""
+        init_authority(self.directory)
+        before = self.files()
+        real = certificates.create_file
+
+        def create(path: Path, mode: int) -> IO[bytes]:
+            if path.suffix == ".pem":
+                raise OSError(ENOSPC, "No space left on device", str(path))
+            return real(path, mode)
+
+        self.patch(certificates, "create_file", create)
+        self.assertRaises(OSError, issue_certificate, self.directory, ["n1.test"])
+        self.assertEqual(self.files(), before)
+
+        self.directory = self.directory.with_name("another")
+        self.assertRaises(OSError, init_authority, self.directory)
+        self.assertEqual(self.files(), [])
+
+    def test_no_part_of_a_file(self) -> None:
+        """What cannot be written to its end is taken away."""
+        init_authority(self.directory)
+        before = self.files()
+
+        class Full(io.FileIO):
+            def write(self, data: object) -> int:
+                super().write(b"-----BEGIN")
+                raise OSError(ENOSPC, "No space left on device")
+
+        self.patch(certificates, "create_file", lambda path, mode: Full(path, "x"))
+        self.assertRaises(OSError, issue_certificate, self.directory, ["n1.test"])
+        self.assertEqual(self.files(), before)
 
     def test_no_authority(self) -> None:
         error = self.assertRaises(
@@ -159,6 +222,49 @@ class Strict(LabTestCase):
         self.assertEqual((limits.ca, limits.path_length), (True, 0))
 
 
+class Refusals(LabTestCase):
+    """What cannot be done is told in a sentence."""
+
+    def test_days(self) -> None:
+        """No calendar has a date for more, and nobody keeps a key for longer."""
+        init_authority(self.directory)
+        most = str(certificates.MAX_DAYS)
+        for command, names in (
+            ("init", ()),
+            ("issue", ("n2",)),
+            ("issue", ("--renew", "n2")),
+        ):
+            done = self.tls(command, "--days", "3000000", *names)
+            self.assertEqual(done.exit_code, 2, done.output)
+            self.assertIn(f"1<=x<={most}", done.stderr)
+        self.assertEqual(self.tls("issue", "n1", "--days", most).exit_code, 0)
+
+    def test_names(self) -> None:
+        """Certificates have host names in ASCII."""
+        init_authority(self.directory)
+        before = self.files()
+        for more in ((), ("--renew",)):
+            for names in (("\xfc.example",), ("n1", "\xfc.example")):
+                done = self.tls("issue", *more, *names)
+                self.assert_told(done, "'\xfc.example' is not in ASCII")
+        self.assertEqual(self.files(), before)
+
+    def test_unwritable(self) -> None:
+        """The sentence names the file; no right to write is needed to see it."""
+        (self.directory.parent / "file").touch()
+        self.directory = self.directory.parent / "file" / "tls"
+        self.assert_told(self.tls("init"), "Not a directory")
+
+        self.directory = self.directory.parent.parent / "tls"
+        init_authority(self.directory)
+        name = ".".join(["n" * 60] * 5)
+        self.assert_told(self.tls("issue", name), f"{name}.key: File name too long")
+
+        issue_certificate(self.directory, ["n1"])
+        (self.directory / "n1.pem.new").mkdir()
+        self.assert_told(self.tls("issue", "--renew", "n1"), "n1.pem.new: ")
+
+
 class Renewal(LabTestCase):
     """The same certificate for longer, in the place of the old one."""
 
@@ -197,8 +303,9 @@ class Renewal(LabTestCase):
 
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o640)
         self.assertEqual(self.key.stat().st_mode & 0o777, 0o600)
-        left = sorted(path.name for path in self.directory.iterdir())
-        self.assertEqual(left, ["ca.key", "ca.pem", "n1.test.key", "n1.test.pem"])
+        self.assertEqual(
+            self.files(), ["ca.key", "ca.pem", "n1.test.key", "n1.test.pem"]
+        )
 
     def test_renew_certificate_of_a_running_node(self) -> None:
         """What a node has in force is replaced when it rereads its files."""
@@ -240,6 +347,14 @@ class Renewal(LabTestCase):
             )
             self.assertIn(words, str(error))
         self.assertEqual(self.path.read_bytes(), before)
+
+    def test_names_written_otherwise(self) -> None:
+        """Addresses are compared, not their texts; host names in any case."""
+        names = ["n1.test", "N1.TEST", "0:0:0:0:0:0:0:1", "127.0.0.1"]
+        renew_certificate(self.directory, names)
+        self.assertNotEqual(certificate_in(self.path), self.old)
+        for names in (["n1.test", "::1"], ["n1.test", "127.0.0.1", "::2"]):
+            self.assertRaises(ConfigError, renew_certificate, self.directory, names)
 
     def test_command(self) -> None:
         """The command says until when, and how a running node takes it."""

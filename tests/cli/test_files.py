@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.cli_commands import CommandCase
 from txraft.cli.app import main
+from txraft.cli.files import create_file
 from txraft.cli.log import as_line
 from txraft.cli.offline import opened
 from txraft.core.configuration import Configuration
@@ -459,6 +461,25 @@ class Snapshots(CommandCase):
         self.assertEqual(
             {path.name for path in self.saved.parent.iterdir()}, {"backup.tgz", "file"}
         )
+
+    def test_save_beside_a_link(self) -> None:
+        """A link in the place of the unfinished file is not followed."""
+        victim = self.file(b"precious")
+        self.saved.with_name("backup.tgz.unfinished").symlink_to(victim)
+
+        self.passed("snapshot", "save", self.saved)
+
+        self.assertEqual(victim.read_bytes(), b"precious")
+        self.assertFalse(self.saved.is_symlink())
+        self.assertEqual(self.saved.stat().st_mode & 0o777, 0o600)
+
+    def test_save_for_its_owner_at_once(self) -> None:
+        """Nobody can open the file in between, whatever the umask says."""
+        self.addCleanup(os.umask, os.umask(0))
+        path = self.saved.with_name("new")
+        with create_file(path, 0o600) as stream:
+            self.assertEqual(os.fstat(stream.fileno()).st_mode & 0o777, 0o600)
+        self.assertRaises(FileExistsError, create_file, path, 0o600)
 
     def test_save_in_vain(self) -> None:
         """A backup that does not come leaves the one before as it is."""

@@ -29,6 +29,20 @@ MUTANTS = (
         caught_by="tests.cli.test_certificates.Renewal.test_renew_certificate_refused",
     ),
     Mutant(
+        name="a key is left whose certificate could not be written",
+        at="_write_pair",
+        old="key_path.unlink(missing_ok=True)",
+        new="pass",
+        caught_by="tests.cli.test_certificates.Lab.test_no_key_without_certificate",
+    ),
+    Mutant(
+        name="a link in the place of an unfinished backup is followed",
+        at="create_file",
+        old="os.O_EXCL",
+        new="os.O_TRUNC",
+        caught_by="tests.cli.test_files.Snapshots.test_save_for_its_owner_at_once",
+    ),
+    Mutant(
         name="a certificate that expires is told of only once it has",
         at="ending",
         old="left > NOTICE",

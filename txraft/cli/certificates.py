@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from txraft.cli.files import create_file
 from txraft.errors import ConfigError
 from txraft.transport.identity import is_ip_address
 
@@ -30,6 +31,9 @@ CA_NAME = "ca.pem"
 CA_KEY_NAME = "ca.key"
 CA_DAYS = 3650
 NODE_DAYS = 365
+MAX_DAYS = 36_500
+"""More than any key should be trusted, and dates far behind it cannot be written."""
+
 _BACKDATED = timedelta(minutes=5)
 _MAX_COMMON_NAME = 64
 
@@ -38,8 +42,10 @@ def init_authority(directory: Path, days: int = CA_DAYS) -> tuple[Path, Path]:
     """Make an authority in *directory*, which is created with mode 0700.
 
     Returns: the paths of its certificate and its key.
-    Raises: ConfigError when there is one already.
+    Raises: ConfigError when there is one already, or a part of one; OSError when it
+        cannot be written, and then nothing of it is left.
     """
+    certificate_path, key_path = directory / CA_NAME, directory / CA_KEY_NAME
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _name("txraft cluster authority")
@@ -53,11 +59,8 @@ def init_authority(directory: Path, days: int = CA_DAYS) -> tuple[Path, Path]:
         )
     )
     certificate = builder.sign(key, hashes.SHA256())
-    # The key first: it refuses to replace another one. A certificate without its key
-    # would look like an authority, and could sign nothing.
-    _write_key(directory / CA_KEY_NAME, key)
-    _write(directory / CA_NAME, certificate.public_bytes(_PEM), 0o644)
-    return directory / CA_NAME, directory / CA_KEY_NAME
+    _write_pair(certificate_path, certificate, key_path, key)
+    return certificate_path, key_path
 
 
 def issue_certificate(
@@ -72,7 +75,8 @@ def issue_certificate(
     The first name is also that of the files. With *client_only* it is for a client of
     HTTP, and no peer accepts it as a peer's.
     Returns: the paths of certificate and key.
-    Raises: ConfigError if *directory* has no authority, or if the files exist.
+    Raises: ConfigError if *directory* has no authority, or if one of the files exists;
+        OSError when they cannot be written, and then neither is left.
     """
     _check_names(names)
     authority = _Authority.read(directory)
@@ -88,8 +92,7 @@ def issue_certificate(
         days,
     )
     certificate_path, key_path = _paths(directory, names[0])
-    _write_key(key_path, key)
-    _write(certificate_path, certificate.public_bytes(_PEM), 0o644)
+    _write_pair(certificate_path, certificate, key_path, key)
     return certificate_path, key_path
 
 
@@ -102,15 +105,16 @@ def renew_certificate(
     replaced, and certificate and key match at every moment.
     Returns: the path of the certificate, and when the new one expires.
     Raises: ConfigError, and nothing is replaced, if *directory* has no authority, if
-        another authority issued the certificate, or if the key is not its key.
+        another authority issued the certificate, or if the key is not its key;
+        OSError when the new one cannot be written.
     Durable: the new certificate, in the place of the old one.
     """
     _check_names(names)
     authority = _Authority.read(directory)
     path, key_path = _paths(directory, names[0])
     old = _read_issued(path)
-    found = [str(name) for name in _names_in(old)]
-    if len(names) > 1 and set(names) != set(found):
+    found = _names_in(old)
+    if len(names) > 1 and set(map(_comparable, names)) != set(map(_comparable, found)):
         raise ConfigError(
             [
                 f"{path}: it is for {', '.join(found)}, and --renew changes no names; "
@@ -252,6 +256,14 @@ def _paths(directory: Path, name: str) -> tuple[Path, Path]:
 def _check_names(names: Sequence[str]) -> None:
     if not names or any(not name or "/" in name for name in names):
         raise ConfigError(["a certificate needs names: host names or IP addresses"])
+    problems = [
+        f"{name!r} is not in ASCII, as names in certificates are; write it as DNS has "
+        "it, with xn--"
+        for name in names
+        if not name.isascii()
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _name(common: str) -> x509.Name:
@@ -284,11 +296,16 @@ def _alternative_names(names: Sequence[str]) -> x509.SubjectAlternativeName:
     )
 
 
-def _names_in(certificate: x509.Certificate) -> list[object]:
+def _comparable(name: str) -> str:
+    """Return the same text for every way to write *name*."""
+    return str(ip_address(name)) if is_ip_address(name) else name.lower()
+
+
+def _names_in(certificate: x509.Certificate) -> list[str]:
     names = certificate.extensions.get_extension_for_class(
         x509.SubjectAlternativeName
     ).value
-    return [name.value for name in names]
+    return [str(name.value) for name in names]
 
 
 def _read_issued(path: Path) -> x509.Certificate:
@@ -316,24 +333,44 @@ def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+def _write_pair(
+    certificate_path: Path,
+    certificate: x509.Certificate,
+    key_path: Path,
+    key: ec.EllipticCurvePrivateKey,
+) -> None:
+    """Write both files or none. Raises: ConfigError if one exists; OSError"""
+    # Both before the first is written: a new key beside an old certificate would look
+    # like a pair, and be none.
+    for path in (key_path, certificate_path):
+        if os.path.lexists(path):
+            raise _exists(path)
     encoded = key.private_bytes(
         _PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    _write(path, encoded, 0o600)
+    _write(key_path, encoded, 0o600)
+    try:
+        _write(certificate_path, certificate.public_bytes(_PEM), 0o644)
+    except BaseException:
+        key_path.unlink(missing_ok=True)  # it would be in the way of the next attempt
+        raise
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
     try:
-        # The mode is given when the file is made: with a chmod afterwards, others could
-        # open a key in between. O_EXCL follows no symbolic link that was put there.
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        file = create_file(path, mode)
     except FileExistsError as error:
-        raise ConfigError(
-            [f"{path}: it exists already; nothing is replaced"]
-        ) from error
-    with open(file, "wb") as opened:
-        opened.write(data)
+        raise _exists(path) from error
+    try:
+        with file:
+            file.write(data)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _exists(path: Path) -> ConfigError:
+    return ConfigError([f"{path}: it exists already; nothing is replaced"])
 
 
 def _replace(path: Path, data: bytes) -> None:
@@ -341,12 +378,11 @@ def _replace(path: Path, data: bytes) -> None:
     unfinished = path.with_name(path.name + ".new")
     unfinished.unlink(missing_ok=True)  # of a renewal that was cut short
     mode = path.stat().st_mode & 0o777
-    file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with open(file, "wb") as opened:
-        os.fchmod(file, mode)  # the umask took bits from the mode of `os.open`
-        opened.write(data)
-        opened.flush()
-        os.fsync(file)
+    with create_file(unfinished, mode) as file:
+        os.fchmod(file.fileno(), mode)  # the umask took bits from it
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     # A node that rereads its files sees the old certificate or the new one, never a
     # part; so does one that starts after a power failure, as the data was synced
     # before.

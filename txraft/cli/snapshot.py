@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from txraft.cli.archive import Backup, inspect_backup
+from txraft.cli.files import create_file
 from txraft.cli.output import Output, size_text
 from txraft.cli.running import CommandJob, offline, online
 from txraft.client.exchange import FileBody, NodeRequest
@@ -35,10 +36,10 @@ async def save(job: CommandJob, file: Path, stale: bool) -> None:
     """
     unfinished = file.with_name(file.name + ".unfinished")
     query = "?stale=1" if stale else ""
+    unfinished.unlink(missing_ok=True)  # of a backup that was cut short
     try:
-        with unfinished.open("wb") as stream:
-            # Before the first byte: the file will hold all keys.
-            os.fchmod(stream.fileno(), 0o600)
+        # It will hold all keys: for its owner alone from the first moment.
+        with create_file(unfinished, 0o600) as stream:
             await _download(job, f"/v1/snapshot{query}", stream)
             stream.flush()
             os.fsync(stream.fileno())
