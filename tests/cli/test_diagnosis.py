@@ -131,6 +131,18 @@ class Doctor(SynchronousTestCase):
         self.assertIn("tls.ca of a:1, b:1, c:1: it expires in 9 days", found.sentence)
         self.assertIn("append another authority to tls.ca on every", found.sentence)
 
+    def test_issuer_has_expired(self) -> None:
+        """A certificate may be trusted without one of the issuers beside it."""
+        now = datetime(2031, 5, 4, tzinfo=UTC)
+        one, *others = healthy()
+        end = {"tls.certificate.issuer": now - timedelta(days=1)}
+
+        [found] = diagnose([replace(one, certificates=end), *others], now)
+
+        self.assertEqual(found.severity, Severity.WARNING)
+        self.assertIn("tls.certificate.issuer of a:1: it has expired", found.sentence)
+        self.assertIn("or remove it", found.sentence)
+
     def test_all_is_well(self) -> None:
         """A healthy cluster has no findings."""
         self.assertEqual(diagnose(healthy()), [])

@@ -303,6 +303,25 @@ class Mistakes(PreflightTestCase):
             "certificate: {certificate}", "it has expired, on 20", "issue --renew"
         )
 
+    def test_issuer_has_expired(self) -> None:
+        """An issuer that others need is a fault: their handshake fails."""
+        old = self.forge.issue(
+            is_ca=True, uses=None, begins=-9 * DAY, ends=-DAY, common_name="old"
+        )
+        pems = (old.certificate.read_bytes(), old.key.read_bytes())
+        for of in ("peer", "http"):
+            pair = self.forge.issue(
+                "n1.test", ca=trustme.CA.from_pem(*pems), ends=40 * DAY
+            )
+            with pair.certificate.open("ab") as file:
+                file.write(pems[0])
+            self.peer = self.http = self.long
+            setattr(self, of, pair)
+            key = "certificate" if of == "peer" else "http_certificate"
+            self.assertRefused(
+                f"certificate: {{{key}}}", "refuse it", "its certificate has expired"
+            )
+
     def test_not_valid_yet(self) -> None:
         self.http = self.forge.issue("n1.test", begins=DAY, ends=40 * DAY)
 
@@ -425,6 +444,16 @@ class Hints(PreflightTestCase):
         self.http = self.forge.issue("n1.test", ends=timedelta(days=9, hours=1))
 
         self.assertHint("certificate: {http_certificate}", "it expires in 9 days")
+
+    def test_issuer_has_expired(self) -> None:
+        """One that others do not need, as after new authorities, does no harm."""
+        self.peer = self.forge.issue("n1.test", ends=40 * DAY)
+        with self.peer.certificate.open("ab") as file:
+            file.write(self.forge.cross_signed(trustme.CA(), -DAY))
+
+        self.assertHint(
+            "certificate: {certificate}", "of an issuer in it: it has expired"
+        )
 
     def test_key_open_to_others(self) -> None:
         self.peer = self.forge.issue("n1.test", ends=40 * DAY)

@@ -58,9 +58,9 @@ MUTANTS = (
     ),
     Mutant(
         name="an intermediate certificate may expire unnoticed",
-        at="end_of_chain",
-        old="min(end, issuer.not_valid_after_utc)",
-        new="end",
+        at="_end_of_issuers",
+        old="min(ends, default=None)",
+        new="None",
         caught_by="tests.transport.test_validity.Ends.test_intermediate",
     ),
     Mutant(

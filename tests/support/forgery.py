@@ -81,6 +81,24 @@ class Forge:
         certificate = builder.sign(signer, hashes.SHA256())
         return self._write(certificate.public_bytes(PEM), key)
 
+    def cross_signed(self, by: trustme.CA, ends: timedelta) -> bytes:
+        """Return the PEM of a certificate with which *by* vouches for *ca*."""
+        key, subject = _signer(self.ca)
+        signer, issuer = _signer(by)
+        now = datetime.now(UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - 9 * DAY)
+            .not_valid_after(now + ends)
+            .add_extension(x509.BasicConstraints(True, None), critical=True)
+            .sign(signer, hashes.SHA256())
+        )
+        return certificate.public_bytes(PEM)
+
     def _write(self, pem: bytes, key: ec.EllipticCurvePrivateKey) -> Pair:
         self._made += 1
         pair = Pair(

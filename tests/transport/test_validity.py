@@ -7,6 +7,7 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
 
+import trustme
 from cryptography import x509
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
@@ -116,7 +117,7 @@ class Ends(SynchronousTestCase):
             )
 
     def test_intermediate(self) -> None:
-        """A chain lasts as long as what ends first of it; strangers do not count."""
+        """Issuers in the file count by themselves; strangers do not count."""
         forge = Forge(self.directory)
         between = forge.ca.create_child_ca()
         pair = forge.issue("n1.test", ca=between, ends=2000 * 365 * DAY)
@@ -132,8 +133,41 @@ class Ends(SynchronousTestCase):
             )
         )
 
-        end = x509.load_pem_x509_certificate(chain[1]).not_valid_after_utc
-        self.assertEqual(contexts.ends, {"certificate": end})
+        own, end = (
+            x509.load_pem_x509_certificate(pem).not_valid_after_utc for pem in chain
+        )
+        self.assertEqual(contexts.ends, {"certificate": own, "certificate.issuer": end})
+
+    def test_issuer_in_words(self) -> None:
+        """An issuer that has expired is not taken for the node's certificate."""
+        told = Validity("tls.certificate.issuer", "/n1.pem", NOW - DAY).warning(NOW)
+
+        assert told is not None
+        self.assertIn("/n1.pem: of an issuer in it: it has expired, on 2031-", told)
+        self.assertIn("or remove it", told)
+
+    def test_keyring_with_issuers(self) -> None:
+        """The issuers are told under the file of the certificate."""
+        forge = Forge(self.directory)
+        pair = forge.issue("n1.test")
+        with pair.certificate.open("ab") as file:
+            file.write(forge.cross_signed(trustme.CA(), -DAY))
+        node = self.directory / "node.yaml"
+        node.write_text(
+            f"advertise: n1.test:8300\ntls: {{certificate: {pair.certificate}, "
+            f"private_key: {pair.key}, ca: {forge.ca_file}}}\n"
+        )
+
+        validities = Keyring(load_settings(str(node))).validities
+
+        self.assertEqual(
+            [(each.setting, each.path) for each in validities],
+            [
+                ("tls.certificate", str(pair.certificate)),
+                ("tls.certificate.issuer", str(pair.certificate)),
+                ("tls.ca", str(forge.ca_file)),
+            ],
+        )
 
     def test_keyring(self) -> None:
         """Each is told under its setting, and anew once it was reread."""

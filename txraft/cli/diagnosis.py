@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import Enum
 
 from txraft.cli.views import CANDIDATE, LEADER, NodeView
-from txraft.transport.validity import ending, utc_now, way_out
+from txraft.transport.validity import ISSUER, ending, utc_now, way_out
 
 LAG_ENTRIES = 1000
 CONTACT_SECONDS = 2.0
@@ -119,7 +119,9 @@ def _certificates(views: Sequence[NodeView], now: datetime) -> Iterator[Finding]
     for (setting, end), members in expiring.items():
         told = ending(end, now)
         if told is not None:
-            finding = _fault if end <= now else _warning
+            # An issuer that others can do without does no harm.
+            is_fault = end <= now and not setting.endswith(ISSUER)
+            finding = _fault if is_fault else _warning
             yield finding(
                 f"{setting} of {', '.join(members)}: {told}: {way_out(setting)}"
             )

@@ -93,6 +93,6 @@ def _validities(
     section: str, settings: TLSSettings | HTTPTLSSettings, ends: Mapping[str, datetime]
 ) -> list[Validity]:
     return [
-        Validity(f"{section}.{name}", getattr(settings, name), end)
+        Validity(f"{section}.{name}", getattr(settings, name.partition(".")[0]), end)
         for name, end in ends.items()
     ]

@@ -56,12 +56,11 @@ from txraft.transport.identity import (
     proves,
 )
 from txraft.transport.validity import (
-    end_of_authority,
-    end_of_chain,
-    ending,
+    ISSUER,
+    Validity,
+    ends_of,
     is_issued_by,
     utc_now,
-    way_out,
 )
 
 _SHOWN_FILES = 3
@@ -328,9 +327,7 @@ class _Preflight:
         odd: Section,
     ) -> None:
         now = utc_now()
-        ends = {}
         if loaded.chain:
-            ends["certificate"] = end_of_chain(loaded.chain)
             begin = loaded.chain[0].not_valid_before_utc
             if now < begin:
                 _refuse(
@@ -341,7 +338,6 @@ class _Preflight:
                     "issue another one",
                 )
         if loaded.authorities:
-            ends["ca"] = end_of_authority(loaded.authorities, loaded.chain)
             # A self-signed certificate is its own authority, whatever its extensions
             # say.
             strangers = [
@@ -357,14 +353,14 @@ class _Preflight:
                     f"({strangers[0].subject.rfc4514_string()}); name the file of the "
                     "authority",
                 )
-        for key, end in ends.items():
-            told = ending(end, now)
+        of = "tls" if isinstance(tls, TLSSettings) else "http.tls"
+        for name, end in ends_of(loaded.chain, loaded.authorities).items():
+            key = name.partition(".")[0]
+            told = Validity(f"{of}.{name}", getattr(tls, key), end).warning(now)
             if told is not None:
-                name = (
-                    f"tls.{key}" if isinstance(tls, TLSSettings) else f"http.tls.{key}"
-                )
-                section = wrong if end <= now else odd
-                _refuse(section, key, f"{getattr(tls, key)}: {told}: {way_out(name)}")
+                # Whether an issuer that has expired matters, the handshake tells.
+                is_wrong = end <= now and name != ISSUER
+                _refuse(wrong if is_wrong else odd, key, told)
 
     def _is_signed(
         self, tls: TLSSettings | HTTPTLSSettings, loaded: _Loaded, wrong: Section

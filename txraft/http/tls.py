@@ -44,7 +44,7 @@ class HTTPTLS:
 
     @property
     def ends(self) -> Mapping[str, datetime]:
-        """The times when `certificate` and `ca` expire."""
+        """The times when the certificates expire, as `ends_of` returns them."""
         return self._contexts.ends
 
     def reload(self) -> None:

@@ -18,7 +18,7 @@ from OpenSSL import SSL, crypto
 from txraft.errors import ConfigError
 from txraft.reasons import reason_of
 from txraft.transport.peer import PeerProtocol
-from txraft.transport.validity import end_of_authority, end_of_chain, utc_now
+from txraft.transport.validity import ends_of, utc_now
 
 VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 DEFAULT_VERSION = "1.2"
@@ -70,7 +70,7 @@ class Contexts:
 
     With authorities, a certificate of the other side must be issued by one of them;
     with *required* it must show a certificate.
-    *ends* maps `certificate` and `ca` to the time when they expire.
+    *ends* maps settings to the time when their certificates expire, as `ends_of` does.
     *warnings* lists problems that do not prevent use, except certificates that expire.
     Raises: ConfigError, naming the file at fault.
     """
@@ -80,9 +80,8 @@ class Contexts:
         self.certificate = chain[0]
         self.client = _context(files, required)
         self.server = _context(files, required)
-        self.ends = {"certificate": end_of_chain(chain)}
-        if files.ca is not None:
-            self.ends["ca"] = end_of_authority(load_certificates(files.ca), chain)
+        authorities = [] if files.ca is None else load_certificates(files.ca)
+        self.ends = ends_of(chain, authorities)
         now = utc_now()
         self.not_valid_now = _not_valid_now(self.certificate, files.certificate, now)
         self.warnings = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -19,11 +20,16 @@ from twisted.logger import Logger
 
 NOTICE = timedelta(days=30)
 LOOK_SECONDS = 86400.0
+ISSUER = "certificate.issuer"
+"""Stands for the issuers that follow the certificate in the file of `certificate`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """The *end* of the certificate in the file *path*, which *setting* names."""
+    """The *end* of the certificate in the file *path*, which *setting* names.
+
+    *setting* ends in `ISSUER` for the issuers of that certificate in the same file.
+    """
 
     setting: str
     path: str
@@ -32,7 +38,8 @@ class Validity:
     def warning(self, now: datetime) -> str | None:
         """Return a warning that it expires soon or has expired, None before that."""
         told = ending(self.end, now)
-        return told and f"{self.path}: {told}: {way_out(self.setting)}"
+        whose = "of an issuer in it: " if self.setting.endswith(ISSUER) else ""
+        return told and f"{self.path}: {whose}{told}: {way_out(self.setting)}"
 
 
 def ending(end: datetime, now: datetime) -> str | None:
@@ -50,6 +57,11 @@ def ending(end: datetime, now: datetime) -> str | None:
 
 def way_out(setting: str) -> str:
     """Return what to do about the certificate that *setting* names."""
+    if setting.endswith(ISSUER):
+        return (
+            "replace that issuer by one that lasts longer, or remove it if the others "
+            "trust the certificate without it, and send SIGHUP to the node"
+        )
     if setting.endswith("ca"):
         return (
             f"append another authority to {setting} on every node, then issue every "
@@ -61,18 +73,37 @@ def way_out(setting: str) -> str:
     )
 
 
-def end_of_chain(certificates: Sequence[x509.Certificate]) -> datetime:
-    """Return when the first of *certificates*, or one of its issuers, expires.
+def ends_of(
+    chain: Sequence[x509.Certificate], authorities: Sequence[x509.Certificate]
+) -> dict[str, datetime]:
+    """Return when certificates expire, by their settings, as far as there are any.
 
-    Certificates in the file that are not part of its chain do not count.
+    *chain* begins with a node's own certificate. Its issuers count by themselves: one
+    that has expired does no harm if others trust the certificate without it, as they
+    may if it was signed by an old and a new authority.
     """
-    last = certificates[0]
-    end = last.not_valid_after_utc
-    for issuer in certificates[1:]:
-        if not is_issued_by(last, issuer):
+    ends = {}
+    if chain:
+        ends["certificate"] = chain[0].not_valid_after_utc
+    issuers = _end_of_issuers(chain)
+    if issuers is not None:
+        ends[ISSUER] = issuers
+    if authorities:
+        ends["ca"] = end_of_authority(authorities, chain)
+    return ends
+
+
+def _end_of_issuers(chain: Sequence[x509.Certificate]) -> datetime | None:
+    """Return when the first issuer in *chain* expires, None if none is there.
+
+    Certificates in the file that are not part of the chain do not count.
+    """
+    ends = []
+    for certificate, issuer in pairwise(chain):
+        if not is_issued_by(certificate, issuer):
             break
-        last, end = issuer, min(end, issuer.not_valid_after_utc)
-    return end
+        ends.append(issuer.not_valid_after_utc)
+    return min(ends, default=None)
 
 
 def end_of_authority(
