@@ -373,11 +373,6 @@ class Mistakes(PreflightTestCase):
         self.replace("tcp:8500:interface=192.0.2.1", "tcp:8500:interface=192.0.2.7")
         self.assertRefused("listen: tcp:8500", "http.listen is", "192.0.2.7")
 
-    def test_privileged_port(self) -> None:
-        self.replace("listen: tcp:8500", "listen: tcp:443")
-
-        self.assertRefused("listen: tcp:443", "at port 443", "CAP_NET_BIND_SERVICE")
-
     def test_data_of_another_node(self) -> None:
         """A data directory is never another node's, nor that of another store."""
         self.data("file", "n9.test:8300")
@@ -440,6 +435,23 @@ class Mistakes(PreflightTestCase):
 class Hints(PreflightTestCase):
     """What may be meant so does not fail the check."""
 
+    def test_privileged_port(self) -> None:
+        """The node may have privileges that who checks its settings has not."""
+        self.text = self.text.replace("listen: tcp:8500", "listen: tcp:443")
+
+        self.assertHint("listen: tcp:443", "at port 443", "CAP_NET_BIND_SERVICE")
+
+    def test_single_node_without_url(self) -> None:
+        """A URL that nobody has set may not be the one that clients use."""
+        alone = self.text.replace("- n2.test:8300\n- n3.test:8300\n", "")
+        self.text = alone.replace("  advertise: https://n1.test:8500\n", "")
+        self.assertHint("certificate: {http_certificate}", "it is not for 192.0.2.1")
+
+        self.text = alone.replace("https://n1.test", "https://n2.test")
+        error = self.assertRaises(ConfigError, self.check)
+        assert error is not None
+        self.assertIn("it is not for n2.test", str(error))
+
     def test_expires_soon(self) -> None:
         self.http = self.forge.issue("n1.test", ends=timedelta(days=9, hours=1))
 
@@ -483,6 +495,12 @@ class Hints(PreflightTestCase):
 
         self.assertHint("roles:", "gives no name in", "the role node")
 
+    def test_role_of_node_for_a_name_in_other_letters(self) -> None:
+        """Requests are served by the name as it is written in the certificate."""
+        self.text = self.text.replace("n1.test: node", "N1.test: node")
+
+        self.assertHint("roles:", "gives no name in", "the role node")
+
     def test_certificate_that_is_its_own_authority(self) -> None:
         """A certificate that is signed by itself may stand where its authority does."""
         self.http = self.forge.issue("n1.test", ends=40 * DAY, self_signed=True)
@@ -511,6 +529,9 @@ class ThisMachine(SynchronousTestCase):
         self.assertTrue(machine.has("127.0.0.1"))
         self.assertFalse(machine.has("192.0.2.1"))
         self.assertTrue(machine.unresolved("no host name"))
+
+    def test_address_of_an_interface_that_is_not_there(self) -> None:
+        self.assertFalse(LocalHost().has("fe80::1%nowhere0"))
 
     def test_may_bind(self) -> None:
         self.assertTrue(LocalHost().may_bind(8300))

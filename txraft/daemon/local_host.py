@@ -40,7 +40,11 @@ class LocalHost:
         # machines.
         if is_loopback(host) or _read(_NONLOCAL) == "1":
             return True
-        return any(_is_own(family, address) for family, address in _addresses(host))
+        try:
+            found = _addresses(host)
+        except OSError:  # a link-local address at an interface that is not there
+            return False
+        return any(_is_own(family, address) for family, address in found)
 
     def may_bind(self, port: int) -> bool:
         """Tell whether this process may listen at *port*; True if that is unknown."""

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from txraft.addresses import is_wildcard, parse_address, parse_listen
 from txraft.daemon.local_host import LocalHost
@@ -53,6 +53,7 @@ from txraft.transport.identity import (
     is_authority,
     is_for,
     is_ip_address,
+    names_of,
     proves,
 )
 from txraft.transport.validity import (
@@ -135,7 +136,7 @@ class _Preflight:
     def look(self) -> None:
         """Check everything, in the order of a start."""
         settings = self._settings
-        self._listener(self._wrong, settings.listen)
+        self._listener(self._wrong, self._odd, settings.listen)
         self._names(settings)
         self._data_directory(Path(settings.data_dir))
         if settings.tls is not None:
@@ -143,7 +144,8 @@ class _Preflight:
         http = settings.http
         if http is None:
             return
-        self._listener(self._wrong.section("http"), http.listen)
+        wrong, odd = self._wrong.section("http"), self._odd.section("http")
+        self._listener(wrong, odd, http.listen)
         if http.tls is not None:
             self._http(http, http.tls)
         if http.tokens is not None:
@@ -155,28 +157,29 @@ class _Preflight:
 
     # Addresses -------------------------------------------------------------------
 
-    def _listener(self, section: Section, listen: str) -> None:
+    def _listener(self, wrong: Section, odd: Section, listen: str) -> None:
         """Check a listening address: a start fails if it cannot be bound."""
         host, port = parse_listen(listen).host, parse_listen(listen).port
         why = None if is_wildcard(host) else self._why_unresolved(host)
         if why is not None:
-            section.fault(
+            wrong.fault(
                 "listen",
                 f"is {listen!r}, and {host} does not resolve ({why}): name an address "
                 "of this machine",
             )
         elif not is_wildcard(host) and not self._machine.has(host):
-            section.fault(
+            wrong.fault(
                 "listen",
                 f"is {listen!r}, and no interface of this machine has {host}: name one "
                 "that it has (`ip address` lists them), or leave interface= out and "
                 "set advertise",
             )
         if not self._machine.may_bind(port):
-            section.fault(
+            # The node may well: its service manager can give it what we do not have.
+            odd.fault(
                 "listen",
-                f"is {listen!r}, and this user may not listen at port {port}: choose "
-                "one above 1023, or give the process CAP_NET_BIND_SERVICE",
+                f"is {listen!r}, and this check may not listen at port {port}: choose "
+                "one above 1023, or see that the node has CAP_NET_BIND_SERVICE",
             )
 
     def _names(self, settings: Settings) -> None:
@@ -271,8 +274,10 @@ class _Preflight:
             )
             return
         if not proves(certificate, name):
+            # Other nodes reach this one at that name, but clients use one of their own.
+            is_used = self._has_others or self._wrong.section("http").given("advertise")
             _refuse(
-                wrong,
+                wrong if is_used else odd,
                 "certificate",
                 f"{path}: it is not for {name}, which clients and other nodes reach "
                 "this one at (http.advertise); issue one for that name, or advertise "
@@ -428,8 +433,8 @@ class _Preflight:
     def _role_of_node(
         self, tls: HTTPTLSSettings, certificate: x509.Certificate, odd: Section
     ) -> None:
-        names = [name for name, role in tls.roles.items() if role == NODE]
-        if not any(proves(certificate, name) for name in names):
+        names = names_of(crypto.X509.from_cryptography(certificate))
+        if not any(tls.roles.get(name) == NODE for name in names):
             odd.fault(
                 "roles",
                 f"gives no name in {tls.certificate} the role {NODE}: others do not "
