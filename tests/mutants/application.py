@@ -101,6 +101,37 @@ return restored""",
         caught_by="tests.node.test_ownership.Start.test_name_is_noted",
     ),
     Mutant(
+        name="a start that is refused notes its application",
+        at="node/startup:recover",
+        old="""noted, warnings = _drop_outrun(...)
+recovered = replace(...)
+if protocol_version:
+    ...
+if application and noted_application(stable_store) != application:
+    done(stable_store.set_many, noted_as(application))""",
+        new="""if application and noted_application(stable_store) != application:
+    done(stable_store.set_many, noted_as(application))
+noted, warnings = _drop_outrun(...)
+recovered = replace(...)
+if protocol_version:
+    ...""",
+        caught_by="tests.node.test_startup.Refusing.test_refused_start_leaves_no_name",
+    ),
+    Mutant(
+        name="nobody is told of what is applied in a pause",
+        at="Applier._go_on",
+        old="self._tell_waiting()",
+        new="pass",
+        caught_by="tests.node.test_applier.Pausing.test_response_in_a_pause_is_told_of",
+    ),
+    Mutant(
+        name="what waits is forgotten when who is told resumes",
+        at="Applier._go_on",
+        old="self._run()",
+        new="self._continue()",
+        caught_by="tests.node.test_applier.Pausing.test_resume_by_who_is_told_in_a_pause",
+    ),
+    Mutant(
         name="only the beginning of a log tells whose it is",
         at="_foreign",
         old="(*oldest, *newest)",

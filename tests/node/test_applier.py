@@ -578,6 +578,37 @@ class Pausing(ApplierCase):
         self.successResultOf(idle)
         self.assertEqual(self.fsm.applied, [1])
 
+    def test_response_in_a_pause_is_told_of(self) -> None:
+        """Who waits for its index hears of it, though nothing comes behind it."""
+        self.build()
+        response: Deferred[object] = Deferred()
+        self.fsm.answers = {1: lambda: response}
+        told: list[int] = []
+        self.applier.advance(1)
+        self.applier.call_when_applied(1, told.append)
+        idle = self.applier.pause()
+
+        response.callback(None)
+
+        self.successResultOf(idle)
+        self.assertEqual(told, [1])
+
+    def test_resume_by_who_is_told_in_a_pause(self) -> None:
+        """What is awaited then is not applied twice."""
+        self.build()
+        first: Deferred[object] = Deferred()
+        second: Deferred[object] = Deferred()
+        self.fsm.answers = {1: lambda: first, 2: lambda: second}
+        self.applier.advance(3)
+        self.applier.call_when_applied(1, lambda index: self.applier.resume())
+        self.applier.pause()
+
+        first.callback(None)
+        self.assertEqual(self.fsm.applied, [1, 2])
+        second.callback(None)
+
+        self.assertEqual(self.fsm.applied, [1, 2, 3])
+
     def test_resume_after_a_restore_goes_on_behind_it(self) -> None:
         """Entries that the snapshot covers are not applied again."""
         self.build()

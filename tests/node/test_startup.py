@@ -12,6 +12,7 @@ from txraft.core.entry import Entry, LogType
 from txraft.core.ready import HardState
 from txraft.errors import DataCorrupted, WrongCluster
 from txraft.interfaces import SnapshotMeta
+from txraft.node.ownership import noted_application
 from txraft.node.startup import (
     Recovered,
     Restored,
@@ -53,7 +54,11 @@ class BootCase(SynchronousTestCase):
         self.store.store_logs([entry(i, t) for i, t in enumerate(terms, first)])
 
     def recover(
-        self, snapshot: SnapshotMeta | None = None, version: int = 1, lost: int = 0
+        self,
+        snapshot: SnapshotMeta | None = None,
+        version: int = 1,
+        lost: int = 0,
+        application: str = "",
     ) -> Recovered:
         return recover(
             self.store,
@@ -62,6 +67,7 @@ class BootCase(SynchronousTestCase):
             read_membership=lambda: self.founders,
             protocol_version=version,
             encode=lambda made: encode_new(made, version),
+            application=application,
         )
 
 
@@ -191,6 +197,29 @@ class Refusing(BootCase):
         self.assertIn("begins at index 7", str(error))
         self.assertIn("ends at 5", str(error))
         self.assertEqual(self.store.first_index(), 7)
+
+    def test_refused_start_leaves_no_name(self) -> None:
+        """It may be that of a wrong application, which would keep the right one out."""
+        self.state(1)
+        self.log(1, 1, first=10)
+
+        self.assertRaises(DataCorrupted, self.recover, application="wrong")
+
+        self.assertEqual(noted_application(self.store), "")
+
+    def test_refused_scan_leaves_no_name(self) -> None:
+        """Nor does a log that turns out to be damaged when all of it is read."""
+        self.state(1)
+        self.log(1, 1)
+
+        def read() -> list[tuple[int, int]]:
+            raise DataCorrupted("entry 2 is torn")
+
+        self.patch(self.store, "term_runs", read)
+
+        self.assertRaises(DataCorrupted, self.recover, application="wrong")
+
+        self.assertEqual(noted_application(self.store), "")
 
     def test_log_that_begins_late_without_a_snapshot_is_refused(self) -> None:
         """The snapshot that it followed on is gone."""

@@ -192,7 +192,14 @@ class Applier:
         if self._stopped:
             return
         self._until = self._clock.seconds() + self._slice_seconds
-        if self._paused or self._apply(entries):
+        if self._paused:
+            # What was applied has settled, and `_apply`, which else tells of it, comes
+            # after the pause only with more entries. If there are none, a read of an
+            # idle cluster would wait for ever. `_busy` is left alone: whoever is told
+            # may have resumed, and what goes on then may wait again.
+            self._tell_waiting()
+            self._run()
+        elif self._apply(entries):
             self._continue()
 
     def _continue(self) -> None:

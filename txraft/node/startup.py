@@ -212,8 +212,6 @@ def recover(
             )
         elif members.servers and protocol_version:
             raise _log_is_gone(state)
-    if application and noted_application(stable_store) != application:
-        stable_store.set_many(noted_as(application))
     noted, warnings = _drop_outrun(log_store, stable_store, mark, noted, state.term)
     recovered = replace(
         _recovered(log_store, state, mark, read_membership, warnings),
@@ -221,15 +219,19 @@ def recover(
         skipped=read_skips(stable_store),
         failed=read_failure(stable_store),
     )
-    if not protocol_version:
-        return recovered
-    own, known = read_incarnations(stable_store, os.urandom)
-    return replace(
-        recovered,
-        incarnation=own,
-        known_incarnations=known,
-        pardoned=read_pardoned(stable_store),
-    )
+    if protocol_version:
+        own, known = read_incarnations(stable_store, os.urandom)
+        recovered = replace(
+            recovered,
+            incarnation=own,
+            known_incarnations=known,
+            pardoned=read_pardoned(stable_store),
+        )
+    # Last of all, behind every refusal: a start that was refused may have been that of
+    # the wrong application, and its name would keep the right one out.
+    if application and noted_application(stable_store) != application:
+        done(stable_store.set_many, noted_as(application))
+    return recovered
 
 
 def _refuse_forgotten_vote(state: HardState) -> None:
