@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from typing import Any
 
 from twisted.logger import capturedLogs, formatEvent
 
+from tests.kv.test_state import snapshot_of
 from tests.support.http_network import HTTPCase
 from txraft.errors import NotLeader
 from txraft.kv.commands import encode_advertise, encode_put
@@ -307,6 +309,24 @@ class Membership(CatalogCase):
             each["Node"] for each in json.loads(self.successResultOf(waiting).body)
         ]
         self.assertEqual(names, ["db1", "db2"])
+
+    def test_restored_snapshot_wakes(self) -> None:
+        """It may bring names and URLs that those who wait do not know."""
+        self.n2.fsm.activate(1)
+        self.get("catalog/nodes")
+        before = self.index
+        waiting = self.ask(self.n2, "GET", f"/v1/catalog/nodes?index={before}")
+        self.n1.fsm.activate(1)
+        self.n1.commit(encode_advertise("n1:8300", "http://n1:8500", "db1"))
+
+        self.n2.fsm.restore(BytesIO(snapshot_of(self.n1.fsm)))
+        self.advance(0)
+
+        reply = self.successResultOf(waiting)
+        self.assertEqual(
+            [each["Node"] for each in json.loads(reply.body)], ["db1", "db2"]
+        )
+        self.assertGreater(int(reply.header("X-Consul-Index") or 0), before)
 
     def test_what_is_no_change_wakes_nobody(self) -> None:
         self.get("catalog/nodes")

@@ -82,6 +82,13 @@ MUTANTS = (
         caught_by="tests.http.test_agent.Membership.test_change_wakes",
     ),
     Mutant(
+        name="a restored snapshot wakes nobody who watches the catalog",
+        at="KeyValueFSM.everything_changed",
+        old="self.catalog_changed()",
+        new="pass",
+        caught_by="tests.http.test_agent.Membership.test_restored_snapshot_wakes",
+    ),
+    Mutant(
         name="a query begins to wait for a catalog that was not looked at",
         at="Agent.topic",
         old="self._catalog.look()",

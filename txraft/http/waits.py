@@ -177,7 +177,7 @@ class Waits:
 
     def _restored(self) -> None:
         # The snapshot thread calls this: the waiters belong to the reactor.
-        everything_changed = self._fsm.watches.everything_changed
+        everything_changed = self._fsm.everything_changed
         if IReactorFromThreads.providedBy(self._clock):
             self._clock.callFromThread(everything_changed)
         else:

@@ -267,6 +267,16 @@ class KeyValueFSM:
         self.catalog_index = max(2, self.index, self.catalog_index + 1)
         self.watches.catalog_changed()
 
+    def everything_changed(self) -> None:
+        """Wake everybody: a snapshot has replaced the state.
+
+        Thread: reactor
+        """
+        # The index first: a snapshot brings names and URLs but no index of the catalog,
+        # and whoever is woken waits again unless it has grown.
+        self.catalog_changed()
+        self.watches.everything_changed()
+
     @property
     def state_bytes(self) -> int:
         """Bytes of memory for keys and sessions, about.
