@@ -161,7 +161,8 @@ class Parked(DrainCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.send(put(b"k", b"v"))
+        transport, _ = self.send(put(b"k", b"v"))
+        transport.loseConnection()
 
     def test_drain_drops_them(self) -> None:
         """They get no answer at all."""
@@ -182,6 +183,42 @@ class Parked(DrainCase):
 
         self.assertEqual(response + transport.value(), b"")
         self.assertFalse(transport.connected)
+
+    def test_connection_that_was_there(self) -> None:
+        """A query that it sends later would hold the drain up: it is dropped, too."""
+        channel, transport = self.connect()
+        self.site.drain()
+        left = self.site.when_left()
+        self.clock.advance(QUIET_SECONDS / 2)
+
+        channel.dataReceived(PARKED)
+
+        self.assertEqual(transport.value(), b"")
+        self.assertFalse(transport.connected)
+        self.successResultOf(left)
+
+    def test_query_that_need_not_wait(self) -> None:
+        """It is answered there, like any other request."""
+        channel, transport = self.connect()
+        self.site.drain()
+
+        channel.dataReceived(PARKED.replace(b"index=9", b"index=1&stale"))
+
+        self.assertIn(b"200 OK", transport.value())
+        self.assertIn(CLOSE, transport.value())
+
+    def test_connection_that_came_late(self) -> None:
+        """Once the node takes no more connections, no query may wait on it, either."""
+        self.site.drain()
+        channel, transport = self.connect()
+        self.site.drain()
+        empty = self.site.when_empty()
+
+        channel.dataReceived(PARKED)
+
+        self.assertEqual(transport.value(), b"")
+        self.assertFalse(transport.connected)
+        self.successResultOf(empty)
 
 
 class Probes(DrainCase):

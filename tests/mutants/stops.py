@@ -112,9 +112,23 @@ MUTANTS = (
     Mutant(
         name="blocking queries are answered when a node stops",
         at="Waits.cut",
-        old="self.discard(call)\ncall.answered = True\ncall.request.loseConnection()",
+        old="self.drop(call)",
         new="self._end(call)",
         caught_by="tests.http.test_drain.Parked.test_drain_drops_them",
+    ),
+    Mutant(
+        name="a query on a connection that has to go holds a stop up",
+        at="KVSite._may_wait",
+        old="request.channel not in self._early",
+        new="True",
+        caught_by="tests.http.test_drain.Parked.test_connection_that_was_there",
+    ),
+    Mutant(
+        name="a query waits when no new connections are taken any more",
+        at="KVSite.drain",
+        old="self._early = set(self.channels)",
+        new="self._early = set() if self.is_draining else set(self.channels)",
+        caught_by="tests.http.test_drain.Parked.test_connection_that_came_late",
     ),
     Mutant(
         name="leadership is transferred while an outcome is awaited",

@@ -66,10 +66,14 @@ class DrainableSite(Protocol):
     """The part of `KVSite` that `Shutdown` uses."""
 
     def drain(self) -> None:
-        """Make each answer the last of its connection, and end blocking queries."""
+        """Make each answer the last of its connection, and end blocking queries.
+
+        None waits on these connections any more. On new ones they wait until the next
+        call.
+        """
 
     def when_left(self) -> Deferred[None]:
-        """Fire when all clients that were connected at the first `drain` have gone."""
+        """Fire when all clients that were connected at the last `drain` have gone."""
 
     def when_empty(self) -> Deferred[None]:
         """Fire when no client is connected."""
@@ -132,8 +136,8 @@ class Shutdown:
         await self._in_time(deferLater(self._clock, max(0.0, self._left() + least)))
         await self._in_time(self._site.when_left())
         await stop_accepting(self._port, self._clock)
-        # Once more, for blocking queries that came since: they would wait for minutes.
-        # As nothing is accepted any more, they cannot come back here again.
+        # Once more, for blocking queries on new connections: they would wait for
+        # minutes. As nothing is accepted any more, they cannot come back here again.
         self._site.drain()
         await self._in_time(self._site.when_empty())
 

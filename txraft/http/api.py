@@ -6,6 +6,8 @@ to the work behind it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -40,7 +42,11 @@ from txraft.http.waits import Waits
 
 
 class API(Resource):
-    """The root resource: one leaf that serves every path."""
+    """The root resource: one leaf that serves every path.
+
+    The site may set `may_wait`. A blocking query for which it returns False is dropped
+    instead of waiting.
+    """
 
     isLeaf = True
     log = Logger()
@@ -72,6 +78,7 @@ class API(Resource):
         self._patient = Deadlines(clock, limits.backup_timeout, self._expired)
         self._clock = clock
         self._in_flight = 0
+        self.may_wait: Callable[[Request], bool] = _always
 
     def render(self, request: Request) -> int:
         """Answer *request*, now or later."""
@@ -90,6 +97,8 @@ class API(Resource):
         request.notifyFinish().addErrback(self._disconnected, call)
         if not parked:
             self._begin(call, endpoint)
+        elif not self.may_wait(request):
+            self._waits.drop(call)
         return NOT_DONE_YET
 
     def admit(self, request: Request) -> None:
@@ -226,6 +235,10 @@ class API(Resource):
     def _discard(self, call: HTTPCall) -> None:
         self._deadlines.discard(call)
         self._patient.discard(call)
+
+
+def _always(_request: Request) -> bool:
+    return True
 
 
 def _failed(outcome: Header) -> Answer:

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import (
     IPushProducer,
     IReactorTime,
 )
+from twisted.web.http import Request
 from twisted.web.server import Site
 
 from txraft.http.advertise import Advertiser
@@ -206,6 +207,7 @@ class KVSite(Site):
         self.channels: set[KVChannel] = set()
         self.is_draining = False
         self._early: set[KVChannel] = set()
+        api.may_wait = self._may_wait
         self._awaited: dict[Deferred[None], Callable[[], bool]] = {}
         self._advertiser = advertiser
         self._worker = worker
@@ -254,19 +256,20 @@ class KVSite(Site):
     def drain(self) -> None:
         """Ask clients to leave: each answer is now the last one of its connection.
 
-        Blocking queries are dropped. Call it again to drop those that came later.
+        Blocking queries are dropped; so are those that the same connections send later,
+        but not those on new connections. Call it again to drop these, too.
         """
         # A drain has three parts. The channel closes silent connections and ends busy
         # ones with an answer. This site counts those who were there at the beginning,
         # as load balancers may still send new ones. The daemon stops the listening.
-        self._early = set(self.channels) if not self.is_draining else self._early
+        self._early = set(self.channels)
         self.is_draining = True
         self.api.drain()
         for channel in list(self.channels):
             channel.drain()
 
     def when_left(self) -> Deferred[None]:
-        """Fire once all connections from before the first `drain` are closed."""
+        """Fire once all connections from before the last `drain` are closed."""
         return self._when(lambda: not self._early)
 
     def when_empty(self) -> Deferred[None]:
@@ -293,6 +296,10 @@ class KVSite(Site):
         self._early.discard(channel)
         if self._awaited:
             self._look()
+
+    def _may_wait(self, request: Request) -> bool:
+        """Return whether a blocking query may wait: not where a drain waits for it."""
+        return request.channel not in self._early
 
     def _when(self, has_come: Callable[[], bool]) -> Deferred[None]:
         waiter: Deferred[None] = Deferred(self._forget)

@@ -98,9 +98,13 @@ class Waits:
         # No answer is sent: a client that watches a lock takes an error for the loss of
         # the lock. After a broken connection it asks again, at another node if need be.
         for call in list(self._waiting):
-            self.discard(call)
-            call.answered = True
-            call.request.loseConnection()
+            self.drop(call)
+
+    def drop(self, call: HTTPCall) -> None:
+        """Close the connection of *call*, which waits."""
+        self.discard(call)
+        call.answered = True
+        call.request.loseConnection()
 
     def close(self) -> None:
         """Close all waiting connections, and resume nothing more."""
