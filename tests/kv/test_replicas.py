@@ -5,13 +5,15 @@ from collections.abc import Callable
 
 from hypothesis import given, settings
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.kv.test_state import snapshot_of, stream
 from tests.support.kv_commands import WORKLOADS, Machine, session
+from tests.support.turns import most_steps
 from txraft.core.entry import Entry, LogType
 from txraft.errors import ApplicationError, DataCorrupted
-from txraft.kv import state
+from txraft.kv import keyindex, state
 from txraft.kv.commands import (
     Operation,
     encode_destroy_sessions,
@@ -20,6 +22,7 @@ from txraft.kv.commands import (
     encode_restore,
     encode_transact,
 )
+from txraft.kv.delays import DelaysBegun
 from txraft.kv.snapshot import read_state
 from txraft.kv.state import KeyValueFSM
 from txraft.kv.verbs import OperationKind
@@ -174,6 +177,36 @@ class Restores(SynchronousTestCase):
 
         self.assertIs(self.successResultOf(done), True)
         self.assertEqual(target.fsm.digest(), at_once.fsm.digest())
+
+    def test_turns_of_a_restoration_are_bounded(self) -> None:
+        """However many keys, locks, sessions and delays there are."""
+        self.patch(state, "TURN_KEYS", 8)
+        self.patch(keyindex, "FILLED_AT_ONCE", 8)
+        backup = Machine(session("ends", 1000))
+        for number in range(300):
+            key, id = f"k{number}", f"s{number}"
+            backup.apply(session(id))
+            backup.do(Operation(OperationKind.LOCK, key, session=id))
+            backup.do(Operation(OperationKind.LOCK, f"{key}+", session="ends"))
+        backup.apply(encode_destroy_sessions(["ends"]))
+        [whole] = self.backup(backup, size=1 << 20)
+        at_once, target, clock = Machine(), Machine(), Clock()
+        target.fsm.later = lambda call: clock.callLater(0, call)
+        at_once.apply(whole)
+        target.apply(whole)
+
+        self.assertLess(most_steps(clock, lambda: None), 300)
+
+        made = target.fsm
+        self.assertEqual(made.digest(), at_once.fsm.digest())
+        self.assertEqual(made._held, state._locks(made._state.rows))
+        self.assertEqual(made.state_bytes, state.size_of(made._state))
+        [begun] = made.delays_begun
+        delays = DelaysBegun(made.delays)
+        self.assertEqual(list(delays), [begun])
+        self.assertEqual(
+            made.delays_begun.some(begun, 0, 400), delays.some(begun, 0, 400)
+        )
 
     def test_restore_in_turns_holds_up_what_follows(self) -> None:
         target = Machine()

@@ -134,10 +134,24 @@ if self._captures:
         caught_by="tests.kv.test_capture.Commands.test_capture_between_the_turns_of_a_restoration",
     ),
     Mutant(
+        name="a restoration forgets which locks a session holds",
+        at="KeyValueFSM._replace",
+        old="held.setdefault(row[HOLDER], set()).add(key)",
+        new="pass",
+        caught_by="tests.kv.test_replicas.Restores.test_restored_locks_end_with_their_session",
+    ),
+    Mutant(
+        name="a restoration derives all in the turn in which it takes over",
+        at="KeyValueFSM._replace",
+        old="self._become(state, _Derived(keys, held, delays_begun, size))",
+        new="self._become(state)",
+        caught_by="tests.kv.test_replicas.Restores.test_turns_of_a_restoration_are_bounded",
+    ),
+    Mutant(
         name="a restoration looks for snapshots when it has forgotten them",
         at="KeyValueFSM._replace",
-        old="captures = self._captures; self._become(state, keys)",
-        new="self._become(state, keys); captures = self._captures",
+        old="captures = self._captures; self._become(state, _Derived(keys, held, delays_begun, size))",
+        new="self._become(state, _Derived(keys, held, delays_begun, size)); captures = self._captures",
         caught_by="tests.kv.test_capture.Commands.test_capture_between_the_turns_of_a_restoration",
     ),
     Mutant(

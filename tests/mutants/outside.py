@@ -183,10 +183,10 @@ MUTANTS = (
     Mutant(
         name="a restored state is merged into the old one",
         at="KeyValueFSM._become",
-        old="self._held = _locks(state.rows)",
+        old="self._state = state",
         new=(
-            "self._held = _locks(state.rows)\n"
-            'state.rows = {**getattr(self, "_state", state).rows, **state.rows}'
+            'state.rows = {**getattr(self, "_state", state).rows, **state.rows}\n'
+            "self._state = state"
         ),
         caught_by="tests.kv.test_state.Snapshots.test_restore_replaces_and_never_merges",
     ),

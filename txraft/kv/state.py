@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import msgpack
 from twisted.internet.defer import Deferred
@@ -86,6 +86,16 @@ SESSION_BYTES = 1000
 
 TURN_KEYS = 2000
 """Keys of a backup put in place in one turn of the reactor: a millisecond or two."""
+
+
+class _Derived(NamedTuple):
+    """What is derived from a state, and never replicated."""
+
+    keys: KeyIndex
+    held: dict[str, set[str]]
+    delays_begun: DelaysBegun
+    bytes: int
+
 
 Later = Callable[[Callable[[], None]], object]
 
@@ -371,15 +381,14 @@ class KeyValueFSM:
         self._become(read_state(source))
         self.on_restore()
 
-    def _become(self, state: State, keys: KeyIndex | None = None) -> None:
-        """Take over *state*, and *keys*, its index, if that is filled already."""
-        if keys is None:
+    def _become(self, state: State, derived: _Derived | None = None) -> None:
+        """Take over *state*, and what is *derived* from it if that is made already."""
+        if derived is None:
             keys = KeyIndex(state.rows, state.index)
             deque(keys.fill(), maxlen=0)
-        self._held = _locks(state.rows)
-        self._delays_begun = DelaysBegun(state.delays)
-        self._keys = keys
-        self._bytes = size_of(state)
+            delays_begun = DelaysBegun(state.delays)
+            derived = _Derived(keys, _locks(state.rows), delays_begun, size_of(state))
+        self._keys, self._held, self._delays_begun, self._bytes = derived
         self._state = state
         # Captures of the former state need nothing of what changes from now on. Whoever
         # takes that state to pieces must keep its records for them: see `_replace`.
@@ -604,7 +613,8 @@ class KeyValueFSM:
     def _take_backup(self, index: int) -> bool | Deferred[object]:
         """Replace the state by the complete backup, at once or in turns.
 
-        Until the last turn, reads see the state before the last piece.
+        Until it is replaced, reads see the state before the last piece. The first turn
+        looks at each key once more, whether the session that holds it is in the backup.
         """
         reader, self._backup = self._backup, BackupReader()
         try:
@@ -637,21 +647,34 @@ class KeyValueFSM:
         those of this cluster.
         """
         now, rows = self._state, backup.rows
+        held: dict[str, set[str]] = {}
+        size = 0
         for count, (key, row) in enumerate(rows.items(), 1):
             rows[key] = _restored(row, now.rows.get(key), index)
+            size += KEY_BYTES + len(key) + len(row[VALUE])
+            if row[HOLDER]:
+                held.setdefault(row[HOLDER], set()).add(key)
             if not count % TURN_KEYS:
                 yield True
-        sessions = {
-            id: session._replace(
+        sessions: dict[str, Session] = {}
+        for count, (id, session) in enumerate(backup.sessions.items(), 1):
+            sessions[id] = session._replace(
                 create_index=index,
                 modify_index=index,
                 # A snapshot of level 0 cannot hold it: who starts from one would
                 # differ.
                 written=session.written if now.level else None,
             )
-            for id, session in backup.sessions.items()
-        }
-        delays = {key: d._replace(begun=index) for key, d in backup.delays.items()}
+            size += _session_size(sessions[id])
+            if not count % TURN_KEYS:
+                yield True
+        delays: dict[str, Delay] = {}
+        delays_begun = DelaysBegun(delays)
+        for count, (key, delay) in enumerate(backup.delays.items(), 1):
+            delays[key] = delay._replace(begun=index)
+            delays_begun.added(key, delays[key])
+            if not count % TURN_KEYS:
+                yield True
         keys = KeyIndex(rows, index)
         for _ in keys.fill():
             yield True
@@ -670,7 +693,7 @@ class KeyValueFSM:
         )
         # Not before the last turn: others may have begun in the turns until now.
         captures = self._captures
-        self._become(state, keys)
+        self._become(state, _Derived(keys, held, delays_begun, size))
         self.watches.everything_changed()
         # Nobody reads the former rows, but to free them all at once takes long, too.
         while now.rows:
