@@ -104,17 +104,15 @@ return restored""",
         name="a start that is refused notes its application",
         at="node/startup:recover",
         old="""noted, warnings = _drop_outrun(...)
-recovered = replace(...)
-if protocol_version:
-    ...
+...
+...
 if application and noted_application(stable_store) != application:
     done(stable_store.set_many, noted_as(application))""",
         new="""if application and noted_application(stable_store) != application:
     done(stable_store.set_many, noted_as(application))
 noted, warnings = _drop_outrun(...)
-recovered = replace(...)
-if protocol_version:
-    ...""",
+...
+...""",
         caught_by="tests.node.test_startup.Refusing.test_refused_start_leaves_no_name",
     ),
     Mutant(

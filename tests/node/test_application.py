@@ -568,6 +568,8 @@ class Threads(ClusterCase):
                 lambda: raft.add_peer("b"),
                 lambda: raft.remove_server("a"),
                 lambda: raft.set_peers(["a"]),
+                lambda: raft.probe_peer("b"),
+                lambda: raft.admit_peer("b"),
             ):
                 try:
                     call()
@@ -578,7 +580,7 @@ class Threads(ClusterCase):
         thread.start()
         thread.join()
 
-        self.assertEqual([type(error) for error in errors], [WrongThread] * 15)
+        self.assertEqual([type(error) for error in errors], [WrongThread] * 17)
         self.assertIsInstance(errors[0], RuntimeError)
         self.assertIn("reactor.callFromThread", str(errors[0]))
         self.assertEqual(cluster.apply(b"x").response, 1)

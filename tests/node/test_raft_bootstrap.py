@@ -171,6 +171,27 @@ class SettingPeers(ClusterCase):
         self.assertIsInstance(stopped[0], NodeFailed)
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
+    def test_old_shell_that_does_not_stop(self) -> None:
+        """The node stops, and is not bootstrapping for ever."""
+        cluster = self.waiting(1)
+        cluster.advance(0.2)
+        raft = cluster.nodes["a"].raft
+        stopped = self.outcome(raft.when_stopped())
+
+        def flush() -> Deferred[None]:
+            patched.restore()
+            raise OSError("no thread")
+
+        patched = self.patch(raft._running().writer, "flush", flush)
+
+        outcome = self.outcome(raft.set_peers(["a"]))
+        cluster.advance(0.1)
+
+        self.assertFailedWith(outcome, OSError)
+        self.assertIsInstance(stopped[0], NodeFailed)
+        self.assertFalse(raft._bootstrap._is_running)
+        self.flushLoggedErrors(OSError)
+
     def test_cancel_only_stops_the_wait(self) -> None:
         """The cluster is bootstrapped all the same."""
         cluster = self.waiting(1, disk_seconds=0.02)

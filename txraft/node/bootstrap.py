@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from txraft.core.configuration import Configuration, Server
@@ -59,8 +59,13 @@ class Bootstrap:
         self._is_running = True
         # The old shell must not answer a peer any more, and have nothing under way to
         # the disk, before the new one reads what is there.
-        shell.stop(RaftShutdown("the cluster is being bootstrapped"), RaftShutdown())
-        flushed = shell.writer.flush()
+        try:
+            shell.stop(
+                RaftShutdown("the cluster is being bootstrapped"), RaftShutdown()
+            )
+            flushed = shell.writer.flush()
+        except BaseException:
+            flushed = fail()  # the old shell is half stopped: the node cannot go on
         flushed.addCallback(lambda _: self._begin_again(members))
         # The list of peers comes last: it must not outlive a membership that a crash
         # has prevented.

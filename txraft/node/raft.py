@@ -613,6 +613,7 @@ class Raft:
         Returns: a Deferred of what it tells. It fails with a TransportError when nobody
             there answers as a peer in time, and with NotLeader or RaftShutdown.
         """
+        self._check_thread("probe_peer")
         try:
             asked = self._leading().outbox.probe(address)
         except RaftError as error:
@@ -630,6 +631,7 @@ class Raft:
             NotAdmitted when nobody answers there, or one who belongs elsewhere.
         Source: Raft dissertation §4.2.1.
         """
+        self._check_thread("admit_peer")
         try:
             shell = self._leading()
         except RaftError as error:

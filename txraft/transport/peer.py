@@ -206,7 +206,7 @@ class PeerProtocol(Connection):
 
     def _read(self) -> None:
         """Read requests until one must wait; a nested call does nothing."""
-        # A handler may respond at once, and `answer_ready` calls this again: to read
+        # A handler may respond at once, and `response_ready` calls this again: to read
         # the next request inside the delivery of this one would break the order.
         if self._reading:
             return
