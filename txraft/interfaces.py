@@ -301,6 +301,7 @@ class HintingStableStore(Protocol):
     def hinted(self) -> bytes:
         """Return the latest hint; after a power failure an older one, or b"".
 
+        Raises: OSError or StorageError when it cannot be read; it counts as none then.
         Thread: writer.
         """
 

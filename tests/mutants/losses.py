@@ -78,7 +78,7 @@ MUTANTS = (
     Mutant(
         name="a start drops the log before it lowers the note",
         at="_drop_outrun",
-        old="noted.reaches.index > mark.index",
+        old="noted.claimed.index > mark.index",
         new="False",
         caught_by="tests.node.test_synced_note.Cut.test_note_is_lowered_before_a_log_is_dropped",
     ),
@@ -179,6 +179,13 @@ MUTANTS = (
         old="beside == number",
         new="True",
         caught_by="tests.node.test_synced_note.Hints.test_hint_of_an_earlier_note",
+    ),
+    Mutant(
+        name="a hint that could not be read counts later",
+        at="Noted.claimed",
+        old="self.is_hint_unread",
+        new="False",
+        caught_by="tests.node.test_synced_note.Hints.test_hint_that_cannot_be_read",
     ),
     Mutant(
         name="a truncation leaves the hint",

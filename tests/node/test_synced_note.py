@@ -13,7 +13,7 @@ from tests.support.raft_cluster import ClusterCase
 from tests.support.two_step_store import TwoStepStore
 from txraft.core.configuration import Configuration
 from txraft.core.ready import HardState, ResetLog
-from txraft.errors import DataCorrupted
+from txraft.errors import DataCorrupted, StorageError
 from txraft.node.startup import Restored, recover
 from txraft.node.synced_note import (
     NOTHING,
@@ -353,6 +353,25 @@ class Hints(NoteCase):
         again.lower(LogEnd(5, 1))
 
         self.assertEqual(self.reaches(), LogEnd(5, 1))
+
+    def test_hint_that_cannot_be_read(self) -> None:
+        """It is none, and a truncation makes it void should it come back."""
+        self.append(3, 6)
+        for error in (PermissionError("state.hint"), StorageError("a directory")):
+            old = self.store.value
+
+            def hinted(error: Exception = error) -> bytes:
+                raise error
+
+            patched = self.patch(self.store, "hinted", hinted)
+            noted = read_note(self.store)
+            patched.restore()
+            self.assertEqual(noted.reaches, LogEnd(2, 1))
+
+            SyncedNote(self.store, LogEnd(6, 1), noted, 1).lower(LogEnd(2, 1))
+
+            self.assertEqual(self.store.value, old)
+            self.assertEqual(self.reaches(), LogEnd(2, 1))
 
     def test_no_hint_before_the_first_note(self) -> None:
         """There is nothing that it could count beside."""

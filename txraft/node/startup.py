@@ -270,7 +270,7 @@ def _drop_outrun(
     problem = _outrun(log_store, mark)
     if problem is None:
         return noted, []
-    if noted.reaches.index > mark.index:
+    if noted.claimed.index > mark.index:
         # The note goes first, as before any reset: a crash between the two must leave
         # no log that ends below its note.
         noted = Noted(LogEnd(mark.index, mark.term), number=noted.number + 1)

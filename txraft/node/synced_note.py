@@ -21,6 +21,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from txraft.errors import StorageError
 from txraft.interfaces import HintingStableStore, StableStore
 from txraft.node.application import done
 
@@ -46,19 +47,32 @@ NOTHING = LogEnd()
 """The end of an empty log, and what is noted before anything is."""
 
 
+ANY = LogEnd((1 << 64) - 1)
+"""An end behind every other."""
+
+
 @dataclass(frozen=True, slots=True)
 class Noted:
     """What was found: the *end* that is noted, a *hint* of a later one, and the
-    *number* of the note. Each note has a higher number than the one before it."""
+    *number* of the note. Each note has a higher number than the one before it. A
+    hint that could not be read may be of any end."""
 
     end: LogEnd = NOTHING
     hint: LogEnd = NOTHING
     number: int = 0
+    is_hint_unread: bool = False
 
     @property
     def reaches(self) -> LogEnd:
         """The end that the log is known to have had."""
         return self.hint if self.hint.index > self.end.index else self.end
+
+    @property
+    def claimed(self) -> LogEnd:
+        """The end that note and hint speak of at most."""
+        # A hint that comes back, as its permissions do, must not count then for a log
+        # that was truncated meanwhile.
+        return ANY if self.is_hint_unread else self.reaches
 
 
 UNNOTED = Noted()
@@ -90,7 +104,11 @@ def read_note(store: StableStore) -> Noted:
     index, term, current_term, number = _LAYOUT.unpack(stored)
     if current_term != store.get_uint64(CURRENT_TERM):
         return Noted(number=number)  # but it is counted on, as hints may be left
-    return Noted(LogEnd(index, term), _read_hint(store, number), number)
+    end = LogEnd(index, term)
+    try:
+        return Noted(end, _read_hint(store, number), number)
+    except (OSError, StorageError):
+        return Noted(end, number=number, is_hint_unread=True)
 
 
 def _read_hint(store: StableStore, number: int) -> LogEnd:
@@ -127,7 +145,7 @@ class SyncedNote:
         self.end = end
         # What the note says; what note or hint says at most; the number of the note.
         self._noted = noted.end
-        self._claimed = noted.reaches
+        self._claimed = noted.claimed
         self._number = noted.number
         self._current_term = current_term
 

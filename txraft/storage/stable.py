@@ -136,7 +136,10 @@ class FileStableStore:
                 file.close()
 
     def hinted(self) -> bytes:
-        """Return the latest value of `hint` that is on the disk, b"" without any."""
+        """Return the latest value of `hint` that is on the disk, b"" without any.
+
+        Raises: OSError or StorageError when there may be one that cannot be read.
+        """
         path = _hints(self._path)
         try:
             data = read_whole(self._fs, path, MAX_HINT_BYTES)
