@@ -345,4 +345,18 @@ noted, warnings = _drop_outrun(...)
         new="tuple(request.entries)",
         caught_by="tests.transport.test_inmem.Routes.test_each_node_has_its_own_entries",
     ),
+    Mutant(
+        name="who is told that an index is applied may begin a second loop",
+        at="Applier._run",
+        old="self._busy or self._applying or self._stopped",
+        new="self._busy or self._stopped",
+        caught_by="tests.node.test_applier.Reentry.test_resume_by_who_is_told",
+    ),
+    Mutant(
+        name="the state machine is left alone while somebody is told",
+        at="Applier._apply",
+        old="try:\n    if self._waiting: ...\nfinally: ...",
+        new="self._applying = False\nif self._waiting:\n    self._tell_waiting()",
+        caught_by="tests.node.test_applier.Reentry.test_no_command_is_applied_twice",
+    ),
 )

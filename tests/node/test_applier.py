@@ -622,6 +622,56 @@ class Pausing(ApplierCase):
         self.assertEqual((self.fsm.applied, told), ([8], [7]))
 
 
+class Reentry(ApplierCase):
+    """Whoever is told that an index is applied may pause and resume at once."""
+
+    def pause_and_resume(self, _index: int) -> None:
+        self.applier.pause().addCallback(lambda _: self.applier.resume())
+
+    def fetch(self, first: int, last: int) -> list[Entry] | Deferred[list[Entry]]:
+        return super().fetch(first, first)
+
+    def test_no_command_is_applied_twice(self) -> None:
+        """The loop that tells goes on by itself; a second one would repeat a command
+        whose response is awaited."""
+        self.build(commands=3)
+        response: Deferred[object] = Deferred()
+        self.fsm.answers[2] = lambda: response
+        self.applier.call_when_applied(1, self.pause_and_resume)
+
+        self.applier.advance(3)
+
+        self.assertEqual(self.fsm.applied, [1, 2])
+        response.callback("two")
+        self.assertEqual(self.fsm.applied, [1, 2, 3])
+        self.assertEqual(self.settled, [(1, 1), (2, "two"), (3, 3)])
+
+    def test_resume_by_who_is_told(self) -> None:
+        """Without a pause it changes nothing."""
+        self.build(commands=3)
+        response: Deferred[object] = Deferred()
+        self.fsm.answers[2] = lambda: response
+        self.applier.call_when_applied(1, lambda index: self.applier.resume())
+
+        self.applier.advance(3)
+
+        self.assertEqual(self.fsm.applied, [1, 2])
+
+    def test_after_a_response(self) -> None:
+        """The same where a response was awaited before."""
+        self.build(commands=3)
+        first, second = Deferred[object](), Deferred[object]()
+        self.fsm.answers = {1: lambda: first, 2: lambda: second}
+        self.applier.call_when_applied(1, self.pause_and_resume)
+        self.applier.advance(3)
+
+        first.callback("one")
+
+        self.assertEqual(self.fsm.applied, [1, 2])
+        second.callback("two")
+        self.assertEqual(self.settled, [(1, "one"), (2, "two"), (3, 3)])
+
+
 class Waiting(ApplierCase):
     def test_call_when_applied_at_once_or_in_time(self) -> None:
         """The index given is the one reached, which may be a later one."""

@@ -165,8 +165,8 @@ class Applier:
         self._stopped = True
 
     def _run(self) -> None:
-        if self._busy or self._stopped:
-            return  # it goes on by itself, from the timer or the response
+        if self._busy or self._applying or self._stopped:
+            return  # it goes on by itself: from the timer, the response, or its loop
         self._until = self._clock.seconds() + self._slice_seconds
         while self.applied_index < self._target and not self._paused:
             # The target may grow while an entry is applied; it is looked at each time.
@@ -213,20 +213,24 @@ class Applier:
 
     def _apply(self, entries: Sequence[Entry]) -> bool:
         """Apply *entries*; tell whether to go on at once."""
-        # `_applying` is for calls out of the FSM: `pause` must not find it left alone.
+        # For calls out of the FSM, and by whoever is told that an index is applied:
+        # `pause` must not find the FSM left alone then, and `resume` must not begin a
+        # second loop. That one may leave a response awaited, whose command this loop
+        # would apply again.
         self._applying = True
-        if self._skips:  # hardly ever: once a slice, for speed
-            entries = self._skips.around(entries)
         try:
+            if self._skips:  # hardly ever: once a slice, for speed
+                entries = self._skips.around(entries)
             go_on = self._apply_runs(entries)
         except BaseException:
             # A signal, or an invariant; the state machine's own are named below.
             self._fail(HALF_APPLIED, Failure())
             go_on = False
+        try:
+            if self._waiting:
+                self._tell_waiting()
         finally:
             self._applying = False
-        if self._waiting:
-            self._tell_waiting()
         return go_on
 
     def _apply_runs(self, entries: Sequence[Entry]) -> bool:
