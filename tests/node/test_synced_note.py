@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.node.test_startup import BootCase, snapshot
-from tests.node.test_writer import WriterCase, entries
+from tests.node.test_writer import TimedWriterCase, entries
 from tests.support.raft_cluster import ClusterCase
 from tests.support.two_step_store import TwoStepStore
 from txraft.core.configuration import Configuration
@@ -28,7 +27,6 @@ from txraft.node.writer import (
     HINT_SECONDS,
     QUICK_SECONDS,
     REST_SECONDS,
-    Writer,
     stored_state,
 )
 from txraft.storage.memory import InmemStore
@@ -81,22 +79,11 @@ class NotedStore(TwoStepStore):
         self.events[-1] = f"set {end.index} of term {end.term}"
 
 
-class NoteCase(WriterCase):
-    store: NotedStore  # type: ignore[assignment]
+class NoteCase(TimedWriterCase):
+    store: NotedStore
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.clock = Clock()
-        self.store = NotedStore()
-        self.writer = Writer(
-            self.worker,
-            log_store=self.store,
-            stable_store=self.store,
-            synced=self.store.synced,
-            failed=self.failures.append,
-            end=NOTHING,
-            seconds=self.clock.seconds,
-        )
+    def make_store(self) -> TwoStepStore:
+        return NotedStore()
 
     def perform(self) -> list[str]:
         """Let the worker do all it has; return what the store saw."""
@@ -242,18 +229,11 @@ class HintingStore(NotedStore):
 class Hints(NoteCase):
     """What is known without a sync: it counts beside the note it was given after."""
 
+    def make_store(self) -> TwoStepStore:
+        return HintingStore()
+
     def setUp(self) -> None:
         super().setUp()
-        self.store = HintingStore()
-        self.writer = Writer(
-            self.worker,
-            log_store=self.store,
-            stable_store=self.store,
-            synced=self.store.synced,
-            failed=self.failures.append,
-            end=NOTHING,
-            seconds=self.clock.seconds,
-        )
         self.has_noted(2)
 
     def perform(self, after: float = 0.0) -> list[str]:

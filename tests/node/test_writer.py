@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.two_step_store import TwoStepStore
 from txraft.core.entry import Entry, LogType
 from txraft.core.ready import HardState, Ready, ResetLog
 from txraft.node.startup import read_hard_state
@@ -68,6 +70,30 @@ class WriterCase(SynchronousTestCase):
                 hard_state=hard_state,
                 reset_log=reset_log,
             )
+        )
+
+
+class TimedWriterCase(WriterCase):
+    """A writer that looks at a clock, and a store that lists what it does."""
+
+    store: TwoStepStore  # type: ignore[assignment]
+
+    def make_store(self) -> TwoStepStore:
+        """Make the store of the writer."""
+        return TwoStepStore()
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock = Clock()
+        self.store = self.make_store()
+        self.writer = Writer(
+            self.worker,
+            log_store=self.store,
+            stable_store=self.store,
+            synced=self.store.synced,
+            failed=self.failures.append,
+            end=LogEnd(),
+            seconds=self.clock.seconds,
         )
 
 

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-from twisted.internet.task import Clock
-
-from tests.node.test_writer import WriterCase, entries
-from tests.support.two_step_store import TwoStepStore
+from tests.node.test_writer import TimedWriterCase, entries
 from txraft.core.ready import HardState
-from txraft.node.synced_note import LogEnd
-from txraft.node.writer import QUICK_SECONDS, Writer
+from txraft.node.writer import QUICK_SECONDS
 
 
-class TwoStepCase(WriterCase):
-    store: TwoStepStore  # type: ignore[assignment]
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.clock = Clock()
-        self.store = TwoStepStore()
-        self.writer = Writer(
-            self.worker,
-            log_store=self.store,
-            stable_store=self.store,
-            synced=self.store.synced,
-            failed=self.failures.append,
-            end=LogEnd(),
-            seconds=self.clock.seconds,
-        )
-
+class TwoStepCase(TimedWriterCase):
     def take_events(self) -> list[str]:
         events, self.store.events = self.store.events, []
         return events
