@@ -23,11 +23,11 @@ MUTANTS = (
         name="a backup forgets the names of nodes",
         at="KeyValueFSM._replace",
         old=(
-            "State(rows, now.urls, index, index, sessions, delays, now.results, "
+            "State(rows=rows, urls=now.urls, index=index, session_index=index, sessions=sessions, delays=delays, results=now.results, "
             "level=now.level, names=now.names)"
         ),
         new=(
-            "State(rows, now.urls, index, index, sessions, delays, now.results, "
+            "State(rows=rows, urls=now.urls, index=index, session_index=index, sessions=sessions, delays=delays, results=now.results, "
             "level=now.level, names={})"
         ),
         caught_by="tests.kv.test_levels.WhatWasWritten.test_backup_keeps_names",

@@ -16,11 +16,11 @@ MUTANTS = (
         name="a backup takes back the level that is active",
         at="KeyValueFSM._replace",
         old=(
-            "State(rows, now.urls, index, index, sessions, delays, now.results, "
+            "State(rows=rows, urls=now.urls, index=index, session_index=index, sessions=sessions, delays=delays, results=now.results, "
             "level=now.level, names=now.names)"
         ),
         new=(
-            "State(rows, now.urls, index, index, sessions, delays, now.results, "
+            "State(rows=rows, urls=now.urls, index=index, session_index=index, sessions=sessions, delays=delays, results=now.results, "
             "level=0, names=now.names)"
         ),
         caught_by="tests.kv.test_levels.Activation.test_backup_changes_no_level",
@@ -121,7 +121,7 @@ if self._captures:
     ),
     Mutant(
         name="the records of a backup's predecessor go under a snapshot of them",
-        at="KeyValueFSM._replace",
+        at="_freed",
         old="capture.keep_many(last)",
         new="pass",
         caught_by="tests.kv.test_capture.Commands.test_backup_takes_the_place",

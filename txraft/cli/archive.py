@@ -59,13 +59,13 @@ def _described(archive: ArchiveReader, keys: int | None) -> Backup:
     try:
         servers = (meta.get("Configuration") or {}).get("Servers") or []
         return Backup(
-            str(meta["ID"]),
-            int(meta["Index"]),
-            int(meta["Term"]),
-            int(meta.get("Version", 0)),
-            archive.state_bytes,
-            tuple(str(server["Address"]) for server in servers),
-            keys,
+            id=str(meta["ID"]),
+            index=int(meta["Index"]),
+            term=int(meta["Term"]),
+            version=int(meta.get("Version", 0)),
+            state_bytes=archive.state_bytes,
+            members=tuple(str(server["Address"]) for server in servers),
+            keys=keys,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataCorrupted("meta.json describes no snapshot") from error

@@ -130,13 +130,13 @@ class ClientCalls:
     ) -> NodeResponse:
         headers = {**self._headers, **request.headers}
         return await ask(
-            self._http,
-            self.clock,
-            url,
-            request,
-            Headers({name: [value] for name, value in headers.items()}),
-            seconds,
-            self.limits.max_answer_bytes,
+            http=self._http,
+            clock=self.clock,
+            url=url,
+            request=request,
+            headers=Headers({name: [value] for name, value in headers.items()}),
+            seconds=seconds,
+            max_bytes=self.limits.max_answer_bytes,
         )
 
     async def _attempt(self, request: NodeRequest, left: float) -> _AttemptEnd:

@@ -126,13 +126,13 @@ def parse_record(fields: Any) -> KeyValue:
     try:
         value = fields["Value"]
         return KeyValue(
-            str(fields["Key"]),
-            b"" if value is None else b64decode(value, validate=True),
-            int(fields["Flags"]),
-            int(fields["CreateIndex"]),
-            int(fields["ModifyIndex"]),
-            int(fields["LockIndex"]),
-            fields.get("Session") or None,
+            key=str(fields["Key"]),
+            value=b"" if value is None else b64decode(value, validate=True),
+            flags=int(fields["Flags"]),
+            create_index=int(fields["CreateIndex"]),
+            modify_index=int(fields["ModifyIndex"]),
+            lock_index=int(fields["LockIndex"]),
+            session=fields.get("Session") or None,
         )
     except (KeyError, TypeError, ValueError, AttributeError, Base64Error) as error:
         raise MalformedAnswer(f"an answer holds no key: {fields!r:.80}") from error

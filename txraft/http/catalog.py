@@ -160,7 +160,16 @@ class Catalog:
         """Make the service `consul` of a member."""
         meta = {"raft_version": "3", "version": CONSUL_VERSION, "txraft": VERSION}
         _, port = host_port(server.address)
-        return Service(_CONSUL, _CONSUL, [], "", port, meta, False, [])
+        return Service(
+            id=_CONSUL,
+            name=_CONSUL,
+            tags=[],
+            address="",
+            port=port,
+            meta=meta,
+            override=False,
+            checks=[],
+        )
 
     def services_of(self, name: str) -> list[Service]:
         """List the services of the node with the name *name*."""

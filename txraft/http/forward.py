@@ -113,13 +113,13 @@ class Forwarder:
         }
         seconds = self._limits.request_timeout
         reply = await ask(
-            self._client,
-            self._clock,
-            url.rstrip("/"),
-            NodeRequest("PUT", target, b""),
-            Headers(headers),
-            seconds,
-            MAX_REPLY_BYTES,
+            http=self._client,
+            clock=self._clock,
+            url=url.rstrip("/"),
+            request=NodeRequest("PUT", target, b""),
+            headers=Headers(headers),
+            seconds=seconds,
+            max_bytes=MAX_REPLY_BYTES,
         )
         return reply.status, reply.sentence
 

@@ -136,14 +136,14 @@ def _parse(body: bytes) -> Service:
     if not isinstance(more, list):
         raise HTTPRefusal(400, "Checks of the service is not a list.")
     return Service(
-        id,
-        name,
-        fields.texts("Tags"),
-        fields.text("Address"),
-        port,
-        meta.members(),
-        fields.get("EnableTagOverride") is True,
-        _check_ids(id, len(given) + len(more)),
+        id=id,
+        name=name,
+        tags=fields.texts("Tags"),
+        address=fields.text("Address"),
+        port=port,
+        meta=meta.members(),
+        override=fields.get("EnableTagOverride") is True,
+        checks=_check_ids(id, len(given) + len(more)),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred
@@ -188,13 +189,13 @@ def _parse(body: bytes, node: str, ttl_min: float) -> tuple[CreateSession, bool]
     ttl = fields.text("TTL", MAX_DURATION_CHARACTERS)
     lock_delay_ns = _lock_delay_ns(fields)
     wanted = CreateSession(
-        "",
-        fields.text("Name"),
-        fields.text("Node") or node,
-        min(lock_delay_ns // 1_000_000, MAX_LOCK_DELAY_MS),
-        _BEHAVIORS[behavior],
-        _ttl_ms(ttl, ttl_min),
-        Written(ttl, lock_delay_ns, *_checks(fields)),
+        id="",
+        name=fields.text("Name"),
+        node=fields.text("Node") or node,
+        lock_delay_ms=min(lock_delay_ns // 1_000_000, MAX_LOCK_DELAY_MS),
+        deletes=_BEHAVIORS[behavior],
+        ttl_ms=_ttl_ms(ttl, ttl_min),
+        written=Written(ttl, lock_delay_ns, *_checks(fields)),
     )
     return wanted, _multiplier(fields) == 1
 
@@ -298,14 +299,10 @@ def _with_node(body: bytes, node: str) -> bytes:
 def _named(wanted: CreateSession, exact: bool, level: int) -> CreateSession:
     """Give *wanted* a new id; drop `written` below *level* 1."""
     id = str(uuid4())
-    return CreateSession(
-        exact_id(id) if exact else id,
-        wanted.name,
-        wanted.node,
-        wanted.lock_delay_ms,
-        wanted.deletes,
-        wanted.ttl_ms,
-        wanted.written if level else None,
+    return replace(
+        wanted,
+        id=exact_id(id) if exact else id,
+        written=wanted.written if level else None,
     )
 
 

@@ -101,26 +101,44 @@ def make_api(
     table = routes(
         Keys(fsm, reads, writes, slices, limits),
         Transactions(fsm, reads, writes, slices, limits),
-        Sessions(fsm, reads, writes, slices, limits, leadership, expiry, catalog),
+        Sessions(
+            fsm=fsm,
+            reads=reads,
+            writes=writes,
+            slices=slices,
+            limits=limits,
+            leadership=leadership,
+            expiry=expiry,
+            catalog=catalog,
+        ),
         ClusterAPI(raft, fsm, leadership, catalog, clock),
         Agent(raft, catalog, reads, limits, meta, validities),
-        Backups(raft, fsm, reads, leadership, quotas, worker, clock, limits),
+        Backups(
+            raft=raft,
+            fsm=fsm,
+            reads=reads,
+            leadership=leadership,
+            quotas=quotas,
+            worker=worker,
+            clock=clock,
+            limits=limits,
+        ),
     )
     waits = Waits(fsm, clock, limits)
     table |= more or {}
     metrics = Metrics(raft, fsm, quotas, RequestCounts(), validities)
     table[METRICS] = {b"GET": Route(metrics.get, METRICS_PARAMETERS)}
     return API(
-        table,
-        leadership,
-        waits,
-        expiry,
-        catalog,
-        metrics,
-        clock,
-        limits,
-        access,
-        origins,
+        table=table,
+        leadership=leadership,
+        waits=waits,
+        expiry=expiry,
+        catalog=catalog,
+        metrics=metrics,
+        clock=clock,
+        limits=limits,
+        access=access,
+        origins=origins,
     )
 
 
@@ -149,27 +167,43 @@ def make_site(
     others are those of `make_api`.
     """
     api = make_api(
-        raft,
-        fsm,
-        client,
-        clock,
-        limits,
-        address,
-        worker,
-        more,
-        access,
-        meta,
-        origins,
-        validities,
-        name,
+        raft=raft,
+        fsm=fsm,
+        client=client,
+        clock=clock,
+        limits=limits,
+        address=address,
+        worker=worker,
+        more=more,
+        access=access,
+        meta=meta,
+        origins=origins,
+        validities=validities,
+        name=name,
     )
     forwarder = Forwarder(client, clock, limits, address)
-    advertiser = Advertiser(raft, fsm, forwarder, clock, address, url, name)
+    advertiser = Advertiser(
+        raft=raft,
+        fsm=fsm,
+        forwarder=forwarder,
+        clock=clock,
+        address=address,
+        url=url,
+        name=name,
+    )
 
     def is_member(name: bytes) -> bool:
         return name.decode("utf-8", "replace") in raft.configuration.addresses
 
-    return KVSite(api, advertiser, clock, limits, worker, is_member, refusals)
+    return KVSite(
+        api=api,
+        advertiser=advertiser,
+        clock=clock,
+        limits=limits,
+        worker=worker,
+        is_member=is_member,
+        refusals=refusals,
+    )
 
 
 class KVSite(Site):

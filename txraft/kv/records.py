@@ -157,14 +157,14 @@ class State:
     def copy_without_rows(self) -> State:
         """Return a copy of all but the keys; it copies references only."""
         return State(
-            {},
-            self.urls.copy(),
-            self.index,
-            self.session_index,
-            self.sessions.copy(),
-            self.delays.copy(),
-            self.results.copy(),
-            self.staged,
-            self.level,
-            self.names.copy(),
+            rows={},
+            urls=self.urls.copy(),
+            index=self.index,
+            session_index=self.session_index,
+            sessions=self.sessions.copy(),
+            delays=self.delays.copy(),
+            results=self.results.copy(),
+            staged=self.staged,
+            level=self.level,
+            names=self.names.copy(),
         )

@@ -354,7 +354,14 @@ def _add_session(
     ):
         raise DataCorrupted("a session in the snapshot is malformed or twice")
     state.sessions[id] = Session(
-        name, node, lock_delay, deletes, ttl, create, modify, written
+        name=name,
+        node=node,
+        lock_delay_ms=lock_delay,
+        deletes=deletes,
+        ttl_ms=ttl,
+        create_index=create,
+        modify_index=modify,
+        written=written,
     )
 
 

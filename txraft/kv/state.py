@@ -479,14 +479,14 @@ class KeyValueFSM:
         if len(state.sessions) >= MAX_SESSIONS:
             raise ApplicationError(f"there are {MAX_SESSIONS} sessions already")
         state.sessions[command.id] = Session(
-            command.name,
-            command.node,
-            command.lock_delay_ms,
-            command.deletes,
-            command.ttl_ms,
-            index,
-            index,
-            command.written,
+            name=command.name,
+            node=command.node,
+            lock_delay_ms=command.lock_delay_ms,
+            deletes=command.deletes,
+            ttl_ms=command.ttl_ms,
+            create_index=index,
+            modify_index=index,
+            written=command.written,
         )
         self._bytes += _session_size(state.sessions[command.id])
         self._sessions_changed(index, [command.id])
@@ -681,13 +681,13 @@ class KeyValueFSM:
         # All is ready now: from here to `_become` there is no turn in between.
         self._keys.end_moments()
         state = State(
-            rows,
-            now.urls,
-            index,
-            index,
-            sessions,
-            delays,
-            now.results,
+            rows=rows,
+            urls=now.urls,
+            index=index,
+            session_index=index,
+            sessions=sessions,
+            delays=delays,
+            results=now.results,
             level=now.level,
             names=now.names,
         )
@@ -695,15 +695,7 @@ class KeyValueFSM:
         captures = self._captures
         self._become(state, _Derived(keys, held, delays_begun, size))
         self.watches.everything_changed()
-        # Nobody reads the former rows, but to free them all at once takes long, too.
-        while now.rows:
-            yield True
-            last = list(islice(reversed(now.rows), TURN_KEYS))
-            for capture in captures:
-                if not capture.is_released:
-                    capture.keep_many(last)
-            for key in last:
-                del now.rows[key]
+        yield from _freed(now.rows, captures)
 
     # Changes
 
@@ -884,3 +876,18 @@ _VERBS: dict[type, Callable[..., object]] = {
     Once: KeyValueFSM._once,
     Restore: KeyValueFSM._restore,
 }
+
+
+def _freed(rows: dict[str, Row], captures: Sequence[Capture]) -> Iterator[bool]:
+    """Free *rows*, which nobody reads but *captures*, in turns of bounded length.
+
+    To free them all at once takes long, too.
+    """
+    while rows:
+        yield True
+        last = list(islice(reversed(rows), TURN_KEYS))
+        for capture in captures:
+            if not capture.is_released:
+                capture.keep_many(last)
+        for key in last:
+            del rows[key]
