@@ -154,6 +154,7 @@ class Cuts(SynchronousTestCase):
 
         found.check_started(8)
         found.check_refused(DataCorrupted("the log was synced up to index 8 of term 1"))
+        found.check_refused(DataCorrupted("1.seg: the file is missing, needed for 7"))
 
         self.assertRaises(AssertionError, found.check_started, 7)
         for wrong in (DataCorrupted("?"), StorageError("synced up to index 8")):
