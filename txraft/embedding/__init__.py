@@ -1,0 +1,1 @@
+"""Embedding: a whole member of a cluster inside somebody's program."""
