@@ -8,20 +8,18 @@ A test compares the page in the checkout with what this makes.
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
-from textwrap import fill
 from typing import TYPE_CHECKING
+
+from layout import definition, filled, section, with_code
 
 from txraft import config
 from txraft.settings import credentials, settings
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-WIDTH = 88
 
 _HEAD = """\
 .. This page is made by ``python docs/settings_page.py``.
@@ -39,34 +37,28 @@ def page() -> str:
     limits = settings.NodeLimits()
     http_limits = _limits_of(limits.http)
     parts = [
-        _section("The node", "At the top of the file.", _rows(settings.Settings)),
-        _section("http", "The HTTP API.", _rows(settings.HTTPSettings)),
-        _section(
+        section("The node", "At the top of the file.", _rows(settings.Settings)),
+        section("http", "The HTTP API.", _rows(settings.HTTPSettings)),
+        section(
             "tls",
             "TLS among peers; see :doc:`/how-to/security`.",
             _rows(credentials.TLSSettings),
         ),
-        _section(
+        section(
             "http.tls",
             "TLS of the HTTP API; see :doc:`/how-to/security`.",
             _rows(credentials.HTTPTLSSettings),
         ),
-        _section(
+        section(
             "raft",
             "Consensus. All members should have the same.",
             _raft(),
         ),
-        _section(
-            "limits", "Bounds on clients and on the key-value store.", http_limits
-        ),
+        section("limits", "Bounds on clients and on the key-value store.", http_limits),
         _prose("limits, of connections with peers", limits.connections),
         _prose("limits, of messages from peers", limits.messages),
     ]
     return _HEAD + "".join(parts)
-
-
-def _section(title: str, sentence: str, rows: Iterator[str]) -> str:
-    return f"\n{title}\n{'-' * len(title)}\n\n{sentence}\n\n" + "\n".join(rows)
 
 
 def _rows(kind: type) -> Iterator[str]:
@@ -90,8 +82,7 @@ def _limits_of(limits: DataclassInstance) -> Iterator[str]:
 
 def _row(name: str, default: str, doc: str) -> str:
     known = "Required." if default == "``required``" else f"Default: {default}."
-    text = _with_code(f"{doc} {known}")
-    return f"``{name}``\n{_filled(text, '    ')}\n"
+    return definition(f"``{name}``", f"{doc} {known}")
 
 
 def _prose(title: str, part: DataclassInstance) -> str:
@@ -101,23 +92,8 @@ def _prose(title: str, part: DataclassInstance) -> str:
         f"- ``{f.name}``: {_limit(f.name, f.default, str(f.type))}\n"
         for f in fields(part)
     )
-    prose = "".join(f"\n{_filled(_with_code(text))}\n" for text in paragraphs)
+    prose = "".join(f"\n{filled(with_code(text))}\n" for text in paragraphs)
     return f"\n{title}\n{'-' * len(title)}\n{prose}\n{defaults}"
-
-
-def _filled(text: str, indent: str = "") -> str:
-    return fill(
-        " ".join(text.split()),
-        WIDTH,
-        initial_indent=indent,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def _with_code(text: str) -> str:
-    return re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", text)
 
 
 def _limit(name: str, value: object, kind: str) -> str:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.http_network import HTTPCase, ScriptedNode
-from txraft.http.metrics import Metrics, RequestCounts
+from txraft.http.metrics import SECTIONS, Metrics, RequestCounts
 from txraft.http.quotas import Quotas
 from txraft.node.metrics import NodeMetrics, PeerMetrics, Timer
+from txraft.storage.filelog import FileLog
 from txraft.transport.validity import Validity
 from txraft.version import VERSION
 
 PATH = "/v1/agent/metrics?format=prometheus"
+PEER = PeerMetrics(7, lag=3, in_flight=1, silence=0.25, undeliverable=8)
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -75,8 +79,7 @@ class TheNode(MetricsCase):
 
     def test_peers_are_labels(self) -> None:
         """One family has a sample for each follower."""
-        peer = PeerMetrics(7, lag=3, in_flight=1, silence=0.25, undeliverable=8)
-        self.n1.metrics = lambda: NodeMetrics(peers={"n2:8300": peer})  # type: ignore[method-assign]
+        self.n1.metrics = lambda: NodeMetrics(peers={"n2:8300": PEER})  # type: ignore[method-assign]
 
         lag = self.value(self.n1, "raft_replication_lag", peer_id="n2:8300")
         silence = self.value(self.n1, "raft_replication_lastContact", peer_id="n2:8300")
@@ -100,6 +103,83 @@ class TheNode(MetricsCase):
         self.assertEqual(samples[f"{name}_bucket", (("le", "+Inf"),)], 3)
         self.assertEqual(samples[f"{name}_count", ()], 3)
         self.assertAlmostEqual(samples[f"{name}_sum", ()], 9001.9)
+
+
+class TheTable(MetricsCase):
+    """One table has all metrics."""
+
+    rows = tuple(row for rows in SECTIONS.values() for row in rows)
+
+    def test_names(self) -> None:
+        """A name stands once, and its sentence is one."""
+        names = Counter(row.name for row in self.rows)
+
+        self.assertEqual([name for name, count in names.items() if count > 1], [])
+        self.assertEqual([r.name for r in self.rows if not r.doc.endswith(".")], [])
+
+    def test_whatever_a_node_counts(self) -> None:
+        """Every field of a node's metrics changes what is told."""
+        timer = Timer()
+        timer.add(1)
+        of_kind = {
+            "int": 7,
+            "float": 7.0,
+            "float | None": 7.0,
+            "Timer": timer,
+            "Mapping[str, PeerMetrics]": {"n2:8300": PEER},
+            "Mapping[str, float]": {"log_appends": 7.0},
+        }
+        nothing = self.told(NodeMetrics())
+
+        silent = [
+            field.name
+            for field in fields(NodeMetrics)
+            if self.told(NodeMetrics(**{field.name: of_kind[str(field.type)]}))
+            == nothing
+        ]
+
+        self.assertEqual(silent, [])
+
+    def test_whatever_a_leader_knows_of_a_peer(self) -> None:
+        """Every field of a peer's metrics changes what is told."""
+        known = self.told(NodeMetrics(peers={"n2:8300": PEER}))
+
+        silent = [
+            field.name
+            for field in fields(PeerMetrics)
+            if self.told(
+                NodeMetrics(peers={"n2:8300": replace(PEER, **{field.name: 99})})
+            )
+            == known
+        ]
+
+        self.assertEqual(silent, [])
+
+    def test_log_in_files(self) -> None:
+        """Every count of the log in files has a row, with a sentence of its own."""
+        log = FileLog(self.mktemp(), "n1:8300")
+        self.addCleanup(log.close)
+
+        counted = {f"raft_wal_{name}" for name in log.metrics()}
+
+        self.assertEqual(counted - {row.name for row in self.rows}, set())
+
+    def test_other_log_stores(self) -> None:
+        """What only an application's own log store counts is told under its name."""
+        node = NodeMetrics(log={"compactions": 3})
+
+        self.assertIn(("raft_wal_compactions", (), 3), self.told(node))
+
+    def told(self, node: NodeMetrics) -> set[tuple[str, tuple[str, ...], float]]:
+        """Return the samples of a node that counted *node*."""
+        self.n1.metrics = lambda: node  # type: ignore[method-assign]
+        quotas = Quotas(self.n1.fsm, self.limits)
+        metrics = Metrics(self.n1, quotas, RequestCounts())
+        return {
+            (sample.name, tuple(sorted(sample.labels.values())), sample.value)
+            for family in metrics.collect()
+            for sample in family.samples
+        }
 
 
 class TheAPI(MetricsCase):
@@ -148,7 +228,7 @@ class TheAPI(MetricsCase):
         served = RequestCounts()
         served.add(b"GET", b"/x", 200, 0.003)
         quotas = Quotas(self.n1.fsm, self.limits)
-        metrics = Metrics(self.n1, self.n1.fsm, quotas, served)
+        metrics = Metrics(self.n1, quotas, served)
 
         family = next(f for f in metrics.collect() if f.name == "api_http")
 

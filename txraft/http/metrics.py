@@ -1,5 +1,10 @@
 """Metrics for Prometheus: `GET /v1/agent/metrics?format=prometheus`.
 
+`SECTIONS` is the table of metrics: the name, the kind, the sentence and the source of
+each. The answers are made from it, and the manual's page of metrics
+(`docs/metrics_page.py`). A new metric is a row of the table, and a test that its value
+is true.
+
 Where hashicorp/raft has a metric, its name is used, as its Prometheus sink writes it
 (`raft.commitTime` is `raft_commitTime`). Times are milliseconds, as there. All values
 are read when they are asked for. Only rare events and requests are counted as they
@@ -8,7 +13,9 @@ happen, so that metrics cost nothing on the path of an entry.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from itertools import accumulate
 from time import gmtime, strftime
 
@@ -24,25 +31,15 @@ from txraft.http.answers import Answer, HTTPRefusal, json_answer
 from txraft.http.backend import RaftNode
 from txraft.http.inflight import HTTPCall
 from txraft.http.quotas import Quotas
-from txraft.kv.state import KeyValueFSM
 from txraft.node.events import LeaderObservation, Observation, Observer, RaftState
-from txraft.node.metrics import BOUNDS, NodeMetrics, Timer
+from txraft.node.metrics import BOUNDS, NodeMetrics, PeerMetrics, Timer
 from txraft.transport.validity import Validities, Validity, no_certificates
 from txraft.version import VERSION
 
 PATH = b"/v1/agent/metrics"
 PARAMETERS = frozenset({"format"})
 _PROMETHEUS = (b"Content-Type", b"text/plain; version=0.0.4; charset=utf-8")
-_PEER = ("peer_id",)
-_BUILD = GaugeMetricFamily(
-    "txraft_build_info", "1, with the version of txraft that runs.", labels=("version",)
-)
-_BUILD.add_metric([VERSION], 1)
-_STATES = {
-    RaftState.LEADER: "leader",
-    RaftState.CANDIDATE: "candidate",
-    RaftState.FOLLOWER: "follower",
-}
+_COUNTED_STATES = (RaftState.LEADER, RaftState.CANDIDATE, RaftState.FOLLOWER)
 
 
 class RequestCounts:
@@ -63,23 +60,417 @@ class RequestCounts:
         timer.add(seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The sources of all metrics, each read once for one answer."""
+
+    node: NodeMetrics
+    leads: bool
+    became: Mapping[RaftState, int]
+    leader_changes: int
+    validities: Sequence[Validity]
+    quotas: Quotas
+    served: RequestCounts
+
+
+class Kind(Enum):
+    """The kinds of metrics, by their words in the manual."""
+
+    GAUGE = "gauge"
+    COUNTER = "counter"
+    TIMES = "histogram"
+
+
+Sample = tuple[Sequence[str], float | Timer]
+"""The values of the labels, and a number or, for `Kind.TIMES`, a `Timer`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One metric: a row of the table.
+
+    *doc* is its sentence for Prometheus and for the manual, *advice* what the manual
+    says beyond that, such as when to worry. *read* returns its samples, none if there
+    is nothing to tell.
+    """
+
+    name: str
+    kind: Kind
+    doc: str
+    read: Callable[[Moment], Iterable[Sample]]
+    labels: tuple[str, ...] = ()
+    advice: str = ""
+
+    def family(self, moment: Moment) -> Metric:
+        """Return the metric with its samples as of *moment*."""
+        family = _FAMILIES[self.kind](self.name, self.doc, labels=self.labels)
+        for labels, value in self.read(moment):
+            if isinstance(family, HistogramMetricFamily):
+                assert isinstance(value, Timer), self.name
+                _add_times(family, labels, value)
+            else:
+                assert not isinstance(value, Timer), self.name
+                family.add_metric(labels, value)
+        return family
+
+
+# A counter is untyped for Prometheus: the library would add the suffix `_total` to the
+# name of a counter, and dashboards for hashicorp/raft would not find it.
+_FAMILIES: Mapping[
+    Kind,
+    type[GaugeMetricFamily] | type[UntypedMetricFamily] | type[HistogramMetricFamily],
+] = {
+    Kind.GAUGE: GaugeMetricFamily,
+    Kind.COUNTER: UntypedMetricFamily,
+    Kind.TIMES: HistogramMetricFamily,
+}
+
+
+def _add_times(
+    family: HistogramMetricFamily, labels: Sequence[str], timer: Timer
+) -> None:
+    bounds = [*map(str, BOUNDS), "+Inf"]
+    sums = list(accumulate(timer.counts))
+    family.add_metric(
+        labels, buckets=list(zip(bounds, sums, strict=True)), sum_value=timer.total
+    )
+
+
+# The forms of rows
+
+
+def _gauge(
+    name: str, doc: str, read: Callable[[Moment], float | None], advice: str = ""
+) -> Row:
+    return Row(name, Kind.GAUGE, doc, _alone(read), advice=advice)
+
+
+def _counter(
+    name: str, doc: str, read: Callable[[Moment], float | None], advice: str = ""
+) -> Row:
+    return Row(name, Kind.COUNTER, doc, _alone(read), advice=advice)
+
+
+def _times(
+    name: str, doc: str, read: Callable[[Moment], Timer], advice: str = ""
+) -> Row:
+    return Row(name, Kind.TIMES, doc, _alone(read), advice=advice)
+
+
+def _alone(
+    read: Callable[[Moment], float | Timer | None],
+) -> Callable[[Moment], Iterable[Sample]]:
+    """Make the only sample of a metric without labels; None is no sample."""
+
+    def samples(moment: Moment) -> Iterable[Sample]:
+        value = read(moment)
+        return [] if value is None else [((), value)]
+
+    return samples
+
+
+def _of_peers(
+    name: str, doc: str, read: Callable[[PeerMetrics], float], advice: str = ""
+) -> Row:
+    """Make a gauge that a leader has for each follower."""
+
+    def samples(moment: Moment) -> Iterable[Sample]:
+        for address, peer in moment.node.peers.items():
+            yield [address], read(peer)
+
+    return Row(name, Kind.GAUGE, doc, samples, labels=("peer_id",), advice=advice)
+
+
+def _of_log(
+    kind: Kind, counted: str, doc: str = "Counted by the log store.", advice: str = ""
+) -> Row:
+    """Make a metric of what a `MeteredLog` counts under the name *counted*."""
+    read = _alone(lambda m: m.node.log.get(counted))
+    return Row(f"{_LOG_PREFIX}{counted}", kind, doc, read, advice=advice)
+
+
+_LOG_PREFIX = "raft_wal_"
+
+
+# The table
+
+
+_NODE = (
+    Row(
+        "txraft_build_info",
+        Kind.GAUGE,
+        "1, with the version of txraft that runs.",
+        lambda _: [([VERSION], 1)],
+        labels=("version",),
+    ),
+    _gauge("raft_term", "The current term.", lambda m: m.node.term),
+    _gauge(
+        "raft_last_index", "Index of the newest entry.", lambda m: m.node.last_index
+    ),
+    _gauge(
+        "raft_first_index", "Index of the oldest entry.", lambda m: m.node.first_index
+    ),
+    _gauge(
+        "raft_commit_index",
+        "Committed up to here.",
+        lambda m: m.node.commit_index,
+        advice="On all nodes it moves together with `raft_applied_index`.",
+    ),
+    _gauge("raft_applied_index", "Applied up to here.", lambda m: m.node.applied_index),
+    _gauge(
+        "raft_fsm_pending",
+        "Entries that are committed but not yet applied.",
+        lambda m: m.node.apply_backlog,
+    ),
+    _gauge(
+        "raft_fsm_stuck",
+        "Seconds for which the state machine has hung, 0 if it does not.",
+        lambda m: m.node.stuck_seconds,
+    ),
+    _gauge(
+        "raft_pending_entries",
+        "Proposals without an outcome.",
+        lambda m: m.node.pending_entries,
+        advice="At their limit the node refuses more.",
+    ),
+    _gauge(
+        "raft_pending_bytes",
+        "Bytes of the proposals without an outcome.",
+        lambda m: m.node.pending_bytes,
+        advice="At their limit the node refuses more.",
+    ),
+    _counter(
+        "raft_apply",
+        "Proposals appended by this node as leader.",
+        lambda m: m.node.appended,
+    ),
+    _times(
+        "raft_commitTime",
+        "Milliseconds from append to outcome, of one proposal at a time.",
+        lambda m: m.node.commits,
+    ),
+    _gauge(
+        "raft_leader_lastContact",
+        "Milliseconds since the leader was heard; on the leader itself, since a quorum "
+        "answered.",
+        lambda m: None if m.node.silence is None else m.node.silence * 1000,
+        advice="Beyond the heartbeat timeout an election follows.",
+    ),
+    _times(
+        "raft_snapshot_takeSnapshot",
+        "Milliseconds that a snapshot took.",
+        lambda m: m.node.snapshots,
+    ),
+    _gauge(
+        "raft_snapshot_size_bytes",
+        "Bytes of the newest snapshot taken here since the start.",
+        lambda m: m.node.snapshot_bytes,
+    ),
+    _gauge(
+        "raft_snapshot_index",
+        "Index of the last entry in the newest snapshot.",
+        lambda m: m.node.snapshot_index,
+    ),
+)
+
+_LOG = (
+    _times(
+        "raft_wal_storeLogs",
+        "Milliseconds of a write of entries, its sync included.",
+        lambda m: m.node.stores,
+        advice="Half a heartbeat timeout is far too much.",
+    ),
+    _counter(
+        "raft_wal_log_entries_written", "Entries written.", lambda m: m.node.stored
+    ),
+    _gauge(
+        "raft_wal_queue",
+        "Writes that wait for the disk.",
+        lambda m: m.node.waiting_writes,
+    ),
+    _of_log(
+        Kind.COUNTER,
+        "log_appends",
+        "Frames written since the start.",
+        advice="Entries for each frame are the batching.",
+    ),
+    _of_log(Kind.COUNTER, "log_bytes_written", "Bytes written since the start."),
+    _of_log(
+        Kind.COUNTER,
+        "log_sync_seconds",
+        "Seconds spent in fdatasync alone since the start.",
+    ),
+    _of_log(Kind.COUNTER, "segment_rotations", "Segment files begun since the start."),
+    _of_log(Kind.GAUGE, "segments", "Segment files that the log has."),
+)
+
+_REPLICATION = (
+    _of_peers(
+        "raft_replication_lag",
+        "Entries of the leader's log that a peer may lack.",
+        lambda peer: peer.lag,
+        advice="If it grows, the peer is too slow.",
+    ),
+    _of_peers(
+        "raft_replication_match_index",
+        "Index up to which a peer has the log.",
+        lambda peer: peer.match,
+    ),
+    _of_peers(
+        "raft_replication_inflight",
+        "Requests to a peer without an answer.",
+        lambda peer: peer.in_flight,
+    ),
+    _of_peers(
+        "raft_replication_lastContact",
+        "Milliseconds since a peer was last heard.",
+        lambda peer: peer.silence * 1000,
+    ),
+    _of_peers(
+        "raft_replication_undeliverable_index",
+        "Index of an entry that a peer does not take, 0 for none.",
+        lambda peer: peer.undeliverable,
+        advice="Its limits are lower, or the way there is too slow: `txraft doctor` "
+        "names the peer.",
+    ),
+    _gauge(
+        "raft_peers", "Followers this leader sends to.", lambda m: len(m.node.peers)
+    ),
+)
+
+_LEADERSHIP = (
+    _counter(
+        "raft_state_leader",
+        "How often this node became leader.",
+        lambda m: m.became[RaftState.LEADER],
+    ),
+    _counter(
+        "raft_state_candidate",
+        "How often this node became candidate.",
+        lambda m: m.became[RaftState.CANDIDATE],
+    ),
+    _counter(
+        "raft_state_follower",
+        "How often this node became follower.",
+        lambda m: m.became[RaftState.FOLLOWER],
+    ),
+    _counter(
+        "raft_leader_changes",
+        "How often this node learned of another leader, or of none.",
+        lambda m: m.leader_changes,
+        advice="More than one an hour without a reason: look at network and disk.",
+    ),
+    _gauge(
+        "raft_isLeader",
+        "Whether this node leads.",
+        lambda m: int(m.leads),
+        advice="The sum over all nodes is 1. If it is not 1 for long, ask `txraft "
+        "doctor`.",
+    ),
+)
+
+_CERTIFICATES = (
+    Row(
+        "txraft_certificate_not_after_seconds",
+        Kind.GAUGE,
+        "When a certificate in force expires, in Unix time, by its setting.",
+        lambda m: [([v.setting], v.end.timestamp()) for v in m.validities],
+        labels=("setting",),
+        advice="The settings are `tls.certificate`, `tls.ca` and the same under "
+        "`http.tls`; `tls.certificate.issuer` is for issuers in its file. Worry 30 "
+        "days ahead: `... - time() < 30 * 86400`.",
+    ),
+)
+
+_QUOTAS = (
+    _gauge("kv_keys", "Keys in the store.", lambda m: m.quotas.used.keys),
+    _gauge("kv_keys_max", "Its quota, max_state_keys.", lambda m: m.quotas.most.keys),
+    _gauge(
+        "kv_state_bytes",
+        "Bytes that keys and sessions take in memory.",
+        lambda m: m.quotas.used.state_bytes,
+    ),
+    _gauge(
+        "kv_state_bytes_max",
+        "Their quota, max_state_bytes.",
+        lambda m: m.quotas.most.state_bytes,
+    ),
+    _gauge("kv_sessions", "Sessions.", lambda m: m.quotas.used.sessions),
+    _gauge(
+        "kv_sessions_max",
+        "Their quota, max_sessions.",
+        lambda m: m.quotas.most.sessions,
+    ),
+    _gauge(
+        "kv_quota_warning",
+        "Whether one of these quotas is 80 % used or more.",
+        lambda m: int(m.quotas.is_nearly_used),
+        advice="Above a quota, writes are answered with 507: delete, or raise it.",
+    ),
+)
+
+_HTTP = (
+    Row(
+        "api_http_requests",
+        Kind.COUNTER,
+        "Requests answered.",
+        lambda m: (
+            ([_text(method), _text(path), str(status)], count)
+            for (method, path, status), count in m.served.counts.items()
+        ),
+        labels=("method", "path", "status"),
+    ),
+    Row(
+        "api_http",
+        Kind.TIMES,
+        "Milliseconds from a whole request to its answer.",
+        lambda m: (
+            ([_text(method), _text(path)], timer)
+            for (method, path), timer in m.served.times.items()
+        ),
+        labels=("method", "path"),
+    ),
+)
+
+SECTIONS: Mapping[str, Sequence[Row]] = {
+    "The node": _NODE,
+    "Leadership": _LEADERSHIP,
+    "The log": _LOG,
+    "Replication, on the leader": _REPLICATION,
+    "Certificates": _CERTIFICATES,
+    "The key-value store and its quotas": _QUOTAS,
+    "Requests": _HTTP,
+}
+"""The table of metrics, by the sections of the manual's page."""
+
+_NAMES = frozenset(row.name for rows in SECTIONS.values() for row in rows)
+
+
+def _others_of_log(counted: Iterable[str]) -> Iterator[Row]:
+    """Make rows for what only a log store of the application's own counts."""
+    for name in counted:
+        if f"{_LOG_PREFIX}{name}" not in _NAMES:
+            yield _of_log(Kind.COUNTER, name)
+
+
+# Serving them
+
+
 class Metrics:
-    """The metrics of the node *raft*, of its keys and of its HTTP requests *served*."""
+    """Serves the metrics of the node *raft*, its keys and the requests *served*."""
 
     def __init__(
         self,
         raft: RaftNode,
-        fsm: KeyValueFSM,
         quotas: Quotas,
         served: RequestCounts,
         validities: Validities = no_certificates,
     ) -> None:
         self._validities = validities
         self._raft = raft
-        self._fsm = fsm
         self._quotas = quotas
         self.served = served
-        self._states = dict.fromkeys(_STATES.values(), 0)
+        self._became = dict.fromkeys(_COUNTED_STATES, 0)
         self._leader_changes = 0
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -102,183 +493,30 @@ class Metrics:
 
     def collect(self) -> Iterable[Metric]:
         """Make all metrics from the present values."""
-        figures = self._raft.metrics()
-        yield _BUILD
-        yield from _raft(figures)
-        yield from _log(figures)
-        yield from _peers(figures)
-        for state, count in self._states.items():
-            doc = f"How often this node became {state}."
-            yield _count(f"raft_state_{state}", doc, count)
-        yield _count(
-            "raft_leader_changes",
-            "How often this node learned of another leader, or of none.",
-            self._leader_changes,
-        )
-        yield _gauge("raft_isLeader", "Whether this node leads.", self._leads)
-        yield from _certificates(self._validities())
-        yield from _quotas(self._quotas)
-        yield from _http(self.served)
+        moment = self._moment()
+        for rows in SECTIONS.values():
+            for row in rows:
+                yield row.family(moment)
+        for row in _others_of_log(moment.node.log):
+            yield row.family(moment)
 
-    @property
-    def _leads(self) -> int:
-        return int(self._raft.state is RaftState.LEADER)
+    def _moment(self) -> Moment:
+        return Moment(
+            node=self._raft.metrics(),
+            leads=self._raft.state is RaftState.LEADER,
+            became=self._became,
+            leader_changes=self._leader_changes,
+            validities=self._validities(),
+            quotas=self._quotas,
+            served=self.served,
+        )
 
     def _observed(self, observation: Observation) -> None:
-        if isinstance(observation.data, LeaderObservation):
+        data = observation.data
+        if isinstance(data, LeaderObservation):
             self._leader_changes += 1
-        elif isinstance(observation.data, RaftState):
-            state = _STATES.get(observation.data)
-            if state is not None:
-                self._states[state] += 1
-
-
-def _raft(figures: NodeMetrics) -> Iterator[Metric]:
-    yield _gauge("raft_term", "The current term.", figures.term)
-    yield _gauge("raft_last_index", "Index of the newest entry.", figures.last_index)
-    yield _gauge("raft_first_index", "Index of the oldest entry.", figures.first_index)
-    yield _gauge("raft_commit_index", "Committed up to here.", figures.commit_index)
-    yield _gauge("raft_applied_index", "Applied up to here.", figures.applied_index)
-    yield _gauge("raft_fsm_pending", "Entries to be applied.", figures.apply_backlog)
-    yield _gauge(
-        "raft_fsm_stuck",
-        "Seconds for which the state machine has hung, 0 if it does not.",
-        figures.stuck_seconds,
-    )
-    yield _gauge(
-        "raft_pending_entries", "Proposals without outcome.", figures.pending_entries
-    )
-    yield _gauge("raft_pending_bytes", "Their bytes.", figures.pending_bytes)
-    yield _count("raft_apply", "Proposals appended here.", figures.appended)
-    yield _times(
-        "raft_commitTime",
-        "Milliseconds from append to outcome, of one proposal at a time.",
-        figures.commits,
-    )
-    if figures.silence is not None:
-        yield _gauge(
-            "raft_leader_lastContact",
-            "Milliseconds since the leader was heard; 0 and more on the leader itself.",
-            figures.silence * 1000,
-        )
-    yield _times(
-        "raft_snapshot_takeSnapshot", "Milliseconds of a snapshot.", figures.snapshots
-    )
-    yield _gauge(
-        "raft_snapshot_size_bytes",
-        "Bytes of the newest snapshot taken here since the start.",
-        figures.snapshot_bytes,
-    )
-    yield _gauge(
-        "raft_snapshot_index", "What the newest covers.", figures.snapshot_index
-    )
-
-
-def _log(figures: NodeMetrics) -> Iterator[Metric]:
-    yield _times(
-        "raft_wal_storeLogs",
-        "Milliseconds of a write of entries, its sync included.",
-        figures.stores,
-    )
-    yield _count("raft_wal_log_entries_written", "Entries written.", figures.stored)
-    yield _gauge("raft_wal_queue", "Writes that wait.", figures.waiting_writes)
-    for name, value in figures.log.items():
-        yield _count(f"raft_wal_{name}", "Of the log's files, since the start.", value)
-
-
-def _peers(figures: NodeMetrics) -> Iterator[Metric]:
-    families = {
-        "raft_replication_lag": "Entries of the leader's log that a peer may lack.",
-        "raft_replication_match_index": "Index up to which a peer has the log.",
-        "raft_replication_inflight": "Requests to a peer without an answer.",
-        "raft_replication_lastContact": "Milliseconds since a peer was last heard.",
-        "raft_replication_undeliverable_index": (
-            "Index of an entry that a peer does not take, 0 for none."
-        ),
-    }
-    made = [
-        GaugeMetricFamily(name, doc, labels=_PEER) for name, doc in families.items()
-    ]
-    for address, peer in figures.peers.items():
-        values = (
-            peer.lag,
-            peer.match,
-            peer.in_flight,
-            peer.silence * 1000,
-            peer.undeliverable,
-        )
-        for family, value in zip(made, values, strict=True):
-            family.add_metric([address], value)
-    yield from made
-    yield _gauge("raft_peers", "Followers this leader sends to.", len(figures.peers))
-
-
-def _quotas(quotas: Quotas) -> Iterator[Metric]:
-    used, most = quotas.used, quotas.most
-    yield _gauge("kv_keys", "Keys in the store.", used.keys)
-    yield _gauge("kv_keys_max", "Its quota, max_state_keys.", most.keys)
-    yield _gauge("kv_state_bytes", "Bytes of keys and sessions.", used.state_bytes)
-    yield _gauge("kv_state_bytes_max", "Their quota.", most.state_bytes)
-    yield _gauge("kv_sessions", "Sessions.", used.sessions)
-    yield _gauge("kv_sessions_max", "Their quota.", most.sessions)
-    yield _gauge(
-        "kv_quota_warning",
-        "Whether one of these quotas is 80 % used or more.",
-        int(quotas.is_nearly_used),
-    )
-
-
-def _certificates(validities: Sequence[Validity]) -> Iterator[Metric]:
-    family = GaugeMetricFamily(
-        "txraft_certificate_not_after_seconds",
-        "When a certificate in force expires, in Unix time, by its setting.",
-        labels=("setting",),
-    )
-    for validity in validities:
-        family.add_metric([validity.setting], validity.end.timestamp())
-    yield family
-
-
-def _http(served: RequestCounts) -> Iterator[Metric]:
-    counts = UntypedMetricFamily(
-        "api_http_requests", "Requests answered.", labels=("method", "path", "status")
-    )
-    for (method, path, status), count in served.counts.items():
-        counts.add_metric([_text(method), _text(path), str(status)], count)
-    yield counts
-    times = HistogramMetricFamily(
-        "api_http",
-        "Milliseconds from a whole request to its answer.",
-        labels=("method", "path"),
-    )
-    for (method, path), timer in served.times.items():
-        _add_times(times, [_text(method), _text(path)], timer)
-    yield times
-
-
-def _gauge(name: str, doc: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, doc, value=value)
-
-
-def _count(name: str, doc: str, value: float) -> Metric:
-    """Make a counter without the suffix `_total` that the library adds to counters."""
-    return UntypedMetricFamily(name, doc, value=value)
-
-
-def _times(name: str, doc: str, timer: Timer) -> Metric:
-    family = HistogramMetricFamily(name, doc, labels=())
-    _add_times(family, [], timer)
-    return family
-
-
-def _add_times(
-    family: HistogramMetricFamily, labels: Sequence[str], timer: Timer
-) -> None:
-    bounds = [*map(str, BOUNDS), "+Inf"]
-    sums = list(accumulate(timer.counts))
-    family.add_metric(
-        labels, buckets=list(zip(bounds, sums, strict=True)), sum_value=timer.total
-    )
+        elif isinstance(data, RaftState) and data in self._became:
+            self._became[data] += 1
 
 
 def _as_json(metrics: Iterable[Metric]) -> dict[str, object]:

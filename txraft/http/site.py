@@ -126,7 +126,7 @@ def make_api(
     )
     waits = Waits(fsm, clock, limits)
     table |= more or {}
-    metrics = Metrics(raft, fsm, quotas, RequestCounts(), validities)
+    metrics = Metrics(raft, quotas, RequestCounts(), validities)
     table[METRICS] = {b"GET": Route(metrics.get, METRICS_PARAMETERS)}
     return API(
         table=table,
