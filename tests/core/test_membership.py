@@ -334,7 +334,7 @@ class Leaving(SynchronousTestCase):
         accept(self.leading, "c", late)
 
         self.assertEqual(progress(self.leading, "c").match, 0)
-        self.assertIsNone(progress(self.leading, "c").leaving)
+        self.assertIsNone(progress(self.leading, "c").removal_index)
 
     def test_the_last_of_two_may_be_removed(self) -> None:
         """A leader can be left alone and goes on by itself."""

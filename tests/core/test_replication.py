@@ -218,7 +218,7 @@ class CutOff(SynchronousTestCase):
         again = self.attempts(leading, takes=1000, ticks=1500)
 
         self.assertIn(64, again)
-        self.assertEqual(progress(leading, "b").most, 0)
+        self.assertEqual(progress(leading, "b").max_entries, 0)
 
     def test_cut_off_of_a_follower_that_is_away_means_nothing(self) -> None:
         """A server that stops hangs up, too."""
@@ -231,7 +231,7 @@ class CutOff(SynchronousTestCase):
 
         leading.unreachable("b", request, closed=True)
 
-        self.assertEqual(progress(leading, "b").most, 0)
+        self.assertEqual(progress(leading, "b").max_entries, 0)
 
     def test_cut_off_alone_is_named_and_seldom_tried(self) -> None:
         """One entry that is too large is told of once, and does not busy anyone."""

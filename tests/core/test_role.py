@@ -6,12 +6,12 @@ from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txraft.core.ready import Options
+from txraft.core.options import CoreOptions
 from txraft.core.role import ElectionTimer
 
 LEAST = 10
 LONGEST_SHORT_WAIT = 6
-OPTIONS = Options(heartbeat_timeout_ticks=5 * LONGEST_SHORT_WAIT)
+OPTIONS = CoreOptions(heartbeat_timeout_ticks=5 * LONGEST_SHORT_WAIT)
 
 
 def timer(seed: int = 0) -> ElectionTimer:
@@ -62,7 +62,9 @@ class Timer(SynchronousTestCase):
 
     def test_restart_short_of_short_timeouts(self) -> None:
         """There always is a tick to wait for."""
-        waiting = ElectionTimer(Random(0), Options(heartbeat_timeout_ticks=2), least=2)
+        waiting = ElectionTimer(
+            Random(0), CoreOptions(heartbeat_timeout_ticks=2), least=2
+        )
 
         waiting.restart_short()
 

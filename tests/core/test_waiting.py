@@ -42,7 +42,7 @@ class OwnCopy(SynchronousTestCase):
 
         leading.synced(write)
 
-        self.assertTrue(leading.has_news(None))
+        self.assertTrue(leading.needs_ready(None))
 
     def test_news_of_the_first_copy(self) -> None:
         """One copy of three commits nothing."""
@@ -50,7 +50,7 @@ class OwnCopy(SynchronousTestCase):
 
         leading.synced(write)
 
-        self.assertFalse(leading.has_news(None))
+        self.assertFalse(leading.needs_ready(None))
 
     def test_news_of_a_third_copy(self) -> None:
         """What others have committed is committed without the leader's copy."""
@@ -61,11 +61,11 @@ class OwnCopy(SynchronousTestCase):
 
         leading.synced(write)
 
-        self.assertFalse(leading.has_news(None))
+        self.assertFalse(leading.needs_ready(None))
 
     def test_news_of_a_copy_as_candidate(self) -> None:
         """A candidate's own vote counts only once it is durable."""
-        self.assertTrue(candidate().has_news(None))
+        self.assertTrue(candidate().needs_ready(None))
 
     def test_news_of_a_vote_that_wins(self) -> None:
         """The only voter leads as soon as its own vote is durable, and says so."""
@@ -74,11 +74,11 @@ class OwnCopy(SynchronousTestCase):
         sync(alone)
 
         self.assertTrue(alone.is_leader)
-        self.assertTrue(alone.has_news(None))
+        self.assertTrue(alone.needs_ready(None))
 
     def test_news_of_a_copy_as_follower(self) -> None:
         """A follower's promises are held back until then, and it decides nothing."""
-        self.assertFalse(server().has_news(None))
+        self.assertFalse(server().needs_ready(None))
 
 
 class Answers(SynchronousTestCase):
@@ -91,7 +91,7 @@ class Answers(SynchronousTestCase):
 
         accept(leading, "b", to_b)
 
-        self.assertTrue(leading.has_news("b"))
+        self.assertTrue(leading.needs_ready("b"))
 
     def test_news_of_the_first_answer(self) -> None:
         """The leader's own copy is not there yet."""
@@ -99,7 +99,7 @@ class Answers(SynchronousTestCase):
 
         accept(leading, "b", to_b)
 
-        self.assertFalse(leading.has_news("b"))
+        self.assertFalse(leading.needs_ready("b"))
 
     def test_news_of_a_third_copy(self) -> None:
         """One copy more of what is committed changes nothing."""
@@ -110,7 +110,7 @@ class Answers(SynchronousTestCase):
 
         accept(leading, "c", to_c)
 
-        self.assertFalse(leading.has_news("c"))
+        self.assertFalse(leading.needs_ready("c"))
 
     def test_news_of_room_in_the_window(self) -> None:
         """An answer lets more be sent when not all of the log has been."""
@@ -118,7 +118,7 @@ class Answers(SynchronousTestCase):
 
         accept(leading, "c", to_c)
 
-        self.assertTrue(leading.has_news("c"))
+        self.assertTrue(leading.needs_ready("c"))
         self.assertLess(to_c.last, leading.log.last_index)
 
     def test_news_of_a_refusal(self) -> None:
@@ -127,7 +127,7 @@ class Answers(SynchronousTestCase):
 
         leading.response("c", to_c, AppendEntriesResponse(1, 0, False))
 
-        self.assertTrue(leading.has_news("c"))
+        self.assertTrue(leading.needs_ready("c"))
 
     def test_news_of_a_newer_term(self) -> None:
         """A leader that is none any more has that to write."""
@@ -136,7 +136,7 @@ class Answers(SynchronousTestCase):
         leading.response("c", to_c, AppendEntriesResponse(9, 0, False))
 
         self.assertFalse(leading.is_leader)
-        self.assertTrue(leading.has_news("c"))
+        self.assertTrue(leading.needs_ready("c"))
 
     def test_news_of_the_target_of_a_transfer(self) -> None:
         """It may campaign once it has everything."""
@@ -145,16 +145,16 @@ class Answers(SynchronousTestCase):
 
         accept(leading, "c", to_c)
 
-        self.assertTrue(leading.has_news("c"))
+        self.assertTrue(leading.needs_ready("c"))
 
     def test_news_of_a_removed_server_that_must_be_told(self) -> None:
         """The leader forgets it once it knows of its removal."""
         leading, _, _, to_c = proposed()
-        leading.role.followers["c"].leaving = 1  # type: ignore[union-attr]
+        leading.role.followers["c"].removal_index = 1  # type: ignore[union-attr]
 
         accept(leading, "c", to_c)
 
-        self.assertTrue(leading.has_news("c"))
+        self.assertTrue(leading.needs_ready("c"))
 
     def test_news_of_a_verification(self) -> None:
         """The answer that confirms a leader is what somebody waits for."""
@@ -164,5 +164,5 @@ class Answers(SynchronousTestCase):
 
         leading.response("b", heartbeat, AppendEntriesResponse(1, 1, True))
 
-        self.assertTrue(leading.has_news("b"))
+        self.assertTrue(leading.needs_ready("b"))
         self.assertEqual([token for token, _ in leading.ready().verified], ["token"])

@@ -104,14 +104,14 @@ MUTANTS = (
     Mutant(
         name="what was matched is sent again after a refusal",
         at="Progress.refused",
-        old="max(self.match + 1, 1, min(self.next - self.step, last_log + 1))",
-        new="max(1, min(self.next - self.step, last_log + 1))",
+        old="max(self.match + 1, 1, min(self.next - self.step_back, last_log + 1))",
+        new="max(1, min(self.next - self.step_back, last_log + 1))",
         caught_by="tests.core.test_progress.Progresses.test_refused_stops_after_match",
     ),
     Mutant(
         name="a follower's hint is ignored",
         at="Progress.refused",
-        old="min(self.next - self.step, last_log + 1)",
+        old="min(self.next - self.step_back, last_log + 1)",
         new="self.next - 1",
         caught_by="tests.core.test_progress.Progresses.test_refused_follows_the_hint_down_not_up",
     ),

@@ -36,7 +36,7 @@ MUTANTS = (
     Mutant(
         name="what a turn asks for has no turn of its own",
         at="Shell._turn",
-        old="self._progress is TURNING_AND_DUE",
+        old="self._turn_state is TURNING_AND_DUE",
         new="False",
         caught_by="tests.node.test_raft_reads.VerifyLeader.test_lease_expires_without_a_quorum",
     ),
@@ -57,22 +57,22 @@ MUTANTS = (
     Mutant(
         name="a turn goes on although the node stopped in it",
         at="Shell._turn",
-        old="self._progress is not STOPPED",
+        old="self._turn_state is not STOPPED",
         new="True",
         caught_by="tests.node.test_turns.Turns.test_stopped_by_who_is_answered",
     ),
     Mutant(
         name="a turn begins within a turn",
         at="Shell._hasten",
-        old="self._progress is IDLE",
-        new="self._progress is not DUE",
+        old="self._turn_state is IDLE",
+        new="self._turn_state is not DUE",
         caught_by="tests.node.test_turns.Turns.test_no_turn_within_a_turn",
     ),
     Mutant(
         name="each request has a turn of its own while the disk works",
         at="Shell._hasten",
-        old="self.writer.rests and self._progress is IDLE",
-        new="self._progress is IDLE",
+        old="self.writer.is_idle and self._turn_state is IDLE",
+        new="self._turn_state is IDLE",
         caught_by="tests.node.test_turns.Turns.test_entries_while_the_disk_works",
     ),
     Mutant(

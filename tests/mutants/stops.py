@@ -132,7 +132,7 @@ MUTANTS = (
     ),
     Mutant(
         name="leadership is transferred while an outcome is awaited",
-        at="Leader._tell_transferee",
+        at="Leader._send_timeout_now",
         old="self.server.commit_index < last",
         new="False",
         caught_by="tests.core.test_transfer.Transfers.test_transfer_first_commits_everything",

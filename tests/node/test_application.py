@@ -169,7 +169,7 @@ class StateMachines(BaseExceptionCase):
             self.assertFailedWith(barrier, ShutdownWhileCommitting)
             shell = leader.raft._shell
             assert shell is not None
-            self.assertIs(shell._progress, STOPPED)
+            self.assertIs(shell._turn_state, STOPPED)
             self.assertGoesOn(cluster)
 
     def test_snapshot(self) -> None:
@@ -297,7 +297,7 @@ class Listeners(BaseExceptionCase):
             for node in cluster.nodes.values():
                 shell = node.raft._shell
                 assert shell is not None
-                self.assertIn(shell._progress, (IDLE, DUE, STOPPED))
+                self.assertIn(shell._turn_state, (IDLE, DUE, STOPPED))
                 self.assertIsNot(node.raft.state, RaftState.LEADER)
             self.flushLoggedErrors(Boom)
 
@@ -414,7 +414,7 @@ class Stores(BaseExceptionCase):
 
         self.assertStopped(stopped, "a turn was interrupted")
         self.assertFailedWith(proposed, NotLeader)
-        self.assertIs(shell._progress, STOPPED)
+        self.assertIs(shell._turn_state, STOPPED)
         self.assertGoesOn(cluster)
 
     def test_turn_that_runs_out_of_memory(self) -> None:

@@ -25,8 +25,8 @@ from txraft.node.synced_note import (
 from txraft.node.writer import (
     BUSY_SECONDS,
     HINT_SECONDS,
+    IDLE_SECONDS,
     QUICK_SECONDS,
-    REST_SECONDS,
     stored_state,
 )
 from txraft.storage.memory import InmemStore
@@ -145,7 +145,7 @@ class Noting(NoteCase):
         """A second after the last write its end is noted, once."""
         self.write(entries(1, 2))
         self.perform()
-        self.clock.advance(REST_SECONDS - 0.01)
+        self.clock.advance(IDLE_SECONDS - 0.01)
         self.writer.tick()
         self.assertEqual(self.perform(), [])
 
@@ -569,7 +569,7 @@ class Nodes(ClusterCase):
         cluster = self.cluster(3)
         cluster.apply(b"x")
 
-        cluster.advance(REST_SECONDS + 0.5)
+        cluster.advance(IDLE_SECONDS + 0.5)
 
         for address in "abc":
             store = cluster._stores[address].store

@@ -71,11 +71,11 @@ class Turns(ClusterCase):
         """They are on their way to the disk before the reactor does anything else."""
         follower = self.follower()
         shell = shell_of(follower)
-        self.assertTrue(shell.writer.rests)
+        self.assertTrue(shell.writer.is_idle)
 
         shell.rpc_received(next_entry(follower, self.leader))
 
-        self.assertFalse(shell.writer.rests)
+        self.assertFalse(shell.writer.is_idle)
 
     def test_entries_while_the_disk_works(self) -> None:
         """They wait for what else the reactor has, and share one write with it."""
@@ -102,7 +102,7 @@ class Turns(ClusterCase):
         answered_within: list[bool] = []
 
         def ask() -> None:
-            self.assertTrue(shell.writer.rests)
+            self.assertTrue(shell.writer.is_idle)
             shell.rpc_received(stale)
             answered_within.append(stale.answered)
 

@@ -16,11 +16,11 @@ from txraft.core.messages import (
     RequestVoteRequest,
     RequestVoteResponse,
 )
+from txraft.core.options import CoreOptions
 from txraft.core.progress import Progress
 from txraft.core.ready import (
     HardState,
     Heartbeat,
-    Options,
     Ready,
     Replicate,
     SnapshotMark,
@@ -94,7 +94,7 @@ def server(
     consensus = Consensus(
         address,
         Random(seed),
-        Options(**{**OPTIONS, **options}),  # type: ignore[arg-type]
+        CoreOptions(**{**OPTIONS, **options}),  # type: ignore[arg-type]
         HardState(term, voted_for),
         log,
         history or ConfigurationHistory(made, members),

@@ -197,13 +197,13 @@ class Candidate(_Campaign):
         voters = self.server.configuration.voters
         possible = sum(1 for address in voters if address not in self._missing)
         if self._others_won_votes and possible < majority(len(voters)):
-            self._hurry()
+            self._shorten_round()
 
-    def _hurry(self) -> None:
+    def _shorten_round(self) -> None:
         """Let the next round begin soon, unless another one has just done so."""
         server = self.server
         # Without pre-votes each round is a new term, which deposes whoever has won.
-        if server.options.pre_vote and server.now >= server.no_hurry_before:
+        if server.options.pre_vote and server.now >= server.next_short_round:
             rest = 2 * server.options.election_timeout_ticks
-            server.no_hurry_before = server.now + rest
+            server.next_short_round = server.now + rest
             self.timer.shorten()

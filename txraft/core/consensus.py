@@ -46,10 +46,10 @@ from txraft.core.messages import (
     TimeoutNowRequest,
     TimeoutNowResponse,
 )
+from txraft.core.options import CoreOptions
 from txraft.core.ready import (
     HardState,
     Install,
-    Options,
     OutgoingRequest,
     Ready,
     Refusal,
@@ -73,7 +73,7 @@ class Consensus(ServerState):
         self,
         address: str,
         random: Random,
-        options: Options | None = None,
+        options: CoreOptions | None = None,
         hard_state: HardState | None = None,
         log: TermIndex | None = None,
         configurations: ConfigurationHistory | None = None,
@@ -90,7 +90,7 @@ class Consensus(ServerState):
             snapshot=snapshot,
             fit=fit,
         )
-        self._told_commit = self.commit_index
+        self._handed_out_commit = self.commit_index
         self.role: Role = Follower(self, leader=None)
 
     # Inputs ---------------------------------------------------------------------
@@ -231,7 +231,7 @@ class Consensus(ServerState):
         if (wanted := self.role.flush()) is not None:
             self._become(wanted)
         ready, self.coming = self.coming, Ready()
-        ready.commit_index = self._told_commit = self.commit_index
+        ready.commit_index = self._handed_out_commit = self.commit_index
         # Last: nothing may change the log, the term or the vote once they have the
         # number of a write.
         self.writes.issue(ready, self.hard_state, self.log.last_index, self.now)
@@ -322,21 +322,21 @@ class Consensus(ServerState):
         """Return up to where the log may be cut, of what a snapshot up to *index* has.
 
         A leader keeps what followers that are being sent a snapshot need next, within
-        `Options.max_kept_entries`; without it they would need another snapshot at once.
+        `CoreOptions.max_kept_entries`; else they would need another snapshot at once.
         """
         longest = self.log.last_index - self.options.max_kept_entries
         return max(self.role.may_compact_to(index), min(index, longest))
 
-    def has_news(self, peer: str | None) -> bool:
+    def needs_ready(self, peer: str | None) -> bool:
         """Tell whether `ready` may hand out something, when all that came since the
         last one is a response of *peer*, or, for None, that a write is durable.
 
         If not, it may be called with the next input that matters, or the next tick.
         """
         return (
-            self.commit_index > self._told_commit
+            self.commit_index > self._handed_out_commit
             or bool(self.coming.verified or self.coming.append)
-            or self.role.has_news(peer)
+            or self.role.needs_ready(peer)
         )
 
     # Transitions: the only places that assign the role ----------------------------

@@ -81,7 +81,7 @@ class Follower(BaseRole):
             return None
         return Next.CAMPAIGN_WITHOUT_LEADER if self._lost_leader else Next.CAMPAIGN
 
-    def has_news(self, peer: str | None) -> bool:
+    def needs_ready(self, peer: str | None) -> bool:
         """Tell that a sync is none: what promises a copy is held back by the shell."""
         return peer is not None
 

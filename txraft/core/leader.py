@@ -72,25 +72,25 @@ class Leader(BaseRole):
         # Whether this server is a voter itself: one that is not leads on until its
         # removal is committed, but takes no entries (§4.2.2).
         self._votes = True
-        self._leave_by: int | None = None
+        self._step_down_by: int | None = None
 
         # The round of heartbeats that is due, and the newest of which one has left.
         # Each verification waits for its round, oldest first.
-        self._round = self._begun = 0
+        self._round = self._round_sent = 0
         self._verifying: deque[tuple[object, int]] = deque()
 
         # Since when it has no lease, if it has none; how many ticks came at once then;
         # when it gives up; and why it did, for people to know.
         self._doubts_since: int | None = None
-        self._late = 1
-        self._patient_until = 0
+        self._stall_ticks = 1
+        self._resign_at = 0
         self.resignation: Resignation | None = None
 
         # Whom it hands its leadership to, until when, and whether that server was told
         # to campaign; how many transfers this one has begun.
         self.transferee: str | None = None
         self._transfer_until = 0
-        self._told_transferee = False
+        self._timeout_now_sent = False
         self._transfers = 0
 
         # The highest level of the state machine whose activation it has appended.
@@ -169,11 +169,11 @@ class Leader(BaseRole):
             known = self.followers.get(address)
             # One that was removed and is added again may have lost its disk meanwhile:
             # nothing that is known of it counts.
-            if address != server.address and (known is None or known.leaving):
+            if address != server.address and (known is None or known.removal_index):
                 self.followers[address] = self._new_progress()
         for address, progress in self.followers.items():
-            if address not in members and progress.leaving is None:
-                progress.leaving = server.configurations.latest_index
+            if address not in members and progress.removal_index is None:
+                progress.removal_index = server.configurations.latest_index
 
     def _new_progress(self) -> Progress:
         stream = self._new_stream()
@@ -270,15 +270,15 @@ class Leader(BaseRole):
         now = self.server.now
         # As of the tick before this stall it had support: so the stall is the reason.
         # Only then it is patient, and only once: the stalls that follow find it in
-        # doubt and leave `_patient_until` as it is.
+        # doubt and leave `_resign_at` as it is.
         if self._doubts_since is None and not self._lacks_support(count - 1):
-            self._late = count
+            self._stall_ticks = count
             limit = self.server.options.heartbeat_timeout_ticks
-            self._patient_until = now + limit
-        if now >= self._patient_until:
+            self._resign_at = now + limit
+        if now >= self._resign_at:
             silence = now - agreed_value(self._contacts())
             age = self.server.oldest_write_age
-            self.resignation = Resignation(silence, age, max(count, self._late))
+            self.resignation = Resignation(silence, age, max(count, self._stall_ticks))
         elif self._doubts_since is None:
             # A response counts only if it is to what was sent from here on, so that
             # must leave now.
@@ -297,7 +297,7 @@ class Leader(BaseRole):
         since = self._doubts_since
         if since is not None and agreed_value(self._contacts()) >= since:
             self._doubts_since = None
-            self._late = 1
+            self._stall_ticks = 1
             self._settle_verifications()
 
     def _contacts(self) -> list[int]:
@@ -312,14 +312,14 @@ class Leader(BaseRole):
         """Stop sending to removed servers that know it, or that do not answer."""
         server = self.server
         for address, progress in list(self.followers.items()):
-            removal = progress.leaving
+            removal = progress.removal_index
             if removal is None or server.commit_index < removal:
                 continue
-            if progress.leaving_until is None:
+            if progress.removal_deadline is None:
                 wait = 2 * server.options.election_timeout_ticks
-                progress.leaving_until = server.now + wait
+                progress.removal_deadline = server.now + wait
             if progress.commit_known >= removal or (
-                server.now >= progress.leaving_until
+                server.now >= progress.removal_deadline
             ):
                 del self.followers[address]
 
@@ -333,7 +333,7 @@ class Leader(BaseRole):
             replicate(server, address, progress)
         # Behind the entries: the target campaigns as soon as it reads this.
         if self.transferee is not None:
-            self._tell_transferee()
+            self._send_timeout_now()
         if not self._votes and self._removal_is_committed():
             return Next.FOLLOWER
         return None
@@ -348,9 +348,9 @@ class Leader(BaseRole):
         history = server.configurations
         if history.latest_index > server.commit_index:
             return False
-        if self._leave_by is None:
-            self._leave_by = server.now + server.options.heartbeat_timeout_ticks
-        return server.now >= self._leave_by or all(
+        if self._step_down_by is None:
+            self._step_down_by = server.now + server.options.heartbeat_timeout_ticks
+        return server.now >= self._step_down_by or all(
             progress.commit_known >= history.latest_index
             for progress in self.followers.values()
         )
@@ -373,10 +373,10 @@ class Leader(BaseRole):
         heartbeat = Heartbeat(server.term, self._round, server.now, progress.stream)
         progress.heartbeat_inflight = heartbeat
         progress.heartbeat_due = server.now + interval
-        progress.round_sent = self._begun = self._round
+        progress.round_sent = self._round_sent = self._round
         server.send(address, heartbeat)
 
-    def has_news(self, peer: str | None) -> bool:
+    def needs_ready(self, peer: str | None) -> bool:
         """Tell whether a response of *peer* may bring something to send or to confirm.
 
         What a *peer* that has all there is may be told can wait for the next input. So
@@ -389,7 +389,7 @@ class Leader(BaseRole):
         return progress is not None and (
             progress.next <= self.server.log.last_index
             or progress.mode is not Mode.REPLICATE
-            or progress.leaving is not None
+            or progress.removal_index is not None
         )
 
     # Responses --------------------------------------------------------------------
@@ -483,13 +483,13 @@ class Leader(BaseRole):
         has_forgotten = denies_match and progress.failures > 0
         progress.refused(response.last_log)
         if has_forgotten and response.no_retry_backoff:
-            self._forgets(peer, progress)
+            self._distrust(peer, progress)
         # Else the next probe leaves at once: it asks for an older entry. These would
         # only ask for the same once more.
         if denies_match or not response.no_retry_backoff:
             progress.failed(self.server.now, self._longest_wait)
 
-    def _forgets(self, peer: str, progress: Progress) -> None:
+    def _distrust(self, peer: str, progress: Progress) -> None:
         """Count no promise of *peer*, who denies what it has acknowledged.
 
         Called at a denial that follows a failure: a first one may have been overtaken
@@ -510,31 +510,32 @@ class Leader(BaseRole):
         # that may be entries of another leader.
         if request.last > request.prev_index:
             progress.accepted(request.last)
-            if progress.most or progress.recovering:
-                self._grew(progress, request)
+            if progress.max_entries or progress.snapshot_sent:
+                self._grow_requests(progress, request)
             if request.may_shorten:
-                self._read_back(progress, request)
+                self._note_disk_read(progress, request)
         else:
             # The logs agree up to here, but the follower may not have synced it.
             progress.mode = Mode.REPLICATE
-            progress.failures, progress.step = 0, 1
+            progress.failures, progress.step_back = 0, 1
         progress.commit_known = max(progress.commit_known, request.commit)
         self._commit_what_a_quorum_has(progress.match)
 
-    def _grew(self, progress: Progress, request: Replicate) -> None:
+    def _grow_requests(self, progress: Progress, request: Replicate) -> None:
         """Ask more of one that was sent less, and note one that has caught up."""
         limit = self.server.options.max_append_entries
-        if progress.most and request.last - request.prev_index >= progress.most:
-            progress.took_most(limit)
+        entries = request.last - request.prev_index
+        if progress.max_entries and entries >= progress.max_entries:
+            progress.accepted_full(limit)
         if request.last + limit >= self.server.commit_index:
-            progress.recovering = 0
+            progress.snapshot_sent = 0
 
-    def _read_back(self, progress: Progress, request: Replicate) -> None:
+    def _note_disk_read(self, progress: Progress, request: Replicate) -> None:
         """Learn from *request* how much of the log one read brings."""
         server = self.server
-        most = progress.most or server.options.max_append_entries
+        most = progress.max_entries or server.options.max_append_entries
         wanted = request.prev_index + most
-        progress.cut_short = request.last < min(wanted, server.log.last_index)
+        progress.short_read = request.last < min(wanted, server.log.last_index)
         # `next` went ahead by what was asked for. Nothing else is on its way that would
         # be sent twice.
         if not progress.inflight:
@@ -553,7 +554,7 @@ class Leader(BaseRole):
         if response.success:
             progress.match = max(progress.match, request.index)
             progress.next = progress.match + 1
-            progress.recovering = progress.match
+            progress.snapshot_sent = progress.match
             progress.failures = 0
             self._commit_what_a_quorum_has(progress.match)
         else:
@@ -563,7 +564,7 @@ class Leader(BaseRole):
         """Wait before the next attempt, long enough to hear if one is installed."""
         options = self.server.options
         longest = LONG_WAIT_TIMEOUTS * options.heartbeat_timeout_ticks
-        progress.not_installed = self.server.now
+        progress.snapshot_failed_at = self.server.now
         progress.failed(self.server.now, longest, options.heartbeat_interval_ticks)
 
     @property
@@ -596,7 +597,7 @@ class Leader(BaseRole):
                 # they come twice, which changes nothing there.
                 progress.restart(self._new_stream(), request.prev_index + 1)
                 if closed and not progress.heartbeat_failures:
-                    self._cut_off(peer, progress, request)
+                    self._send_less(peer, progress, request)
                 longest = self._longest_wait
                 if progress.undeliverable:
                     longest *= 2 * LONG_WAIT_TIMEOUTS
@@ -605,11 +606,11 @@ class Leader(BaseRole):
                 progress.mode = Mode.PROBE
                 self._snapshot_failed(progress)
 
-    def _cut_off(self, peer: str, progress: Progress, request: Replicate) -> None:
+    def _send_less(self, peer: str, progress: Progress, request: Replicate) -> None:
         """Send less to *peer*, who answers heartbeats but did not take *request*."""
         entries = request.last - request.prev_index
         first = request.prev_index + 1
-        if entries and progress.cut_off(first, entries):
+        if entries and progress.send_less(first, entries):
             self.server.cannot_deliver(peer, first)
 
     def connection_lost(self, peer: str) -> None:
@@ -635,8 +636,8 @@ class Leader(BaseRole):
         server = self.server
         heard = LONG_WAIT_TIMEOUTS * server.options.heartbeat_timeout_ticks
         for progress in self.followers.values():
-            if progress.recovering and server.now - progress.contact <= heard:
-                index = min(index, max(progress.recovering, progress.match))
+            if progress.snapshot_sent and server.now - progress.contact <= heard:
+                index = min(index, max(progress.snapshot_sent, progress.match))
         return index
 
     # Levels of the state machine ----------------------------------------------------
@@ -664,7 +665,7 @@ class Leader(BaseRole):
         One of which a single heartbeat has left has begun: the response may have been
         on its way before this call, and proves nothing about the time after it.
         """
-        if self._round <= self._begun:
+        if self._round <= self._round_sent:
             self._round += 1
         self._verifying.append((token, self._round))
         self._settle_verifications()
@@ -700,7 +701,7 @@ class Leader(BaseRole):
         if self.transferee is None and is_voter and target in self.followers:
             self.transferee = target
             self._transfers += 1
-            self._told_transferee = False
+            self._timeout_now_sent = False
             self._transfer_until = (
                 self.server.now + self.server.options.election_timeout_ticks
             )
@@ -735,15 +736,15 @@ class Leader(BaseRole):
         Numbers are of one leadership, so the term of the server that asks counts too.
         """
         return (
-            self._told_transferee
+            self._timeout_now_sent
             and request.candidate == self.transferee
             and request.transfer == self._transfers
             and request.term == self.server.term + 1
         )
 
-    def _tell_transferee(self) -> None:
+    def _send_timeout_now(self) -> None:
         target = self.transferee
-        if target is None or self._told_transferee:
+        if target is None or self._timeout_now_sent:
             return
         progress, last = self.followers.get(target), self.server.log.last_index
         # What the target has, others may lack, even this server's own disk. Whoever
@@ -752,7 +753,7 @@ class Leader(BaseRole):
             return
         # Told earlier it could not win: the others have a more complete log.
         if progress is not None and progress.match == last:
-            self._told_transferee = True
+            self._timeout_now_sent = True
             self.server.send(target, TimeoutNowRequest(transfer=self._transfers))
 
     def _give_up_transfer_in_time(self) -> None:

@@ -1,13 +1,28 @@
 """The progress of one follower, as its leader knows it.
 
-        unreachable, refused
-      ┌──────────────────────┐
-      v        accepted      │
-    PROBE ──────────────> REPLICATE
-      │ ^                    │
-      │ │ installed, failed  │ entries are compacted
-      v │                    │
-    SNAPSHOT <───────────────┘
+        a request is refused, or gets no response
+      ┌───────────────────────────────┐
+      v       a request is accepted   │
+    PROBE ───────────────────────> REPLICATE
+      │ ^                             │
+      │ │ installed, or failed        │
+      v │                             │
+    SNAPSHOT <────────────────────────┘
+              the entries that it needs next are compacted away
+
+    Mode       `next`                        requests with entries on their way
+    PROBE      goes back at each refusal     one at most
+    REPLICATE  runs ahead of `match`         up to `CoreOptions.max_inflight_requests`
+    SNAPSHOT   stays where it was            no new ones
+
+These hold in every mode:
+
+1. `match` < `next`, and `next` is at most one more than the last index of the leader.
+2. `match` grows only when a response says so, and falls only when the follower has
+   lost what it had acknowledged (`Leader._distrust`).
+3. A response moves `match` and `next` only if its request is of the present `stream`.
+4. Heartbeats are not counted among the requests on their way: they have a place of
+   their own, so that a full window does not look like silence.
 
 Source: etcd-io/raft `tracker/progress.go`; Raft dissertation §3.5, §10.2.1.
 """
@@ -24,14 +39,14 @@ Announced = Heartbeat | Replicate | SendSnapshot
 NO_LEVELS = -1
 """The level of a server that has never heard of levels: one of Go, or an old one."""
 
-FEWEST_BEFORE_MORE = 8
-"""Full requests that a follower which was sent less accepts before it gets more."""
+FULL_NEEDED_AT_FIRST = 8
+"""Requests of `max_entries` that a follower accepts before that is doubled."""
 
-MOST_BEFORE_MORE = 4096
+FULL_NEEDED_AT_MOST = 4096
 """What that number grows to, doubling each time that more was too much."""
 
 ALONE_BEFORE_UNDELIVERABLE = 3
-"""How often in a row one entry alone gets no response before it is named."""
+"""How often in a row one entry alone gets no response before it is reported."""
 
 
 class Mode(Enum):
@@ -46,101 +61,118 @@ class Mode(Enum):
 class Progress:
     """One follower, as its leader sees it.
 
-    `match` < `next` always, and `next` is at most one behind the leader's log. In PROBE
-    one request at a time looks for where the logs agree; in REPLICATE requests leave
-    one behind the other, and `next` runs ahead of `match`; in SNAPSHOT none leaves.
+    A field whose name ends in `_until`, `_due`, `_at` or `_deadline`, and `contact`,
+    is a tick of the leader's `now`; all others count entries, requests or failures.
     """
 
-    # The index of the first entry that it is sent next.
+    # Position: what the follower has, and what it is sent next ----------------------
+
+    # The index of the first entry in the next request. In REPLICATE the entries between
+    # `match` and `next` are on their way.
     next: int
 
-    # The number of the stream of requests on their way. A new stream begins when one of
-    # them got lost or was refused; a response to an older one tells only its term, as
-    # its requests would count twice, or for entries that are sent again.
+    # The number of the present stream: the run of requests since the last one that was
+    # refused or lost. `Leader` gives a new one then, and ignores what is still answered
+    # to the old one: its entries are sent again, and its requests are not `inflight`.
     stream: int
 
     # The tick at which the newest request that it has answered was sent. The lease
-    # counts from there: when it answered is not known, only that it was later.
+    # counts from there: when the answer was given is not known, only that it was later.
     contact: int
 
     # The stream in which it became a member. What was asked before that says nothing
     # about it: it may be another process under the same address.
     first_stream: int = 0
 
-    # The level of the state machine that it has announced: None while that is not
-    # known, NO_LEVELS if it announces none.
-    level: int | None = None
-
-    # The highest index up to which it is known to have this leader's log on its disk.
+    # The highest index up to which it has this leader's log on its disk. Quorums are
+    # counted with this, so it is never a guess.
     match: int = 0
 
-    # How it is sent entries; the diagram above shows what changes that.
+    # PROBE, REPLICATE or SNAPSHOT: the diagram above has what changes it.
     mode: Mode = Mode.PROBE
 
-    # How many requests with entries are on their way, at most
-    # `Options.max_inflight_requests`: the window of the pipeline.
+    # PROBE: by how many entries `next` goes back at the next refusal.
+    step_back: int = 1
+
+    # Where its log ended when it last answered a heartbeat. That is only a hint: the
+    # entries there may be of another leader.
+    last_log: int = 0
+
+    # The window, and waits after failures ------------------------------------------
+
+    # Requests with entries, or with a commit index alone, that have no response yet.
     inflight: int = 0
 
-    # Whether the last request that was read from the disk held fewer entries than
-    # asked for. Those behind it would leave a gap then, so the next goes alone.
-    cut_short: bool = False
+    # Whether the last request that was read from the disk held fewer entries than it
+    # asked for. Requests behind such a one would leave a gap, so the next goes alone.
+    short_read: bool = False
 
-    # The commit index that it was sent last, and that it has acknowledged; and the tick
-    # from which it may be sent without entries.
+    # How often in a row sending has failed, and the tick before which no entries are
+    # sent. Heartbeats go on.
+    failures: int = 0
+    wait_until: int = 0
+
+    # The commit index that it was sent last, and the one that it has acknowledged; and
+    # the tick from which it may be sent again in a request without entries.
     commit_sent: int = 0
     commit_known: int = 0
     commit_due: int = 0
 
-    # How far `next` goes back at the next refusal.
-    step: int = 1
+    # Heartbeats ---------------------------------------------------------------------
 
-    # How often in a row sending has failed, and the tick before which it is not tried.
-    failures: int = 0
-    wait_until: int = 0
-
-    # The heartbeat on its way, if one is: there is one at a time, outside the window of
-    # entries, so that a full window does not look like silence. Then the tick at which
-    # the next is due, and how many in a row got no response.
+    # The one on its way, None if there is none; when the next is due; and how many in
+    # a row got no response.
     heartbeat_inflight: Heartbeat | None = None
     heartbeat_due: int = 0
     heartbeat_failures: int = 0
 
-    # The newest round of heartbeats that was sent to it, and that it has answered.
-    # Verifications count the second.
+    # The newest round of heartbeats that it was sent, and that it has answered. Only
+    # the second one confirms a verification.
     round_sent: int = 0
     round_answered: int = 0
 
-    # How many entries one request may hold, because larger ones got no response while
-    # heartbeats did; 0 is no limit of its own. Then how many requests of that size it
-    # took in a row, and how many it has to take before it is sent more.
-    most: int = 0
-    full: int = 0
-    full_before_more: int = FEWEST_BEFORE_MORE
+    # Large entries ------------------------------------------------------------------
 
-    # How often in a row one entry alone got no response, and the index of an entry to
-    # which that happened too often; 0 for none.
-    cut_off_alone: int = 0
+    # How many entries one request may hold, because larger ones got no response while
+    # heartbeats did; 0 if `CoreOptions.max_append_entries` is the only limit. Then how
+    # many requests of that size it has accepted in a row, and how many it has to accept
+    # before the limit is doubled.
+    max_entries: int = 0
+    full_accepted: int = 0
+    full_needed: int = FULL_NEEDED_AT_FIRST
+
+    # How often in a row one entry alone got no response; and the index of an entry to
+    # which that happened too often, 0 if there is none.
+    lone_failures: int = 0
     undeliverable: int = 0
 
-    # What it said in its last response to a heartbeat: whether it installs a snapshot,
-    # from whomever, and where its log ends.
+    # Snapshots ----------------------------------------------------------------------
+
+    # Whether it is installing a snapshot, of this leader or another: so it said in its
+    # last response to a heartbeat. It takes neither entries nor another one then.
     installing: bool = False
-    last_log: int = 0
 
-    # The end of its log that was tried before a snapshot was sent: each is tried once.
-    looked_at: int = 0
+    # The index of the snapshot that it was sent last, 0 once it has caught up. Until
+    # then the log behind it is kept, or it would need another snapshot at once.
+    snapshot_sent: int = 0
 
-    # The end of the snapshot that it was sent last, 0 once it has what follows. Until
-    # then the log after it is not compacted, or it would need another snapshot.
-    recovering: int = 0
+    # The tick at which sending or installing one failed last. The next one waits for a
+    # response to a heartbeat that was sent later.
+    snapshot_failed_at: int = -1
 
-    # The tick at which sending or installing a snapshot failed last.
-    not_installed: int = -1
+    # The value of `last_log` that was tried before a snapshot was sent: once each.
+    tried_end: int = 0
 
-    # The index of the entry that removed it, if one did; and the tick from which it is
-    # told no more, whether it knows or not.
-    leaving: int | None = None
-    leaving_until: int | None = None
+    # Membership and level -----------------------------------------------------------
+
+    # The index of the entry that removed it, None for a member: it gets that entry and
+    # none after it. And the tick at which it is given up, whether it knows or not.
+    removal_index: int | None = None
+    removal_deadline: int | None = None
+
+    # The level of the state machine that it announced last: None while that is not
+    # known, NO_LEVELS if it announces none.
+    level: int | None = None
 
     @property
     def may_misjudge(self) -> bool:
@@ -169,18 +201,20 @@ class Progress:
         self.match = max(self.match, last)
         self.next = max(self.next, self.match + 1)
         self.failures = 0
-        self.step = 1
+        self.step_back = 1
         self.mode = Mode.REPLICATE
-        self.cut_off_alone = self.undeliverable = 0
+        self.lone_failures = self.undeliverable = 0
 
     def refused(self, last_log: int) -> None:
-        """Step back: by twice as much at each refusal, never past what it has.
+        """Look further back: twice as far at each refusal, never below what it has.
 
-        Twice as much, so that a log which differs in many entries is not gone through
-        one by one, each at the cost of a round trip.
+        A step of one each time would cost a round trip for every entry in which the
+        logs differ. Its *last_log* tells where to look at the latest.
         """
-        self.next = max(self.match + 1, 1, min(self.next - self.step, last_log + 1))
-        self.step *= 2
+        self.next = max(
+            self.match + 1, 1, min(self.next - self.step_back, last_log + 1)
+        )
+        self.step_back *= 2
         self.mode = Mode.PROBE
 
     def restart(self, stream: int, unanswered: int) -> None:
@@ -197,35 +231,38 @@ class Progress:
         self.wait_until = now + min(wait, longest_wait)
         self.failures += 1
 
-    def cut_off(self, first: int, entries: int) -> bool:
-        """Send less at once after a request of *entries* from *first* got no response.
+    def send_less(self, first: int, entries: int) -> bool:
+        """Halve the size of requests: one of *entries* from *first* got no response.
 
-        Half as many: what is too large for the follower, or for the way there in the
-        time of a call, is not sent again unchanged. More come back as `took_most`
-        says.
-        Returns: whether the entry *first* has now failed alone as often as it takes
-            to call it undeliverable.
+        It was too large for the follower, or to get there in the time of a call; the
+        same request once more would fail like this one. `accepted_full` doubles the
+        size again.
+
+        Returns: whether the entry at *first* is to be reported as undeliverable now,
+            because it has failed alone too often.
         """
         if entries > 1:
-            self.most = entries // 2
-            self.full = 0
-            longer = 2 * self.full_before_more
-            self.full_before_more = min(longer, MOST_BEFORE_MORE)
+            self.max_entries = entries // 2
+            self.full_accepted = 0
+            longer = 2 * self.full_needed
+            self.full_needed = min(longer, FULL_NEEDED_AT_MOST)
             return False
-        self.cut_off_alone += 1
-        if self.cut_off_alone < ALONE_BEFORE_UNDELIVERABLE:
+        self.lone_failures += 1
+        if self.lone_failures < ALONE_BEFORE_UNDELIVERABLE:
             return False
         is_new = self.undeliverable != first
         self.undeliverable = first
         return is_new
 
-    def took_most(self, limit: int) -> None:
+    def accepted_full(self, limit: int) -> None:
         """Try twice as many entries once enough requests of `most` were accepted.
 
         At each time that this fails it takes twice as many, so that a follower whose
         limits stay as they are is seldom asked for too much.
         """
-        self.full += 1
-        if self.full >= self.full_before_more:
-            self.full = 0
-            self.most = 2 * self.most if 2 * self.most < limit else 0
+        self.full_accepted += 1
+        if self.full_accepted >= self.full_needed:
+            self.full_accepted = 0
+            self.max_entries = (
+                2 * self.max_entries if 2 * self.max_entries < limit else 0
+            )

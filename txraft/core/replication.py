@@ -29,15 +29,15 @@ def replicate(server: ServerState, address: str, progress: Progress) -> None:
             return
         # A removed server gets the entry that removed it, and none after that: it is of
         # no cluster then, but knows it.
-        if progress.leaving is not None:
-            end = min(end, progress.leaving)
-        if progress.next > end and not _has_other_news(server, progress, end):
+        if progress.removal_index is not None:
+            end = min(end, progress.removal_index)
+        if progress.next > end and not _should_send_empty(server, progress, end):
             return
         prev_term = server.log.term_at(progress.next - 1)
         # The entry before the next one is compacted away, so what follows cannot be
         # sent in a way that the follower could check.
         if prev_term is None:
-            if _looks_elsewhere(server, progress):
+            if _tries_other_end(server, progress):
                 continue
             _send_snapshot(server, address, progress)
             return
@@ -58,13 +58,13 @@ def _is_paused(server: ServerState, progress: Progress) -> bool:
     # One at a time while probing, as the next probe depends on the response; and while
     # reads from the disk are cut short, as what is sent behind one leaves a gap.
     pipelined = progress.mode is Mode.REPLICATE and (
-        not progress.cut_short or progress.next >= server.resident_from
+        not progress.short_read or progress.next >= server.resident_from
     )
     limit = server.options.max_inflight_requests if pipelined else 1
     return progress.inflight >= limit or progress.wait_until > server.now
 
 
-def _has_other_news(server: ServerState, progress: Progress, end: int) -> bool:
+def _should_send_empty(server: ServerState, progress: Progress, end: int) -> bool:
     """Tell whether to send a request without entries, as there are none up to *end*.
 
     The commit index is said again once in a while: a follower that restarted
@@ -87,7 +87,7 @@ def _send_entries(
     # Only of entries in memory it is known how many fit into a message; of others the
     # shell reads what fits, and says how many that were.
     resident = progress.next >= server.resident_from
-    most = progress.most or server.options.max_append_entries
+    most = progress.max_entries or server.options.max_append_entries
     last = min(end, progress.next + most - 1)
     if last < progress.next:
         last = progress.next - 1
@@ -116,18 +116,18 @@ def _send_entries(
     server.send(address, request)
 
 
-def _looks_elsewhere(server: ServerState, progress: Progress) -> bool:
+def _tries_other_end(server: ServerState, progress: Progress) -> bool:
     """Try the end that the follower says its log has, before a snapshot is sent.
 
     It may have got one meanwhile: from another leader, or from this one, when only
     the response was lost. Each end is tried once.
     """
     end = min(progress.last_log, server.log.last_index)
-    if progress.last_log == progress.looked_at or end < server.log.base_index:
+    if progress.last_log == progress.tried_end or end < server.log.base_index:
         return False
-    progress.looked_at = progress.last_log
+    progress.tried_end = progress.last_log
     progress.next = max(progress.match, end) + 1
-    progress.step = 1
+    progress.step_back = 1
     return True
 
 
@@ -137,10 +137,10 @@ def _send_snapshot(server: ServerState, address: str, progress: Progress) -> Non
     After one that failed, a heartbeat first asks if that is being installed all the
     same, or is in place.
     """
-    if progress.heartbeat_failures or progress.contact <= progress.not_installed:
+    if progress.heartbeat_failures or progress.contact <= progress.snapshot_failed_at:
         return
     progress.mode = Mode.SNAPSHOT
-    index = progress.recovering = server.snapshot.index
+    index = progress.snapshot_sent = server.snapshot.index
     assert index >= server.log.base_index, "what is compacted is in a snapshot"
     server.send(
         address,

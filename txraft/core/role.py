@@ -10,7 +10,8 @@ from enum import Enum
 from random import Random
 
 from txraft.core.messages import RequestPreVoteRequest, Response
-from txraft.core.ready import Options, OutgoingRequest
+from txraft.core.options import CoreOptions
+from txraft.core.ready import OutgoingRequest
 from txraft.core.server import ServerState
 
 
@@ -37,7 +38,7 @@ class ElectionTimer:
 
     __slots__ = ("_least", "_longest_short_wait", "_random", "_timeout", "elapsed")
 
-    def __init__(self, random: Random, options: Options, least: int) -> None:
+    def __init__(self, random: Random, options: CoreOptions, least: int) -> None:
         self._random = random
         self._least = least
         self._longest_short_wait = max(1, options.heartbeat_timeout_ticks // 5)
@@ -136,7 +137,7 @@ class BaseRole:
         """Tell whether the transfer that *request* names still is under way here."""
         return False
 
-    def has_news(self, peer: str | None) -> bool:
+    def needs_ready(self, peer: str | None) -> bool:
         """Tell whether a response of *peer*, or None for a sync, asks for more."""
         return True
 

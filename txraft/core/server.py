@@ -15,10 +15,10 @@ from random import Random
 from txraft.core.configuration import Configuration, ConfigurationHistory
 from txraft.core.entry import Entry
 from txraft.core.messages import Response
+from txraft.core.options import CoreOptions
 from txraft.core.ready import (
     HardState,
     Install,
-    Options,
     OutgoingRequest,
     Ready,
     Refusal,
@@ -41,7 +41,7 @@ class ServerState:
         self,
         address: str,
         random: Random,
-        options: Options | None = None,
+        options: CoreOptions | None = None,
         hard_state: HardState | None = None,
         log: TermIndex | None = None,
         configurations: ConfigurationHistory | None = None,
@@ -50,7 +50,7 @@ class ServerState:
     ) -> None:
         self.address = address
         self.random = random
-        self.options = options or Options()
+        self.options = options or CoreOptions()
         self.log = log or TermIndex()
         self.configurations = configurations or ConfigurationHistory()
         self.snapshot = snapshot or SnapshotMark()
@@ -81,7 +81,7 @@ class ServerState:
 
         # The tick before which no candidate of this server shortens its round. It is
         # not in the role, because it outlives each candidate.
-        self.no_hurry_before = 0
+        self.next_short_round = 0
 
         # Whether a snapshot is being received and put into place: the log must not be
         # written meanwhile, as all of it may be replaced.

@@ -10,7 +10,7 @@ of them schedules a turn. A turn:
 
 So all requests that one reactor iteration read, from all connections, share one
 write, one sync and one round of messages; and consensus is never entered while it
-is on the stack, whatever a user's callback does. `Progress` says when a turn comes.
+is on the stack, whatever a user's callback does. `TurnState` says when a turn comes.
 
 It decides nothing about consensus: what is sent, written and answered is what `Ready`
 says. The public face of a node is `Raft`, which holds a shell while it runs.
@@ -78,7 +78,7 @@ READ_BYTES = 1 << 20
 """Bytes of entries that one read of the log store brings, at most."""
 
 
-class Progress(Enum):
+class TurnState(Enum):
     """Where a shell stands between and in its turns.
 
                         an input, or `schedule`
@@ -116,7 +116,7 @@ class Progress(Enum):
 
 # Looked at several times for each message: a name of the module is found five times as
 # fast as a member of an Enum (Python 3.11).
-IDLE, DUE, TURNING, TURNING_AND_DUE, STOPPED = Progress
+IDLE, DUE, TURNING, TURNING_AND_DUE, STOPPED = TurnState
 
 
 class Shell(RPCHandler, SenderHost, SnapshotsHost):
@@ -134,7 +134,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
     def __init__(self, parts: Parts, recovered: Recovered, owner: Owner) -> None:
         self._parts = parts
         self._owner = owner
-        self._progress = IDLE
+        self._turn_state = IDLE
         # The calls that the next turn makes, with their arguments; no closure for each.
         self._inputs: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         # What leaves when a write is durable, by the number of that write, in order.
@@ -265,15 +265,15 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
 
     def schedule(self) -> None:
         """Have a turn soon."""
-        if self._progress is IDLE:
-            self._progress = DUE
+        if self._turn_state is IDLE:
+            self._turn_state = DUE
             self._parts.clock.callLater(0, self._turn)
-        elif self._progress is TURNING:
-            self._progress = TURNING_AND_DUE  # the reactor is asked when it is over
+        elif self._turn_state is TURNING:
+            self._turn_state = TURNING_AND_DUE  # the reactor is asked when it is over
 
     def _hasten(self) -> None:
         """Have a turn at once while the disk rests, or soon, with what else comes."""
-        if self.writer.rests and self._progress is IDLE:
+        if self.writer.is_idle and self._turn_state is IDLE:
             self._turn()
         else:
             self.schedule()
@@ -282,7 +282,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         self, peer: str | None, function: Callable[..., None], *arguments: object
     ) -> None:
         """Let consensus digest what *peer*, or for None the disk, has said."""
-        if self._progress is not IDLE:
+        if self._turn_state is not IDLE:
             # Behind what came before it; and consensus may be on the stack.
             self._input(function, *arguments)
             return
@@ -291,12 +291,12 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         except BaseException:
             self._broken()
         else:
-            if self.consensus.has_news(peer):
+            if self.consensus.needs_ready(peer):
                 self._hasten()
 
     def tick(self, count: int) -> None:
         """Let *count* ticks pass."""
-        if self._progress is STOPPED:
+        if self._turn_state is STOPPED:
             return
         # At the tick itself, not when consensus digests it: `_stalled` asks whether the
         # reactor has come to its timers.
@@ -331,7 +331,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         refusal = self.responder.refuses(command) or self._wrong_incarnation(
             sender_of(command), command
         )
-        if refusal or self._progress is STOPPED:
+        if refusal or self._turn_state is STOPPED:
             self.responder.refuse(rpc, refusal or "raft is shut down")
             return
         digest: Callable[[Request, object], None] = self.consensus.request
@@ -381,14 +381,14 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
 
     def connection_lost(self, target: str) -> None:
         """Learn that a connection to *target* ended."""
-        if self._progress is not STOPPED and self.consensus.is_leader:
+        if self._turn_state is not STOPPED and self.consensus.is_leader:
             self._input(self.consensus.connection_lost, target)
 
     def _wrong_incarnation(
         self, peer: str | None, message: Request | Response
     ) -> str | None:
         header, history = message.header, self.consensus.configurations
-        if peer is None or self._progress is STOPPED:
+        if peer is None or self._turn_state is STOPPED:
             return None
         # An entry of another cluster is let through: consensus refuses it, and its
         # refusal says which way out there is.
@@ -470,13 +470,13 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
     # The turn
 
     def _turn(self) -> None:
-        if self._progress is STOPPED:
+        if self._turn_state is STOPPED:
             return
-        self._progress = TURNING
+        self._turn_state = TURNING
         try:
             self._digest()
             # Whoever was answered in there may have stopped the node.
-            if self._progress is not STOPPED:
+            if self._turn_state is not STOPPED:
                 # Before `ready`, which takes what is coming out of consensus: the
                 # requests that it holds are made from the entries in the tail.
                 self._remember(self.consensus.coming)
@@ -486,10 +486,10 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         finally:
             if self._refused:
                 self._settle_refused()
-            if self._progress is TURNING:
-                self._progress = IDLE
-            elif self._progress is TURNING_AND_DUE:
-                self._progress = DUE
+            if self._turn_state is TURNING:
+                self._turn_state = IDLE
+            elif self._turn_state is TURNING_AND_DUE:
+                self._turn_state = DUE
                 self._parts.clock.callLater(0, self._turn)
 
     def _broken(self) -> None:
@@ -525,8 +525,8 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         is_all = consensus.commit_index == consensus.log.last_index
         if is_all and not consensus.coming.changes_log:
             self.applier.advance(consensus.commit_index)
-            if self._progress is TURNING_AND_DUE and not self._inputs:
-                self._progress = TURNING  # proposals need no turn of their own
+            if self._turn_state is TURNING_AND_DUE and not self._inputs:
+                self._turn_state = TURNING  # proposals need no turn of their own
 
     def _propose(self) -> None:
         # One look at the clock for all of them, and one append.
@@ -633,7 +633,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         self._owner.turned()
         # Whoever was told may have stopped the node: nothing may be applied or
         # installed then, as the callers of these were told that it is not known.
-        if self._progress is STOPPED:
+        if self._turn_state is STOPPED:
             return
         self.applier.advance(ready.commit_index)
         self.incarnations.turned(self.consensus.configurations, ready)
@@ -701,7 +701,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
     def stop(self, error: RaftError, unknown: RaftError) -> None:
         """Take no part any more; fail what waits with *error*, or *unknown* if it
         may still commit."""
-        self._progress = STOPPED
+        self._turn_state = STOPPED
         self.applier.stop()
         self.snapshots.stop()
         # From last to first, whatever one of them raises: the outbox closes, proposals

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from txraft.config import Config
-from txraft.core.ready import Options
+from txraft.core.options import CoreOptions
 
 TICKS_PER_HEARTBEAT_TIMEOUT = 20
 """So fine that rounding moves no timeout by more than a twentieth of it."""
@@ -32,10 +32,10 @@ def to_ticks(seconds: float, tick: float) -> int:
     return max(1, math.ceil(seconds / tick - 1e-9))
 
 
-def core_options(config: Config) -> Options:
+def core_options(config: Config) -> CoreOptions:
     """Translate *config* into the options of consensus."""
     tick = tick_seconds(config)
-    return Options(
+    return CoreOptions(
         heartbeat_timeout_ticks=to_ticks(config.heartbeat_timeout, tick),
         election_timeout_ticks=to_ticks(config.election_timeout, tick),
         heartbeat_interval_ticks=to_ticks(

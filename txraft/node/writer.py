@@ -35,7 +35,7 @@ CLUSTER = b"Cluster"
 QUICK_SECONDS = 0.005
 """A disk is quick whose last write and sync took no longer."""
 
-REST_SECONDS = 1.0
+IDLE_SECONDS = 1.0
 """After this long without a write, what is synced is noted."""
 
 HINT_SECONDS = 0.01
@@ -68,7 +68,7 @@ class Writer:
     unknown. At the start the log ends at *end*, with *current_term* in the stable store
     and *noted* as the note of what was synced.
 
-    It `rests` while nothing is being written. `synced_number` is the last durable
+    It `is_idle` while nothing is being written. `synced_number` is the last durable
     write; `synced_index` the last entry of the log that is on disk and that no write
     which still waits takes back. `stores` times what it takes to store entries,
     `stored` counts them. *seconds* tells the time.
@@ -106,7 +106,7 @@ class Writer:
         self._last_index = self._coming_index = end.index
         self._waiting: deque[tuple[int, Deferred[None]]] = deque()
         self._flushing: list[Deferred[None]] = []
-        self.rests = True
+        self.is_idle = True
         self._broken: Failure | None = None
         self.synced_number = 0
         self.synced_index = end.index
@@ -155,9 +155,9 @@ class Writer:
         if not self._note.is_behind or self._broken is not None:
             return
         now = self._seconds()
-        if self.rests:
+        if self.is_idle:
             self._hint(now)
-        rests = self.rests and now - self._ended >= REST_SECONDS
+        rests = self.is_idle and now - self._ended >= IDLE_SECONDS
         if rests or now - self._noted_at >= BUSY_SECONDS:
             self._noted_at = now
             self.note()
@@ -197,7 +197,7 @@ class Writer:
         return flushed
 
     def _tell_flushed(self) -> None:
-        if not self.rests or (self._operations and self._broken is None):
+        if not self.is_idle or (self._operations and self._broken is None):
             return
         flushing, self._flushing = self._flushing, []
         for flushed in flushing:
@@ -230,12 +230,12 @@ class Writer:
         self._last_index = entries[-1].index
 
     def _start(self) -> None:
-        if not self.rests or self._broken is not None or not self._operations:
+        if not self.is_idle or self._broken is not None or not self._operations:
             return
         # All that waits goes together, and is durable together.
         operations, self._operations = self._operations, []
         appending, self._appending = self._appending, None
-        self.rests = False
+        self.is_idle = False
         number, self._coming_index = self._number, self._last_index
         began = self._seconds()
         done = None
@@ -257,7 +257,7 @@ class Writer:
 
         Two steps: `write_logs` puts the bytes into the memory of the operating system,
         `sync` makes them durable, and only then `logs_synced` lets the store count
-        them. Nothing else touches the log between the two, as `rests` is False.
+        them. Nothing else touches the log between the two, as `is_idle` is False.
 
         Returns: None, and nothing was done, when the worker has to do it all.
         """
@@ -286,7 +286,7 @@ class Writer:
     def _done(self, _: None, number: int, began: float) -> None:
         self._ended = self._seconds()
         self._took = self._ended - began
-        self.rests = True
+        self.is_idle = True
         self.synced_number = number
         # Not the index that was written: a truncation that was queued meanwhile has
         # lowered this, and what it takes back must not be counted as durable.
@@ -310,7 +310,7 @@ class Writer:
             self._note.hint()
 
     def _broke(self, failure: Failure) -> None:
-        self.rests = True
+        self.is_idle = True
         # Nothing is written any more: after a failed sync the kernel may have dropped
         # the pages, and would call the next sync a success (PostgreSQL met it in 2018).
         self._broken = failure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from random import Random
 
-from txraft.core.ready import Options
+from txraft.core.options import CoreOptions
 
 TICK = 100_000
 """Microseconds between two ticks of an exact clock."""
@@ -23,7 +23,7 @@ class Circumstances:
 
     names: tuple[str, ...]
     bootstrap_size: int
-    options: Options
+    options: CoreOptions
     protected: bool
     fault_free: bool
     drifts: bool
@@ -100,8 +100,8 @@ def draw(seed: int, random: Random) -> Circumstances:
     return circumstances
 
 
-def _options(random: Random, protected: bool) -> Options:
-    return Options(
+def _options(random: Random, protected: bool) -> CoreOptions:
+    return CoreOptions(
         heartbeat_timeout_ticks=10,
         election_timeout_ticks=10,
         heartbeat_interval_ticks=2,
