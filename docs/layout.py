@@ -23,11 +23,11 @@ def definition(term: str, text: str) -> str:
     return f"{term}\n{filled(with_code(text), '    ')}\n"
 
 
-def filled(text: str, indent: str = "") -> str:
+def filled(text: str, indent: str = "", width: int = WIDTH) -> str:
     """Return a paragraph in lines."""
     return fill(
         " ".join(text.split()),
-        WIDTH,
+        width,
         initial_indent=indent,
         subsequent_indent=indent,
         break_long_words=False,

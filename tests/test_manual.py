@@ -45,6 +45,15 @@ class Pages(SynchronousTestCase):
 
         self.assertEqual(page, made("settings_page"))
 
+    def test_commands(self) -> None:
+        """Every command is in the checkout as the code has it.
+
+        `python docs/commands_page.py > docs/reference/commands.rst` makes the page.
+        """
+        page = (DOCS / "reference" / "commands.rst").read_text()
+
+        self.assertEqual(page, made("commands_page"))
+
     def test_metrics(self) -> None:
         """Every metric is in the checkout as the code has it.
 

@@ -75,7 +75,10 @@ def init(directory: Path, days: int) -> None:
 def issue(
     names: tuple[str, ...], directory: Path, client: bool, renew: bool, days: int
 ) -> None:
-    """Issue a certificate for NAMES: host names and IP addresses of one node."""
+    """Issue a certificate for one node or client.
+
+    NAMES are the host names and IP addresses of a node, or the name of a client.
+    """
     if client and renew:
         raise click.UsageError("--renew keeps what the certificate is for")
     if renew:

@@ -54,7 +54,9 @@ async def members(job: CommandJob, stale: bool) -> None:
 @click.command("status")
 @online
 async def status(job: CommandJob) -> int:
-    """Show all nodes in one table: role, term, indexes, lag and last contact.
+    """Show all nodes in one table, with role, term and lag.
+
+    The table also has the indexes, and when each node last heard the leader.
 
     It shows the nodes named with --http-addr or TXRAFT_HTTP_ADDR, and all members whose
     HTTP addresses these know. The status is 1 if a node does not answer or none leads.
@@ -110,7 +112,10 @@ async def status(job: CommandJob) -> int:
 @click.command("doctor")
 @online
 async def doctor(job: CommandJob) -> int:
-    """Find what is wrong, such as a missing leader or a slow node, and what to do.
+    """Find what is wrong, and say what to do.
+
+    It finds a missing leader, a slow node, members that do not hear each other, and
+    certificates that expire soon, for example.
 
     It asks the nodes named with --http-addr, and all members whose HTTP addresses these
     know. The status is 1 if a fault was found.

@@ -49,7 +49,13 @@ class Member:
 
 
 @click.command("demo")
-@click.option("--nodes", type=click.IntRange(1, 7), default=3, show_default=True)
+@click.option(
+    "--nodes",
+    type=click.IntRange(1, 7),
+    default=3,
+    show_default=True,
+    help="How many nodes to start.",
+)
 @click.option(
     "--directory",
     type=click.Path(file_okay=False, path_type=Path),

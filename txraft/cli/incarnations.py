@@ -32,11 +32,12 @@ from txraft.storage.stores import open_stores
 @click.option("--yes", is_flag=True, help="Do it. Without this nothing is changed.")
 @offline
 def incarnations(output: Output, data_dir: Path, relearn: bool, yes: bool) -> None:
-    """Show which incarnation of each member the stopped node in DATA_DIR knows.
+    """Show the incarnations that a stopped node knows.
 
-    An incarnation names the data of a member. A member with another incarnation than
-    the known one, or with a void one, is refused: it has lost its votes or its log.
-    Remove it, empty its data directory and add it again.
+    DATA_DIR is the node's data directory. An incarnation names the data of a member. A
+    member with another incarnation than the known one, or with a void one, is refused:
+    it has lost its votes or its log. Remove it, empty its data directory and add it
+    again.
 
     --relearn is for members that refuse each other although none has lost data, for
     example because of a stranger on their network, so that no leader can remove any.

@@ -137,9 +137,9 @@ async def watch(job: CommandJob, key: str, prefix: bool, count: int | None) -> N
 @click.argument("prefix", default="")
 @online
 async def export(job: CommandJob, prefix: str) -> None:
-    """Print all keys that begin with PREFIX as JSON, with values in base64.
+    """Print all keys that begin with PREFIX as JSON.
 
-    `txraft kv import` and `consul kv import` read it.
+    Values are in base64: `txraft kv import` and `consul kv import` read it.
     """
     records = await job.client.tree(prefix)
     exported = [

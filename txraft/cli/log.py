@@ -39,10 +39,11 @@ def log() -> None:
 @click.argument("data_dir", type=DIRECTORY)
 @offline
 def verify(output: Output, data_dir: Path) -> int:
-    """Read and check everything in DATA_DIR: log, term and vote, snapshots.
+    """Read and check everything in DATA_DIR.
 
-    The status is 1 for damage, which is named with file and offset. A torn last
-    write is no damage: the node cuts it off at its start.
+    That is the log, term and vote, and the snapshots. The status is 1 for damage, which
+    is named with file and offset. A torn last write is no damage: the node cuts it off
+    at its start.
     """
     try:
         with opened(data_dir) as stores:
