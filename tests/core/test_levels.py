@@ -126,7 +126,7 @@ class Due(SynchronousTestCase):
         """Not again while its activation is in the log, nor when it is active."""
         leader = of_level()
         tell_all(leader, 1)
-        leader.activate(activation(), 1)
+        leader.append_activation(activation(), 1)
         self.assertEqual(due(leader), 0)
         self.assertEqual(leader.level_in_log(leader.log.last_index), 1)
 
@@ -140,7 +140,7 @@ class Due(SynchronousTestCase):
         leader = of_level()
         tell_all(leader, 1)
         leader.transfer("b")
-        leader.activate(activation(), 1)
+        leader.append_activation(activation(), 1)
         self.assertEqual(due(leader), 1)
 
     def test_level_due_for_a_follower(self) -> None:

@@ -57,14 +57,14 @@ MUTANTS = (
     ),
     Mutant(
         name="an activation is appended again and again",
-        at="Consensus.activate",
+        at="Consensus.append_activation",
         old="if entry.index: ...",
         new="if False: ...",
         caught_by="tests.core.test_levels.Due.test_level_due_once",
     ),
     Mutant(
         name="an activation that was not appended counts",
-        at="Consensus.activate",
+        at="Consensus.append_activation",
         old="if entry.index: ...",
         new="if True: ...",
         caught_by="tests.core.test_levels.Due.test_activate_in_a_transfer",
@@ -79,15 +79,15 @@ MUTANTS = (
     Mutant(
         name="a server that understands less is added",
         at="Levels.check_newcomer",
-        old="level is not None and level < used",
+        old="level is not None and level < in_log",
         new="False",
         caught_by="tests.node.test_levels.Newcomers.test_knows_less",
     ),
     Mutant(
         name="a server that is added is judged by what is committed, not by the log",
         at="Shell._change_configuration",
-        old="used = self._used_level",
-        new="used = self.levels.active",
+        old="in_log = self._level_in_log",
+        new="in_log = self.levels.active",
         caught_by="tests.node.test_levels.Newcomers.test_activation_not_committed_yet",
     ),
     Mutant(

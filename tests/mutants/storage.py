@@ -71,7 +71,7 @@ MUTANTS = (
     Mutant(
         name="an append is not synced",
         at="FileLog.store_logs",
-        old="tail.sync()",
+        old="active.sync()",
         new="",
         caught_by="tests.storage.test_filelog.Failures.test_sync_error",
     ),
@@ -120,8 +120,8 @@ MUTANTS = (
     Mutant(
         name="the first index is off by one after a compaction",
         at="FileLog.delete_range",
-        old="self._room_in_tail().write(FrameKind.FIRST_INDEX, last + 1)",
-        new="self._room_in_tail().write(FrameKind.FIRST_INDEX, last)",
+        old="self._room_in_active().write(FrameKind.FIRST_INDEX, last + 1)",
+        new="self._room_in_active().write(FrameKind.FIRST_INDEX, last)",
         caught_by="tests.storage.test_filelog.Failures.test_removal_error",
     ),
     Mutant(
@@ -196,9 +196,9 @@ MUTANTS = (
     ),
     Mutant(
         name="a full segment keeps its room",
-        at="FileLog._room_in_tail",
-        old="tail.finish",
-        new="tail.close",
+        at="FileLog._room_in_active",
+        old="active.finish",
+        new="active.close",
         caught_by="tests.storage.test_active_segment.Room.test_gives_back_before_a_new_segment",
     ),
     Mutant(
@@ -246,9 +246,9 @@ MUTANTS = (
     Mutant(
         name="what is not synced yet is read",
         at="FileLog.write_logs",
-        old="self._writes.unsynced = self._append(tail, entries)",
+        old="self._writes.unsynced = self._append(active, entries)",
         new=(
-            "self._writes.unsynced = self._append(tail, entries)\n"
+            "self._writes.unsynced = self._append(active, entries)\n"
             "self._writes.unsynced.enter(self._index)"
         ),
         caught_by="tests.storage.test_two_steps.Writing.test_entries_are_read_once_they_are_synced",
@@ -270,7 +270,7 @@ MUTANTS = (
     Mutant(
         name="room is not looked for before a write that must not wait",
         at="FileLog.write_logs",
-        old="not tail.has_room(size)",
+        old="not active.has_room(size)",
         new="False",
         caught_by="tests.storage.test_two_steps.LeavingIt.test_log_that_makes_no_room",
     ),

@@ -335,7 +335,9 @@ class Voids(SynchronousTestCase):
 
         self.void(5)
         self.assertFalse(self.refuses(b"B2"))
-        self.incarnations = Incarnations("a", b"A", {}, self.saved.append, told=7)
+        self.incarnations = Incarnations(
+            "a", b"A", {}, self.saved.append, seen_membership=7
+        )
         self.void(5)
         self.assertFalse(self.refuses(b"B2"))
 
@@ -368,7 +370,12 @@ class Voids(SynchronousTestCase):
 
         own, known = read_incarnations(store, bytes)
         self.incarnations = Incarnations(
-            "a", own, known, self.saved.append, told=1, pardoned=read_pardoned(store)
+            "a",
+            own,
+            known,
+            self.saved.append,
+            seen_membership=1,
+            pardoned=read_pardoned(store),
         )
         self.void(7)
         self.assertFalse(self.refuses(b"B"))

@@ -375,7 +375,9 @@ class Newcomers(LevelsCase):
         cluster._route()
         shell = leader.raft._shell
         assert shell is not None
-        shell.consensus.activate(Entry(0, 0, LogType.NOOP, encode_activation(1)), 1)
+        shell.consensus.append_activation(
+            Entry(0, 0, LogType.NOOP, encode_activation(1)), 1
+        )
 
         outcome = self.outcome(leader.raft.add_peer("d"))
         cluster.advance(0.02)

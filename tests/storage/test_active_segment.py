@@ -10,7 +10,7 @@ from tests.support.failing_disk import Disk
 from tests.support.logs import PATH, contents, open_log
 from txraft.core.entry import Entry
 from txraft.errors import DataCorrupted
-from txraft.storage import active_segment as tail
+from txraft.storage import active_segment
 from txraft.storage.filelog import FileLog
 from txraft.storage.segment import segment_name
 from txraft.testing.contracts.samples import command
@@ -57,7 +57,7 @@ class Room(SynchronousTestCase):
     def test_allocates_nothing_for_a_large_write(self) -> None:
         """It would have to be written twice; the next small one makes room again."""
         log = open_log(self.disk, allocated_bytes=4096)
-        large = command(1, data=bytes(tail.LARGE_FRAME_BYTES))
+        large = command(1, data=bytes(active_segment.LARGE_FRAME_BYTES))
         self.disk.operations.clear()
 
         log.store_log(large)

@@ -12,7 +12,7 @@ from tests.support.failing_disk import UNSYNCED, Disk, PowerFailed
 from tests.support.logs import PATH, contents, open_log
 from txraft.core.entry import Entry
 from txraft.errors import DataCorrupted
-from txraft.storage import active_segment as tail
+from txraft.storage import active_segment
 from txraft.storage.filelog import FileLog
 from txraft.storage.segment import FRAME_HEADER_BYTES, segment_name
 from txraft.testing.contracts.samples import command, commands, membership
@@ -113,7 +113,7 @@ class CutsAndFlips(SynchronousTestCase):
             disk = Disk()
             log = open_log(disk)
             log.store_logs(commands(1, 2))
-            end = log._tail.size
+            end = log._active.size
             log.store_logs(commands(3, 5))
             data = disk.content(FIRST).data
             data[end + left :] = bytes(len(data) - end - left)
@@ -409,7 +409,9 @@ class PowerCuts(SynchronousTestCase):
     def test_with_room_for_some(self) -> None:
         """Large writes make none, and may begin in what a small one has left."""
         frames = frame_sizes()
-        self.patch(tail, "LARGE_FRAME_BYTES", (min(frames) + max(frames)) // 2)
+        self.patch(
+            active_segment, "LARGE_FRAME_BYTES", (min(frames) + max(frames)) // 2
+        )
 
         for segment_bytes in (400, 1 << 20):
             self.check(segment_bytes, allocated_bytes=300)

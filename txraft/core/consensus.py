@@ -140,7 +140,7 @@ class Consensus(ServerState):
         """Learn that *level* is active in the state machine of this server."""
         self.active_level = level
 
-    def activate(self, entry: Entry, level: int) -> None:
+    def append_activation(self, entry: Entry, level: int) -> None:
         """Append *entry*, which activates *level* of the state machine.
 
         To be called only for the `level_due` of the same moment: then no server that
@@ -149,7 +149,7 @@ class Consensus(ServerState):
         if isinstance(self.role, Leader):
             self.role.propose([entry])
             if entry.index:
-                self.role.level = level
+                self.role.appended_level = level
 
     def request(self, message: Request, reply_to: object) -> None:
         """Take a request from a peer; the response goes to *reply_to*."""
@@ -303,7 +303,7 @@ class Consensus(ServerState):
         role = self.role
         if not isinstance(role, Leader) or applied_index < role.first_index:
             return None
-        return max(self.active_level, role.level)
+        return max(self.active_level, role.appended_level)
 
     def level_due(self, applied_index: int) -> int:
         """Return the level that is to be activated now, 0 if none is.

@@ -94,7 +94,7 @@ class Leader(BaseRole):
         self._transfers = 0
 
         # The highest level of the state machine whose activation it has appended.
-        self.level = 0
+        self.appended_level = 0
 
         self._follow_configuration()
         for address, level in levels.items():

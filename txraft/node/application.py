@@ -241,7 +241,7 @@ def restore(fsm: FSM, source: BinaryIO) -> None:
     refuse_unfinished(result, f"{_name(fsm)}.restore", ON_A_THREAD)
 
 
-def told(failure: Failure) -> str:
+def reason_of(failure: Failure) -> str:
     """Say what failed; by its name too, where its words alone may be a mere number."""
     value, text = failure.value, failure.getErrorMessage()
     if isinstance(value, (RaftError, OSError)):

@@ -479,21 +479,21 @@ class StuckWatch:
         self._index = -1
         self._looked = 0.0
         self._waited = 0.0
-        self._told = 0
+        self._times_logged = 0
         self._next = limit
         self.seconds = 0.0
 
     def look(self, now: float, applied: int, backlog: int) -> None:
         """Take note that *backlog* entries wait behind the index that is *applied*."""
         if not backlog or applied != self._index:
-            if self._told:
+            if self._times_logged:
                 self.log.info(
                     "{node} applies entries again, after {waited:.0f} s at {index}",
                     node=self._node,
                     waited=self._waited,
                     index=self._index + 1,
                 )
-            self._index, self._waited, self._told = applied, 0.0, 0
+            self._index, self._waited, self._times_logged = applied, 0.0, 0
             self._next = self._limit
         else:
             self._waited += min(now - self._looked, LONGEST_STEP)
@@ -503,8 +503,8 @@ class StuckWatch:
             self._tell(backlog)
 
     def _tell(self, backlog: int) -> None:
-        self._next = self._waited + REPEAT_SECONDS * (1 << min(self._told, 6))
-        self._told += 1
+        self._next = self._waited + REPEAT_SECONDS * (1 << min(self._times_logged, 6))
+        self._times_logged += 1
         self.log.warn(
             "the state machine of {node} has not finished entry {index} for "
             "{waited:.0f} s, and {backlog} committed ones wait: what it has returned "

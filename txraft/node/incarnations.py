@@ -65,9 +65,10 @@ WAY_OUT = (
 class Incarnations:
     """What the server at *address* knows of the others; *save* makes it durable.
 
-    *known* was known when the log ended with the membership of entry *told*. What
-    entries up to *pardoned* declare void is not. `refused` maps members that come with
-    another incarnation to why they are refused.
+    *known* was found on disk, where the log's newest membership is that of the entry
+    *seen_membership*. An entry up to *pardoned* declares nothing void any more.
+    `refused` maps each member that came with another incarnation to the reason for
+    refusing it.
     """
 
     log = Logger()
@@ -79,7 +80,7 @@ class Incarnations:
         known: Mapping[str, bytes],
         save: Callable[[Mapping[bytes, bytes]], None],
         *,
-        told: int = 0,
+        seen_membership: int = 0,
         pardoned: int = 0,
     ) -> None:
         self.own = own
@@ -87,7 +88,7 @@ class Incarnations:
         self._address = address
         self._known = dict(known)
         self._save = save
-        self._told = told
+        self._seen_membership = seen_membership
         self._looked = False
         self._pardoned = pardoned
         # Found to have forgotten by this leader, and not yet declared void by an entry.
@@ -155,7 +156,9 @@ class Incarnations:
         # Committed, as a removal that is taken back must not make anybody be forgotten;
         # and once for each membership, as this runs in every turn.
         latest = history.latest_index
-        if ready.commit_index >= latest and not (self._looked and latest <= self._told):
+        if ready.commit_index >= latest and not (
+            self._looked and latest <= self._seen_membership
+        ):
             self._members_committed(history)
         for peer in ready.forgetful:
             self._suspect(peer)
@@ -212,18 +215,18 @@ class Incarnations:
     def _members_committed(self, history: ConfigurationHistory) -> None:
         """Forget whoever was removed, also if it was added again since."""
         latest = history.latest_index
-        is_news = latest > self._told
-        told = self._told if is_news else latest
-        since = {told: history.since(told)}
+        is_news = latest > self._seen_membership
+        seen = self._seen_membership if is_news else latest
+        since = {seen: history.since(seen)}
         removed = []
         for peer in self._known:
             # Of one that was declared void only what came after that counts.
-            index = max(told, self._voided_at.get(peer, 0))
+            index = max(seen, self._voided_at.get(peer, 0))
             if index not in since:
                 since[index] = history.since(index)
             if any(each.server(peer) is None for each in since[index]):
                 removed.append(peer)
-        self._told, self._looked = latest, True
+        self._seen_membership, self._looked = latest, True
         self._forget(removed)
 
     def forget_all(self) -> None:

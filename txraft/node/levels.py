@@ -1,15 +1,23 @@
 """Levels: servers announce what they understand, and the log activates what all do.
 
-Every message of a server says up to which level it understands the state machine. A
-leader whose servers, nonvoters too, have all announced a level that is not active
-appends its activation: a no-op, with the level as its data. Whoever applies that entry
-lets the state machine go by the rules of the level from there on. A server that
-understands less is not added then. A member that does stops at that entry; one that
-does not even know of levels, and so would not stop, gets no entries.
+A level is a number for a set of rules of the state machine. These are the levels that
+the code speaks of, from what one process can do to what the cluster does:
+
+    announced  the highest that a server understands, by the header of its messages
+    common     the lowest of what all servers of the configuration have announced
+    due        the common one, if it is higher than the one in the log; else 0
+    in the log the highest that was activated by an entry, perhaps not yet committed
+    active     the one by which a server's state machine goes: it has applied that entry
+
+When a level is due the leader appends its activation: a no-op with the level as its
+data. Whoever applies that entry goes by the rules of the level from there on. From then
+on a server that understands less is not added. A member that does stops at that entry;
+one that does not even know of levels, and so would not stop, gets no entries.
 
 What is active is not kept here: the state machine has it, and its snapshots. So an
-entry that was lost with a leadership is proposed by the next leader, one that comes
-twice does nothing the second time, and a restart needs nothing but log and snapshot.
+activation that was lost with a leadership is appended by the next leader, one that
+comes twice does nothing the second time, and a restart needs nothing but log and
+snapshot.
 
 Nothing is announced at protocol version 0.
 
@@ -86,13 +94,13 @@ class Levels:
         level = consensus.level_due(applied_index)
         if level:
             data = encode_activation(level)
-            consensus.activate(Entry(0, 0, LogType.NOOP, data), level)
+            consensus.append_activation(Entry(0, 0, LogType.NOOP, data), level)
 
     def _look_who_is_behind(self, consensus: Consensus) -> None:
         active = consensus.active_level
         behind = {
             peer: level
-            for peer, level in self.told(consensus).items()
+            for peer, level in self.announced_by_members(consensus).items()
             if level is not None and level < active
         }
         for peer, level in behind.items():
@@ -107,17 +115,17 @@ class Levels:
                 )
         self.behind = behind
 
-    def check_newcomer(self, address: str, level: int | None, used: int) -> None:
-        """Refuse to add the server at *address*, which knows less than is *used*.
+    def check_newcomer(self, address: str, level: int | None, in_log: int) -> None:
+        """Refuse to add the server at *address*, which understands less than *in_log*.
 
         One that did not answer, for which *level* is None, is added: it gets entries
         when it has announced enough.
         Raises: ConfigurationRefused
         """
-        if level is not None and level < used:
+        if level is not None and level < in_log:
             raise ConfigurationRefused(
                 f"{address} understands level {level} of the state machine, and the "
-                f"cluster uses level {used}: upgrade it first"
+                f"cluster uses level {in_log}: upgrade it first"
             )
 
     def applied(self, entry: Entry) -> None:
@@ -134,16 +142,18 @@ class Levels:
                 index=entry.index,
             )
 
-    def told(self, consensus: Consensus) -> dict[str, int | None]:
+    def announced_by_members(self, consensus: Consensus) -> dict[str, int | None]:
         """Return what each member has announced, None while it is not known.
 
         A leader knows it of all, other servers of themselves.
         """
-        told: dict[str, int | None] = dict.fromkeys(consensus.configuration.addresses)
+        announced: dict[str, int | None] = dict.fromkeys(
+            consensus.configuration.addresses
+        )
         if isinstance(consensus.role, Leader):
             for address, progress in consensus.role.followers.items():
-                if address in told and progress.level is not None:
-                    told[address] = max(0, progress.level)
-        if self._address in told:
-            told[self._address] = self.announced
-        return told
+                if address in announced and progress.level is not None:
+                    announced[address] = max(0, progress.level)
+        if self._address in announced:
+            announced[self._address] = self.announced
+        return announced

@@ -56,7 +56,7 @@ from txraft.node.admission import (
     refuse_silent,
     why_not,
 )
-from txraft.node.application import answer_of, check_methods, told
+from txraft.node.application import answer_of, check_methods, reason_of
 from txraft.node.bootstrap import Bootstrap, stored_membership
 from txraft.node.events import (
     Edges,
@@ -225,7 +225,7 @@ class Raft:
 
     def _not_started(self, failure: Failure) -> Failure:
         """Let nobody wait in vain, now or later."""
-        self._start_error = RaftShutdown(f"it did not start: {told(failure)}")
+        self._start_error = RaftShutdown(f"it did not start: {reason_of(failure)}")
         self._events.stopped(self._start_error)
         return failure
 
@@ -348,7 +348,7 @@ class Raft:
         # which nothing is half done.
         if not isinstance(failure.value, Exception):
             self._parts.clock.callLater(0, failure.raiseException)
-        self.stop(NodeFailed(f"{reason}: {told(failure)}"))
+        self.stop(NodeFailed(f"{reason}: {reason_of(failure)}"))
 
     def stop(self, error: RaftShutdown) -> None:
         """Stop for the reason that *error* names; `shutdown` is for users."""
@@ -863,7 +863,8 @@ class Raft:
         A leader has heard it from all that answer it, other members know their own;
         None is unknown. Go servers, and protocol version 0, count as 0.
         """
-        return self._shell.levels.told(self._shell.consensus) if self._shell else {}
+        shell = self._shell
+        return shell.levels.announced_by_members(shell.consensus) if shell else {}
 
     def stats(self) -> dict[str, str]:
         """Return the status for an operator, under hashicorp/raft's keys."""

@@ -212,7 +212,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             recovered.incarnation,
             recovered.known_incarnations,
             self._save,
-            told=recovered.configurations.latest_index,
+            seen_membership=recovered.configurations.latest_index,
             pardoned=recovered.pardoned,
         )
         self.responder = Responder(
@@ -560,8 +560,8 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             proposal.fail(error)
 
     def _change_configuration(self) -> None:
-        used = self._used_level
-        if used is None:
+        in_log = self._level_in_log
+        if in_log is None:
             return
         while self.consensus.may_change_configuration:
             change = self.changes.take()
@@ -571,7 +571,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             try:
                 proposal.entry = change.make(members)
                 if change.newcomer and members.server(change.newcomer) is None:
-                    self.levels.check_newcomer(change.newcomer, change.level, used)
+                    self.levels.check_newcomer(change.newcomer, change.level, in_log)
                     self.skips.check_newcomer(
                         change.newcomer, self.consensus.log.base_index
                     )
@@ -586,7 +586,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
                 self._keep_appended([proposal])
 
     @property
-    def _used_level(self) -> int | None:
+    def _level_in_log(self) -> int | None:
         """The level that holds at the end of this leader's log, None if not known."""
         if not self.levels.announced:
             return 0

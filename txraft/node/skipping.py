@@ -267,7 +267,7 @@ class Skips:
     def __init__(self, address: str, skipped: Iterable[SkippedEntry] = ()) -> None:
         self._address = address
         self._skipped = {each.index: each for each in skipped}
-        self._told: set[int] = set()
+        self._logged: set[int] = set()
 
     def __bool__(self) -> bool:
         """Tell whether anything is skipped: hardly ever."""
@@ -288,8 +288,8 @@ class Skips:
     def _instead(self, entry: Entry) -> Entry:
         if not self._skipped[entry.index].names(entry):
             return entry
-        if entry.index not in self._told:  # a slice may be cut before it gets there
-            self._told.add(entry.index)
+        if entry.index not in self._logged:  # a slice may be cut before it gets there
+            self._logged.add(entry.index)
             self.log.warn(
                 "{node} skips entry {index} (term {term}, {size} bytes), as it was "
                 "told: its command has no effect",

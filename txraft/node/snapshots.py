@@ -30,7 +30,7 @@ from txraft.interfaces import (
     SnapshotMeta,
     SnapshotStore,
 )
-from txraft.node.application import capture, release, told
+from txraft.node.application import capture, reason_of, release
 from txraft.node.applier import Applier
 from txraft.node.metrics import Timer
 from txraft.node.ownership import check_head, check_offered
@@ -186,7 +186,7 @@ class Snapshots:
                 self.log.failure("a snapshot was not taken", failure=failure)
         else:
             self._host.stop_because("a snapshot was not taken", failure)
-        reason = f"failed to persist snapshot: {told(failure)}"
+        reason = f"failed to persist snapshot: {reason_of(failure)}"
         return Failure(SnapshotFailed(reason))
 
     def _let_go(self, captured: FSMSnapshot) -> None:

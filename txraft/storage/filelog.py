@@ -99,8 +99,8 @@ class FileLog:
         recovered = recover(self._fs, self._directory, node_name, decode, identity)
         self.warnings = recovered.warnings
         self._index = recovered.index
-        self._tail = self._begin(recovered)
-        self._oldest = recovered.oldest or self._tail.sequence
+        self._active = self._begin(recovered)
+        self._oldest = recovered.oldest or self._active.sequence
         self._full: list[float] = [0, 0, 0.0]
         self._rotations = 0
         self._remove_old_segments()
@@ -113,7 +113,7 @@ class FileLog:
                 if self._fs.is_directory(self._directory / name):
                     raise in_the_way(self._directory / name)
                 self._fs.unlink(self._directory / name)
-        scanned = recovered.tail
+        scanned = recovered.newest
         self.fresh = scanned is None or recovered.chain == 0
         if scanned is None:
             return self._new_segment(sequence=1, chain=0)
@@ -127,7 +127,7 @@ class FileLog:
     @property
     def place(self) -> str:
         """The path of the newest segment."""
-        return str(self._directory / segment_name(self._tail.sequence))
+        return str(self._directory / segment_name(self._active.sequence))
 
     # Reading -------------------------------------------------------------------
 
@@ -224,15 +224,15 @@ class FileLog:
             "log_bytes_written": size,
             "log_sync_seconds": seconds,
             "segment_rotations": self._rotations,
-            "segments": self._tail.sequence - self._oldest + 1,
+            "segments": self._active.sequence - self._oldest + 1,
         }
 
     def _written(self) -> list[float]:
-        tail, full = self._tail, self._full
+        active, full = self._active, self._full
         return [
-            full[0] + tail.frames,
-            full[1] + tail.written_bytes,
-            full[2] + tail.sync_seconds,
+            full[0] + active.frames,
+            full[1] + active.written_bytes,
+            full[2] + active.sync_seconds,
         ]
 
     # Writing -------------------------------------------------------------------
@@ -257,9 +257,9 @@ class FileLog:
         self._check_entries(entries)
         with self._writes:
             for batch in _batches(entries):
-                tail = self._room_in_tail()
-                written = self._append(tail, batch)
-                tail.sync()
+                active = self._room_in_active()
+                written = self._append(active, batch)
+                active.sync()
                 # Only now do readers see them: before, a crash could take them back.
                 written.enter(self._index)
 
@@ -275,20 +275,20 @@ class FileLog:
         if not entries:
             return None
         size = self._check_entries(entries)
-        tail = self._tail
+        active = self._active
         # Whatever needs a second sync or much writing is left to the writer thread: a
         # new segment, new zeros, large entries. Replaced entries too: readers would see
         # the old ones until the sync, which `store_logs` makes in the same step.
         if (
             size > LARGE_FRAME_BYTES
-            or self._is_full(tail)
-            or not tail.has_room(size)
+            or self._is_full(active)
+            or not active.has_room(size)
             or entries[0].index <= self._index.view.last
         ):
             return None
         with self._writes:
-            self._writes.unsynced = self._append(tail, entries)
-        return tail.file
+            self._writes.unsynced = self._append(active, entries)
+        return active.file
 
     def logs_synced(self, error: BaseException | None = None) -> None:
         """Finish `write_logs`: its entries can be read; on *error* the log is closed.
@@ -299,7 +299,7 @@ class FileLog:
         assert writes.unsynced is not None, "it is called once for each write"
         written, writes.unsynced = writes.unsynced, None
         if error is None:
-            self._tail.synced()
+            self._active.synced()
             written.enter(self._index)
         elif writes.failure is None:
             writes.failure = error
@@ -322,11 +322,11 @@ class FileLog:
             if first == low:
                 # The frame is durable before the files go: the other way round a crash
                 # between the two leaves a log whose beginning is missing.
-                self._room_in_tail().write(FrameKind.FIRST_INDEX, last + 1)
+                self._room_in_active().write(FrameKind.FIRST_INDEX, last + 1)
                 self._index.advance(last + 1)
                 self._remove_old_segments()
             else:
-                self._room_in_tail().write(FrameKind.TRUNCATE, first)
+                self._room_in_active().write(FrameKind.TRUNCATE, first)
                 self._index.truncate(first)
 
     def close(self) -> None:
@@ -335,8 +335,8 @@ class FileLog:
         self._writes.failure = failed or StorageError(closed)
         if failed is None:
             with suppress(OSError):  # otherwise the next start gives the space back
-                self._tail.finish()
-        self._tail.close()
+                self._active.finish()
+        self._active.close()
 
     def _check_entries(self, entries: Sequence[Entry]) -> int:
         """Return how many bytes *entries* take in a frame. Raises: ValueError"""
@@ -353,25 +353,29 @@ class FileLog:
             raise ValueError(f"entry {index} leaves a gap to entries {low} to {high}")
         return sum(sizes) + LENGTH_BYTES * len(sizes)
 
-    def _append(self, tail: ActiveSegment, entries: Sequence[Entry]) -> _WrittenEntries:
+    def _append(
+        self, active: ActiveSegment, entries: Sequence[Entry]
+    ) -> _WrittenEntries:
         payload, places, lengths = pack_entries(entries)
-        start = tail.append(FrameKind.ENTRIES, entries[0].index, len(entries), payload)
+        start = active.append(
+            FrameKind.ENTRIES, entries[0].index, len(entries), payload
+        )
         return _WrittenEntries(
-            entries, position_of(tail.sequence, start), places, lengths
+            entries, position_of(active.sequence, start), places, lengths
         )
 
-    def _room_in_tail(self) -> ActiveSegment:
-        tail = self._tail
-        if self._is_full(tail):
+    def _room_in_active(self) -> ActiveSegment:
+        active = self._active
+        if self._is_full(active):
             written = self._written()
-            tail.finish()
-            self._tail = self._new_segment(tail.sequence + 1, tail.chain)
+            active.finish()
+            self._active = self._new_segment(active.sequence + 1, active.chain)
             self._full, self._rotations = written, self._rotations + 1
-        return self._tail
+        return self._active
 
-    def _is_full(self, tail: ActiveSegment) -> bool:
+    def _is_full(self, active: ActiveSegment) -> bool:
         """Tell whether the next frame belongs in a new segment."""
-        return tail.size >= self._segment_bytes or tail.directory != self._identity
+        return active.size >= self._segment_bytes or active.directory != self._identity
 
     def _new_segment(self, sequence: int, chain: int) -> ActiveSegment:
         salt = self._random_bytes(SALT_BYTES)
@@ -384,7 +388,7 @@ class FileLog:
     def _remove_old_segments(self) -> None:
         # Oldest first, and each removal durable before the next one. Otherwise a crash
         # could leave a gap, which looks like a lost file, and the log would be refused.
-        keep = self._index.oldest_segment() or self._tail.sequence
+        keep = self._index.oldest_segment() or self._active.sequence
         while self._oldest < keep:
             self._fs.unlink(self._directory / segment_name(self._oldest))
             self._fs.sync_directory(self._directory)

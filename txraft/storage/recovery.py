@@ -65,7 +65,7 @@ class RecoveredLog:
     warnings: list[str] = field(default_factory=list)
     oldest: int = 0
     chain: int = 0
-    tail: Scanned | None = None
+    newest: Scanned | None = None
 
 
 def special_among(entries: Iterable[Entry]) -> list[Entry]:
@@ -99,7 +99,7 @@ def recover(
                 file.read_at(MAX_HEADER_BYTES, 0), node_name, path, identity
             )
             scan = _Scan(recovered, file, path, header, at, decode)
-            recovered.tail = scan.run(sequence, is_last=sequence == sequences[-1])
+            recovered.newest = scan.run(sequence, is_last=sequence == sequences[-1])
         finally:
             file.close()
     if sequences:
@@ -167,7 +167,7 @@ class _Scan:
     def _continue_from(self, header: SegmentHeader, sequence: int) -> None:
         if header.sequence != sequence:
             raise damaged(self._path, 0, f"this is segment {header.sequence}, renamed")
-        if self._recovered.tail is None:
+        if self._recovered.newest is None:
             self._index.begin_behind(header.first, header.last)
             self._recovered.chain = header.chain
         elif header.chain != self._recovered.chain:

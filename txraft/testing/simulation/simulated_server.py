@@ -258,7 +258,7 @@ class SimulatedServer:
         level = self.consensus.level_due(self.state.index)
         if level:
             entry = Entry(0, 0, LogType.NOOP, encode_activation(level))
-            self.consensus.activate(entry, level)
+            self.consensus.append_activation(entry, level)
 
     def _role_changed(self) -> None:
         simulation = self.simulation
