@@ -1,5 +1,8 @@
 """A candidate, and the pre-candidate that first asks whether it could win.
 
+A pre-candidate changes no term, so whoever could not win disturbs nobody. Each round of
+either is a new object: what has to outlive a round is in `ServerState`.
+
 Source: Raft dissertation §3.4, §9.6.
 """
 
@@ -20,9 +23,9 @@ from txraft.core.server import ServerState
 
 
 class _Campaign(BaseRole):
-    """The common part of a campaign for votes and one for pre-votes.
+    """One round of asking the voters, for votes or for pre-votes.
 
-    It is over, and asks to become `_won`, once a quorum is for this server.
+    Once a quorum has granted it, the role asks to become `_won`.
     """
 
     _won: Next
@@ -43,8 +46,8 @@ class _Campaign(BaseRole):
     def _grant(self, voter: str) -> Next | None:
         """Count *voter* once, and move on when a quorum of the voters is for us."""
         self._granted.add(voter)
-        # Of those who vote now: the configuration may have changed meanwhile, and a
-        # server that is no voter may have answered.
+        # Only those that are voters now count: the configuration may have changed since
+        # the round began, and a server that is no voter may have answered.
         voters = self.server.configuration.voters
         granted = sum(1 for address in voters if address in self._granted)
         return self._won if granted >= majority(len(voters)) else None
@@ -57,7 +60,10 @@ class _Campaign(BaseRole):
 
 
 class PreCandidate(_Campaign):
-    """Asks for pre-votes; *by_timer* tells whether silence or a lost link began it."""
+    """Asks for pre-votes.
+
+    *by_timer* is False if not silence but a lost connection to the leader began it.
+    """
 
     _won = Next.CANDIDATE
 
@@ -66,7 +72,7 @@ class PreCandidate(_Campaign):
         self._by_timer = by_timer
 
     def granted_vote(self) -> Next:
-        """Stand back: the other candidate is a round ahead and may win."""
+        """Give up the round: the other candidate asks for votes already and may win."""
         return Next.FOLLOWER
 
     def campaign(self) -> Next | None:
@@ -102,18 +108,19 @@ class PreCandidate(_Campaign):
     def unreachable(
         self, peer: str, request: OutgoingRequest, closed: bool
     ) -> Next | None:
-        """Take a peer that hung up on the request for one that does not know it.
+        """Count a peer that hung up on the request as one that has no pre-vote.
 
-        Not after a lost link: then it may itself be going down.
+        Old peers end the connection at a request that they do not know. But not if a
+        lost connection began this round: then the peer may be going down itself.
         """
         if closed and self._by_timer and self._is_current(request):
             return self._grant(peer)
         return None
 
     def unsupported(self, peer: str, request: OutgoingRequest) -> Next | None:
-        """Count a peer that has no pre-vote as one that does not object.
+        """Count a peer that does not know pre-votes as one that granted it.
 
-        Else a cluster of old peers could never elect this server.
+        Otherwise this server could never win in a cluster of old peers.
         """
         return self._grant(peer) if self._is_current(request) else None
 
@@ -121,10 +128,11 @@ class PreCandidate(_Campaign):
 class Candidate(_Campaign):
     """Asks for votes in its term. Its own counts when it is on disk, not before.
 
-    After a split vote, when those that are left are no quorum any more, the next round
-    is due shortly, after another random wait; but only once in a while, as a candidate
-    whose log is not complete would keep all others from campaigning. `levels` are what
-    its voters announced, with which it begins as a leader.
+    After a split vote, when too few voters are left for a quorum, the next round begins
+    after a short random wait. Only once in a while, though: a candidate with an
+    incomplete log, which cannot win, would else keep all others from campaigning.
+
+    `levels` are what its voters have announced; it begins with them as a leader.
 
     Source: Raft dissertation §3.4, §9.2.
     """
@@ -136,8 +144,8 @@ class Candidate(_Campaign):
         self._is_transfer = is_transfer
         self.levels: dict[str, int] = {}
 
-        # The voters that will not vote for this server in this round, and whether one
-        # of them said so in this term: then it has surely voted for another.
+        # The voters that will not vote for this server in this round; and whether one
+        # of them refused in this very term, so that it has surely voted for another.
         self._missing: set[str] = set()
         self._others_won_votes = False
 
@@ -156,8 +164,9 @@ class Candidate(_Campaign):
 
     def synced(self, index: int) -> Next | None:
         """Count this server's own vote."""
-        # The write that was synced may be an older one. A vote that a crash undoes
-        # could be given to another after the restart, in this same term.
+        # The write that was synced may be an older one. If the vote counted before it
+        # is on the disk, a crash could undo it, and another candidate get it in this
+        # term.
         if self.server.state_is_durable:
             return self._grant(self.server.address)
         return None
@@ -187,10 +196,10 @@ class Candidate(_Campaign):
         )
 
     def _miss(self, voter: str, has_voted: bool) -> None:
-        """Do without *voter*; end the round soon if that makes it a split vote.
+        """Do without *voter*; end the round soon if the vote is split.
 
-        Not for silence alone, nor for a voter of an older term that hears a leader: a
-        server that is cut off would take one term after the other.
+        Silent voters alone do not end it, nor do voters of an older term, which hear a
+        leader: a server that is cut off would take one term after the other.
         """
         self._missing.add(voter)
         self._others_won_votes |= has_voted
@@ -202,7 +211,8 @@ class Candidate(_Campaign):
     def _shorten_round(self) -> None:
         """Let the next round begin soon, unless another one has just done so."""
         server = self.server
-        # Without pre-votes each round is a new term, which deposes whoever has won.
+        # Only with pre-votes: without them each round is a new term, which deposes
+        # whoever has won.
         if server.options.pre_vote and server.now >= server.next_short_round:
             rest = 2 * server.options.election_timeout_ticks
             server.next_short_round = server.now + rest

@@ -10,6 +10,29 @@ It never sees bytes, clocks or sockets. Inputs change state and return nothing;
        │                │ └── times out ───┘            │
        └────────────────┴──── a leader, a newer term, no quorum
 
+What each role does with what comes in, once the rules for all servers, which are in
+this file, let it through:
+
+                   FOLLOWER        PRE-CANDIDATE   CANDIDATE       LEADER
+    tick           campaign when   new round, or   new round, or   heartbeats; resign
+                   nobody leads    follow          follow          without a quorum
+    AppendEntries  take entries    follow it       follow it       refuse: two leaders
+    snapshot       install it      follow it       follow it       refuse: two leaders
+    vote given     wait anew       follow          -               -
+    TimeoutNow     campaign, ask   campaign        -               -
+    response       only a consent  count pre-vote  count vote      move the progress
+    synced         -               -               count own vote  count own copy
+    propose        ignore          ignore          ignore          append
+
+Rules for all servers, before a role hears of a message:
+
+1. A message that names another cluster is refused, and changes nothing.
+2. A term more than `MAX_TERM_JUMP` ahead is refused, and changes nothing.
+3. An older term is refused with the present one.
+4. A newer term makes any server a follower in it, before the message is looked at. Two
+   exceptions: a pre-vote is for a term that nobody is in; and while a leader is heard
+   a request for a vote is refused, as a server that was cut off must not depose it.
+
 A role that is over returns the `Next` it asks for, and `Consensus` alone assigns roles.
 So a new input of a role that may end it is called here as all others are:
 
@@ -143,8 +166,8 @@ class Consensus(ServerState):
     def append_activation(self, entry: Entry, level: int) -> None:
         """Append *entry*, which activates *level* of the state machine.
 
-        To be called only for the `level_due` of the same moment: then no server that
-        understands less can have been added in between.
+        *level* must be what `level_due` has just returned, with no input in between:
+        otherwise a server that understands less could have been added since.
         """
         if isinstance(self.role, Leader):
             self.role.propose([entry])
@@ -245,9 +268,9 @@ class Consensus(ServerState):
         return self.role.leader
 
     def follows(self, message: Request) -> bool:
-        """Tell whether *message*, taken just now, is of the leader that is followed.
+        """Tell whether *message*, just handed to `request`, made this server follow.
 
-        Not what merely says so: it named this term and this cluster.
+        To name this server's leader is not enough: its term and cluster must be right.
         """
         return (
             isinstance(message, AppendEntriesRequest)
@@ -294,11 +317,11 @@ class Consensus(ServerState):
         return isinstance(self.role, Leader) and self.role.may_change_configuration
 
     def level_in_log(self, applied_index: int) -> int | None:
-        """Return the level of the state machine that holds at the end of this leader's
-        log, None while that is not known or this server does not lead.
+        """Return the level that is active once all of this leader's log is applied.
 
-        The state machine here has applied entries up to *applied_index*: what earlier
-        leaders activated is known once an entry of this term is applied.
+        None while that is not known, and on a server that does not lead. The state
+        machine here has applied entries up to *applied_index*. What earlier leaders
+        have activated is known once the first entry of this term is applied.
         """
         role = self.role
         if not isinstance(role, Leader) or applied_index < role.first_index:
@@ -308,8 +331,8 @@ class Consensus(ServerState):
     def level_due(self, applied_index: int) -> int:
         """Return the level that is to be activated now, 0 if none is.
 
-        That is one that every server of the configuration understands, in the process
-        that it is now, and that is not in the log yet.
+        Every server of the configuration has announced it, by the process that runs
+        there now, and it is higher than the level in the log.
         """
         known = self.level_in_log(applied_index)
         if known is None or known >= self.options.level:
@@ -319,19 +342,21 @@ class Consensus(ServerState):
         return level if level > known else 0
 
     def may_compact_to(self, index: int) -> int:
-        """Return up to where the log may be cut, of what a snapshot up to *index* has.
+        """Return the index up to which the log may be compacted, *index* at most.
 
-        A leader keeps what followers that are being sent a snapshot need next, within
-        `CoreOptions.max_kept_entries`; else they would need another snapshot at once.
+        A snapshot covers the log up to *index*. A leader keeps what followers that are
+        being sent a snapshot need next, within `CoreOptions.max_kept_entries`; else
+        they would need another snapshot at once.
         """
         longest = self.log.last_index - self.options.max_kept_entries
         return max(self.role.may_compact_to(index), min(index, longest))
 
     def needs_ready(self, peer: str | None) -> bool:
-        """Tell whether `ready` may hand out something, when all that came since the
-        last one is a response of *peer*, or, for None, that a write is durable.
+        """Tell whether `ready` may have something to hand out now.
 
-        If not, it may be called with the next input that matters, or the next tick.
+        All that came since the last `ready` is one response of *peer*, or, if *peer* is
+        None, one write that became durable. If this is False, `ready` can wait for the
+        next input or tick. It may be True in vain: that costs a call and nothing else.
         """
         return (
             self.commit_index > self._handed_out_commit
@@ -399,7 +424,7 @@ class Consensus(ServerState):
     # Rules for all servers --------------------------------------------------------
 
     def _refuses(self, message: Request) -> str | None:
-        """Say why *message* is not even looked at, if so."""
+        """Return why *message* is refused before any role hears of it, None if not."""
         cluster = message.header.cluster
         if cluster is not None and self.cluster not in (None, cluster):
             if isinstance(message, AppendEntriesRequest | InstallSnapshotRequest):

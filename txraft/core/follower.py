@@ -1,5 +1,16 @@
 """A follower: obeys the leader of its term, and campaigns when it hears none.
 
+What it does with AppendEntries, in this order:
+
+1. Refuse all entries while a snapshot is being installed: it replaces the log.
+2. Refuse entries that are no sequence: they show a fault of the sender.
+3. Without the entry before them, ask for older ones. If that entry is committed here,
+   the leader is of another cluster, and is told so.
+4. Skip entries that are here already; truncate at the first that differs, never at or
+   below the commit index; append the rest.
+5. Raise the commit index, but not beyond the last entry of this request.
+6. Answer once all of it is on the disk.
+
 Source: Raft dissertation §3.4, §3.5.
 """
 
@@ -22,8 +33,8 @@ from txraft.core.role import BaseRole, ElectionTimer, Next
 from txraft.core.server import ServerState
 
 LONGEST_STALL_TICKS = 2
-"""What a stall of any length adds to the election timer: a follower that was away
-first reads what waited in its sockets."""
+"""What a stall of any length adds to the election timer, at most. A follower that was
+held up itself must first read the heartbeats that wait in its sockets."""
 
 
 class Follower(BaseRole):
@@ -32,6 +43,9 @@ class Follower(BaseRole):
     def __init__(self, server: ServerState, leader: str | None) -> None:
         super().__init__(server)
         self.leader = leader
+
+        # Whether the last connection from the leader ended: it surely is gone, so this
+        # server campaigns after a short wait.
         self._lost_leader = False
         options = server.options
         self.timer = ElectionTimer(
@@ -82,17 +96,20 @@ class Follower(BaseRole):
         return Next.CAMPAIGN_WITHOUT_LEADER if self._lost_leader else Next.CAMPAIGN
 
     def needs_ready(self, peer: str | None) -> bool:
-        """Tell that a sync is none: what promises a copy is held back by the shell."""
+        """Return False for a sync: the shell then sends what waited for it by itself.
+
+        That is what `Ready.after_sync` held back. Nothing else follows from it here.
+        """
         return peer is not None
 
     # Taking over --------------------------------------------------------------------
 
     def ask_consent(self, transfer: int) -> None:
-        """Ask the leader whether its *transfer* to this server still is under way.
+        """Ask the leader whether its *transfer* to this server is still under way.
 
-        The request to campaign may have waited long in a socket, and the transfer be
-        over: a leader that serves again would be deposed for nothing. Without a leader
-        nobody can be asked; then an election comes without this.
+        The request to campaign may have waited long in a socket. If the transfer is
+        over, to campaign would depose a leader that serves again. Without a leader
+        there is nobody to ask, and an election will come anyway.
         Source: Raft dissertation §3.10.
         """
         server = self.server
@@ -126,10 +143,10 @@ class Follower(BaseRole):
     # Requests of the leader ---------------------------------------------------------
 
     def heartbeat(self, reply_to: object) -> None:
-        """Answer a heartbeat, which promises nothing but the term.
+        """Answer a heartbeat at once, if this server's term and vote are on the disk.
 
-        So it need not wait for entries on their way to the disk, only for a term that
-        is: else a slow disk would look like a follower that is gone.
+        The answer promises nothing but the term. If it waited for entries on their way
+        to the disk, a follower with a slow disk would look like one that is gone.
         """
         server = self.server
         response = AppendEntriesResponse(
@@ -150,7 +167,8 @@ class Follower(BaseRole):
         above what the request has proven to be the leader's.
         """
         server, log = self.server, self.server.log
-        # What is being installed replaces the log: entries now would be lost with it.
+        # Entries that are accepted now would be lost when the snapshot replaces the
+        # log.
         if server.installing:
             server.send(reply_to, rejection(server))
             return
@@ -158,12 +176,13 @@ class Follower(BaseRole):
         if malformed:
             server.send(reply_to, Refusal(malformed))
             return
-        # The end of the log before the request is what hashicorp/raft names as well.
+        # As hashicorp/raft does, the response names the end of the log before the
+        # request.
         last_before = log.last_index
         if not self._follows_on(request):
-            # Every leader has what is committed here. One that denies it is of another
-            # cluster; to step back further with it would be to truncate committed
-            # entries.
+            # Every leader of this cluster has what is committed here, so this one is of
+            # another cluster. To ask it for older entries would end in a truncation of
+            # committed ones.
             if request.prev_log_index <= server.commit_index:
                 server.contradicted_by(request.leader, reply_to)
                 return
@@ -173,26 +192,26 @@ class Follower(BaseRole):
             server.send(reply_to, response)
             return
         new = self._unknown_suffix(request.entries)
-        # The same denial; without this a foreign leader would have the committed
-        # entries truncated.
+        # The same contradiction, in the entries themselves. Without this check a leader
+        # of another cluster would get committed entries truncated.
         if new and new[0].index <= server.commit_index:
             server.contradicted_by(request.leader, reply_to)
             return
         if new:
             self._store(new)
-        # Entries beyond the request may be of another leader, whatever its commit
-        # index says of their indexes. What is compacted was committed before.
+        # Not the leader's commit index alone: behind the last entry of this request the
+        # log may have entries of another leader. What is compacted is committed anyway.
         proven = request.prev_log_index + len(request.entries)
         server.commit(min(request.leader_commit, max(proven, log.base_index)))
-        # Also when nothing is new: an earlier request may have brought these entries,
-        # and their write may still be under way.
+        # After the sync even if nothing is new: an earlier request may have brought
+        # these entries, and their write may still be under way.
         response = AppendEntriesResponse(server.term, last_before, True)
         server.send_after_sync(reply_to, response)
 
     def _follows_on(self, request: AppendEntriesRequest) -> bool:
-        """Tell whether the entry before the new ones is here.
+        """Tell whether the entry before the new ones is here, with the same term.
 
-        What is compacted away was committed, so every leader has it.
+        If it is compacted away it was committed, so the leader's is the same.
         """
         log, prev = self.server.log, request.prev_log_index
         return prev < log.base_index or log.term_at(prev) == request.prev_log_term
@@ -200,13 +219,13 @@ class Follower(BaseRole):
     def _unknown_suffix(self, entries: Sequence[Entry]) -> list[Entry]:
         """Return *entries* from the first that is not in the log, by index and term.
 
-        Those before it are skipped and not written again: requests may overtake each
-        other, and a truncation at an older one would drop what a newer one brought
-        and this server has acknowledged.
+        Those before it must not be written again. A request may come late, when a newer
+        one has already brought more: to truncate at its first entry would drop entries
+        that this server has acknowledged.
         """
         log = self.server.log
-        # The usual case: all are new. Of 64 entries this tells in 0.2 us what the terms
-        # of each tell in 12.
+        # For speed: usually all are new. With 64 entries this takes 0.2 us, and the
+        # loop below 12.
         if entries and entries[0].index == log.last_index + 1:
             return list(entries)
         for position, entry in enumerate(entries):
@@ -239,7 +258,7 @@ class Follower(BaseRole):
 
 
 def rejection(server: ServerState) -> AppendEntriesResponse:
-    """Make the response that takes no entries, and has the leader wait."""
+    """Make the response that refuses all entries and makes the leader wait a little."""
     return AppendEntriesResponse(server.term, server.log.last_index, False)
 
 

@@ -1,6 +1,21 @@
 """A leader: replicates its log, commits what a quorum has, and proves it still leads.
 
-Everything here lives and dies with one term's leadership.
+Everything here lives and dies with one term's leadership. These rules stand behind it:
+
+1. A leader appends, and never changes or drops an entry of its own log.
+2. It commits by counting copies only from `first_index` on, the first entry of its own
+   term. Older entries are committed with that one.
+3. Its own copy is one among others: it counts once it is synced (`own_match`).
+4. A response proves that the leader still led when the *request* was sent, and nothing
+   about a later time. The lease and verifications both count from there.
+5. Without a quorum of such responses within `CoreOptions.lease_ticks` it has no lease.
+   It resigns then. Only when the server itself was held up, it first doubts for a
+   heartbeat timeout:
+
+       leading ── no quorum in time, held up itself ──> in doubt
+         │  ^                                             │ │
+         │  └── a quorum answered what was sent since ────┘ │ still none in time
+         └────── no quorum in time, not held up ────────────┴──> resigned
 
 Source: Raft dissertation §3.5, §3.6.2, §4, §6.2, §6.4, §10.2.1.
 """
@@ -27,8 +42,8 @@ from txraft.core.role import BaseRole, Next
 from txraft.core.server import ServerState
 
 TO_FOLLOWERS = (Replicate, Heartbeat, SendSnapshot)
-"""The requests that are a leader's, each with its term. A response to another one is to
-what this server asked in an earlier role."""
+"""The requests that only a leader sends. A late response to any other request is to
+something that this server asked before it led."""
 
 LONG_WAIT_TIMEOUTS = 20
 """Heartbeat timeouts between attempts, at most, to send what has failed often: a
@@ -36,10 +51,10 @@ snapshot, or an entry that a follower does not take."""
 
 
 class Resignation(NamedTuple):
-    """The reason for which a leader gave up, in ticks.
+    """Why a leader resigned, for people to know; all in ticks.
 
     It had heard no quorum for *silence*, and its oldest write had waited for
-    *write_age*. When the server was held up itself, *late* ticks came at once.
+    *write_age*. *late* is how many ticks came at once: many, if it was held up itself.
     """
 
     silence: int
@@ -57,37 +72,43 @@ class Leader(BaseRole):
         super().__init__(server)
         self.leader = server.address
 
-        # All other servers that get entries; removed ones too, until they were told.
+        # All other servers that get entries; removed ones too, until they know of it.
         self.followers: dict[str, Progress] = {}
+
+        # The last number that was given to a stream of requests: see `Progress.stream`.
         self._streams = 0
 
-        # Up to where its own log is durable: one copy among others. All of it is at
-        # first, since a candidate asks for votes behind its writes.
+        # Up to where its own log is durable: one copy among others. At first that is
+        # all of it, since a candidate's own vote counts only behind all its writes.
         self.own_match = server.log.last_index
 
-        # Where its own term begins in the log. Until that entry is committed it can
-        # neither know what is committed nor commit by counting (§3.6.2, §6.4).
+        # The first entry of its own term. Until that is committed the leader neither
+        # knows what earlier leaders committed nor commits by counting (§3.6.2, §6.4).
         self.first_index = server.log.last_index + 1
 
-        # Whether this server is a voter itself: one that is not leads on until its
-        # removal is committed, but takes no entries (§4.2.2).
+        # Whether this server is a voter itself. One that was removed leads on until its
+        # removal is committed, and a little longer, but accepts no entries (§4.2.2).
+        # The tick at which it steps down, whether all know of its removal or not.
         self._votes = True
         self._step_down_by: int | None = None
 
-        # The round of heartbeats that is due, and the newest of which one has left.
-        # Each verification waits for its round, oldest first.
+        # Heartbeats leave in numbered rounds. The number of the round that is due, and
+        # of the newest of which any heartbeat has left. Verifications, oldest first,
+        # each with the round that a quorum has to answer for it.
         self._round = self._round_sent = 0
         self._verifying: deque[tuple[object, int]] = deque()
 
-        # Since when it has no lease, if it has none; how many ticks came at once then;
-        # when it gives up; and why it did, for people to know.
+        # The tick since which it is in doubt, None while it is not; how many ticks came
+        # at once then, 1 for none too many; and the tick at which it resigns unless a
+        # quorum has answered by then. All of it as rule 5 above says.
         self._doubts_since: int | None = None
         self._stall_ticks = 1
         self._resign_at = 0
         self.resignation: Resignation | None = None
 
-        # Whom it hands its leadership to, until when, and whether that server was told
-        # to campaign; how many transfers this one has begun.
+        # The server that it transfers its leadership to, None if there is no transfer;
+        # the tick at which it gives up; whether that server was asked to campaign; and
+        # how many transfers this leader has begun, which is the number of the last one.
         self.transferee: str | None = None
         self._transfer_until = 0
         self._timeout_now_sent = False
@@ -128,9 +149,9 @@ class Leader(BaseRole):
     def propose(self, entries: Sequence[Entry]) -> None:
         """Append *entries*, unless this leader is about to go.
 
-        During a transfer the target would have to catch up for ever. A leader without a
-        vote leads on only until its removal is committed, and could not tell what
-        becomes of more entries.
+        During a transfer the target would never catch up. A leader that was removed
+        leads on only until its removal is committed, so it could not tell what becomes
+        of more entries. Entries that are not appended keep index 0.
         """
         if entries and self.transferee is None and self._votes:
             self._append(entries)
@@ -161,7 +182,7 @@ class Leader(BaseRole):
         )
 
     def _follow_configuration(self) -> None:
-        """Send to new servers; keep telling removed ones until they know."""
+        """Begin to send to new servers, and mark removed ones."""
         server = self.server
         self._votes = server.configuration.is_voter(server.address)
         members = set(server.configuration.addresses)
@@ -185,8 +206,8 @@ class Leader(BaseRole):
         )
 
     def _new_stream(self) -> int:
-        # Of all followers together, so that no number comes back to one that is removed
-        # and added again.
+        # One count for all followers together: a follower that is removed and added
+        # again never gets a number that it had before, whose responses may be late.
         self._streams += 1
         return self._streams
 
@@ -202,8 +223,8 @@ class Leader(BaseRole):
         Source: Raft dissertation §3.6.2.
         """
         server = self.server
-        # The third copy of three, say: the quorum was complete without it. Every copy
-        # behind the one that completed it ends here.
+        # For speed: most copies change nothing. The third of three, say, comes when the
+        # quorum is complete without it.
         if copied <= server.commit_index:
             return
         agreed = agreed_value(
@@ -214,9 +235,9 @@ class Leader(BaseRole):
                 for address in server.configurations.latest.voters
             ]
         )
-        # An entry of an older term may be on a quorum and still be replaced, by a
-        # leader that never had it: figure 3.7. It is committed by one of this term
-        # behind it.
+        # Not below `first_index`: an entry of an older term may be on a quorum and
+        # still be replaced, by a leader that never had it (figure 3.7). It is committed
+        # once an entry of this term behind it is.
         if agreed <= server.commit_index or agreed < self.first_index:
             return
         server.commit(agreed)
@@ -226,7 +247,7 @@ class Leader(BaseRole):
     # Time -------------------------------------------------------------------------
 
     def tick(self, count: int) -> Next | None:
-        """Give up leadership that a quorum no longer confirms; keep others informed."""
+        """Resign if no quorum confirms this leader; begin a round when one is due."""
         server = self.server
         self._give_up_transfer_in_time()
         if self._lacks_support(0):
@@ -239,10 +260,10 @@ class Leader(BaseRole):
         return None
 
     def _lacks_support(self, late: int) -> bool:
-        """Tell whether, as of *late* ticks ago, no quorum or no disk answered in time.
+        """Tell whether, *late* ticks ago, a quorum or the own disk was overdue.
 
-        A disk that hangs counts as well: this leader could not vote or store anything,
-        and others can.
+        A disk that hangs counts as well: this leader can store nothing, and another
+        one could.
         Source: Raft dissertation §6.2.
         """
         server = self.server
@@ -257,20 +278,22 @@ class Leader(BaseRole):
         return silence > server.options.lease_ticks
 
     def _doubt(self, count: int) -> None:
-        """Resign, but first try one round if it was this server that came late.
+        """Resign; but if this server was held up itself, first doubt for a while.
 
-        The responses to all it sent may be in its sockets already. Until a quorum
-        has answered what was sent after the stall this leader has no lease: it confirms
-        nothing, and votes as one who hears nobody, as its followers may have elected
-        another. It has a heartbeat timeout after each stall, and no longer: all servers
-        apply the same entries, so that what held it up may hold them up next, once they
-        have answered.
+        The responses to all that it sent may be in its sockets already. They prove
+        nothing about the time of the stall, in which its followers may have elected
+        another leader. So it sends heartbeats at once, and until a quorum has answered
+        these it has no lease: it confirms no verification, and treats candidates as a
+        server does that hears no leader.
+
+        It waits for one heartbeat timeout after a stall and no longer. All servers
+        apply the same entries: what held this one up may hold up the others next.
         Source: Raft dissertation §6.2, §6.4.
         """
         now = self.server.now
-        # As of the tick before this stall it had support: so the stall is the reason.
-        # Only then it is patient, and only once: the stalls that follow find it in
-        # doubt and leave `_resign_at` as it is.
+        # It had support at the tick before this stall, so the stall is the reason. Once
+        # only: a stall that comes while it is in doubt must not move `_resign_at`, or
+        # one stall after another would let it lead for ever.
         if self._doubts_since is None and not self._lacks_support(count - 1):
             self._stall_ticks = count
             limit = self.server.options.heartbeat_timeout_ticks
@@ -280,17 +303,17 @@ class Leader(BaseRole):
             age = self.server.oldest_write_age
             self.resignation = Resignation(silence, age, max(count, self._stall_ticks))
         elif self._doubts_since is None:
-            # A response counts only if it is to what was sent from here on, so that
-            # must leave now.
+            # Only responses to what is sent from here on count, so send at once.
             self._doubts_since = now
             for progress in self.followers.values():
                 progress.heartbeat_due = now
 
     def _heard(self, progress: Progress, sent: int) -> None:
-        """Note a response to what was *sent* at that tick; it may end a doubt.
+        """Note a response to a request of the tick *sent*; it may end a doubt.
 
-        When it was sent counts, and not when the response came: only then the follower
-        surely had no newer leader yet.
+        The tick of the request counts, and not that of the response: how long the
+        response was on its way is not known, and the follower may have elected
+        another leader meanwhile.
         Source: Raft dissertation §6.4.1.
         """
         progress.contact = max(progress.contact, sent)
@@ -301,7 +324,7 @@ class Leader(BaseRole):
             self._settle_verifications()
 
     def _contacts(self) -> list[int]:
-        """Return the tick at which each voter was heard, in no order."""
+        """Return the `contact` of each voter, in no order; this server's own is now."""
         server = self.server
         return [
             server.now if address == server.address else self.followers[address].contact
@@ -309,7 +332,7 @@ class Leader(BaseRole):
         ]
 
     def _forget_the_removed(self) -> None:
-        """Stop sending to removed servers that know it, or that do not answer."""
+        """Stop sending to removed servers that know of it, or have had enough time."""
         server = self.server
         for address, progress in list(self.followers.items()):
             removal = progress.removal_index
@@ -360,12 +383,12 @@ class Leader(BaseRole):
     def _send_heartbeat(self, address: str, progress: Progress, due: bool) -> None:
         """Send a heartbeat when it is *due* or a verification asks for one.
 
-        One at a time: a response proves only what was sent before its request, and what
-        a follower does not answer would pile up there.
+        One at a time: a second one would prove nothing that the first does not, and
+        with a follower that does not answer they would pile up.
         """
         server = self.server
         wanted = progress.round_sent < self._round and bool(self._verifying)
-        # One that does not answer is not called again for each verification.
+        # A follower that does not answer gets no more of them for verifications.
         waits = progress.heartbeat_failures and not due
         if progress.heartbeat_inflight or waits or not (due or wanted):
             return
@@ -379,9 +402,9 @@ class Leader(BaseRole):
     def needs_ready(self, peer: str | None) -> bool:
         """Tell whether a response of *peer* may bring something to send or to confirm.
 
-        What a *peer* that has all there is may be told can wait for the next input. So
-        most responses cost no turn of the shell. To say True too often costs time; to
-        say False too often costs a tick of waiting.
+        A *peer* that has the whole log needs nothing before the next input: so most
+        responses cost no turn of the shell. To say True too often costs time; to say
+        False wrongly makes somebody wait for the next tick.
         """
         if self._verifying or self.transferee is not None or not self.hears_leader:
             return True
@@ -401,8 +424,8 @@ class Leader(BaseRole):
             return
         if request.term != self.server.term:
             return
-        # Before the response is taken: it may make entries leave, which go only to
-        # those whose level is known.
+        # Before the response moves anything: entries may leave because of it, and they
+        # go only to followers whose level is known.
         level = response.header.level
         if level is None:
             level = NO_LEVELS
@@ -419,7 +442,8 @@ class Leader(BaseRole):
     def _heartbeat_answered(
         self, progress: Progress, request: Heartbeat, response: AppendEntriesResponse
     ) -> None:
-        # One that was given up: its follower may have been added anew since.
+        # Not the one on its way: it was given up, and its follower may be a new member
+        # under the same address by now.
         if request != progress.heartbeat_inflight:
             return
         progress.heartbeat_inflight = None
@@ -430,10 +454,11 @@ class Leader(BaseRole):
             self._settle_verifications()
 
     def _heard_again(self, progress: Progress, response: AppendEntriesResponse) -> None:
-        """Learn how the follower is, and wait no longer for one that was away.
+        """Note what a heartbeat's *response* says of the follower.
 
-        A long wait is for a follower that is as it was: one that was restarted may
-        have other limits, and one that has done with a snapshot takes entries.
+        This cuts a long wait short if it was away, or has just installed a snapshot.
+        Long waits are for one that goes on refusing the same thing: after a restart it
+        may have other limits, and with the snapshot it takes entries.
         """
         was_away = progress.heartbeat_failures > 0
         is_done = progress.installing and not response.no_retry_backoff
@@ -451,8 +476,8 @@ class Leader(BaseRole):
         request: Replicate,
         response: AppendEntriesResponse,
     ) -> None:
-        # Whatever it says, and to whichever stream: it shows that the follower is
-        # there.
+        # First: whatever the response says, and of whichever stream its request is, it
+        # shows that the follower was there.
         self._heard(progress, request.sent)
         if request.stream != progress.stream:
             return
@@ -469,45 +494,41 @@ class Leader(BaseRole):
         request: Replicate,
         response: AppendEntriesResponse,
     ) -> None:
-        """Look for where the logs agree, from the entry before the refused ones.
+        """Look further back for where the logs agree, in a new stream.
 
-        All that was sent behind them follows on them and is refused as well: their
-        responses are of an old stream then, and step back no further.
+        The requests behind this one are refused as well, as they follow on it. By the
+        new stream their responses are ignored, or each would step back once more.
         Source: Raft dissertation §3.5.
         """
         progress.stream = self._new_stream()
         progress.inflight = 0
         progress.next = min(progress.next, request.prev_index + 1)
         denies_match = request.prev_index <= progress.match
-        # Before `refused` and `failed` change what this is told from.
+        # Before `refused` and `failed`, which change what this is computed from.
         has_forgotten = denies_match and progress.failures > 0
         progress.refused(response.last_log)
         if has_forgotten and response.no_retry_backoff:
             self._distrust(peer, progress)
-        # Else the next probe leaves at once: it asks for an older entry. These would
-        # only ask for the same once more.
+        # In these cases the next request would be the same once more, so it waits. In
+        # all others it leaves at once: it asks for an older entry.
         if denies_match or not response.no_retry_backoff:
             progress.failed(self.server.now, self._longest_wait)
 
     def _distrust(self, peer: str, progress: Progress) -> None:
-        """Count no promise of *peer*, who denies what it has acknowledged.
+        """Count no copy of *peer* any more, which denies what it has acknowledged.
 
-        Called at a denial that follows a failure: a first one may have been overtaken
-        by the acknowledgement, but this is the response to a request that was sent when
-        that was known.
+        Only at a denial that follows another failure. The first may be an old response
+        that was overtaken by the acknowledgement. The request of this one was sent
+        later, when the acknowledgement was known.
         """
         if progress.match:
             progress.match = 0
             self.server.forgets(peer)
 
     def _entries_accepted(self, progress: Progress, request: Replicate) -> None:
-        """Count what the request carried; an empty one proves nothing durable.
-
-        One that was cut short leaves a gap to what was sent behind it, which is refused
-        then. So that this does not happen each time, what is next is sent alone.
-        """
-        # By the request, which the response answers, and not by its `last_log`: behind
-        # that may be entries of another leader.
+        """Count what the *request* carried, as durable on the follower."""
+        # By what was sent, and not by the `last_log` of the response: the follower may
+        # have entries of another leader up to there.
         if request.last > request.prev_index:
             progress.accepted(request.last)
             if progress.max_entries or progress.snapshot_sent:
@@ -515,14 +536,15 @@ class Leader(BaseRole):
             if request.may_shorten:
                 self._note_disk_read(progress, request)
         else:
-            # The logs agree up to here, but the follower may not have synced it.
+            # No entries: the logs agree up to `prev_index`, but that proves no copy.
+            # The follower may not have synced what it had before.
             progress.mode = Mode.REPLICATE
             progress.failures, progress.step_back = 0, 1
         progress.commit_known = max(progress.commit_known, request.commit)
         self._commit_what_a_quorum_has(progress.match)
 
     def _grow_requests(self, progress: Progress, request: Replicate) -> None:
-        """Ask more of one that was sent less, and note one that has caught up."""
+        """Let requests grow again, and note a follower that has caught up."""
         limit = self.server.options.max_append_entries
         entries = request.last - request.prev_index
         if progress.max_entries and entries >= progress.max_entries:
@@ -531,13 +553,17 @@ class Leader(BaseRole):
             progress.snapshot_sent = 0
 
     def _note_disk_read(self, progress: Progress, request: Replicate) -> None:
-        """Learn from *request* how much of the log one read brings."""
+        """Learn from a *request* that was read from the disk whether it was cut short.
+
+        If it was, what was sent behind it leaves a gap and is refused. So that this
+        does not happen each time, `short_read` lets the next request go alone.
+        """
         server = self.server
         most = progress.max_entries or server.options.max_append_entries
         wanted = request.prev_index + most
         progress.short_read = request.last < min(wanted, server.log.last_index)
-        # `next` went ahead by what was asked for. Nothing else is on its way that would
-        # be sent twice.
+        # `next` went ahead by what was asked for, which may be more than was sent. Only
+        # if nothing else is on its way: else that would be sent twice.
         if not progress.inflight:
             progress.next = progress.match + 1
 
@@ -572,7 +598,7 @@ class Leader(BaseRole):
         return max(1, self.server.options.heartbeat_timeout_ticks // 2)
 
     def unreachable(self, peer: str, request: OutgoingRequest, closed: bool) -> None:
-        """Wait a little, then begin again after what is known to have arrived."""
+        """Wait a little, then send again what is not known to have arrived."""
         progress = self.followers.get(peer)
         # The target will not campaign, so this leader takes entries again at once.
         if isinstance(request, TimeoutNowRequest) and peer == self.transferee:
@@ -582,8 +608,8 @@ class Leader(BaseRole):
         if request.term != self.server.term:
             return
         now = self.server.now
-        # Unless it has answered something newer: a process that is started at this
-        # address next may understand less than this one did.
+        # Another process may be started at this address, which understands less. But if
+        # the peer has answered something newer, its level is known from that.
         if request.sent >= progress.contact:
             progress.level = None
         match request:
@@ -607,7 +633,7 @@ class Leader(BaseRole):
                 self._snapshot_failed(progress)
 
     def _send_less(self, peer: str, progress: Progress, request: Replicate) -> None:
-        """Send less to *peer*, who answers heartbeats but did not take *request*."""
+        """Send less to *peer*, which answers heartbeats but did not take *request*."""
         entries = request.last - request.prev_index
         first = request.prev_index + 1
         if entries and progress.send_less(first, entries):
@@ -623,7 +649,7 @@ class Leader(BaseRole):
             self._hasten(progress)
 
     def _hasten(self, progress: Progress) -> None:
-        """Let a heartbeat go at once, but only one until the peer has answered."""
+        """Let a heartbeat leave at once, but only one until the peer has answered."""
         if not progress.heartbeat_failures:
             progress.heartbeat_due = self.server.now
 
@@ -660,10 +686,10 @@ class Leader(BaseRole):
     # Verification -------------------------------------------------------------------
 
     def verify(self, token: object) -> None:
-        """Begin a round of heartbeats for *token*, or join the one about to begin.
+        """Have *token* confirmed by the next round of heartbeats.
 
-        One of which a single heartbeat has left has begun: the response may have been
-        on its way before this call, and proves nothing about the time after it.
+        A round of which any heartbeat has left does not count: its response may have
+        been given before this call, and proves nothing about the time after it.
         """
         if self._round <= self._round_sent:
             self._round += 1
@@ -673,12 +699,12 @@ class Leader(BaseRole):
     def _settle_verifications(self) -> None:
         """Report what a quorum has confirmed, if an entry of this term is committed."""
         server = self.server
-        # Until an entry of this term is committed the commit index may be behind what
-        # an earlier leader has confirmed to a client: a read there would go back.
+        # Until an entry of this term is committed the commit index may be below what an
+        # earlier leader has answered clients with: such a read would go back in time.
         if not self._verifying or server.commit_index < self.first_index:
             return
-        # After a stall it may have confirmations in its sockets from before it, of
-        # followers that have elected another since.
+        # In doubt: what confirms may be from before the stall, and the followers may
+        # have elected another leader since.
         if self._doubts_since is not None:
             return
         confirmed = agreed_value(
@@ -747,11 +773,12 @@ class Leader(BaseRole):
         if target is None or self._timeout_now_sent:
             return
         progress, last = self.followers.get(target), self.server.log.last_index
-        # What the target has, others may lack, even this server's own disk. Whoever
-        # waits here for the outcome of such an entry would be told that it is unknown.
+        # Not before all is committed: callers that wait here for the outcome of an
+        # entry would be told that it is unknown.
         if self.server.commit_index < last:
             return
-        # Told earlier it could not win: the others have a more complete log.
+        # Not before the target has the whole log: it could not win against servers
+        # whose log is more complete.
         if progress is not None and progress.match == last:
             self._timeout_now_sent = True
             self.server.send(target, TimeoutNowRequest(transfer=self._transfers))

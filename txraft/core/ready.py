@@ -1,6 +1,21 @@
-"""The orders of consensus to its shell: the only way anything leaves the core.
+"""`Ready`: what the shell has to do, and the only way anything leaves the core.
 
-Also what a server starts from, and the numbers of its writes.
+Rules for whoever drives a `Consensus`:
+
+1. Call its inputs in any order, then `ready` once; nothing happens until then.
+2. Carry out each `Ready` before the next one is asked for, field by field as they stand
+   below. To queue a write counts as carrying it out; its end is reported with `synced`.
+3. Let writes finish in the order in which they were handed out, one by one or several
+   together.
+4. When a write fails, stop the server. No write is tried again.
+5. Give each request that leaves exactly one outcome, by `response`, `unreachable` or
+   `unsupported`. The window to a follower is counted by these.
+6. Send the entries for one follower in the order in which they are handed out.
+   Heartbeats and requests for votes may overtake them.
+7. Send each response to the *reply_to* of its request, or to nobody if that is gone.
+
+Also here: what a server starts from (`HardState`, `SnapshotMark`), and the numbers of
+its writes.
 """
 
 from __future__ import annotations
@@ -48,9 +63,10 @@ class Replicate:
     """Send the entries after *prev_index* up to *last*; none when they are equal.
 
     The shell fills in the entries. When *may_shorten* is set they are read from the
-    disk; the shell may stop early then, and hands in the request that it really sent
-    with the response. *commit* never exceeds *last*: the follower could not tell what
-    of its own log it speaks of.
+    disk; the shell may send fewer then, and hands in the request that it really sent
+    with the response. *commit* is never above *last*: behind that the follower may have
+    entries of an older leader, and a Go follower would apply them. *sent* is a tick,
+    *stream* the follower's.
     """
 
     # `Final` tells mypy alone that it never changes. Frozen, one would take 1.5 us to
@@ -70,7 +86,8 @@ class Replicate:
 class SendSnapshot:
     """Send the newest snapshot, which covers at least *index*.
 
-    The shell hands in the index of the one that it really sent with the response.
+    It may be a newer one by the time it is sent: the shell hands in its index with the
+    response.
     """
 
     term: int
@@ -96,10 +113,10 @@ class Install:
 
 @dataclass(frozen=True, slots=True)
 class ResetLog:
-    """Drop the log up to *index*; unless *keep_suffix*, what follows it too.
+    """Drop the log up to *index*, and unless *keep_suffix* all that follows it.
 
-    What follows is kept only when the log has the very entry that the snapshot ends
-    with: else it is of another leader.
+    What follows is kept only if the log has the very entry that the snapshot ends with.
+    Otherwise it was written by another leader, and may contradict this one's.
     """
 
     index: int
@@ -122,62 +139,68 @@ Outgoing = tuple[object, OutgoingRequest | Response | Refusal]
 class Ready:
     """What has to be done after a batch of inputs, field by field, in this order.
 
-    What may overtake the disk, and so stands in *send*: a leader's own
-    AppendEntries and heartbeats (its own copy counts only once synced), pre-votes
-    and their responses, rejections, and responses to heartbeats while term and vote
-    are clean. A vote, a vote request and any other success waits in *after_sync*, even
-    when all it speaks of was already in the log: already in the log is not already
-    on disk.
+    A message stands in *send* if it promises nothing that a crash could undo, and else
+    in *after_sync*:
+
+        send        AppendEntries and heartbeats of a leader, whose own copy counts only
+                    once it is synced; snapshots; pre-votes and responses to them;
+                    refusals of entries and votes; responses to heartbeats while term
+                    and vote are on the disk
+        after_sync  votes; requests for votes; every other success
+
+    A success waits even if all its entries were in the log before: they may be on their
+    way to the disk.
 
     Source: etcd-io/raft `Ready`; Raft dissertation §10.2.1.
     """
 
-    # 1. Messages that may leave at once: nothing in them depends on the write below. A
-    #    leader sends its followers what it writes itself at the same time.
+    # 1. Messages that may leave at once: nothing in them depends on the write below.
+    #    Before the write, so that followers write while this leader does (§10.2.1).
     send: list[Outgoing] = field(default_factory=list)
 
-    # 2. One write. When it is durable, call `Consensus.synced(write_number)`. Without
-    #    a write this is the number of the last one, because what *after_sync* promises
-    #    may still be on its way to the disk.
+    # 2. One write, of the fields 2a to 2d, if *has_write*. When it is durable, call
+    #    `Consensus.synced(write_number)`. Without a write this is the number of the
+    #    last one that was handed out: what *after_sync* promises may be in that.
     write_number: int = 0
     has_write: bool = False
 
-    # 2a. The log is dropped for a snapshot that is durable already. Before all else:
-    #     what is appended below follows on the snapshot.
+    # 2a. Drop the log up to a snapshot, which is durable already; None: keep it. Before
+    #     all else: the entries of 2d may begin right behind the snapshot.
     reset_log: ResetLog | None = None
 
-    # 2b. Term, vote and cluster, in one atomic step. Before any entry: a crash may fall
-    #     between, and no rule allows for an entry of a term that the server has not
-    #     heard of yet.
+    # 2b. Store term, vote and cluster in one atomic step; None: they are unchanged.
+    #     Before any entry: after a crash in between, a log with an entry of a term that
+    #     the server has not heard of would be refused as damaged.
     hard_state: HardState | None = None
 
-    # 2c. The first index whose entry is dropped, with all after it. Before the append:
-    #     what is appended takes its place.
+    # 2c. Drop the entry at this index and all after it; None: drop none. Before the
+    #     append, whose entries take their places.
     truncate_from: int | None = None
 
-    # 2d. Entries to be written behind what is then the end of the log.
+    # 2d. Append these behind what is then the end of the log; often none.
     append: list[Entry] = field(default_factory=list)
 
     # 3. Messages that may leave once write *write_number*, and so every write before
     #    it, is durable: each promises something that a crash must not undo.
     after_sync: list[Outgoing] = field(default_factory=list)
 
-    # 4. Entries up to here may be applied, whether synced on this server or not: a
-    #    quorum has them.
+    # 4. Apply entries up to here, whether they are synced on this server or not: a
+    #    quorum has them. It never falls, and mostly it is the one of the last `Ready`.
     commit_index: int = 0
 
-    # 5. A snapshot to be received; then call `Consensus.installed`. The log must not be
-    #    written meanwhile, and no entries come.
+    # 5. Receive this snapshot, then call `Consensus.installed`, also if that failed.
+    #    Until then no entries are accepted and none are to be written, as the whole log
+    #    may be replaced.
     install: Install | None = None
 
     # 6. The (token, read index) of each `verify` that a quorum has confirmed. A read is
     #    linearizable once the state machine has applied the entries up to that index.
     verified: list[tuple[object, int]] = field(default_factory=list)
 
-    # 7. For people to know of, as consensus cannot mend it: a leader whose log denies
-    #    what is committed here; followers that deny what they have acknowledged, so
-    #    that their promises are worth nothing; (follower, index) of entries that do not
-    #    get there.
+    # 7. To be reported, as consensus cannot mend it. *contradiction*: the address of a
+    #    leader whose log denies what is committed here. *forgetful*: followers that
+    #    deny what they have acknowledged, so that no promise of theirs counts any more.
+    #    *undeliverable*: (follower, index) of entries that a follower does not take.
     contradiction: str | None = None
     forgetful: list[str] = field(default_factory=list)
     undeliverable: list[tuple[str, int]] = field(default_factory=list)

@@ -1,7 +1,15 @@
-"""Replication to one follower: entries, or a snapshot; heartbeats go beside it.
+"""Replication: decide what one follower is sent now, entries or a snapshot.
 
-How far a follower is, and how many requests may be on their way to it, is in its
-`Progress`.
+`replicate` is called for each follower at every `ready`, and sends one request after
+the other until one of these ends it:
+
+1. all there is is on its way, or the window is full (`_is_paused`);
+2. the follower waits: after a failure, or while it installs a snapshot (`_is_paused`);
+3. nothing is new for it, not even the commit index (`_should_send_empty`);
+4. the entry before the next one is compacted away, so a snapshot is sent instead.
+
+What is known of the follower is in its `Progress`. Heartbeats go beside this, see
+`Leader.flush`.
 
 Source: Raft dissertation §3.5, §5, §10.2.1.
 """
@@ -22,20 +30,20 @@ def replicate(server: ServerState, address: str, progress: Progress) -> None:
             and progress.next > end
             and progress.inflight
         ):
-            # All there is is on its way: the usual case, by far. This branch takes 0.2
-            # us for each follower and turn, and the questions below 0.5.
+            # For speed: usually, all there is is on its way. This branch takes 0.2 us
+            # for each follower and turn, and the checks below 0.5.
             return
         if _is_paused(server, progress):
             return
-        # A removed server gets the entry that removed it, and none after that: it is of
-        # no cluster then, but knows it.
+        # A removed server gets the entry that removed it, so that it knows, and none
+        # after that.
         if progress.removal_index is not None:
             end = min(end, progress.removal_index)
         if progress.next > end and not _should_send_empty(server, progress, end):
             return
         prev_term = server.log.term_at(progress.next - 1)
-        # The entry before the next one is compacted away, so what follows cannot be
-        # sent in a way that the follower could check.
+        # Compacted away. Without its term the follower could not check that the logs
+        # agree before what it is sent.
         if prev_term is None:
             if _tries_other_end(server, progress):
                 continue
@@ -47,16 +55,16 @@ def replicate(server: ServerState, address: str, progress: Progress) -> None:
 def _is_paused(server: ServerState, progress: Progress) -> bool:
     """Tell whether the follower gets nothing but heartbeats for now.
 
-    One that has not told yet that it knows of levels gets nothing while one is active:
-    it might judge entries by rules that do not hold any more. Its response to a
-    heartbeat tells.
+    While a level is active, so does one that is not known to understand levels: it
+    might apply entries by rules that do not hold any more. Its response to a heartbeat
+    says what it understands.
     """
     if progress.mode is Mode.SNAPSHOT or progress.installing:
         return True
     if server.active_level and progress.may_misjudge:
         return True
-    # One at a time while probing, as the next probe depends on the response; and while
-    # reads from the disk are cut short, as what is sent behind one leaves a gap.
+    # One request at a time in PROBE, as the next depends on the response; and as long
+    # as reads from the disk are short, as a request behind one would leave a gap.
     pipelined = progress.mode is Mode.REPLICATE and (
         not progress.short_read or progress.next >= server.resident_from
     )
@@ -65,10 +73,11 @@ def _is_paused(server: ServerState, progress: Progress) -> bool:
 
 
 def _should_send_empty(server: ServerState, progress: Progress, end: int) -> bool:
-    """Tell whether to send a request without entries, as there are none up to *end*.
+    """Tell whether to send a request without entries, as none up to *end* are new.
 
-    The commit index is said again once in a while: a follower that restarted
-    between two heartbeats has forgotten it, and heartbeats do not carry it.
+    It carries the commit index, which heartbeats do not. A new one is sent soon. The
+    same one is sent again once in a while, as a follower that was restarted between two
+    heartbeats has forgotten it.
     """
     if progress.mode is Mode.PROBE:
         return True
@@ -84,8 +93,8 @@ def _send_entries(
     server: ServerState, address: str, progress: Progress, prev_term: int, end: int
 ) -> None:
     """Send one request, with as many of the entries up to *end* as fit, or none."""
-    # Only of entries in memory it is known how many fit into a message; of others the
-    # shell reads what fits, and says how many that were.
+    # How many fit into a message is known only of entries in memory. Of others the
+    # shell reads as many as fit, and names these in the request that it hands back.
     resident = progress.next >= server.resident_from
     most = progress.max_entries or server.options.max_append_entries
     last = min(end, progress.next + most - 1)
@@ -93,8 +102,8 @@ def _send_entries(
         last = progress.next - 1
     elif resident:
         last = server.fit(progress.next, last)
-    # Not beyond what is sent: behind *last* the follower may have entries of an older
-    # leader, and a Go follower would apply them.
+    # Not above *last*: behind that the follower may have entries of an older leader,
+    # and a Go follower would apply them.
     commit = min(server.commit_index, last)
     request = Replicate(
         term=server.term,
@@ -109,18 +118,20 @@ def _send_entries(
     progress.inflight += 1
     progress.commit_sent = commit
     progress.commit_due = server.now + server.options.commit_interval_ticks
-    # Taken as received: the next request goes behind it without waiting. A probe that
-    # is lost is sent again from the same place.
+    # The pipeline: the next request follows without waiting for this one's response. In
+    # PROBE `next` stays, so that a lost probe is sent again.
     if progress.mode is Mode.REPLICATE:
         progress.next = last + 1
     server.send(address, request)
 
 
 def _tries_other_end(server: ServerState, progress: Progress) -> bool:
-    """Try the end that the follower says its log has, before a snapshot is sent.
+    """Go to where the follower's log ends, if that was not tried before a snapshot.
 
-    It may have got one meanwhile: from another leader, or from this one, when only
-    the response was lost. Each end is tried once.
+    It may have installed a snapshot meanwhile: of another leader, or this one's, if
+    only the response was lost. Each end is tried once.
+
+    Returns: whether `next` has moved there.
     """
     end = min(progress.last_log, server.log.last_index)
     if progress.last_log == progress.tried_end or end < server.log.base_index:
@@ -132,10 +143,10 @@ def _tries_other_end(server: ServerState, progress: Progress) -> bool:
 
 
 def _send_snapshot(server: ServerState, address: str, progress: Progress) -> None:
-    """Send a snapshot to a follower that answers; it is too much to waste.
+    """Send a snapshot, but only to a follower that answers: it may be large.
 
-    After one that failed, a heartbeat first asks if that is being installed all the
-    same, or is in place.
+    After one that failed, a heartbeat has to be answered first: perhaps only the
+    response was lost, and the follower is installing it, or has done so.
     """
     if progress.heartbeat_failures or progress.contact <= progress.snapshot_failed_at:
         return

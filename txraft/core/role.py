@@ -1,7 +1,9 @@
-"""The common part of the roles: their inputs, what they ask to become, their timer.
+"""What the roles share: their inputs, their election timer, and what they may become.
 
 A role never replaces itself. An input that ends it returns a `Next`, and `Consensus`
-makes the transition once the input is over, so that no role runs on after its end.
+makes the transition after the input has returned, so that no code of a role runs after
+its end. `BaseRole` names all inputs and does nothing; a role overrides those that it
+has an answer to.
 """
 
 from __future__ import annotations
@@ -27,11 +29,11 @@ class Next(Enum):
 
 
 class ElectionTimer:
-    """The wait of a server that hears no leader, in ticks, drawn at random.
+    """The election timeout: a random number of ticks to wait before a campaign.
 
     It is random so that servers seldom campaign at the same time and split the vote.
-    A full wait takes at least *least* ticks and less than twice as many. A short one
-    is for when there surely is no leader to wait for.
+    A full wait takes at least *least* ticks and less than twice as many. A short one,
+    of a fifth of a heartbeat timeout at most, is for when there surely is no leader.
 
     Source: Raft dissertation §3.4, §9.2.
     """
@@ -44,8 +46,9 @@ class ElectionTimer:
         self._longest_short_wait = max(1, options.heartbeat_timeout_ticks // 5)
         self.restart()
 
-    # Each way to draw takes exactly one number, when it is called and not later: all
-    # seeds of the simulations, and the planted bugs that name one, hang on the order.
+    # Each of these draws exactly one random number, when it is called and not later.
+    # The seeds of the simulations, and of planted bugs that name one, depend on that
+    # order.
 
     def restart(self) -> None:
         """Begin a full wait."""
@@ -138,9 +141,12 @@ class BaseRole:
         return False
 
     def needs_ready(self, peer: str | None) -> bool:
-        """Tell whether a response of *peer*, or None for a sync, asks for more."""
+        """Tell whether `ready` may have something after a response of *peer*.
+
+        None stands for a write that became durable.
+        """
         return True
 
     def may_compact_to(self, index: int) -> int:
-        """Return how much of the log up to *index* nobody will need."""
+        """Return the index, *index* at most, up to which no follower needs the log."""
         return index

@@ -79,8 +79,8 @@ class ServerState:
         # The ticks since this server started.
         self.now = 0
 
-        # The tick before which no candidate of this server shortens its round. It is
-        # not in the role, because it outlives each candidate.
+        # The tick from which a candidate of this server may shorten its round again. It
+        # is not in the role, because it outlives each candidate.
         self.next_short_round = 0
 
         # Whether a snapshot is being received and put into place: the log must not be
@@ -90,9 +90,8 @@ class ServerState:
         # What is on its way to the disk.
         self.writes = WriteNumbers(state)
 
-        # What is handed out next. The shell may read its changes to the log: they are
-        # complete before `ready` is called, so that it can make room for entries before
-        # it is asked how many of them fit into a message.
+        # What `ready` hands out next. The shell reads its changes to the log before it
+        # calls `ready`, which asks *fit* for the sizes of the new entries, too.
         self.coming = Ready()
 
     # What follows from it -----------------------------------------------------------

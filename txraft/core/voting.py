@@ -17,8 +17,8 @@ def is_tied_to_other_leader(
 ) -> bool:
     """Tell whether a server with that *role* hears a leader other than the candidate.
 
-    Then it neither votes nor takes the term, so that a server which does not hear
-    the leader cannot depose it. A transfer of leadership overrides this.
+    Such a server neither votes nor takes the candidate's term: otherwise a server that
+    is cut off from the leader could depose it. A leadership transfer overrides this.
     """
     if isinstance(request, RequestVoteRequest) and request.leadership_transfer:
         return False
@@ -28,8 +28,9 @@ def is_tied_to_other_leader(
 def grants_vote(server: ServerState, request: RequestVoteRequest) -> bool:
     """Grant at most one candidate a term, and only one whose log is as complete.
 
-    Assumes that the request's term is this server's. A candidate without a name gets
-    no vote: on disk that would be none, which another could have after a restart.
+    The term of *request* must be this server's. A candidate with an empty name gets no
+    vote: on the disk that looks like no vote, so another candidate could get one in the
+    same term after a restart.
     """
     if request.candidate == "":
         return False
@@ -45,7 +46,8 @@ def grants_pre_vote(
 ) -> bool:
     """Tell whether the candidate could win this server's vote.
 
-    Not whom the server has voted for: the election would be in a term to come.
+    The vote that the server has given does not matter: it is of this term, and the
+    election would be in a later one.
     """
     return (
         not is_tied_to_other_leader(role, request)
