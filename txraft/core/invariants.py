@@ -51,13 +51,13 @@ def check_server(server: Consensus, before: Seen | None = None) -> Seen:
     assert log.last_term <= server.term, "no entry is of a term to come"
     matches = _check_leader(server) if isinstance(server.role, Leader) else {}
     seen = Seen(
-        server.term,
-        server.voted_for,
-        server.commit_index,
-        log.last_index,
-        log.last_term,
-        server.is_leader,
-        matches,
+        term=server.term,
+        voted_for=server.voted_for,
+        commit_index=server.commit_index,
+        last_index=log.last_index,
+        last_term=log.last_term,
+        leads=server.is_leader,
+        matches=matches,
     )
     if before is not None:
         _check_step(server, before, seen)

@@ -138,14 +138,14 @@ class KVNode:
         self._stores = stores = open_stores(settings.store, directory, name)
         workers = Workers.threaded(self._reactor)
         self.raft = raft = Raft(
-            settings.raft,
-            self.fsm,
-            stores.log,
-            stores.stable,
-            FileSnapshotStore(directory.path, SNAPSHOTS_RETAINED),
-            BootstrapPeers(settings.peers, JSONPeers(directory.path)),
-            settings.advertise,
-            transport,
+            config=settings.raft,
+            fsm=self.fsm,
+            log_store=stores.log,
+            stable_store=stores.stable,
+            snapshots=FileSnapshotStore(directory.path, SNAPSHOTS_RETAINED),
+            peer_store=BootstrapPeers(settings.peers, JSONPeers(directory.path)),
+            local_addr=settings.advertise,
+            transport=transport,
             clock=self._reactor,
             workers=workers,
             server_id=settings.id,

@@ -82,6 +82,8 @@ def header_in(fields: Fields) -> Header:
     # Most messages of version 0 have none of the keys: seven look-ups are saved.
     if _HEADER_KEYS.isdisjoint(fields):
         return NO_HEADER
+    # Positions, as keywords cost 0.5 us for each message; in AppendEntries, whose
+    # decoder does the same, 1 us.
     return Header(
         integer(fields, b"ProtocolVersion") if b"ProtocolVersion" in fields else None,
         text(fields, b"ID") if b"ID" in fields else None,
