@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from txraft.testing.linearizability import ClientOperation, OperationKind, Value
+from txraft.testing.linearizability import ClientOperation, ClientOperationKind, Value
 
 
 class History:
@@ -25,7 +25,7 @@ class History:
 
     def begin(
         self,
-        kind: OperationKind,
+        kind: ClientOperationKind,
         key: str,
         argument: int | None = None,
         expected: int | None = None,

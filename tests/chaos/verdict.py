@@ -11,7 +11,12 @@ from typing import Any
 from tests.chaos.api import ask
 from tests.chaos.history import History
 from tests.chaos.node import Node
-from txraft.testing.linearizability import NotLinearizable, OperationKind, by_key, check
+from txraft.testing.linearizability import (
+    ClientOperationKind,
+    NotLinearizable,
+    by_key,
+    check,
+)
 
 DUMP_SECONDS = 30.0
 TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:\t?  .*\n)*\t?(.*)")
@@ -96,5 +101,5 @@ def counts(history: History) -> dict[str, dict[str, int]]:
             "asked": sum(o.kind is kind for o in history.operations),
             "known": sum(o.kind is kind and o.is_known for o in history.operations),
         }
-        for kind in OperationKind
+        for kind in ClientOperationKind
     }

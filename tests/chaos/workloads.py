@@ -12,7 +12,7 @@ from typing import Protocol
 
 from tests.chaos.api import Answer
 from tests.chaos.history import History
-from txraft.testing.linearizability import OTHER, ClientOperation, OperationKind
+from txraft.testing.linearizability import OTHER, ClientOperation, ClientOperationKind
 
 REGISTERS = ("x", "y", "z")
 OPERATIONS_PER_KEY = 30
@@ -52,7 +52,7 @@ class Session:
         self, key: str, *, is_list: bool = False
     ) -> tuple[ClientOperation, int] | None:
         """Read *key*; return what was found and its ModifyIndex, None if unknown."""
-        operation = self._history.begin(OperationKind.READ, key)
+        operation = self._history.begin(ClientOperationKind.READ, key)
         answer = self._ask("GET", f"kv/{key}?{self._reads}")
         if answer.status not in (200, 404):
             return None
@@ -71,7 +71,7 @@ class Session:
     def write(self, key: str) -> ClientOperation:
         """Write a new value to *key*."""
         operation = self._history.begin(
-            OperationKind.WRITE, key, self._history.number()
+            ClientOperationKind.WRITE, key, self._history.number()
         )
         return self._settle(
             operation, self._ask("PUT", f"kv/{key}", str(operation.argument))
@@ -79,7 +79,7 @@ class Session:
 
     def delete(self, key: str) -> ClientOperation:
         """Delete *key*."""
-        operation = self._history.begin(OperationKind.DELETE, key)
+        operation = self._history.begin(ClientOperationKind.DELETE, key)
         return self._settle(operation, self._ask("DELETE", f"kv/{key}"))
 
     def compare_and_set(self, key: str) -> None:
@@ -90,7 +90,9 @@ class Session:
         before, index = found
         assert not isinstance(before.result, tuple), "this key holds a number"
         number = self._history.number()
-        operation = self._history.begin(OperationKind.CAS, key, number, before.result)
+        operation = self._history.begin(
+            ClientOperationKind.CAS, key, number, before.result
+        )
         answer, certain = self._put_once(f"kv/{key}?cas={index}", str(number))
         if answer.is_done and answer.body.strip() == b"true":
             self._history.end(operation, before.result)
@@ -108,7 +110,7 @@ class Session:
         items = before.result or ()
         assert isinstance(items, tuple), "this key holds a list"
         number = self._history.number()
-        operation = self._history.begin(OperationKind.APPEND, key, number)
+        operation = self._history.begin(ClientOperationKind.APPEND, key, number)
         text = " ".join(map(str, (*items, number)))
         answer, certain = self._put_once(f"kv/{key}?cas={index}", text)
         if answer.is_done and answer.body.strip() == b"true":

@@ -250,7 +250,7 @@ class Many(HTTPCase):
         def put_in(group: waits._WaitGroup) -> ReferenceType[Any]:
             call, timer = cast(HTTPCall, object()), cast(IDelayedCall, object())
             resume = partial(int)
-            wait = waits._Wait(call, group.topic, 1, resume, timer)
+            wait = waits._WaitingCall(call, group.topic, 1, resume, timer)
             group.waits[call], wait.group = wait, group
             return ref(resume)
 

@@ -34,7 +34,7 @@ from txraft.kv.operations import (
     answer_bytes,
     run,
 )
-from txraft.kv.records import Outcome, Record, Row
+from txraft.kv.records import Record, Row, TransactionResult
 from txraft.kv.verbs import OperationKind
 from txraft.kv.watches import Scope, Topic
 
@@ -105,8 +105,8 @@ class Answers(SynchronousTestCase):
         for machine in (told, untold):
             machine.fsm.get("k/0")
 
-        self.assertIsInstance(self.write(told, TREE), Outcome)
-        self.assertIsInstance(self.write(untold, TREE), Outcome)
+        self.assertIsInstance(self.write(told, TREE), TransactionResult)
+        self.assertIsInstance(self.write(untold, TREE), TransactionResult)
         for machine in (told, untold):
             machine.apply(encode_put("k/new", b""))
         self.assertIsInstance(self.write(told, TREE), TransactionTooLarge)
@@ -119,14 +119,14 @@ class Answers(SynchronousTestCase):
 
         outcome = self.write(machine, TREE)
 
-        self.assertEqual(outcome, Outcome([], [], False))
+        self.assertEqual(outcome, TransactionResult([], [], False))
 
     def test_bytes(self) -> None:
         """Values, names and numbers count, of all operations together."""
         machine = active(encode_put("k", b"x" * 1000))
         get = Operation(OperationKind.GET, "k")
 
-        self.assertIsInstance(self.write(machine, get), Outcome)
+        self.assertIsInstance(self.write(machine, get), TransactionResult)
         self.assertIsInstance(self.write(machine, get, get), TransactionTooLarge)
 
     def test_keys_that_are_gone_in_it_count(self) -> None:
@@ -146,12 +146,12 @@ class Answers(SynchronousTestCase):
         for number in range(3):
             machine.do(Operation(OperationKind.DELETE, f"k/{number}"))
 
-        self.assertIsInstance(self.write(machine, TREE), Outcome)
+        self.assertIsInstance(self.write(machine, TREE), TransactionResult)
 
     def test_repeated_trees_add_up(self) -> None:
         machine = active(*puts(2))
 
-        self.assertIsInstance(self.write(machine, *[TREE] * 3), Outcome)
+        self.assertIsInstance(self.write(machine, *[TREE] * 3), TransactionResult)
         self.assertIsInstance(self.write(machine, *[TREE] * 4), TransactionTooLarge)
 
     def test_once_that_was_refused_may_be_repeated(self) -> None:
@@ -177,7 +177,7 @@ class Answers(SynchronousTestCase):
 
         outcome = self.write(machine, TREE, level=0)
 
-        self.assertEqual(outcome, Outcome([], [], False))
+        self.assertEqual(outcome, TransactionResult([], [], False))
         self.assertIsNotNone(machine.fsm.get("z"))
 
     def test_level_0_in_a_once_is_answered_whole(self) -> None:
@@ -187,7 +187,7 @@ class Answers(SynchronousTestCase):
         command = encode_once("c", 1, encode_transact([TREE]))
 
         for each in (machine, untold):
-            outcome = cast(Outcome, each.apply(command))
+            outcome = cast(TransactionResult, each.apply(command))
             self.assertEqual(len(outcome.records), 7)
         self.assertEqual(snapshot_of(machine.fsm), snapshot_of(untold.fsm))
 
@@ -259,7 +259,9 @@ class Operations(SynchronousTestCase):
         ):
             operations = [Operation(OperationKind.SET, f"k{i}") for i in range(count)]
             outcome = machine.apply(encode_transact(operations, level))
-            self.assertEqual((count, isinstance(outcome, Outcome)), (count, fits))
+            self.assertEqual(
+                (count, isinstance(outcome, TransactionResult)), (count, fits)
+            )
 
     def test_release_by_a_session_that_is_gone(self) -> None:
         """It holds nothing, which is a condition that fails, and no broken request."""
@@ -267,7 +269,9 @@ class Operations(SynchronousTestCase):
             machine = active(encode_put("k", b""))
             operation = Operation(OperationKind.UNLOCK, "k", session="gone")
 
-            outcome = cast(Outcome, machine.apply(encode_transact([operation], level)))
+            outcome = cast(
+                TransactionResult, machine.apply(encode_transact([operation], level))
+            )
 
             self.assertEqual([error.invalid for error in outcome.errors], [invalid])
 
@@ -276,7 +280,8 @@ class Operations(SynchronousTestCase):
             machine = active()
 
             outcome = cast(
-                Outcome, machine.apply(encode_transact([Operation(kind, "k")], 1))
+                TransactionResult,
+                machine.apply(encode_transact([Operation(kind, "k")], 1)),
             )
 
             self.assertEqual(outcome.errors, [(0, "missing session", True)])

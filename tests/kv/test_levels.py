@@ -24,7 +24,7 @@ from txraft.kv.commands import (
     encode_put,
     encode_transact,
 )
-from txraft.kv.records import Outcome, Written
+from txraft.kv.records import TransactionResult, Written
 from txraft.kv.snapshot import read_state
 from txraft.kv.state import KeyValueFSM
 from txraft.kv.verbs import OperationKind
@@ -45,7 +45,7 @@ def answers_of(machine: Machine, commands: list[bytes]) -> str:
     lines = []
     for command in commands:
         answer = machine.apply(command)
-        if isinstance(answer, Outcome):
+        if isinstance(answer, TransactionResult):
             records, errors, _ = answer
             lines.append(f"Outcome(records={records!r}, errors={errors!r})")
         else:

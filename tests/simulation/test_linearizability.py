@@ -13,9 +13,9 @@ from txraft.testing.linearizability import (
     FOREVER,
     OTHER,
     ClientOperation,
+    ClientOperationKind,
     Inconclusive,
     NotLinearizable,
-    OperationKind,
     Value,
     check,
     check_appends,
@@ -25,11 +25,11 @@ from txraft.testing.linearizability import (
 )
 
 R, W, C, D, A = (
-    OperationKind.READ,
-    OperationKind.WRITE,
-    OperationKind.CAS,
-    OperationKind.DELETE,
-    OperationKind.APPEND,
+    ClientOperationKind.READ,
+    ClientOperationKind.WRITE,
+    ClientOperationKind.CAS,
+    ClientOperationKind.DELETE,
+    ClientOperationKind.APPEND,
 )
 
 Checker = Callable[[Sequence[ClientOperation]], object]
@@ -41,7 +41,7 @@ def read(called: int, returned: int, result: Value) -> ClientOperation:
 
 
 def write(
-    called: int, returned: int, value: int, kind: OperationKind = W
+    called: int, returned: int, value: int, kind: ClientOperationKind = W
 ) -> ClientOperation:
     """Make a write, or another change of *kind*."""
     return ClientOperation(kind, "k", called, value, returned=returned)
@@ -87,7 +87,7 @@ def explains(order: Sequence[ClientOperation]) -> bool:
 
 
 def played(
-    random: Random, kinds: Sequence[OperationKind], length: int
+    random: Random, kinds: Sequence[ClientOperationKind], length: int
 ) -> list[ClientOperation]:
     """Play a history that is linearizable, with clients that overlap."""
     moment = 0

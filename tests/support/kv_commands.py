@@ -19,7 +19,7 @@ from txraft.kv.commands import (
     encode_restore,
     encode_transact,
 )
-from txraft.kv.records import Outcome
+from txraft.kv.records import TransactionResult
 from txraft.kv.state import KeyValueFSM
 from txraft.kv.verbs import OperationKind
 
@@ -87,9 +87,9 @@ class Machine:
         except ApplicationError as refusal:
             return refusal
 
-    def do(self, *operations: Operation) -> Outcome:
+    def do(self, *operations: Operation) -> TransactionResult:
         outcome = self.apply(encode_transact(operations))
-        assert isinstance(outcome, Outcome)
+        assert isinstance(outcome, TransactionResult)
         return outcome
 
     def succeeds(self, *operations: Operation) -> bool:

@@ -34,7 +34,7 @@ from txraft.http.writes import Writes
 from txraft.kv.commands import Operation, encode_delete, encode_put, encode_transact
 from txraft.kv.keyindex import Moment, MomentOver
 from txraft.kv.operations import STEP_KEYS
-from txraft.kv.records import Outcome, Record, Row
+from txraft.kv.records import Record, Row, TransactionResult
 from txraft.kv.state import KeyValueFSM
 from txraft.kv.verbs import OperationKind
 from txraft.kv.watches import Scope, Topic
@@ -133,7 +133,7 @@ class Keys:
         return self._writes.run(
             call,
             lambda level: encode_transact([operation], level),
-            Outcome,
+            TransactionResult,
             _whether_released if operation.kind is OperationKind.UNLOCK else _whether,
             lambda quotas: quotas.of_operations([operation]),
         )
@@ -312,7 +312,7 @@ def _true(_done: bool) -> Answer:
     return TRUE
 
 
-def _whether(outcome: Outcome) -> Answer:
+def _whether(outcome: TransactionResult) -> Answer:
     """Answer whether the only operation has succeeded."""
     for error in outcome.errors:
         if error.invalid:
@@ -320,7 +320,7 @@ def _whether(outcome: Outcome) -> Answer:
     return FALSE if outcome.errors else TRUE
 
 
-def _whether_released(outcome: Outcome) -> Answer:
+def _whether_released(outcome: TransactionResult) -> Answer:
     """Answer whether a lock was released; that of an ended session was not.
 
     The rules of level 0 report such a session as an error of its own, and the rules of

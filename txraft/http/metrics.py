@@ -61,7 +61,7 @@ class RequestCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Sources:
     """The sources of all metrics, each read once for one answer."""
 
     node: NodeMetrics
@@ -97,14 +97,14 @@ class Row:
     name: str
     kind: Kind
     doc: str
-    read: Callable[[Moment], Iterable[Sample]]
+    read: Callable[[Sources], Iterable[Sample]]
     labels: tuple[str, ...] = ()
     advice: str = ""
 
-    def family(self, moment: Moment) -> Metric:
-        """Return the metric with its samples as of *moment*."""
+    def family(self, sources: Sources) -> Metric:
+        """Return the metric with its samples as of *sources*."""
         family = _FAMILIES[self.kind](self.name, self.doc, labels=self.labels)
-        for labels, value in self.read(moment):
+        for labels, value in self.read(sources):
             if isinstance(family, HistogramMetricFamily):
                 assert isinstance(value, Timer), self.name
                 _add_times(family, labels, value)
@@ -140,30 +140,30 @@ def _add_times(
 
 
 def _gauge(
-    name: str, doc: str, read: Callable[[Moment], float | None], advice: str = ""
+    name: str, doc: str, read: Callable[[Sources], float | None], advice: str = ""
 ) -> Row:
     return Row(name, Kind.GAUGE, doc, _alone(read), advice=advice)
 
 
 def _counter(
-    name: str, doc: str, read: Callable[[Moment], float | None], advice: str = ""
+    name: str, doc: str, read: Callable[[Sources], float | None], advice: str = ""
 ) -> Row:
     return Row(name, Kind.COUNTER, doc, _alone(read), advice=advice)
 
 
 def _times(
-    name: str, doc: str, read: Callable[[Moment], Timer], advice: str = ""
+    name: str, doc: str, read: Callable[[Sources], Timer], advice: str = ""
 ) -> Row:
     return Row(name, Kind.TIMES, doc, _alone(read), advice=advice)
 
 
 def _alone(
-    read: Callable[[Moment], float | Timer | None],
-) -> Callable[[Moment], Iterable[Sample]]:
+    read: Callable[[Sources], float | Timer | None],
+) -> Callable[[Sources], Iterable[Sample]]:
     """Make the only sample of a metric without labels; None is no sample."""
 
-    def samples(moment: Moment) -> Iterable[Sample]:
-        value = read(moment)
+    def samples(sources: Sources) -> Iterable[Sample]:
+        value = read(sources)
         return [] if value is None else [((), value)]
 
     return samples
@@ -174,8 +174,8 @@ def _of_peers(
 ) -> Row:
     """Make a gauge that a leader has for each follower."""
 
-    def samples(moment: Moment) -> Iterable[Sample]:
-        for address, peer in moment.node.peers.items():
+    def samples(sources: Sources) -> Iterable[Sample]:
+        for address, peer in sources.node.peers.items():
             yield [address], read(peer)
 
     return Row(name, Kind.GAUGE, doc, samples, labels=("peer_id",), advice=advice)
@@ -493,15 +493,15 @@ class Metrics:
 
     def collect(self) -> Iterable[Metric]:
         """Make all metrics from the present values."""
-        moment = self._moment()
+        sources = self._sources()
         for rows in SECTIONS.values():
             for row in rows:
-                yield row.family(moment)
-        for row in _others_of_log(moment.node.log):
-            yield row.family(moment)
+                yield row.family(sources)
+        for row in _others_of_log(sources.node.log):
+            yield row.family(sources)
 
-    def _moment(self) -> Moment:
-        return Moment(
+    def _sources(self) -> Sources:
+        return Sources(
             node=self._raft.metrics(),
             leads=self._raft.state is RaftState.LEADER,
             became=self._became,

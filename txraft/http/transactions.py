@@ -36,7 +36,7 @@ from txraft.kv.commands import (
 )
 from txraft.kv.keyindex import MomentOver
 from txraft.kv.operations import STEP_KEYS, TransactionTooLarge
-from txraft.kv.records import Outcome, Record
+from txraft.kv.records import Record, TransactionResult
 from txraft.kv.state import KeyValueFSM
 from txraft.kv.verbs import TREES, VALUES, VERBS, WRITES
 
@@ -74,7 +74,7 @@ class Transactions:
         return self._writes.run(
             call,
             lambda level: self._encode(operations, level),
-            Outcome,
+            TransactionResult,
             lambda outcome: self._tell(call, outcome),
             lambda quotas: quotas.of_operations(operations),
         )
@@ -94,7 +94,7 @@ class Transactions:
         return encode_transact(operations, level)
 
     def _read(self, call: HTTPCall, operations: list[Operation]) -> Deferred[Answer]:
-        def told(found: tuple[Outcome, list[bytes], int]) -> Answer:
+        def told(found: tuple[TransactionResult, list[bytes], int]) -> Answer:
             outcome, pieces, index = found
             status, headers = _status(outcome), self._reads.meta(index)
             return LongAnswer(status, pieces, JSON, *headers)
@@ -107,7 +107,7 @@ class Transactions:
 
     def _in_steps(
         self, operations: list[Operation]
-    ) -> Steps[tuple[Outcome, list[bytes], int]]:
+    ) -> Steps[tuple[TransactionResult, list[bytes], int]]:
         """Read the state of one moment; return the outcome, its JSON and its index."""
         for _ in range(ATTEMPTS):
             index = self._fsm.index
@@ -123,7 +123,7 @@ class Transactions:
             return outcome, pieces, index
         raise changes_too_fast()
 
-    def _tell(self, call: HTTPCall, outcome: Outcome) -> Deferred[Answer]:
+    def _tell(self, call: HTTPCall, outcome: TransactionResult) -> Deferred[Answer]:
         """Answer with *outcome*."""
         # The transaction has been done, so no bound may refuse it here.
         if not outcome.told and not outcome.errors:
@@ -141,11 +141,11 @@ class Transactions:
         )
 
 
-def _status(outcome: Outcome) -> int:
+def _status(outcome: TransactionResult) -> int:
     return 409 if outcome.errors else 200
 
 
-def _shape(outcome: Outcome) -> Steps[list[bytes]]:
+def _shape(outcome: TransactionResult) -> Steps[list[bytes]]:
     """Encode *outcome* as Consul's JSON, in pieces of a body."""
     results = yield from json_list(_texts(outcome.records))
     errors = [

@@ -41,7 +41,7 @@ class Waits:
         self._fsm = fsm
         self._clock = clock
         self._limits = limits
-        self._waiting: dict[HTTPCall, _Wait] = {}
+        self._waiting: dict[HTTPCall, _WaitingCall] = {}
         self._groups: dict[Topic, _WaitGroup] = {}
         self._woken: deque[_WaitGroup] = deque()
         self._timer: IDelayedCall | None = None
@@ -72,7 +72,7 @@ class Waits:
         if len(self._waiting) >= self._limits.max_waiting:
             raise not_applied("Too many queries wait at this node.", RETRY_AFTER)
         timer = self._clock.callLater(seconds, self._end, call)
-        wait = self._waiting[call] = _Wait(call, topic, index, resume, timer)
+        wait = self._waiting[call] = _WaitingCall(call, topic, index, resume, timer)
         # Nothing may lie between the check of the index above and this: a change
         # between the two would wake nobody.
         self._join(wait)
@@ -125,7 +125,7 @@ class Waits:
             return self._limits.default_wait
         return min(seconds, self._limits.max_wait)
 
-    def _join(self, wait: _Wait) -> None:
+    def _join(self, wait: _WaitingCall) -> None:
         """Add *wait* to the group of its topic, which the next change wakes."""
         group = self._groups.get(wait.topic)
         if group is None:
@@ -155,7 +155,7 @@ class Waits:
                 break
         self._timer = self._clock.callLater(0, self._resume)
 
-    def _look_at(self, wait: _Wait) -> None:
+    def _look_at(self, wait: _WaitingCall) -> None:
         """Resume *wait* if its topic has changed after its index; else wait again."""
         # On a node that lags, the change may be one that the client saw elsewhere.
         if self._changed_at(wait.topic) > wait.index:
@@ -203,14 +203,14 @@ class _WaitGroup:
 
     def __init__(self, topic: Topic, woken: Callable[[_WaitGroup], object]) -> None:
         self.topic = topic
-        self.waits: dict[HTTPCall, _Wait] = {}
-        self._in_order: list[_Wait] | None = None
+        self.waits: dict[HTTPCall, _WaitingCall] = {}
+        self._in_order: list[_WaitingCall] | None = None
         self._woken = woken
 
     def wake(self) -> None:
         self._woken(self)
 
-    def take(self) -> _Wait:
+    def take(self) -> _WaitingCall:
         """Remove and return the call that came first; only once the group is woken."""
         # For speed, a list: the first item of a dict is found by passing all places of
         # deleted ones, which would make this quadratic.
@@ -224,7 +224,7 @@ class _WaitGroup:
         return wait
 
 
-class _Wait:
+class _WaitingCall:
     """One call that waits for a change of *topic* after *index*."""
 
     __slots__ = ("call", "group", "index", "resume", "timer", "topic")

@@ -26,10 +26,10 @@ from txraft.kv.records import (
     MODIFY_INDEX,
     VALUE,
     OperationError,
-    Outcome,
     Record,
     Row,
     State,
+    TransactionResult,
 )
 from txraft.kv.verbs import OperationKind
 
@@ -222,7 +222,7 @@ def run(
     operations: Sequence[Operation],
     answer: TransactionAnswer | None = None,
     level: int = 0,
-) -> Outcome:
+) -> TransactionResult:
     """Do *operations* on *view* by the rules of *level*; return all failures.
 
     Raises: TransactionTooLarge; the view must then be dropped
@@ -236,7 +236,7 @@ def run(
         except (Conflict, Invalid) as error:
             invalid = isinstance(error, Invalid)
             errors.append(OperationError(position, str(error), invalid))
-    return Outcome([] if errors else answer.records, errors, answer.wanted)
+    return TransactionResult([] if errors else answer.records, errors, answer.wanted)
 
 
 def read(
@@ -244,7 +244,7 @@ def read(
     keys: KeyIndex,
     operations: Sequence[Operation],
     answer: TransactionAnswer,
-) -> Generator[None, None, Outcome]:
+) -> Generator[None, None, TransactionResult]:
     """Do *operations*, which only read, in short steps that all see the state of now.
 
     `run` does all in one step, however long the answer is.
@@ -274,7 +274,7 @@ def read(
                     _KINDS[operation.kind](view, operation, answer)
                 except Conflict as error:
                     errors.append(OperationError(position, str(error), False))
-    return Outcome([] if errors else answer.records, errors)
+    return TransactionResult([] if errors else answer.records, errors)
 
 
 _Function = Callable[[TransactionView, Operation, TransactionAnswer], None]

@@ -122,7 +122,7 @@ class OperationError(NamedTuple):
     invalid: bool
 
 
-class Outcome(NamedTuple):
+class TransactionResult(NamedTuple):
     """The result of a transaction: its records if all succeeded, else the errors.
 
     If *told* is false the records were not made: nobody waits for them, or they exceed

@@ -59,12 +59,12 @@ from txraft.kv.records import (
     VALUE,
     Delay,
     OperationError,
-    Outcome,
     Record,
     Row,
     Session,
     Staged,
     State,
+    TransactionResult,
 )
 from txraft.kv.snapshot import (
     FORMAT,
@@ -228,7 +228,7 @@ class KeyValueFSM:
 
     def read(
         self, operations: Sequence[Operation], max_answer_bytes: int | None = None
-    ) -> Generator[None, None, Outcome]:
+    ) -> Generator[None, None, TransactionResult]:
         """Do a transaction that only reads, in short steps.
 
         All steps see the state at the first one.
@@ -313,8 +313,8 @@ class KeyValueFSM:
     def apply(self, log: Entry) -> object:
         """Apply one command.
 
-        Returns: an Outcome for a transaction, the id of a new session, True for all
-            other commands; a Deferred of True for the last piece of a backup
+        Returns: a TransactionResult for a transaction, the id of a new session, True
+            for all other commands; a Deferred of True for the last piece of a backup
         """
         command = decode(log.data, self._state.level)
         return _VERBS[type(command)](self, log.index, command)
@@ -447,7 +447,7 @@ class KeyValueFSM:
         self.on_advertise()
         return True
 
-    def _transact(self, index: int, command: Transact) -> Outcome:
+    def _transact(self, index: int, command: Transact) -> TransactionResult:
         level = command.level
         wanted = self.is_awaited(index)
         most_bytes, most_keys = MAX_ANSWER_BYTES_3, MAX_VISITED_KEYS_3
@@ -460,7 +460,7 @@ class KeyValueFSM:
         operations: Sequence[Operation],
         answer: TransactionAnswer,
         level: int,
-    ) -> Outcome:
+    ) -> TransactionResult:
         """Do *operations*; an error leaves the state untouched."""
         view = TransactionView(self._state, self._keys, index)
         outcome = run(view, operations, answer, level)
@@ -575,12 +575,14 @@ class KeyValueFSM:
         # A refusal was raised before this and is not remembered: it changed nothing,
         # and a repetition may find another state.
         packed: bytes = msgpack.packb(
-            [answer.records, answer.errors] if isinstance(answer, Outcome) else answer
+            [answer.records, answer.errors]
+            if isinstance(answer, TransactionResult)
+            else answer
         )
         results.remember(client, sequence, packed, digest)
         return answer
 
-    def _transact_once(self, index: int, command: Transact) -> Outcome:
+    def _transact_once(self, index: int, command: Transact) -> TransactionResult:
         """Do a transaction whose answer becomes part of the state."""
         # The answer is made even if nobody waits for it: all replicas must keep it.
         if not command.level:
@@ -859,7 +861,7 @@ def _unpack_answer(packed: bytes) -> object:
     if type(answer) is not list:
         return answer
     records, errors = answer
-    return Outcome(
+    return TransactionResult(
         [Record(*each) for each in records],
         [OperationError(*each) for each in errors],
     )

@@ -31,7 +31,7 @@ Value = int | tuple[int, ...] | None
 """The value of a key: a number, a list, or None if there is none."""
 
 
-class OperationKind(Enum):
+class ClientOperationKind(Enum):
     """The kinds of operation that the checkers understand."""
 
     READ = "r"
@@ -52,7 +52,7 @@ class ClientOperation:
     a value that is unknown but was not *expected*.
     """
 
-    kind: OperationKind
+    kind: ClientOperationKind
     key: str
     called: int
     argument: int | None = None
@@ -91,9 +91,9 @@ def check(history: Iterable[ClientOperation]) -> int:
     undecided = 0
     for operations in by_key(history).values():
         kinds = {operation.kind for operation in operations}
-        if OperationKind.APPEND in kinds:
+        if ClientOperationKind.APPEND in kinds:
             check_appends(operations)
-        elif kinds <= {OperationKind.READ, OperationKind.WRITE}:
+        elif kinds <= {ClientOperationKind.READ, ClientOperationKind.WRITE}:
             check_register(operations)
         else:
             try:
@@ -151,13 +151,13 @@ def check_register(operations: Sequence[ClientOperation]) -> None:
 def _value_spans(operations: Sequence[ClientOperation]) -> list[_ValueSpan]:
     spans: dict[Value, _ValueSpan] = {None: _ValueSpan(-2, -1, -2, True)}
     for operation in operations:
-        if operation.kind is OperationKind.WRITE:
+        if operation.kind is ClientOperationKind.WRITE:
             called, returned = operation.called, operation.returned
             span = _ValueSpan(called, returned, called, operation.is_known)
             assert operation.argument not in spans, "written values are distinct"
             spans[operation.argument] = span
     for operation in operations:
-        if operation.kind is OperationKind.READ and operation.is_known:
+        if operation.kind is ClientOperationKind.READ and operation.is_known:
             found = spans.get(operation.result)
             if found is None or operation.returned < found.write_called:
                 raise NotLinearizable(f"{operation} found what was not yet written")
@@ -205,19 +205,22 @@ def _relevant(operations: Iterable[ClientOperation]) -> list[ClientOperation]:
     ordered = sorted(operations, key=lambda operation: operation.called)
     met = {o.result for o in ordered if o.is_known}
     met |= {
-        o.expected for o in ordered if o.kind is OperationKind.CAS and not o.is_known
+        o.expected
+        for o in ordered
+        if o.kind is ClientOperationKind.CAS and not o.is_known
     }
     if OTHER in met:
         met |= {o.argument for o in ordered}
     return [
         o
         for o in ordered
-        if o.is_known or (o.kind is not OperationKind.READ and _may_matter(o, met))
+        if o.is_known
+        or (o.kind is not ClientOperationKind.READ and _may_matter(o, met))
     ]
 
 
 def _may_matter(operation: ClientOperation, met: set[Value]) -> bool:
-    return operation.kind is OperationKind.DELETE or operation.argument in met
+    return operation.kind is ClientOperationKind.DELETE or operation.argument in met
 
 
 def _next_steps(
@@ -249,27 +252,27 @@ def _next_steps(
 
 def _only_looks(operation: ClientOperation) -> bool:
     """Tell whether *operation*, given its result, changed nothing."""
-    if operation.kind is OperationKind.CAS:
+    if operation.kind is ClientOperationKind.CAS:
         return operation.is_known and operation.result != operation.expected
-    return operation.kind is OperationKind.READ
+    return operation.kind is ClientOperationKind.READ
 
 
 def step(state: Value, operation: ClientOperation) -> tuple[bool, Value]:
     """Do *operation* on *state*; return whether its result fits, and the new state."""
     match operation.kind:
-        case OperationKind.READ:
+        case ClientOperationKind.READ:
             return operation.result == state, state
-        case OperationKind.WRITE:
+        case ClientOperationKind.WRITE:
             return True, operation.argument
-        case OperationKind.DELETE:
+        case ClientOperationKind.DELETE:
             return True, None
-        case OperationKind.CAS:
+        case ClientOperationKind.CAS:
             made = state == operation.expected
             if operation.result == OTHER:
                 return not made, state
             fits = not operation.is_known or operation.result == state
             return fits, operation.argument if made else state
-        case OperationKind.APPEND:
+        case ClientOperationKind.APPEND:
             items = state if isinstance(state, tuple) else ()
             assert operation.argument is not None, "something is appended"
             return True, (*items, operation.argument)
@@ -283,8 +286,10 @@ def check_appends(operations: Sequence[ClientOperation]) -> None:
 
     Raises: NotLinearizable
     """
-    reads = [o for o in operations if o.kind is OperationKind.READ and o.is_known]
-    appends = {o.argument: o for o in operations if o.kind is OperationKind.APPEND}
+    reads = [o for o in operations if o.kind is ClientOperationKind.READ and o.is_known]
+    appends = {
+        o.argument: o for o in operations if o.kind is ClientOperationKind.APPEND
+    }
     reads.sort(key=lambda read: len(_items(read)))
     longest: tuple[int, ...] = _items(reads[-1]) if reads else ()
     places = {item: place for place, item in enumerate(longest)}
@@ -328,8 +333,8 @@ def _of_equal_length(line: Sequence[ClientOperation]) -> list[list[ClientOperati
     """Group the reads between two appends: among themselves they have any order."""
     groups: list[list[ClientOperation]] = []
     for operation in line:
-        is_read = operation.kind is OperationKind.READ
-        if is_read and groups and groups[-1][0].kind is OperationKind.READ:
+        is_read = operation.kind is ClientOperationKind.READ
+        if is_read and groups and groups[-1][0].kind is ClientOperationKind.READ:
             groups[-1].append(operation)
         else:
             groups.append([operation])

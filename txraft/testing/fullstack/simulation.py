@@ -24,7 +24,7 @@ from txraft.testing.fullstack.node import SimulatedMachine, SimulatedNode
 from txraft.testing.fullstack.register_fsm import KINDS
 from txraft.testing.fullstack.streams import Streams
 from txraft.testing.fullstack.workload import FullWorkload
-from txraft.testing.linearizability import OperationKind, check
+from txraft.testing.linearizability import ClientOperationKind, check
 from txraft.testing.schedule import Schedule
 from txraft.testing.simulation.buggify import Buggify
 from txraft.testing.simulation.circumstances import Circumstances, draw
@@ -247,7 +247,9 @@ class FullSimulation:
     def _write_one(self) -> Waiting | None:
         leaders = self.leaders
         best = max(leaders, key=_term, default=None)
-        waiting = self.workload.ask(best, OperationKind.WRITE, "x") if best else None
+        waiting = (
+            self.workload.ask(best, ClientOperationKind.WRITE, "x") if best else None
+        )
         self._let(1_200_000)
         return waiting
 

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from txraft.errors import RaftError
 from txraft.testing.fullstack.node import SimulatedNode
-from txraft.testing.linearizability import ClientOperation, OperationKind, Value
+from txraft.testing.linearizability import ClientOperation, ClientOperationKind, Value
 from txraft.testing.simulation.registers import encode
 from txraft.testing.simulation.workload import (
     MAX_IN_BURSTS,
@@ -67,7 +67,7 @@ class FullWorkload:
         if self._bursts < MAX_IN_BURSTS:
             self._bursts += count
             for _ in range(count):
-                self.ask(node, OperationKind.WRITE, "b")
+                self.ask(node, ClientOperationKind.WRITE, "b")
 
     def _think(self) -> None:
         simulation = self._simulation
@@ -86,16 +86,16 @@ class FullWorkload:
     def ask(
         self,
         node: SimulatedNode | None,
-        kind: OperationKind,
+        kind: ClientOperationKind,
         key: str,
         then: Then = None,
     ) -> Waiting:
         """Make an operation at *node*; call *then* when it is settled."""
         self._numbers += 1
         operation = ClientOperation(kind, key, self._moment())
-        if kind not in (OperationKind.READ, OperationKind.DELETE):
+        if kind not in (ClientOperationKind.READ, ClientOperationKind.DELETE):
             operation.argument = self._numbers
-        if kind is OperationKind.CAS:
+        if kind is ClientOperationKind.CAS:
             known = self._known.get(key)
             operation.expected = known if isinstance(known, int) else None
         waiting = Waiting(operation, encode(self._numbers, operation))
@@ -111,7 +111,7 @@ class FullWorkload:
     def _deliver(self, node: SimulatedNode, waiting: Waiting, then: Then) -> None:
         assert node.raft is not None, "it takes part"
         asked: Deferred[Answer]
-        if waiting.operation.kind is OperationKind.READ:
+        if waiting.operation.kind is ClientOperationKind.READ:
             asked = node.raft.linearizable().addCallback(self._read, node, waiting)
         else:
             timeout = self._simulation.random.choice((None, 0.01, 1.0))
@@ -132,14 +132,14 @@ class FullWorkload:
         result, index = answer
         operation = waiting.operation
         # Also after the client gave up: the node said so, and it must be true.
-        if operation.kind is not OperationKind.READ:
+        if operation.kind is not ClientOperationKind.READ:
             self.acknowledged[waiting.command] = index
         if waiting.settled:
             return
         assert result is None or isinstance(result, int | tuple), "a value"
         operation.result = result
         operation.returned = self._moment()
-        if operation.kind in (OperationKind.READ, OperationKind.CAS):
+        if operation.kind in (ClientOperationKind.READ, ClientOperationKind.CAS):
             self._known[operation.key] = result
         self._finish(waiting, then)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from zlib import crc32
 
 from txraft.core.entry import Entry, LogType
-from txraft.testing.linearizability import ClientOperation, OperationKind, Value
+from txraft.testing.linearizability import ClientOperation, ClientOperationKind, Value
 from txraft.wire.decisions import activated_level
 
 
@@ -58,24 +58,26 @@ class Registers:
             self.level = max(self.level, activated_level(data))
             return None
         _, kind, key, argument, expected = data.decode().split()
-        return self._command(OperationKind(kind), key, int(argument), int(expected))
+        return self._command(
+            ClientOperationKind(kind), key, int(argument), int(expected)
+        )
 
     def _command(
-        self, kind: OperationKind, key: str, argument: int, expected: int
+        self, kind: ClientOperationKind, key: str, argument: int, expected: int
     ) -> Value:
         known = self.values.get(key)
         match kind:
-            case OperationKind.WRITE:
+            case ClientOperationKind.WRITE:
                 self.values[key] = argument
-            case OperationKind.DELETE:
+            case ClientOperationKind.DELETE:
                 self.values.pop(key, None)
-            case OperationKind.CAS:
+            case ClientOperationKind.CAS:
                 if known == (None if expected < 0 else expected):
                     self.values[key] = argument
                 return known
-            case OperationKind.APPEND:
+            case ClientOperationKind.APPEND:
                 items = known if isinstance(known, tuple) else ()
                 self.values[key] = (*items, argument)
-            case OperationKind.READ:
+            case ClientOperationKind.READ:
                 raise AssertionError("reads are not written to the log")
         return None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from txraft.core.configuration import Configuration
-from txraft.testing.linearizability import OperationKind, check
+from txraft.testing.linearizability import ClientOperationKind, check
 from txraft.testing.schedule import Schedule
 from txraft.testing.simulation.buggify import Buggify
 from txraft.testing.simulation.circumstances import TICK, draw
@@ -162,7 +162,9 @@ class Simulation:
     def _write_one(self) -> Waiting | None:
         leader = self.leader()
         waiting = (
-            self.workload.ask(leader, OperationKind.WRITE, "x") if leader else None
+            self.workload.ask(leader, ClientOperationKind.WRITE, "x")
+            if leader
+            else None
         )
         self._let(12 * TICK)
         return waiting

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from txraft.core.entry import Entry, LogType
-from txraft.testing.linearizability import ClientOperation, OperationKind, Value
+from txraft.testing.linearizability import ClientOperation, ClientOperationKind, Value
 from txraft.testing.simulation.registers import Registers, encode
 from txraft.testing.simulation.simulated_server import Asked, SimulatedServer
 
@@ -27,16 +27,20 @@ Then = Callable[[], None] | None
 """A function that is called when the outcome of an operation is known or given up."""
 
 MENU = {
-    "x": (OperationKind.WRITE, OperationKind.READ, OperationKind.READ),
-    "y": (OperationKind.WRITE, OperationKind.READ),
-    "z": (
-        OperationKind.CAS,
-        OperationKind.CAS,
-        OperationKind.READ,
-        OperationKind.DELETE,
-        OperationKind.WRITE,
+    "x": (
+        ClientOperationKind.WRITE,
+        ClientOperationKind.READ,
+        ClientOperationKind.READ,
     ),
-    "l": (OperationKind.APPEND, OperationKind.READ),
+    "y": (ClientOperationKind.WRITE, ClientOperationKind.READ),
+    "z": (
+        ClientOperationKind.CAS,
+        ClientOperationKind.CAS,
+        ClientOperationKind.READ,
+        ClientOperationKind.DELETE,
+        ClientOperationKind.WRITE,
+    ),
+    "l": (ClientOperationKind.APPEND, ClientOperationKind.READ),
 }
 """The kinds of operation that clients make on each key; a kind listed twice is
 twice as likely."""
@@ -96,7 +100,7 @@ class Workload:
         if self._bursts < MAX_IN_BURSTS:
             self._bursts += count
             for _ in range(count):
-                self.ask(server, OperationKind.WRITE, "b")
+                self.ask(server, ClientOperationKind.WRITE, "b")
 
     def _think(self) -> None:
         simulation = self._simulation
@@ -115,7 +119,7 @@ class Workload:
     def ask(
         self,
         server: SimulatedServer | None,
-        kind: OperationKind,
+        kind: ClientOperationKind,
         key: str,
         then: Then = None,
     ) -> Waiting:
@@ -123,9 +127,9 @@ class Workload:
         self._numbers += 1
         number = self._numbers
         operation = ClientOperation(kind, key, self._moment())
-        if kind not in (OperationKind.READ, OperationKind.DELETE):
+        if kind not in (ClientOperationKind.READ, ClientOperationKind.DELETE):
             operation.argument = number
-        if kind is OperationKind.CAS:
+        if kind is ClientOperationKind.CAS:
             known = self._known.get(key)
             operation.expected = known if isinstance(known, int) else None
         waiting = Waiting(operation, encode(number, operation))
@@ -152,7 +156,7 @@ class Workload:
         waiting: Waiting,
         then: Then,
     ) -> None:
-        if waiting.operation.kind is OperationKind.READ:
+        if waiting.operation.kind is ClientOperationKind.READ:
             accepted = server.read(number, asked)
         else:
             entry = Entry(0, 0, LogType.COMMAND, waiting.command)
@@ -170,10 +174,10 @@ class Workload:
         assert result is None or isinstance(result, int | tuple), "a value"
         operation.result = result
         operation.returned = self._moment()
-        if operation.kind is not OperationKind.READ:
+        if operation.kind is not ClientOperationKind.READ:
             assert waiting.command not in self.acknowledged, "an outcome is told once"
             self.acknowledged[waiting.command] = index
-        if operation.kind in (OperationKind.READ, OperationKind.CAS):
+        if operation.kind in (ClientOperationKind.READ, ClientOperationKind.CAS):
             self._known[operation.key] = result
         self._finish(waiting, then)
 
