@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import shutil
 import subprocess
@@ -9,7 +10,8 @@ import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from os import environ
+from itertools import count
+from os import environ, utime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -57,19 +59,49 @@ class Mutant:
         """Change the package below *root*."""
         package = root / "txraft"
         found = self.find(Package.read(package))
-        (package / found.path).write_text(found.planted())
+        path, time = package / found.path, next(_planting_times)
+        path.write_text(found.planted())
+        utime(path, (time, time))
+
+
+_idle: list[TemporaryDirectory[str]] = []
+"""Copies of the package that nobody uses now."""
+
+_planting_times = count(1)
+"""For each planted file another time: Python knows a file by its time and its size."""
 
 
 @contextmanager
 def copy_of_package() -> Iterator[Path]:
-    """Copy the package somewhere else, beside these tests."""
-    with TemporaryDirectory() as directory:
-        root = Path(directory)
-        left_out = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "txraft", root / "txraft", ignore=left_out)
+    """Lend a copy of the package, beside these tests, and mend it afterwards.
+
+    It is lent again: Python compiles what no bug was planted in only once.
+    """
+    try:
+        copy = _idle.pop()
+    except IndexError:
+        copy = TemporaryDirectory()
+        atexit.register(copy.cleanup)
         for name in ("tests", "twisted", "examples", "docs", "README.rst"):
-            (root / name).symlink_to(ROOT / name)
+            (Path(copy.name) / name).symlink_to(ROOT / name)
+    root = Path(copy.name)
+    _mend(root)
+    try:
         yield root
+    finally:
+        _idle.append(copy)
+
+
+def _mend(root: Path) -> None:
+    """Copy each file of the package that differs below *root*."""
+    for original in (ROOT / "txraft").rglob("*"):
+        if original.is_dir() or "__pycache__" in original.parts:
+            continue
+        copied = root / original.relative_to(ROOT)
+        is_there = copied.exists()
+        if not is_there or copied.stat().st_mtime_ns != original.stat().st_mtime_ns:
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(original, copied)
 
 
 def run(root: Path, *arguments: str, seconds: int = LONGEST) -> str | None:
@@ -77,11 +109,7 @@ def run(root: Path, *arguments: str, seconds: int = LONGEST) -> str | None:
 
     Returns: the last line that it writes, None if it does not end in *seconds*.
     """
-    environment = {
-        **environ,
-        "PYTHONPATH": str(root),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
+    environment = {**environ, "PYTHONPATH": str(root)}
     try:
         done = subprocess.run(
             [sys.executable, *arguments],
