@@ -1,4 +1,4 @@
-"""A counter that survives crashes: a Twisted application with its own state machine.
+"""A counter that survives crashes: a program with a state machine of its own.
 
     python examples/counter.py DIRECTORY [STEPS]
 
@@ -9,23 +9,10 @@ cluster, start one process for each member, with its own address and the same pe
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+import argparse
 from typing import BinaryIO
 
-from twisted.internet.base import ReactorBase
-from twisted.internet.defer import ensureDeferred
-from twisted.internet.task import react
-
-from txraft import Config, Log, Raft, SnapshotSink
-from txraft.clock import use_monotonic_time
-from txraft.node.worker import Workers
-from txraft.storage.directory import DataDirectory
-from txraft.storage.filelog import FileLog
-from txraft.storage.peer_stores import StaticPeers
-from txraft.storage.snapshots import FileSnapshotStore
-from txraft.storage.stable import FileStableStore
-from txraft.transport.tcp import new_tcp_transport
+from txraft import Log, Node, SnapshotSink, run
 
 ADDRESS = "127.0.0.1:8400"
 
@@ -66,37 +53,19 @@ class CounterSnapshot:
         """Do nothing: the capture holds nothing."""
 
 
-async def count(reactor: ReactorBase, path: Path, steps: int) -> None:
-    """Run a node with its data in *path*, and add one *steps* times."""
-    use_monotonic_time(reactor)
-    directory = DataDirectory(path, ADDRESS)
-    log = FileLog(directory.log, ADDRESS)
-    raft = Raft(
-        Config(),
-        Counter(),
-        log,
-        FileStableStore(directory.state, ADDRESS),
-        FileSnapshotStore(directory.path, retain=2),
-        StaticPeers([ADDRESS]),
-        ADDRESS,
-        await new_tcp_transport(reactor, "tcp:8400:interface=127.0.0.1", ADDRESS),
-        clock=reactor,
-        workers=Workers.threaded(reactor),
-    )
-    await raft.start()
-    await raft.when_leader()
-    for _ in range(steps):
-        result = await raft.apply(b"1")
-        print(f"the counter is {result.response} at index {result.index}")
-    # Raft first: it writes to the log until its Deferred has fired. The directory last:
-    # its lock keeps other processes away from the files.
-    await raft.shutdown()
-    log.close()
-    directory.close()
+async def count(directory: str, steps: int) -> None:
+    """Run a node with its data in *directory*, and add one *steps* times."""
+    async with Node(directory, Counter(), address=ADDRESS) as node:
+        for _ in range(steps):
+            result = await node.apply(b"1")
+            print(f"the counter is {result.response} at index {result.index}")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    arguments = Path(sys.argv[1]), int((sys.argv[2:] or ["3"])[0])
-    react(lambda reactor: ensureDeferred(count(reactor, *arguments)))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("directory", help="where the node keeps its data")
+    parser.add_argument("steps", type=int, nargs="?", default=3)
+    arguments = parser.parse_args()
+    run(count(arguments.directory, arguments.steps))

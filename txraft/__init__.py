@@ -22,6 +22,10 @@ from txraft.core.messages import (
     TimeoutNowRequest,
     TimeoutNowResponse,
 )
+from txraft.embedding.node import Node
+from txraft.embedding.node_service import NodeService
+from txraft.embedding.outcome import Outcome
+from txraft.embedding.run import run
 from txraft.errors import (
     ApplicationError,
     CallTimedOut,
@@ -190,15 +194,18 @@ __all__ = [
     "LoopbackTransport",
     "NamedFSM",
     "NetworkTransport",
+    "Node",
     "NodeFailed",
     "NodeIsLeader",
     "NodeRemoved",
+    "NodeService",
     "NotAdmitted",
     "NotAdvertisable",
     "NotLeader",
     "NothingNewToSnapshot",
     "Observation",
     "Observer",
+    "Outcome",
     "PatientSource",
     "PeerStore",
     "PipelineReplicationNotSupported",
@@ -263,6 +270,7 @@ __all__ = [
     "new_tcp_transport",
     "peer_contained",
     "recover_cluster",
+    "run",
     "skip_entry",
     "use_monotonic_time",
     "validate_config",

@@ -12,11 +12,14 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.base import DelayedCall, ReactorBase
 from twisted.internet.tcp import Connection as TCPConnection
 from twisted.logger import ILogObserver, LegacyLogObserverWrapper
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from twisted.internet.interfaces import IDelayedCall
     from twisted.web.http import HTTPChannel
 
@@ -42,6 +45,30 @@ def set_seconds(reactor: ReactorBase, seconds: Callable[[], float]) -> None:
         assert isinstance(call, DelayedCall)
         call.seconds = seconds
     reactor.seconds = seconds
+
+
+def loop_of(reactor: AsyncioSelectorReactor) -> AbstractEventLoop:
+    """Return the loop of asyncio that *reactor* runs on; it has no method for that."""
+    loop: AbstractEventLoop = reactor._asyncioEventloop
+    return loop
+
+
+def leave_loop(reactor: AsyncioSelectorReactor) -> None:
+    """Take a *reactor* that has been shut down out of its loop, which runs on.
+
+    Twisted's reactors live as long as their process, and so keep the pipes that wake
+    them, and asyncio the timer of their next call.
+    """
+    for call in reactor.getDelayedCalls():
+        call.cancel()
+    if reactor._timerHandle is not None:
+        reactor._timerHandle.cancel()
+        reactor._timerHandle = None
+    reactor.removeAll()
+    for waker in list(reactor._internalReaders):
+        reactor.removeReader(waker)
+        waker.connectionLost(None)
+    reactor._internalReaders.clear()
 
 
 def log_observer(options: object) -> ILogObserver:

@@ -1,4 +1,4 @@
-"""Make a reactor's timers independent of the wall clock.
+"""Timers that are independent of the wall clock, and of the global reactor.
 
 Twisted's reactor reads the wall clock for its timers: set it back by an hour, and no
 timer runs for an hour. A node that misses its ticks for so long is a dead node.
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
 
 from txraft._twisted import set_seconds
 
@@ -33,3 +34,15 @@ def use_monotonic_time(
         return epoch + seconds()
 
     set_seconds(reactor, even)
+
+
+class Ticker(LoopingCall):
+    """A `LoopingCall` that gets its clock afterwards, by its attribute, and no other.
+
+    One of Twisted's own first takes the global reactor, and so installs one. In a
+    process whose loop is asyncio's that holds descriptors for nothing, and no reactor
+    of the application's choice can be installed any more.
+    """
+
+    def __init__(self, call: Callable[..., object]) -> None:
+        self.f, self.a, self.kw = call, (), {}

@@ -27,6 +27,7 @@ BELOW = {
         "errors",
         "interfaces",
         "reasons",
+        "clock",
         "_twisted",
     },
     "node": {

@@ -7,7 +7,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.core.configuration import Configuration
-from txraft.daemon.shutdown import LAST_WORDS_SECONDS, TRANSFER_TIMEOUT, Shutdown
+from txraft.daemon.shutdown import LAST_WORDS_SECONDS, Shutdown
+from txraft.embedding.member import TRANSFER_TIMEOUT
 from txraft.errors import NodeFailed, RaftError, TransferFailed
 from txraft.http.limits import HTTPLimits
 from txraft.node.events import RaftState

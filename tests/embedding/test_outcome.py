@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults
 from twisted.trial.unittest import SynchronousTestCase
 
-from txraft.embedding.outcome import Outcome
+from txraft.embedding.outcome import Outcome, Uninterrupted
 
 
 class Refused(Exception):
@@ -331,17 +331,33 @@ class Wrapped(SynchronousTestCase):
         self.assertEqual(cancelled, [work])
         self.failureResultOf(outcome, CancelledError)
 
-    def test_of_a_work_that_ends_after_its_cancel(self) -> None:
-        """It was told as cancelled, and what comes later is dropped."""
-        inner: Deferred[int] = Deferred()
-        work: Deferred[int] = Deferred(lambda _: None)
-        work.addErrback(lambda _: inner)
+    def test_of_a_work_that_takes_time_to_end(self) -> None:
+        """One that is cancelled is waited for: it may have to close something."""
+        ending: Deferred[int] = Deferred()
+        work: Deferred[int] = Deferred().addErrback(lambda _: ending)
         outcome = Outcome.of(work)
 
         outcome.cancel()
-        inner.errback(Refused())
+        self.assertNoResult(outcome)
+        ending.callback(7)
 
-        self.failureResultOf(outcome, CancelledError)
+        self.assertEqual(self.successResultOf(outcome), 7)
+
+    def test_uninterrupted_cannot_be_cancelled(self) -> None:
+        """Neither world can end what must be finished; both wait for it."""
+        closing: Uninterrupted[int] = Uninterrupted()
+
+        async def main() -> object:
+            waiting = asyncio.ensure_future(ended(closing))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.sleep(0)
+            before = waiting.done()
+            closing.callback(7)
+            return before, type(await waiting)
+
+        self.assertEqual(asyncio.run(main()), (False, asyncio.CancelledError))
+        self.assertEqual(self.successResultOf(closing), 7)
 
     def test_run_runs_a_coroutine_of_twisted(self) -> None:
         """It may await Deferreds, whoever waits for the outcome."""

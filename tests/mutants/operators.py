@@ -17,7 +17,7 @@ MUTANTS = (
         at="NodeService._stopping_itself",
         old="self.running",
         new="False",
-        caught_by="tests.daemon.test_service.NodeServiceTests.test_stop_of_its_own_is_bounded",
+        caught_by="tests.embedding.test_node_service.NodeServiceTests.test_stop_of_its_own_is_bounded",
     ),
     Mutant(
         name="probes need a token",

@@ -1,7 +1,7 @@
 """`KVNode`: build the key-value node of `twistd raft` from its settings, and run it.
 
-Its parts are opened in the order in which they stand here, and closed the other way
-round. An application with a state machine of its own builds its `Raft` in the same way.
+It is a `Member` with HTTP around it. An application with a state machine of its own
+has `txraft.Node`, which is one as well.
 """
 
 from __future__ import annotations
@@ -15,32 +15,21 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.web.client import HTTPConnectionPool
 
-from txraft.addresses import is_loopback, parse_listen
 from txraft.client.exchange import connection_pool, pooled_client
-from txraft.core.configuration import Server
 from txraft.daemon.keyring import Keyring
-from txraft.daemon.shutdown import Shutdown, give_up_leadership
-from txraft.errors import ConfigError, RaftError
+from txraft.daemon.shutdown import Shutdown
+from txraft.embedding.host import MemberSettings, ThisHost
+from txraft.embedding.member import Member, warn_if_exposed
+from txraft.errors import RaftError
 from txraft.http.origins import Origins
 from txraft.http.site import KVSite, make_site
 from txraft.kv.state import KeyValueFSM
 from txraft.node.events import RaftState
 from txraft.node.raft import Raft
-from txraft.node.worker import Worker, Workers
+from txraft.node.worker import Worker
 from txraft.settings.settings import HTTPSettings, Settings
-from txraft.storage.directory import DataDirectory
-from txraft.storage.peer_stores import JSONPeers
-from txraft.storage.snapshots import FileSnapshotStore
-from txraft.storage.stores import Stores, open_stores
-from txraft.transport.identity import PeerNames
-from txraft.transport.identity_check import IdentityCheck
-from txraft.transport.network import NetworkTransport
 from txraft.transport.refusals import Refusals
-from txraft.transport.tcp import TCPStreamLayer
-from txraft.transport.tls import TLSStreamLayer
 from txraft.transport.validity import ValidityWatch
-
-SNAPSHOTS_RETAINED = 2
 
 
 class KVNode:
@@ -59,14 +48,11 @@ class KVNode:
         self.raft: Raft | None = None
         self._reactor = reactor
         self._settings = settings
-        self._directory: DataDirectory | None = None
-        self._transport: NetworkTransport | None = None
-        self._stores: Stores | None = None
+        self._member: Member | None = None
         self._pool: HTTPConnectionPool | None = None
         self._port: IListeningPort | None = None
         self._site: KVSite | None = None
         self._shutdown: Shutdown | None = None
-        self._takes_part = False
         self._keyring: Keyring | None = None
         self._watch: ValidityWatch | None = None
 
@@ -126,53 +112,24 @@ class KVNode:
 
     async def _start(self) -> None:
         settings = self._settings
-        name = settings.id or settings.advertise
-        # Certificates first: a node whose files are wrong must not hold the lock. The
-        # lock of the data directory comes before all that opens a file in it.
+        # Certificates first: a node whose files are wrong must not hold the lock.
         self._keyring = keyring = Keyring(settings)
-        self._directory = directory = DataDirectory(settings.data_dir, name)
-        self._transport = transport = self._make_transport(keyring)
-        # Before the stores are opened, which may take minutes: so a port in use ends
-        # the start at once.
-        await transport.listen()
-        self._stores = stores = open_stores(settings.store, directory, name)
-        workers = Workers.threaded(self._reactor)
-        self.raft = raft = Raft(
-            config=settings.raft,
-            fsm=self.fsm,
-            log_store=stores.log,
-            stable_store=stores.stable,
-            snapshots=FileSnapshotStore(directory.path, SNAPSHOTS_RETAINED),
-            peer_store=BootstrapPeers(settings.peers, JSONPeers(directory.path)),
-            local_addr=settings.advertise,
-            transport=transport,
-            clock=self._reactor,
-            workers=workers,
-            server_id=settings.id,
+        of_member = _member_settings(settings, keyring)
+        self._member = member = Member(
+            ThisHost(self._reactor, of_member), of_member, self.fsm
         )
+        self.raft = raft = await member.open()
         self.fsm.is_awaited = raft.is_awaited
-        # Before `raft.start`: no message of a peer may be taken that was not checked
-        # against the name in its certificate.
-        if keyring.peers is not None:
-            patience = settings.raft.heartbeat_timeout
-            now = self._reactor.seconds
-            transport.set_identity_check(
-                IdentityCheck(keyring.names, raft, now, patience)
-            )
-        # Also before `raft.start`: /livez answers while a long log is still recovered.
+        # Before the member takes part: /livez answers while a long log is still
+        # recovered.
         if settings.http is not None:
             self._port = await self._serve(
-                raft, settings.http, keyring, workers.snapshot
+                raft, settings.http, keyring, member.snapshot_worker
             )
-        self._warn([*stores.warnings, *keyring.warnings])
+        self._warn(keyring.warnings)
         self._watch = ValidityWatch(lambda: keyring.validities, self._reactor)
         self._watch.start()
-        await raft.start()
-        self._takes_part = True
-        # Again, as the settings were checked: the log may hold other members than they
-        # list.
-        if keyring.peers is not None:
-            _refuse_shared_names(keyring.names, raft.configuration.addresses)
+        await member.take_part()
         self.log.info(
             "{node} takes part; it listens at {listen} for peers, HTTP is at {url}, "
             "data in {directory}",
@@ -180,19 +137,6 @@ class KVNode:
             listen=settings.listen,
             url=settings.http.advertise if settings.http else "no address",
             directory=settings.data_dir,
-        )
-
-    def _make_transport(self, keyring: Keyring) -> NetworkTransport:
-        settings, reactor = self._settings, self._reactor
-        limits = settings.limits.connections
-        endpoint = serverFromString(reactor, settings.listen)
-        tcp = TCPStreamLayer(reactor, endpoint, settings.advertise)
-        tls = keyring.peers
-        return NetworkTransport(
-            reactor,
-            tcp if tls is None else TLSStreamLayer(tcp, tls, reactor, limits),
-            limits=settings.limits.messages,
-            connection_limits=limits,
         )
 
     def _serve(
@@ -228,26 +172,18 @@ class KVNode:
         return listening
 
     def _warn(self, warnings: Sequence[str]) -> None:
-        settings = self._settings
         for warning in warnings:
             self.log.warn("{found}", found=warning)
-        exposed = {"peers": settings.listen} if settings.tls is None else {}
-        if settings.http is not None and settings.http.insecure:
-            exposed["HTTP"] = settings.http.listen
-        for whom, listen in exposed.items():
-            if not is_loopback(parse_listen(listen).host):
-                self.log.warn(
-                    "Other machines reach {listen} ({whom}), and nothing "
-                    "authenticates or encrypts what they send",
-                    listen=listen,
-                    whom=whom,
-                )
+        http = self._settings.http
+        if http is not None:
+            warn_if_exposed(http.listen, "HTTP", not http.insecure)
 
-    async def _take_leave(self, raft: Raft) -> None:
-        if raft.state is RaftState.SHUTDOWN:
-            return  # it stopped itself: no request can be served any more
+    async def _take_leave(self, member: Member) -> None:
+        raft = self.raft
+        if raft is None or raft.state is RaftState.SHUTDOWN or not member.takes_part:
+            return  # it stopped itself, or never took part: no request can be served
         if self._site is None or self._port is None:
-            await give_up_leadership(raft, self._reactor)
+            await member.leave()
             return
         limits = self._settings.limits.http
         self._shutdown = Shutdown(raft, self._site, self._port, self._reactor, limits)
@@ -255,61 +191,31 @@ class KVNode:
 
     async def _stop(self) -> None:
         # The reverse order of `_start`. Each part may be missing, as a start may fail
-        # at any step. Stores close after Raft, which writes to them until its end; the
-        # lock of the directory goes last, so that no other process opens them before.
+        # at any step.
         if self._watch is not None:
             self._watch.stop()
-        raft = self.raft
-        if raft is not None and self._takes_part:
-            await self._take_leave(raft)
+        member = self._member
+        if member is None:
+            return
+        await self._take_leave(member)
         if self._port is not None:
             await maybeDeferred(self._port.stopListening)
-        if raft is not None:
-            await raft.shutdown()
-        elif self._transport is not None:  # `raft.shutdown` closes it otherwise
-            await self._transport.close()
         if self._pool is not None:
             await self._pool.closeCachedConnections()
-        if self._stores is not None:
-            self._stores.close()
-        if self._directory is not None:
-            self._directory.close()
+        await member.close()
 
 
-def _refuse_shared_names(names: PeerNames, addresses: Sequence[str]) -> None:
-    """Refuse two members with one certificate name. Raises: ConfigError"""
-    problems = [
-        f"tls.server_names: the members {first} and {second} share the name {name}; "
-        "give each its own, for which its certificate is"
-        for name, first, second in names.shared(addresses)
-    ]
-    if problems:
-        raise ConfigError(problems)
-
-
-class BootstrapPeers:
-    """A `PeerStore` whose members, for bootstrap, are those of the settings.
-
-    Later memberships are written to *file*, for humans to read; nothing reads them
-    back: after the bootstrap only the log says who is a member.
-    """
-
-    def __init__(self, members: Sequence[Server], file: JSONPeers) -> None:
-        self._members = tuple(members)
-        self._file = file
-
-    def peers(self) -> list[str]:
-        """Return the addresses of the settings, whatever the file holds."""
-        return [member.address for member in self._members]
-
-    def servers(self) -> list[Server]:
-        """Return the members of the settings, whatever the file holds."""
-        return list(self._members)
-
-    def set_peers(self, peers: Sequence[str]) -> None:
-        """Write *peers* to the file. Durable: when this returns."""
-        self._file.set_peers(peers)
-
-    def set_servers(self, servers: Sequence[Server]) -> None:
-        """Write *servers* with ids to the file. Durable: when this returns."""
-        self._file.set_servers(servers)
+def _member_settings(settings: Settings, keyring: Keyring) -> MemberSettings:
+    return MemberSettings(
+        directory=settings.data_dir,
+        address=settings.advertise,
+        listen=settings.listen,
+        peers=settings.peers,
+        server_id=settings.id,
+        store=settings.store,
+        config=settings.raft,
+        connections=settings.limits.connections,
+        messages=settings.limits.messages,
+        tls=keyring.peers,
+        names=keyring.names,
+    )

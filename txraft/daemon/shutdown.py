@@ -22,38 +22,18 @@ from typing import Protocol
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
 
-from txraft.core.configuration import Configuration
+from txraft.embedding.member import LeavingRaft, give_up_leadership
 from txraft.errors import RaftError
 from txraft.http.acceptance import stop_accepting
 from txraft.http.limits import HTTPLimits
-from txraft.node.events import RaftState
-
-TRANSFER_TIMEOUT = 1.5
-"""The most seconds for the transfer of leadership."""
 
 LAST_WORDS_SECONDS = 0.5
 """Seconds for clients that were not served in time to read the reason."""
 
 
-class StoppableRaft(Protocol):
+class StoppableRaft(LeavingRaft, Protocol):
     """The part of `Raft` that `Shutdown` uses."""
-
-    @property
-    def address(self) -> str:
-        """The address of this node."""
-
-    @property
-    def state(self) -> RaftState:
-        """The role of this node."""
-
-    @property
-    def configuration(self) -> Configuration:
-        """The membership as this node knows it."""
-
-    def transfer_leadership(self, target: str | None = None) -> Deferred[None]:
-        """Transfer leadership; fails with RaftError."""
 
     def when_stopping(self) -> Deferred[RaftError | None]:
         """Fire when the node begins to stop."""
@@ -87,8 +67,6 @@ class DrainableSite(Protocol):
 
 class Shutdown:
     """Stops *raft* and the *site* that *port* leads to; it runs once."""
-
-    log = Logger()
 
     def __init__(
         self,
@@ -155,17 +133,3 @@ class Shutdown:
             await wait.addTimeout(seconds, self._clock)
         except (TimeoutError, CancelledError):
             return
-
-
-async def give_up_leadership(raft: StoppableRaft, clock: IReactorTime) -> None:
-    """Transfer leadership, so that the others need not wait for an election timeout."""
-    if raft.state is not RaftState.LEADER:
-        return
-    others = [voter for voter in raft.configuration.voters if voter != raft.address]
-    if not others:
-        return
-    transferred = raft.transfer_leadership()
-    try:
-        await transferred.addTimeout(TRANSFER_TIMEOUT, clock)
-    except (RaftError, TimeoutError) as error:
-        Shutdown.log.info("Leadership was not transferred: {why}", why=str(error))

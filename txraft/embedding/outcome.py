@@ -4,21 +4,17 @@ Who runs a coroutine is not known when it awaits: one of Twisted may run inside 
 of asyncio. So what is yielded is both. Twisted takes it for a Deferred, by its class,
 and asyncio for a Future, by an attribute; whichever it is then calls it by its own
 methods, and so makes itself known.
-
-asyncio is not imported before one of its tasks waits.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextvars import Context
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
-
-if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-    from contextvars import Context
 
 R = TypeVar("R")
 
@@ -38,16 +34,13 @@ class Outcome(Deferred[R]):
     def of(cls, work: Deferred[R]) -> Outcome[R]:
         """Return an Outcome of what *work* fires with; cancelling it cancels *work*.
 
-        Nobody else may wait for *work*.
+        It then fires when *work* does. Nobody else may wait for *work*.
         """
-        outcome = cls(lambda _: work.cancel())
-
-        def fire(result: R | Failure) -> None:
-            # A work that was cancelled may fire later than its Outcome.
-            if not outcome.called:
-                outcome.callback(result)
-
-        work.addBoth(fire)
+        outcome: Outcome[Any] = cls()
+        # Chained, not called back by it: a work that takes time to end when it is
+        # cancelled, as it closes what it opened, is waited for.
+        outcome.addCallback(lambda _: work)
+        outcome.callback(None)
         return outcome
 
     @classmethod
@@ -66,6 +59,16 @@ class Outcome(Deferred[R]):
         return result if wait.callers is None else wait.answered()
 
 
+class Uninterrupted(Outcome[R]):
+    """An Outcome that nobody can cancel: all who wait for it wait until it has fired.
+
+    For what must be finished, such as the closing of files.
+    """
+
+    def cancel(self) -> None:
+        """Change nothing."""
+
+
 class _Wait(Deferred[Any]):
     """One await of *outcome*: a Deferred to Twisted, a Future to asyncio.
 
@@ -81,7 +84,7 @@ class _Wait(Deferred[Any]):
         self.callers: list[tuple[Callable[[_Wait], object], Context | None]] | None
         self.callers = None
         self._outcome = outcome
-        self._loop: AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._answer: Any = None
         self._has_answer = False
         self._cancelled = False
@@ -114,11 +117,9 @@ class _Wait(Deferred[Any]):
 
     # What a task of asyncio calls of a Future
 
-    def get_loop(self) -> AbstractEventLoop:
+    def get_loop(self) -> asyncio.AbstractEventLoop:
         """Return the loop of the task that asks."""
-        from asyncio import get_running_loop
-
-        self._loop = get_running_loop()
+        self._loop = asyncio.get_running_loop()
         return self._loop
 
     def add_done_callback(
@@ -148,9 +149,7 @@ class _Wait(Deferred[Any]):
     def result(self) -> None:  # type: ignore[override]
         """Return nothing: the await has the answer. Raises: CancelledError"""
         if self._cancelled:
-            from asyncio import CancelledError
-
-            raise CancelledError
+            raise asyncio.CancelledError
 
     def answered(self) -> Any:
         """Return the answer, or raise it with the traceback of where it failed."""

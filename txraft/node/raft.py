@@ -16,6 +16,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txraft.clock import Ticker
 from txraft.config import Config, validate_config
 from txraft.core.configuration import Configuration, Server, Suffrage
 from txraft.core.entry import Entry, LogType
@@ -267,7 +268,7 @@ class Raft:
             )
         self._snapshot_index = recovered.snapshot.index
         self._schedule_snapshot_check()
-        self._ticker = LoopingCall.withCount(self._tick)
+        self._ticker = Ticker.withCount(self._tick)
         self._ticker.clock = parts.clock
         ticking = self._ticker.start(tick_seconds(parts.config), now=False)
         ticking.addErrback(lambda f: self.stop_because("a timer failed", f))

@@ -15,8 +15,9 @@ from itertools import pairwise
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+
+from txraft.clock import Ticker
 
 NOTICE = timedelta(days=30)
 LOOK_SECONDS = 86400.0
@@ -158,7 +159,7 @@ class ValidityWatch:
     ) -> None:
         self._validities = validities
         self._now = now
-        self._daily = LoopingCall(self.look)
+        self._daily = Ticker(self.look)
         self._daily.clock = clock
 
     def start(self) -> None:
