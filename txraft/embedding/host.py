@@ -87,11 +87,11 @@ class Host(Protocol):
     def transport(self) -> MemberTransport:
         """Make the transport; it does not listen yet."""
 
+    def stores(self) -> Stores:
+        """Open log, term and vote."""
+
     def workers(self) -> Workers:
         """Make what runs blocking work."""
-
-    def stores(self) -> Stores:
-        """Open log, term and vote. Thread: writer."""
 
     def snapshots(self) -> SnapshotStore:
         """Make the store of snapshots."""

@@ -1,6 +1,6 @@
 """`Member`: the parts of one member, opened in order and closed the other way round.
 
-    lock ── transport ── workers ── stores ── Raft ── identity check ── take part
+    lock ── transport ── stores ── workers ── Raft ── identity check ── take part
                                                                             │
     unlock ── stores ── Raft, workers, transport ── transfer of leadership ─┘
 
@@ -72,10 +72,10 @@ class Member:
         # the start at once.
         await transport.listen()
         self._go_on()
+        # On the reactor's thread: what is wrong with the files is found before this
+        # returns, and so before a daemon tells that it has started.
+        self._stores = stores = host.stores()
         self._workers = workers = host.workers()
-        # Not on the reactor's thread, where others may have work to do meanwhile.
-        stores = await workers.writer.run(self._open_stores)
-        self._go_on()
         self.raft = raft = Raft(
             settings.config,
             self._fsm,
@@ -133,7 +133,6 @@ class Member:
             await self.raft.shutdown()  # which ends workers and transport as well
             return
         if self._workers is not None:
-            # Also the opening of the stores, if that is under way.
             await self._workers.stop()
         if self._transport is not None:
             await self._transport.close()
@@ -142,12 +141,6 @@ class Member:
         """Open no more of a member that is being closed. Raises: RaftShutdown"""
         if self._is_closing:
             raise RaftShutdown("it was closed while it started")
-
-    def _open_stores(self) -> Stores:
-        # Kept here and not by who waits: one that is cancelled gets no result, and what
-        # was opened meanwhile must be closed all the same.
-        self._stores = stores = self._host.stores()
-        return stores
 
     def _warn(self, warnings: Sequence[str]) -> None:
         settings = self._settings
