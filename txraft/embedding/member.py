@@ -77,14 +77,14 @@ class Member:
         self._stores = stores = host.stores()
         self._workers = workers = host.workers()
         self.raft = raft = Raft(
-            settings.config,
-            self._fsm,
-            stores.log,
-            stores.stable,
-            host.snapshots(),
-            BootstrapPeers(settings.peers, host.peer_file()),
-            settings.address,
-            transport,
+            config=settings.config,
+            fsm=self._fsm,
+            log_store=stores.log,
+            stable_store=stores.stable,
+            snapshots=host.snapshots(),
+            peer_store=BootstrapPeers(settings.peers, host.peer_file()),
+            local_addr=settings.address,
+            transport=transport,
             clock=host.clock,
             workers=workers,
             server_id=settings.server_id,
