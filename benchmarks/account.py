@@ -1,4 +1,4 @@
-"""Where the processor time of a commit goes, on the leader and on a follower.
+"""Accounts for the processor time of a commit, on the leader and on a follower.
 
     python -m benchmarks account [--in-flight 64] [--seconds 3]
 

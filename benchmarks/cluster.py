@@ -1,4 +1,4 @@
-"""How fast txraft alone commits, everything synced, with and without TLS.
+"""Measures the commits of txraft alone, everything synced, with and without TLS.
 
     python -m benchmarks cluster [--seconds 3] [--rounds 3] [--in-flight 1,64] [--tls]
 

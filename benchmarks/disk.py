@@ -1,4 +1,4 @@
-"""What a synced append costs, and what room that was made ahead gains.
+"""Measures the cost of a synced append, and the gain by allocating ahead.
 
     python -m benchmarks disk [--rounds 3] [--count 500]
 

@@ -1,4 +1,4 @@
-"""How soon a follower answers heartbeats while it has other work.
+"""Measures how soon a follower answers heartbeats while it has other work.
 
     python -m benchmarks heartbeats [--snapshot-mib 200] [--times 1]
 

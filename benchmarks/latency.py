@@ -1,4 +1,4 @@
-"""How long a commit takes, of txraft and its peers, in interleaved rounds.
+"""Measures the latency of a commit, of txraft and its peers, in interleaved rounds.
 
     python -m benchmarks latency [--rounds 3] [--seconds 2] [--in-flight 1,64]
 

@@ -1,4 +1,4 @@
-"""What was measured on: the machine, what its disk does, and what else it has to do."""
+"""Describes the machine of a run: its parts, its disk, and its other work."""
 
 from __future__ import annotations
 

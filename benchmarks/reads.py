@@ -1,4 +1,4 @@
-"""What a linearizable read costs when many wait at once, and the longest turn.
+"""Measures the cost of a linearizable read when many wait, and the longest turn.
 
     python -m benchmarks reads [--waiting 1,100,10000,100000] [--rounds 3]
 
@@ -31,7 +31,7 @@ LEAST_READS = 2000
 
 
 TIMEOUT = 60.0
-FOUNDERS = "abc"
+MEMBERS = "abc"
 
 
 class WallClock(Clock):
@@ -74,8 +74,8 @@ def measure(waiting: int) -> dict[str, Any]:
         snapshot_interval=60 * TIMEOUT,
     )
     cluster = Cluster(3, config, clock=clock)
-    for address in FOUNDERS:
-        cluster.start_node(address, FOUNDERS)
+    for address in MEMBERS:
+        cluster.start_node(address, MEMBERS)
     cluster.wait_until(lambda: bool(cluster.leaders()), 3 * TIMEOUT)
     cluster.apply(b"one")
     leader = cluster.leader.raft

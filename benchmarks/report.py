@@ -1,4 +1,4 @@
-"""What a command found: tables for people, and everything as JSON."""
+"""Reports of the commands: tables for people, and everything as JSON."""
 
 from __future__ import annotations
 

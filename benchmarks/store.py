@@ -1,4 +1,4 @@
-"""What one command costs over a store of a million keys, and what these take in memory.
+"""Measures one command over a store of a million keys, and the memory of these.
 
     python -m benchmarks store [--keys 1000000] [--rounds 3]
 

@@ -1,4 +1,4 @@
-"""How Sphinx makes the manual, and turns the docstrings into its reference."""
+"""Configures Sphinx, and turns the sections of docstrings into fields."""
 
 from __future__ import annotations
 

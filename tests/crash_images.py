@@ -1,4 +1,4 @@
-"""Crash images: what a power failure may leave, at every operation of the real stores.
+"""Crash images: the disk after a power failure, at every operation of the stores.
 
     python -m tests.crash_images --images 20000
 

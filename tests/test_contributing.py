@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.rst, CI and the tools say of each other is so."""
+"""CONTRIBUTING.rst, CI and the tools agree with each other."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,17 @@ def section(title: str) -> str:
     """Return a section of the guide."""
     _, text = GUIDE.split(f"\n{title}\n{'-' * len(title)}\n")
     return re.split(r"\n.+\n-{4,}\n", text)[0]
+
+
+def modules_of(folder: str) -> list[Path]:
+    """List the modules below *folder*, but for those whose names Python gives."""
+    found = (CHECKOUT / folder).rglob("*.py")
+    return [path for path in sorted(found) if not path.stem.startswith("__")]
+
+
+def several(names: Counter[str]) -> list[str]:
+    """Return the names that stand in several places."""
+    return [name for name, count in names.items() if count > 1]
 
 
 class Steps(SynchronousTestCase):
@@ -157,15 +169,35 @@ class Guide(SynchronousTestCase):
 
         self.assertEqual(sorted(listed), sorted(folders))
 
-    def test_shared_names_are_shared(self) -> None:
-        """A module that is listed as standing in several places does."""
-        text = section("One name in several places")
-        names = re.findall(r"^``(\w+)`` ", text, re.MULTILINE)
+    def test_shared_names(self) -> None:
+        """Modules of one name are listed, and likewise classes; no others are."""
+        text, likewise = section("One name in several places").split("\nLikewise ")
+        modules = Counter(path.stem for path in modules_of("txraft"))
+        classes = Counter(
+            name
+            for path in modules_of("txraft")
+            for name in re.findall(r"^class _?(\w+)", path.read_text(), re.MULTILINE)
+        )
 
-        self.assertGreater(len(names), 3)
-        for name in names:
-            found = list((CHECKOUT / "txraft").rglob(f"{name}.py"))
-            self.assertGreater(len(found), 1, name)
+        listed = re.findall(r"^``(\w+)`` ", text, re.MULTILINE)
+        self.assertEqual(listed, sorted(several(modules)))
+        listed = re.findall(r"``([A-Z]\w+)``", likewise)
+        self.assertEqual(listed, sorted(several(classes)))
+
+    def test_first_lines_tell(self) -> None:
+        """No module begins with an indirect question: "Who waits for what"."""
+        asks = re.compile(
+            r'"""(who|what|how|whether|which|where|why|when|whose|whom)\b',
+            re.IGNORECASE,
+        )
+        asking = [
+            str(path.relative_to(CHECKOUT))
+            for folder in ("txraft", "tests", "benchmarks", "examples", "docs")
+            for path in modules_of(folder)
+            if asks.match(path.read_text())
+        ]
+
+        self.assertEqual(asking, [])
 
 
 class Places(SynchronousTestCase):

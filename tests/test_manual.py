@@ -1,4 +1,4 @@
-"""The pages of the manual that are made from the code, and what they must name."""
+"""The manual: pages made from the code, names that it must have, and its words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is installed: every module, the plugin, and nothing that would harm Twisted."""
+"""The package installs every module and the plugin, and nothing that harms Twisted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What went wrong is said in words, never as a Python object."""
+"""Reasons of failures are words, never a Python object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which piece of the program the reactor thread's processor time goes to."""
+"""Assigns the processor time of the reactor thread to pieces of the program."""
 
 from __future__ import annotations
 

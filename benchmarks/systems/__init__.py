@@ -1,4 +1,4 @@
-"""What is measured: txraft and its peers, each behind the same few methods."""
+"""The systems under measurement: txraft and its peers, behind the same methods."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the benchmarks make of what they measured; measuring is no test."""
+"""Tests of the benchmarks' arithmetic and parsing; measuring is no test."""

@@ -1,4 +1,4 @@
-"""How processor time is shared out among pieces of the program."""
+"""Processor time is shared out among the pieces of the program."""
 
 from __future__ import annotations
 

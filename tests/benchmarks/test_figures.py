@@ -1,4 +1,4 @@
-"""Medians, spreads, ratios and how numbers are written."""
+"""Medians, spreads, ratios and the form of numbers."""
 
 from __future__ import annotations
 

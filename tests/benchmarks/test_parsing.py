@@ -1,4 +1,4 @@
-"""What the benchmarks read: options, answers of HTTP servers, frames."""
+"""The benchmarks' readers: options, answers of HTTP servers, frames."""
 
 from __future__ import annotations
 

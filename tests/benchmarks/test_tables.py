@@ -1,4 +1,4 @@
-"""Tables, and what becomes of samples in them."""
+"""Tables, and samples in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One request to a node, and what is known afterwards."""
+"""Sends one request to a node, and classifies its outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of data directories that are swapped, copied, set back or emptied.
+"""Faults of data directories: they are swapped, copied, set back or emptied.
 
 Each step is taken by the book: how it must end is known and asserted. Clients go on
 meanwhile, as a majority runs.

@@ -1,4 +1,4 @@
-"""What goes wrong: processes, cables, lines and disks, as a seed decides.
+"""Faults of processes, cables, lines and disks, as a seed decides.
 
 Each kind is counted when it has happened, not when it was meant to.
 """

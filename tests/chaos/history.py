@@ -1,4 +1,4 @@
-"""What clients asked for and were told, in the order in which it was."""
+"""The history: the requests of clients and their answers, in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was done to the nodes, when, and what was found."""
+"""The journal: each fault and each finding, with its time."""
 
 from __future__ import annotations
 

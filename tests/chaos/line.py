@@ -1,4 +1,4 @@
-"""The relay of a node, as seen from outside: its process, and what it is told."""
+"""Controls the relay of a node from outside: its process, and its orders."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ LINES = 12
 SETTINGS = """data_dir: data
 listen: tcp:{peer_port}:interface={host}
 advertise: {host}:{peer_port}
-{founders}
+{members}
 insecure_peers: true
 http: {{listen: "tcp:{http_port}:interface={host}", insecure: true}}
 raft: {{heartbeat_timeout: 300ms, election_timeout: 300ms,
@@ -47,25 +47,25 @@ class Node:
         self.may_leave = False
         self._process: subprocess.Popen[bytes] | None = None
         self._log_begin = 0
-        self._founders = ", ".join(
+        self._members = ", ".join(
             f"{Net.host(n)}:{PEER_PORT}" for n in range(1, size + 1)
         )
 
     def prepare(self) -> None:
-        """Mount the disk and write the settings of a founder."""
+        """Mount the disk and write the settings of a first member."""
         self.directory.mkdir()
         words = ("mount", "-t", "tmpfs", "-o", f"size={DISK_SIZE}", "txraft")
         command(*words, str(self.directory))
         self.configure_as_founder()
 
     def configure_as_founder(self) -> None:
-        """Write settings that name all founders."""
-        self.configure(f"peers: [{self._founders}]")
+        """Write settings that name all first members."""
+        self.configure(f"peers: [{self._members}]")
 
-    def configure(self, founders: str) -> None:
+    def configure(self, members: str) -> None:
         """Write settings: a list of `peers`, or `join: true`."""
         text = SETTINGS.format(
-            host=self.host, founders=founders, peer_port=PEER_PORT, http_port=HTTP_PORT
+            host=self.host, members=members, peer_port=PEER_PORT, http_port=HTTP_PORT
         )
         (self.directory / "node.yaml").write_text(text)
 

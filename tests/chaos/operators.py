@@ -1,4 +1,4 @@
-"""What operators do: leadership and membership by HTTP, and restarts in turn."""
+"""Operators change leadership and membership by HTTP, and restart nodes in turn."""
 
 from __future__ import annotations
 

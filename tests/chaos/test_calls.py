@@ -1,4 +1,4 @@
-"""What is read from what strace writes."""
+"""The reader of strace's output, line by line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run needs before it begins."""
+"""The command checks that a run can begin before it begins."""
 
 from __future__ import annotations
 

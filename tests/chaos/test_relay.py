@@ -1,4 +1,4 @@
-"""The relay: what passes it late is in order, and what it counts has happened."""
+"""The relay: late bytes keep their order, and its counts are true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is held against the nodes at the end: histories, and equal states."""
+"""The verdict at the end: histories are linearizable, and states are equal."""
 
 from __future__ import annotations
 

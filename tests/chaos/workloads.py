@@ -1,4 +1,4 @@
-"""What a client asks for: registers, compare-and-set with delete, growing lists.
+"""The workloads: registers, compare-and-set with delete, and growing lists.
 
 Keys are used for a while and then left for new ones, so that the search for an order
 stays small, however many outcomes are unknown.

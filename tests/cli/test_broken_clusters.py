@@ -1,4 +1,4 @@
-"""Broken clusters: what the doctor says of each, and what it must not advise."""
+"""Broken clusters: the doctor's findings, and no advice that harms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Certificates for a lab: what they are good for, and what is never replaced."""
+"""Certificates for a lab: valid for their uses, and never replaced by accident."""
 
 from __future__ import annotations
 

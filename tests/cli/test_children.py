@@ -1,4 +1,4 @@
-"""Processes that a command runs: how they are ended, and the nodes of a demo."""
+"""Processes that a command runs: their end, and the nodes of a demo."""
 
 from __future__ import annotations
 

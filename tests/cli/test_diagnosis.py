@@ -1,4 +1,4 @@
-"""What the doctor says, for each way in which a cluster can be unwell."""
+"""The doctor's findings, for each way in which a cluster can be unwell."""
 
 from __future__ import annotations
 

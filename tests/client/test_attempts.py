@@ -1,4 +1,4 @@
-"""Which node is asked, what is asked again, and what is said of the outcome."""
+"""Attempts: the order of nodes, repetition, and the truth about the outcome."""
 
 from __future__ import annotations
 

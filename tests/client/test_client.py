@@ -1,4 +1,4 @@
-"""What each call asks of a node, and what it makes of the answer."""
+"""The client's calls: their requests, and the reading of their answers."""
 
 from __future__ import annotations
 

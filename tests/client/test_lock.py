@@ -1,4 +1,4 @@
-"""Sessions and locks: when a holder must know that it holds no more."""
+"""Sessions and locks: a holder learns in time that it holds no more."""
 
 from __future__ import annotations
 

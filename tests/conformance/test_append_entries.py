@@ -1,4 +1,4 @@
-"""D4: what the original's authors wanted to test of AppendEntries, and had not.
+"""D4: AppendEntries, as hashicorp/raft's authors wanted to test it.
 
 Crashes between any two writes are in tests/storage (test_recovery, test_stable,
 test_snapshots), the paper's rules section by section in tests/core, and whole nodes
@@ -129,7 +129,7 @@ class Entries(SynchronousTestCase):
     def test_all_duplicate(self) -> None:
         """D4, A12.1: a late duplicate of the first entries removes nothing.
 
-        The original cuts the log back to it, committed and applied entries too.
+        hashicorp/raft cuts the log back to it, committed and applied entries too.
         """
         self.check((0, 0), [1, 1], [1, 1, 2, 2, 2])
 
@@ -199,7 +199,7 @@ class Disks(ClusterCase):
         self.assertNotEqual(self.flushLoggedErrors(OSError), [])
 
     def test_old_style_entries_at_start(self) -> None:
-        """D4: a log as the original writes it, memberships of types 2 and 3 and
+        """D4: a log as hashicorp/raft writes it, memberships of types 2 and 3 and
         no-ops among commands, is replayed.
         """
         cluster = self.unstarted(1)

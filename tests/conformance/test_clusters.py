@@ -1,4 +1,4 @@
-"""R01 to R16: whole clusters, as the original's own suite exercises them."""
+"""R01 to R16: whole clusters, as hashicorp/raft's own suite exercises them."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class Several(ClusterCase):
     def test_apply_concurrently_with_a_timeout(self) -> None:
         """R09: with a microsecond to be accepted in, EnqueueTimeout.
 
-        The original needs a flood for that. Here the wait is one turn of the
+        hashicorp/raft needs a flood for that. Here the wait is one turn of the
         reactor, so that a turn which comes later than a microsecond fails them all.
         """
         cluster = self.cluster(1)
@@ -158,7 +158,7 @@ class Members(ClusterCase):
     def test_join_node(self) -> None:
         """R10: a third server joins two; all have the same peers and state.
 
-        The original draws in a node that leads a cluster of its own and lets it
+        hashicorp/raft draws in a node that leads a cluster of its own and lets it
         forget what that had committed. Ours joins empty; a node with data of its own
         refuses (see TwoClusters in tests/node/test_raft_membership.py).
         """
@@ -189,7 +189,7 @@ class Members(ClusterCase):
     def test_remove_leader(self) -> None:
         """R12: a new leader, two peers, and the old one is shut down.
 
-        The original's peer list of the one that left is only itself; ours is the
+        hashicorp/raft's peer list of the one that left is only itself; ours is the
         membership that removed it.
         """
         cluster = self.cluster(3)
@@ -208,7 +208,7 @@ class Members(ClusterCase):
     def test_remove_leader_without_shutdown(self) -> None:
         """R13: removed at command 80 of 100, the leader lives on as a follower.
 
-        The original refuses the twenty behind its removal. Here the commands of one
+        hashicorp/raft refuses the twenty behind its removal. Here the commands of one
         turn are appended before its membership change, so these commit as well; what
         comes once the removal is committed is refused.
         """
@@ -234,7 +234,7 @@ class Members(ClusterCase):
         self.assertNotIn(old.address, old.raft.peers())
 
     def test_remove_leader_never_splits_the_cluster(self) -> None:
-        """R14: the original ends with two leaders; ours never does, whatever
+        """R14: hashicorp/raft ends with two leaders; ours never does, whatever
         disable_bootstrap_after_elect says.
 
         What was removed holds the log of a cluster that goes on without it: to found
@@ -287,7 +287,7 @@ class Members(ClusterCase):
 
 class Defaults(ClusterCase):
     def test_defaults_are_the_originals(self) -> None:
-        """A2: every field of the original has its default."""
+        """A2: every field of hashicorp/raft has its default."""
         config = Config()
 
         values = {

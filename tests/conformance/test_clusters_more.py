@@ -1,4 +1,4 @@
-"""R17 to R32: snapshots, leases, reads and the rest of the original's suite."""
+"""R17 to R32: snapshots, leases, reads and the rest of hashicorp/raft's suite."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HUNDRED = [b"%d" % i for i in range(100)]
 
 
 class Snapshots(ClusterCase):
-    """R17 to R20 count the original's first entry, so they run at version 0."""
+    """R17 to R20 count hashicorp/raft's first entry, so they run at version 0."""
 
     def test_restore(self) -> None:
         """R17: after a hundred commands and a snapshot, with ten entries trailing,
@@ -40,7 +40,7 @@ class Snapshots(ClusterCase):
     def test_restore_with_other_peers(self) -> None:
         """R18: the list of peers does not replace the membership that is on disk.
 
-        The original recovers a cluster by editing peers.json before a start. Here
+        hashicorp/raft recovers a cluster by editing peers.json before a start. Here
         log and snapshot hold the truth, and set_peers is refused; the opening entry
         of the next leader is 102 as there.
         """
@@ -84,7 +84,7 @@ class Snapshots(ClusterCase):
 
     def test_manual(self) -> None:
         """R20: nothing new before any command, although the leader's first entry is
-        committed; fine after ten; and, other than in the original, nothing new again.
+        committed; fine after ten; and, other than in hashicorp/raft, nothing new again.
         """
         cluster = self.cluster(1, protocol_version=0)
         raft = cluster.leader.raft
@@ -219,7 +219,7 @@ class Leases(ClusterCase):
     def test_start_as_leader(self) -> None:
         """R30: leads without waiting for a timeout, and applies.
 
-        The original does it in the term that it finds; ours takes a new one, because
+        hashicorp/raft does it in the term that it finds; ours takes a new one, because
         nobody may lead a term twice.
         """
         cluster = self.unstarted(1, start_as_leader=True)

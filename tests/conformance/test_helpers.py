@@ -1,4 +1,4 @@
-"""X: timers and lists, as the original's own suite exercises them."""
+"""X: timers and lists, as hashicorp/raft's own suite exercises them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class States(SynchronousTestCase):
 
 class Validation(SynchronousTestCase):
     def test_every_rule(self) -> None:
-        """A1: each rule of the original refuses by itself, naming the field."""
+        """A1: each rule of hashicorp/raft refuses by itself, naming the field."""
         for fields, named in (
             ({"heartbeat_timeout": 0.004, "leader_lease_timeout": 0.005}, "heartbeat"),
             ({"election_timeout": 0.004}, "election_timeout"),
@@ -98,7 +98,7 @@ class Validation(SynchronousTestCase):
             self.assertIn(named, str(error))
 
     def test_every_fault_at_once(self) -> None:
-        """A1: the original names the first fault; ours all of them."""
+        """A1: hashicorp/raft names the first fault; ours all of them."""
         config = Config(commit_timeout=0.0, max_append_entries=0, snapshot_interval=0)
 
         error = self.assertRaises(ConfigError, validate_config, config)

@@ -1,4 +1,4 @@
-"""Every name of the original is in the manual, and its counterpart is here."""
+"""Every name of hashicorp/raft is in the manual, and its counterpart is here."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _declared(owner: object) -> Iterator[str]:
 
 class Names(SynchronousTestCase):
     def test_every_name_is_in_the_manual(self) -> None:
-        """The table has all of the original's names, each once, and no other."""
+        """The table has all of hashicorp/raft's names, each once, and no other."""
         listed = sorted(there for there, _ in rows())
 
         self.assertEqual(listed, (HERE / "names.txt").read_text().split())

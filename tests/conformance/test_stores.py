@@ -1,4 +1,4 @@
-"""F, L, P and Z: stores, as the original's own suite exercises them.
+"""F, L, P and Z: stores, as hashicorp/raft's own suite exercises them.
 
 The contracts that all stores pass are in tests/storage.
 """

@@ -1,4 +1,4 @@
-"""N, T, M and A: transports, as the original's own suite exercises them.
+"""N, T, M and A: transports, as hashicorp/raft's own suite exercises them.
 
 What all transports have in common is the contract in `txraft.testing.contracts`,
 which ours pass in tests/transport/test_contract.py. Here is each row by name, over
@@ -48,7 +48,7 @@ from txraft.testing.contracts.samples import (
 
 
 class Calls:
-    """The rows that the original tests on streams and again on loopbacks."""
+    """The rows that hashicorp/raft tests on streams and again on loopbacks."""
 
     clock: Clock
     here: Any

@@ -1,4 +1,4 @@
-"""Campaigns: pre-votes, votes, and how they are counted."""
+"""Campaigns: pre-votes, votes, and their count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A leader: what it commits, what it sends, and when it gives up."""
+"""A leader commits, sends heartbeats, and steps down."""
 
 from __future__ import annotations
 

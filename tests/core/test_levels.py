@@ -1,4 +1,4 @@
-"""Levels of the state machine: what a leader knows, and when one is to be activated."""
+"""Levels of the state machine: a leader's knowledge of them, and activation."""
 
 from __future__ import annotations
 

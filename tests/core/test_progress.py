@@ -1,4 +1,4 @@
-"""What a leader knows of one follower."""
+"""Progress: a leader's knowledge of one follower."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands where in a `Ready`, and how writes are known.
+"""The parts of a `Ready`, and the numbers of its writes.
 
 Source: Raft dissertation §10.2.1.
 """

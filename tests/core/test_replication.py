@@ -1,4 +1,4 @@
-"""How a leader sends its log: windows, repair, and what a late answer is worth."""
+"""A leader sends its log: windows, repair, and the worth of a late answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Snapshots: sent to who needs one, installed, and the log cut for them."""
+"""Snapshots: sent where they are needed, installed, and the log cut for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which snapshot consensus takes for the newest."""
+"""Consensus takes the snapshot with the highest index for the newest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Votes and pre-votes: who gets them, and when they are promised."""
+"""Votes and pre-votes: their conditions, and their promise before they are sent."""
 
 from __future__ import annotations
 

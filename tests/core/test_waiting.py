@@ -1,4 +1,4 @@
-"""Which news may wait for the next input, because nothing follows from it yet."""
+"""News from which nothing follows yet may wait for the next input."""
 
 from __future__ import annotations
 

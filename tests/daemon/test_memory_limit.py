@@ -1,4 +1,4 @@
-"""How much memory there is for what a node keeps."""
+"""The usable memory: the least of the machine's, the group's and the process's."""
 
 import resource
 from pathlib import Path

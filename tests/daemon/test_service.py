@@ -1,4 +1,4 @@
-"""`twistd raft`: its options, and what a process does when its node ends."""
+"""`twistd raft`: its options, and the end of its process when the node ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floods: what a node costs and does while somebody wastes all it can be asked for.
+"""Floods: measures a node while somebody wastes all that it can be asked for.
 
 `python -m tests.floods` runs them against a cluster of real processes; they are no
 part of the suite.

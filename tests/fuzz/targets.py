@@ -1,4 +1,4 @@
-"""What is fed: each target takes bytes, and raises only when something is wrong."""
+"""The targets: each takes bytes, and raises only when something is wrong."""
 
 from __future__ import annotations
 

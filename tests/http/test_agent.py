@@ -1,4 +1,4 @@
-"""Who a node is, its health, and as much catalog as clients need to start."""
+"""A node's name and health, and as much catalog as clients need to start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is let in on a port that only this machine reaches."""
+"""A port that only this machine reaches is open to names of this machine alone."""
 
 from __future__ import annotations
 

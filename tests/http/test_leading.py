@@ -1,4 +1,4 @@
-"""Where a request is served, and what is told of one that fails."""
+"""Requests are served here or at the leader, and refused with the truth."""
 
 from urllib.parse import quote
 

@@ -1,4 +1,4 @@
-"""Quotas on keys, bytes and sessions: what the leader refuses, and never refuses."""
+"""Quotas on keys, bytes and sessions: refusals, and commands never refused."""
 
 import json
 

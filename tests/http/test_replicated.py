@@ -1,4 +1,4 @@
-"""Three real nodes with an HTTP API each, on one clock: what a user of it sees."""
+"""Three real nodes with an HTTP API each, on one clock, seen by a client."""
 
 from __future__ import annotations
 

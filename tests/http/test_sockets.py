@@ -1,4 +1,4 @@
-"""What only real connections show: refused ports, unread bodies, a clean end."""
+"""Real connections: refused ports, unread bodies, a clean end."""
 
 from treq.client import HTTPClient
 from twisted.internet import reactor

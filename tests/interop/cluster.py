@@ -81,7 +81,7 @@ class InteropTestCase(SynchronousTestCase):
         python_protocol: int | None = None,
         **config: Any,
     ) -> list[Member]:
-        """Start a cluster: the first member founds it, and adds the others.
+        """Start a cluster: the first member bootstraps it, and adds the others.
 
         *python_protocol* is that of the Python members where it differs.
         """
@@ -89,10 +89,10 @@ class InteropTestCase(SynchronousTestCase):
         if python_protocol is not None:
             protocols["python"] = python_protocol
         members = [self.make(kind, protocols[kind], **config) for kind in kinds]
-        founder = members[0]
-        founder.write_peers([founder])
-        founder.start(bootstrap=True)
-        wait_until(f"{founder.id} leads", lambda: founder.leads)
+        first = members[0]
+        first.write_peers([first])
+        first.start(bootstrap=True)
+        wait_until(f"{first.id} leads", lambda: first.leads)
         self.ask_leader("barrier")
         for member in members[1:]:
             member.start()

@@ -1,4 +1,4 @@
-"""A server of either kind as a process on loopback, and what it is told.
+"""Runs a server of either kind as a process on loopback, and gives it orders.
 
 All of it blocks: what is given to a server is a command over HTTP, and its answer.
 """

@@ -18,19 +18,19 @@ class Imports(InteropTestCase):
         source.ask("snapshot")
         source.kill()
         other = next(k for k in KINDS if k != kind)
-        founders = [self.make(other, protocol) for _ in range(3)]
+        members = [self.make(other, protocol) for _ in range(3)]
 
-        for founder in founders:
-            founder.write_peers(founders)
-            founder.start(imported=source.directory)
+        for member in members:
+            member.write_peers(members)
+            member.start(imported=source.directory)
 
         leader = self.leader()
         self.load(leader, "after", 200)
         self.check_counted()
         addresses = [server["address"] for server in leader.ask("status")["servers"]]
-        self.assertEqual(sorted(addresses), sorted(m.address for m in founders))
-        founders[0].kill()
-        founders[0].start()
+        self.assertEqual(sorted(addresses), sorted(m.address for m in members))
+        members[0].kill()
+        members[0].start()
         self.wait_equal()
 
     def test_go_to_python_version_1(self) -> None:

@@ -109,7 +109,7 @@ class Versions(InteropTestCase):
         self.check_counted()
 
     def test_version_0_among_version_1_founded_by_go(self) -> None:
-        """We speak version 0, and the founding entry is Go's."""
+        """We speak version 0, and the bootstrap entry is Go's."""
         self.check(["go", "go", "python"], 1, 0)
 
     def test_version_0_among_version_1_founded_by_python(self) -> None:

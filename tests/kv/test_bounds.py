@@ -1,4 +1,4 @@
-"""What a transaction may answer and visit, and what a tree costs to delete."""
+"""Bounds of a transaction: its answer, the keys it visits, the cost of a tree."""
 
 import json
 from collections.abc import Generator

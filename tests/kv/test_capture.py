@@ -1,4 +1,4 @@
-"""Captures of the state: what they show does not change, and they cost next to nothing.
+"""Captures of the state: they never change, and cost next to nothing.
 
 Records are looked at after each change of the dict that holds them, as the thread that
 writes a snapshot may do at any moment.

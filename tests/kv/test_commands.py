@@ -1,4 +1,4 @@
-"""Commands: their bytes, and what is refused."""
+"""Commands: their bytes, and the refusal of all others."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""The levels of the state machine: what is old keeps its verdict, what is new waits."""
+"""Levels of the state machine: old commands keep their verdict, new ones wait."""
 
 import hashlib
 import io

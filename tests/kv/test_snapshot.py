@@ -1,4 +1,4 @@
-"""The bytes of a snapshot: their shape, their pieces and what is refused."""
+"""The bytes of a snapshot: their shape, their pieces, and broken ones refused."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Planted bugs in certificates, what is said of them, and in `--check-config`."""
+"""Planted bugs in certificates, their warnings, and `--check-config`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Planted bugs in what tells a loss: the note of what was synced, and installing."""
+"""Planted bugs in the note of synced entries, and in the installing of snapshots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One planted bug, and how it is planted: in a copy of the package, never here."""
+"""One planted bug, planted in a copy of the package and never in the package itself."""
 
 from __future__ import annotations
 

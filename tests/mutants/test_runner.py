@@ -1,4 +1,4 @@
-"""What counts as caught: a claim that is untrue, not a name that is unknown."""
+"""A bug is caught by a claim that is untrue, not by a name that is unknown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who answers at an address is asked before it becomes a member.
+"""The node at an address is asked for its identity before it becomes a member.
 
 Source: Raft dissertation §4.2.1.
 """

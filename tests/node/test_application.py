@@ -1,4 +1,4 @@
-"""What the application's code may do, raise and return, and what comes of it."""
+"""The application's code: its calls, its errors, and the values it may return."""
 
 from __future__ import annotations
 

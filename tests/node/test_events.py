@@ -1,4 +1,4 @@
-"""Observers: filters, what is kept while one is busy, and what is counted."""
+"""Observers: filters, the queue of a busy one, and the counts of losses."""
 
 from __future__ import annotations
 

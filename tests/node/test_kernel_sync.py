@@ -1,4 +1,4 @@
-"""Syncs by the kernel: that they end, how they fail, and where there are none."""
+"""Syncs by the kernel: they end, they fail, or the system has none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Levels of the replicated state machine: who announces them, when one is active."""
+"""Levels of the replicated state machine: their announcement and activation."""
 
 from __future__ import annotations
 

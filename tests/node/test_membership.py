@@ -1,4 +1,4 @@
-"""Membership by id: nonvoters, promotions and demotions, and who founds a cluster."""
+"""Membership by id: nonvoters, promotions, demotions, and the bootstrap."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class ById(ClusterCase):
         self.assertTrue(raft.configuration.is_voter("d"))
         cluster.result(raft.demote_voter("id-of-d"))
         self.assertFalse(raft.configuration.is_voter("d"))
-        handover = self.outcome(raft.transfer_leadership("d"))
-        self.assertFailedWith(handover, TransferFailed)
+        transfer = self.outcome(raft.transfer_leadership("d"))
+        self.assertFailedWith(transfer, TransferFailed)
         cluster.result(raft.remove_server("id-of-d"))
 
         self.assertIsNone(raft.configuration.server("d"))
@@ -117,7 +117,7 @@ class ById(ClusterCase):
                 self.assertIn("version 3", str(error))
 
 
-class Founders(SynchronousTestCase):
+class Bootstraps(SynchronousTestCase):
     """All first members must begin with the same configuration."""
 
     def test_same_for_all(self) -> None:

@@ -1,4 +1,4 @@
-"""Commands: who gets which outcome, and that it is the truth."""
+"""Commands: each caller gets its outcome, and that is the truth."""
 
 from __future__ import annotations
 

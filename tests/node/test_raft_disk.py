@@ -1,4 +1,4 @@
-"""Disks that fail or stall, and what may not leave before it is durable."""
+"""Disks that fail or stall: nothing leaves a node before it is durable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node tells of itself, and to whom."""
+"""The status of a node: its statistics, its metrics and its observers."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class Observing(ClusterCase):
 
 class NodeMetrics(ClusterCase):
     def test_stats(self) -> None:
-        """The seed's keys, as text; the node itself is no peer of its own."""
+        """hashicorp/raft's keys, as text; the node itself is no peer of its own."""
         cluster = self.cluster(3)
         cluster.apply(b"one")
         cluster.wait_for_all()

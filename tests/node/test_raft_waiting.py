@@ -1,4 +1,4 @@
-"""Giving up on a wait: what was asked for goes on, and nothing is left behind."""
+"""Giving up on a wait: the work goes on, and nothing is left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a snapshot says of itself: the membership and the term where it ends."""
+"""A snapshot tells the membership and the term where it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The start: what is on disk becomes the state of consensus, or is refused."""
+"""The start: files on disk become the state of consensus, or are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from txraft.storage.memory import InmemStore
 from txraft.testing import ListFSM
 from txraft.wire.entries import encode_new
 
-FOUNDERS = Configuration.of_voters(["a", "b", "c"])
+LISTED = Configuration.of_voters(["a", "b", "c"])
 MEMBERS = Configuration.of_voters(["a", "b"])
 
 
@@ -45,7 +45,7 @@ def snapshot(index: int, term: int, cluster: bytes = b"") -> SnapshotMeta:
 class BootCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.store = InmemStore()
-        self.founders = FOUNDERS
+        self.listed = LISTED
 
     def state(self, term: int, vote: str | None = None) -> None:
         self.store.set_many(stored_state(HardState(term, vote)))
@@ -64,7 +64,7 @@ class BootCase(SynchronousTestCase):
             self.store,
             self.store,
             Restored(snapshot, lost=lost),
-            read_membership=lambda: self.founders,
+            read_membership=lambda: self.listed,
             protocol_version=version,
             encode=lambda made: encode_new(made, version),
             application=application,
@@ -106,7 +106,7 @@ class Clusters(BootCase):
         self.assertEqual(recovered.hard_state, HardState(2, None, b"B" * 16))
 
 
-class Founding(BootCase):
+class Bootstraps(BootCase):
     def test_found_stores_term_and_membership_before_the_first_election(self) -> None:
         """Versions 1 to 3 begin with term 1 and an entry that lists all."""
         for version, kind in ((1, LogType.ADD_PEER), (2, LogType.CONFIGURATION)):
@@ -114,13 +114,13 @@ class Founding(BootCase):
 
             recovered = self.recover(version=version)
 
-            founding = self.store.get_log(1)
-            self.assertEqual((founding.term, founding.type), (1, kind))
-            self.assertEqual(founding.configuration, FOUNDERS)
-            self.assertTrue(founding.encoded)
+            first = self.store.get_log(1)
+            self.assertEqual((first.term, first.type), (1, kind))
+            self.assertEqual(first.configuration, LISTED)
+            self.assertTrue(first.encoded)
             self.assertEqual(read_hard_state(self.store), HardState(1))
             self.assertEqual(recovered.log.last_index, 1)
-            self.assertEqual(recovered.configurations.latest, FOUNDERS)
+            self.assertEqual(recovered.configurations.latest, LISTED)
             self.assertEqual(recovered.configurations.latest_index, 1)
 
     def test_found_at_version_0_stores_no_entry(self) -> None:
@@ -129,7 +129,7 @@ class Founding(BootCase):
 
         self.assertEqual(self.store.last_index(), 0)
         self.assertEqual(recovered.hard_state, HardState(1))
-        self.assertEqual(recovered.configurations.latest, FOUNDERS)
+        self.assertEqual(recovered.configurations.latest, LISTED)
         self.assertEqual(recovered.configurations.latest_index, 0)
 
     def test_found_again_after_a_crash_between_the_two_writes(self) -> None:
@@ -148,7 +148,7 @@ class Founding(BootCase):
 
         self.assertEqual(recovered.hard_state, HardState(1, "b"))
         self.assertEqual(read_hard_state(self.store), HardState(1, "b"))
-        self.assertEqual(recovered.configurations.latest, FOUNDERS)
+        self.assertEqual(recovered.configurations.latest, LISTED)
 
     def test_first_member_without_its_log_is_refused(self) -> None:
         """It had an entry before its first election, and may have had more."""
@@ -163,7 +163,7 @@ class Founding(BootCase):
 
     def test_without_peers_it_waits_to_be_added(self) -> None:
         """Nothing is stored, and nobody is a member."""
-        self.founders = Configuration()
+        self.listed = Configuration()
 
         recovered = self.recover()
 
@@ -172,7 +172,7 @@ class Founding(BootCase):
 
     def test_one_that_waits_keeps_its_vote(self) -> None:
         """A joining server may have voted before it got an entry."""
-        self.founders = Configuration()
+        self.listed = Configuration()
         self.state(4, "b")
 
         self.assertEqual(self.recover().hard_state, HardState(4, "b"))
@@ -229,7 +229,7 @@ class Refusing(BootCase):
 
     def test_damaged_snapshot_that_nothing_stands_for_is_refused(self) -> None:
         """What it covered was acknowledged; an older state is not passed off as it."""
-        self.founders = Configuration()
+        self.listed = Configuration()
         for older, log in ((None, ()), (snapshot(5, 2), ()), (snapshot(5, 2), (2, 2))):
             self.setUp()
             self.state(2)
@@ -308,20 +308,20 @@ class Fitting(BootCase):
     def test_newest_membership_of_the_log_is_in_force(self) -> None:
         """And that of the snapshot is what it falls back to."""
         self.state(3)
-        newer = entry(7, 2, type=LogType.ADD_PEER, data=None, configuration=FOUNDERS)
+        newer = entry(7, 2, type=LogType.ADD_PEER, data=None, configuration=LISTED)
         self.store.store_logs([entry(6, 2), newer])
 
         history = self.recover(snapshot(5, 2)).configurations
 
-        self.assertEqual((history.latest_index, history.latest), (7, FOUNDERS))
+        self.assertEqual((history.latest_index, history.latest), (7, LISTED))
         self.assertEqual(history.at(6)[1], MEMBERS)
 
     def test_membership_on_disk_counts_more_than_the_list_of_peers(self) -> None:
         """The list counts only while neither log nor snapshot holds any."""
         self.recover()
-        self.founders = Configuration.of_voters(["x"])
+        self.listed = Configuration.of_voters(["x"])
 
-        self.assertEqual(self.recover().configurations.latest, FOUNDERS)
+        self.assertEqual(self.recover().configurations.latest, LISTED)
 
     def test_cluster_named_by_an_uncommitted_entry(self) -> None:
         """It becomes this server's when that entry is known to be committed."""
@@ -364,7 +364,7 @@ class PlainStores(BootCase):
             plain,  # type: ignore[arg-type]
             self.store,
             Restored(),
-            read_membership=lambda: FOUNDERS,
+            read_membership=lambda: LISTED,
             protocol_version=1,
             encode=encode_new,
         )

@@ -467,9 +467,9 @@ class Cut(BootCase):
 
     def test_log_that_is_gone(self) -> None:
         """Whether it waited to be added or has bootstrapped one."""
-        for founders in (self.founders, type(self.founders)()):
+        for listed in (self.listed, type(self.listed)()):
             self.setUp()
-            self.founders = founders
+            self.listed = listed
             self.note(5, 2)
 
             self.assertIn("the log is empty", self.refusal())

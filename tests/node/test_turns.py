@@ -1,4 +1,4 @@
-"""When a node has its turn: at once, or with what else comes."""
+"""Turns of a node: at once, or together with what else comes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`twistd raft` as a process: how it starts, serves, refuses and ends."""
+"""`twistd raft` as a process: its start, its service, its refusals and its end."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Attacks on real nodes over real TLS: what is refused, and what is said of it."""
+"""Attacks on real nodes over real TLS: each is refused and explained."""

@@ -1,4 +1,4 @@
-"""Who is asked before an address becomes a member, over TLS.
+"""A node is asked for its identity over TLS before it becomes a member.
 
 The leader probes the address as it would dial a member: the certificate there must be
 for that address, or nothing is said, and nobody is added.

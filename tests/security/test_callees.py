@@ -1,4 +1,4 @@
-"""Who listens where a member should be, and is not that member: nobody speaks to it."""
+"""A listener in a member's place that is not that member: nobody speaks to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who dials a member of the cluster and is nobody: each refused, with its reason."""
+"""Callers that are no members: each is refused, with its reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a member with a true certificate may not do either, and what ends its calls."""
+"""Messages that even a member with a true certificate may not send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A settings file as YAML: what is no document of ours, and where it goes wrong."""
+"""A settings file as YAML: broken documents are refused with their line."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class Mistakes(SettingsTestCase):
         )
 
     def test_own_id_that_differs(self) -> None:
-        """All founders list the same ids, so a node finds its own there."""
+        """All first members list the same ids, so a node finds its own there."""
         self.assertFault(
             f"id: n1\n{VERSION_3}peers:\n- {{id: n9, address: '{OWN}'}}\n- n2:1\n",
             4,

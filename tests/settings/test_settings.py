@@ -1,4 +1,4 @@
-"""`node.yaml`: what each key means, and what each mistake is answered with."""
+"""`node.yaml`: the meaning of each key, and the answer to each mistake."""
 
 from __future__ import annotations
 

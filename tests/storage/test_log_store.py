@@ -1,4 +1,4 @@
-"""What every log store does, in memory, in files, behind a cache and in LMDB."""
+"""The rules of every log store: in memory, in files, behind a cache, in LMDB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a log is there after cuts, flips and power failures."""
+"""Recovery of a log after cuts, flipped bits and power failures."""
 
 from __future__ import annotations
 

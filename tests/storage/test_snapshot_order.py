@@ -1,4 +1,4 @@
-"""Which of several snapshots is the newest."""
+"""Snapshots are in the order of their terms and indexes, as numbers."""
 
 from __future__ import annotations
 

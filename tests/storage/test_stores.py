@@ -1,4 +1,4 @@
-"""Which store a data directory is opened with."""
+"""A data directory is opened with the kind of store that it was made with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes that Go peers of three library versions exchanged, and what they accept."""
+"""Bytes that Go peers of three library versions exchanged and accept."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class ClusterTestCase(TwistdTestCase):
         return member
 
     async def found(self, size: int, raft: str = "") -> None:
-        """Start a cluster of *size* founding members and wait for its leader."""
+        """Bootstrap a cluster of *size* members and wait for its leader."""
         self.members = [self.make_member(f"n{i}", raft) for i in range(size)]
         peers = ", ".join(member.address for member in self.members)
         for member in self.members:

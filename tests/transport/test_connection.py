@@ -1,4 +1,4 @@
-"""What both ends of a connection share."""
+"""The rules of both ends of a connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only the transport inside one process does: routes, cuts, latency."""
+"""The transport inside one process alone: routes, cuts, latency."""
 
 from __future__ import annotations
 

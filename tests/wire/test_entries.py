@@ -1,4 +1,4 @@
-"""Entries: their bytes, what they keep, and what is never appended."""
+"""Entries: their bytes, the fields they keep, and the types that are refused."""
 
 from __future__ import annotations
 

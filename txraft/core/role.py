@@ -1,4 +1,4 @@
-"""What the roles share: their inputs, their election timer, and what they may become.
+"""The base of the roles: their inputs, their election timer, and their successors.
 
 A role never replaces itself. An input that ends it returns a `Next`, and `Consensus`
 makes the transition after the input has returned, so that no code of a role runs after
