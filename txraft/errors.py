@@ -53,6 +53,19 @@ class LeadershipLost(RaftError):
         self.leader = leader
 
 
+class OutcomeUnknown(RaftError):
+    """No outcome of a command came in time, or at all: it may have committed.
+
+    The message says how far it was known to be.
+    """
+
+    outcome: ClassVar[Outcome] = "unknown"
+
+
+class ReadTimedOut(RaftError):
+    """What a read has to contain was not applied here in time."""
+
+
 class RaftShutdown(RaftError):
     """The node was already shut down when the call was made: nothing was done."""
 

@@ -23,16 +23,18 @@ from twisted.internet.interfaces import (
 from txraft.core.configuration import Configuration, Server
 from txraft.core.entry import Entry
 from txraft.core.messages import (
+    AnyRequest,
+    AnyResponse,
     AppendEntriesRequest,
     AppendEntriesResponse,
+    ForwardRequest,
+    ForwardResponse,
     InstallSnapshotRequest,
     InstallSnapshotResponse,
-    Request,
     RequestPreVoteRequest,
     RequestPreVoteResponse,
     RequestVoteRequest,
     RequestVoteResponse,
-    Response,
     TimeoutNowRequest,
     TimeoutNowResponse,
 )
@@ -467,11 +469,11 @@ class SnapshotBody(Protocol):
 class IncomingRPC(Protocol):
     """A request from a peer, answered exactly once with `respond` or `fail`."""
 
-    command: Request
+    command: AnyRequest
     body: SnapshotBody | None
     connection: object
 
-    def respond(self, response: Response) -> None:
+    def respond(self, response: AnyResponse) -> None:
         """Send *response*, after the answers to all earlier requests."""
 
     def fail(self, error: str) -> None:
@@ -579,6 +581,35 @@ class AppendPipeline(Protocol):
 
     def close(self) -> None:
         """Close the connection; requests in flight fail with PipelineShutdown."""
+
+
+class ForwardPipeline(Protocol):
+    """Requests of a member to its leader, answered in order."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request would leave; with False nothing of it is ever sent."""
+
+    def forward(self, request: ForwardRequest) -> Deferred[ForwardResponse]:
+        """Send *request* without waiting for the answers to earlier ones.
+
+        Returns: a Deferred that fails as those of `Transport` do. Unless it is a
+            RemoteError, the leader may have taken what was asked for.
+        """
+
+    def close(self) -> None:
+        """Close the connection; requests in flight fail with PipelineShutdown."""
+
+
+@runtime_checkable
+class WithForwarding(Protocol):
+    """A transport that takes commands and reads from a member to its leader."""
+
+    def forward_pipeline(self, target: str) -> Deferred[ForwardPipeline]:
+        """Open a connection of its own to *target*.
+
+        Returns: a Deferred that fails when nothing was sent.
+        """
 
 
 @runtime_checkable

@@ -211,7 +211,7 @@ class Order(ApplierCase):
             raise AssertionError("no")
 
         self.build()
-        self.applier._settled = settle
+        self.applier.settled = settle
 
         self.applier.advance(4)
 
@@ -332,7 +332,7 @@ class Order(ApplierCase):
             self.settle = lambda entries, _: (  # type: ignore[method-assign]
                 self.applier.stop() if entries[-1].index == 2 else None
             )
-            self.applier._settled = self.settle
+            self.applier.settled = self.settle
 
             self.applier.advance(4)
             self.clock.advance(1)

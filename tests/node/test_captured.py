@@ -181,7 +181,7 @@ class CapturedAnswers(SynchronousTestCase):
         self.assertEqual(checked, [True, False])
 
 
-OURS = {b"Cluster", b"Incarnation", b"Incarnations"}
+OURS = {b"Cluster", b"Forwards", b"Incarnation", b"Incarnations"}
 """Keys that Go servers skip. Version 0 has none of them."""
 
 

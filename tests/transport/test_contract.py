@@ -7,7 +7,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.transports import MemoryNetwork
 from txraft.errors import CallTimedOut
-from txraft.testing.contracts import LoopbackTransportContract, TransportContract
+from txraft.testing.contracts import (
+    ForwardingTransportContract,
+    LoopbackTransportContract,
+    TransportContract,
+)
 from txraft.testing.contracts.samples import BytesSource, snapshot
 from txraft.transport.connection_limits import PIECE_BYTES
 from txraft.transport.inmem import InmemTransport
@@ -25,7 +29,7 @@ class Patient(BytesSource):
         return self.waits
 
 
-class PatientContract(TransportContract):
+class PatientContract(ForwardingTransportContract):
     """The contract, and how long a snapshot is waited for."""
 
     def test_snapshot_is_waited_for_as_its_source_wants(self) -> None:

@@ -290,9 +290,12 @@ class Handler:
             if body is not None:
                 body.drain()
             rpc.respond(txraft.InstallSnapshotResponse(command.term, success=False))
+        elif isinstance(command, txraft.TimeoutNowRequest):
+            rpc.respond(txraft.TimeoutNowResponse(command.header))
         else:
-            asked: txraft.TimeoutNowRequest = command
-            rpc.respond(txraft.TimeoutNowResponse(asked.header))
+            asked: txraft.ForwardRequest = command
+            places = [(0, 0) for _ in asked.commands]
+            rpc.respond(txraft.ForwardResponse(places))
         rpc.fail("no")
 
     def connection_closed(self, connection: object) -> None:

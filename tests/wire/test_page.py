@@ -11,8 +11,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.core.messages import (
+    AnyRequest,
+    AnyResponse,
     AppendEntriesRequest,
     AppendEntriesResponse,
+    ForwardRequest,
+    ForwardResponse,
     Header,
     InstallSnapshotRequest,
     InstallSnapshotResponse,
@@ -24,14 +28,14 @@ from txraft.core.messages import (
     TimeoutNowResponse,
 )
 from txraft.wire import fields
-from txraft.wire.requests import Request, encode_request
-from txraft.wire.responses import Response, encode_response
+from txraft.wire.requests import encode_request
+from txraft.wire.responses import encode_response
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "wire.rst"
-HEADER = Header(3, "n1", "n1:1", b"cluster", b"incarnation", b"known", 1)
+HEADER = Header(3, "n1", "n1:1", b"cluster", b"incarnation", b"known", 1, 1)
 CONFIGURATION = Configuration.of_voters(["n1:1"])
 ENTRY = Entry(1, 1, LogType.COMMAND, b"data")
-REQUESTS: dict[str, Request] = {
+REQUESTS: dict[str, AnyRequest] = {
     "AppendEntries": AppendEntriesRequest(1, "n1:1", 0, 0, [ENTRY], 1, HEADER),
     "RequestVote": RequestVoteRequest(1, "n1:1", 1, 1, True, HEADER),
     "RequestPreVote": RequestPreVoteRequest(1, "n1:1", 1, 1, HEADER, 7),
@@ -39,13 +43,15 @@ REQUESTS: dict[str, Request] = {
         1, "n1:1", 1, 1, 9, CONFIGURATION, 1, ("n1:1",), 1, HEADER, b"\x90", "mine"
     ),
     "TimeoutNow": TimeoutNowRequest(HEADER, 7),
+    "Forward": ForwardRequest([b"command"], HEADER),
 }
-RESPONSES: dict[str, Response] = {
+RESPONSES: dict[str, AnyResponse] = {
     "AppendEntries": AppendEntriesResponse(1, 1, True, True, HEADER),
     "RequestVote": RequestVoteResponse(1, True, ("n1:1",), HEADER),
     "RequestPreVote": RequestPreVoteResponse(1, True, HEADER),
     "InstallSnapshot": InstallSnapshotResponse(1, True, HEADER),
     "TimeoutNow": TimeoutNowResponse(HEADER),
+    "Forward": ForwardResponse([(1, 1)], "n1:1", HEADER),
 }
 
 

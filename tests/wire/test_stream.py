@@ -14,15 +14,17 @@ from tests.support.go_captures import read_request, read_response
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry, LogType
 from txraft.core.messages import (
+    AnyRequest,
+    AnyResponse,
     AppendEntriesRequest,
     AppendEntriesResponse,
+    ForwardRequest,
+    ForwardResponse,
     Header,
     InstallSnapshotRequest,
-    Request,
     RequestPreVoteRequest,
     RequestVoteRequest,
     RequestVoteResponse,
-    Response,
     TimeoutNowRequest,
 )
 from txraft.errors import ProtocolError
@@ -50,7 +52,9 @@ headers = st.builds(
     st.none() | names,
     st.none() | names,
     st.none() | st.binary(min_size=16, max_size=16),
+    forwards=st.none() | st.integers(0, 9),
 )
+places = st.lists(st.tuples(numbers, numbers), max_size=20).map(tuple)
 
 
 @st.composite
@@ -76,7 +80,7 @@ def appends(draw: st.DrawFn) -> AppendEntriesRequest:
     )
 
 
-requests: st.SearchStrategy[Request] = st.one_of(
+requests: st.SearchStrategy[AnyRequest] = st.one_of(
     appends(),
     st.builds(
         RequestVoteRequest, numbers, names, numbers, numbers, st.booleans(), headers
@@ -92,8 +96,9 @@ requests: st.SearchStrategy[Request] = st.one_of(
         numbers,
         st.none() | numbers,
     ),
+    st.builds(ForwardRequest, st.lists(st.binary(), max_size=20).map(tuple), headers),
 )
-responses: st.SearchStrategy[Response] = st.one_of(
+responses: st.SearchStrategy[AnyResponse] = st.one_of(
     st.builds(
         AppendEntriesResponse, numbers, numbers, st.booleans(), st.booleans(), headers
     ),
@@ -104,10 +109,12 @@ responses: st.SearchStrategy[Response] = st.one_of(
         st.none() | st.lists(names, max_size=5, unique=True).map(tuple),
         headers,
     ),
+    st.builds(ForwardResponse, places, st.none() | names, headers),
 )
+KINDS = {AppendEntriesResponse: 0, RequestVoteResponse: 1, ForwardResponse: 20}
 
 
-def _plain(request: Request) -> Request:
+def _plain(request: AnyRequest) -> AnyRequest:
     """Make sequences of entries comparable."""
     if isinstance(request, AppendEntriesRequest):
         fields = {name: getattr(request, name) for name in request.__slots__}
@@ -117,16 +124,16 @@ def _plain(request: Request) -> Request:
 
 class RoundTrips(SynchronousTestCase):
     @given(requests)
-    def test_request_survives(self, request: Request) -> None:
+    def test_request_survives(self, request: AnyRequest) -> None:
         """Whatever we send we read back."""
         encoded = encode_request(request)
         self.assertEqual(_plain(read_request(encoded)), _plain(request))
         self.assertEqual(encode_request(read_request(encoded)), encoded)
 
     @given(responses)
-    def test_response_survives(self, response: Response) -> None:
+    def test_response_survives(self, response: AnyResponse) -> None:
         """Whatever we answer is read back."""
-        kind = 0 if isinstance(response, AppendEntriesResponse) else 1
+        kind = KINDS[type(response)]
         self.assertEqual(read_response(kind, encode_response(response)), ("", response))
 
     @given(st.text(max_size=300).filter(bool))
@@ -136,13 +143,13 @@ class RoundTrips(SynchronousTestCase):
             self.assertEqual(read_response(0, encode_error(error)), (error, None))
 
     @given(requests)
-    def test_keys_ascend(self, request: Request) -> None:
+    def test_keys_ascend(self, request: AnyRequest) -> None:
         """Go writes keys in ascending byte order, and so do we."""
         fields = msgpack.unpackb(encode_request(request)[1:], raw=True)
         self.assertEqual(list(fields), sorted(fields))
 
     @given(st.lists(requests, min_size=1, max_size=6), st.data())
-    def test_requests_survive_any_cut(self, sent: list[Request], at: st.DataObject):
+    def test_requests_survive_any_cut(self, sent: list[AnyRequest], at: st.DataObject):
         """Pieces of any size make the same requests."""
         stream = b"".join(encode_request(request) for request in sent)
         reader, got = RequestReader(), []
@@ -154,7 +161,7 @@ class RoundTrips(SynchronousTestCase):
                 got.append(request)
         self.assertEqual([_plain(r) for r in got], [_plain(r) for r in sent])
 
-    @given(st.binary(max_size=200), st.integers(0, 4))
+    @given(st.binary(max_size=200), st.sampled_from((*range(5), 20)))
     @settings(max_examples=300)
     def test_random_bytes_make_requests_or_errors(self, body: bytes, kind: int):
         """Nothing but ProtocolError comes of garbage."""

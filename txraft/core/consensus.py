@@ -114,6 +114,7 @@ class Consensus(ServerState):
             fit=fit,
         )
         self._handed_out_commit = self.commit_index
+        self._learned: tuple[int, int] | None = None
         self.role: Role = Follower(self, leader=None)
 
     # Inputs ---------------------------------------------------------------------
@@ -248,8 +249,39 @@ class Consensus(ServerState):
         response = InstallSnapshotResponse(self.term, mark is not None)
         self.send_after_sync(install.reply_to, response)
 
+    def learn_commit(self, index: int, term: int) -> None:
+        """Learn that the entry at *index* of *term* is committed.
+
+        A leader says so, which has committed it. By the Log Matching Property a log
+        that has this very entry is the same up to there, so all of that is committed.
+        A log that has none yet, or another one, gets it: the newest place is
+        remembered, no more than one, and looked for at each `ready`.
+
+        The invariant: of an entry of another term at *index* nothing is learnt.
+        Source: Raft dissertation §3.5, figure 3.2 (Log Matching), §3.6.
+        """
+        # The newest covers all before it: all of them are committed, in one log.
+        if self._learned is None or index > self._learned[0]:
+            self._learned = (index, term)
+
+    def _commit_learned(self, index: int, term: int) -> None:
+        """Commit up to the entry at *index* of *term*, if it is in the log by now."""
+        if index <= self.commit_index:
+            self._learned = None
+        # Not while a snapshot is installed: the state machine is being replaced by one
+        # that must not be behind what is committed. And a leader counts copies, only.
+        elif (
+            self.log.term_at(index) == term
+            and not self.installing
+            and not isinstance(self.role, Leader)
+        ):
+            self._learned = None
+            self.commit(index)
+
     def ready(self) -> Ready:
         """Hand out what follows from all inputs since the last call."""
+        if self._learned is not None:
+            self._commit_learned(*self._learned)
         # First, so that all entries of a batch leave in one message to each follower.
         if (wanted := self.role.flush()) is not None:
             self._become(wanted)

@@ -1,9 +1,9 @@
 """The applier: feed committed entries to the FSM, in order, one at a time, in slices.
 
-A slice ends after some milliseconds, and the next one begins with the next iteration of
-the reactor: a node that applies a long backlog still answers heartbeats, and is not
-taken for dead. A response may be anything that can be awaited, a Deferred or a
-coroutine; the next entry waits for it.
+A slice ends after some milliseconds, and the reactor has its turn before the next one:
+a node that applies a long backlog still answers heartbeats, and is not taken for dead.
+A response may be anything that can be awaited, a Deferred or a coroutine; the next
+entry waits for it.
 
           advance            the slice is over, or a response is awaited
     idle ─────────> applying ──────────────────────────────────────────> busy
@@ -63,19 +63,15 @@ Settled = Callable[[Sequence[Entry], Sequence[object]], None]
 class Applier:
     """Applies entries up to the commit index.
 
-    It begins behind *applied_index*, and calls:
-
-    - *fetch* for the entries *first* to at most *last*, or a Deferred of them;
-    - *settled* with entries and their responses, once they are applied;
-    - *decided* with each no-op that carries data, a decision of a leader, between two
-      commands; if that raises, this replica stops;
-    - *failed_at* with the committed entries at one of which the FSM has failed, and
-      then *failed* with why this replica must stop.
-
-    A slice ends after *slice_seconds*: between two commands, or between two batches of
-    an FSM that takes batches. A batch cannot be interrupted, so it holds as many
-    commands as take a part of that time, and only one up to the index *singly_up_to*.
-    Entries that *skips* names are not applied.
+    *fetch* returns entries *first* to at most *last*, or a Deferred of them. *settled*
+    is told entries and their responses, and may be replaced; *failed* is told why this
+    replica must stop. *decided* is told of no-ops that carry data, a decision of a
+    leader, between two commands; if it raises, this replica stops. A slice ends after
+    *slice_seconds*: between two commands, or between two batches of an FSM that takes
+    batches. A batch holds what was done in a part of that time before: nothing can come
+    in between while it is applied; up to *singly_up_to* it holds one command. What
+    *skips* names is not applied. *failed_at* is told at which committed entries the
+    state machine has failed, before *failed* is.
     """
 
     def __init__(
@@ -97,24 +93,21 @@ class Applier:
         self._clock = clock
         self._slice_seconds = slice_seconds
         self._fetch = fetch
-        self._settled = settled
+        self.settled = settled
         self._failed = failed
         self._decided = decided
         self._skips = skips
         self._singly_up_to = singly_up_to
         self._failed_at = failed_at
-        # The index up to which entries may be applied; the time at which the slice
-        # ends.
+        # Up to here is committed; when the slice ends.
         self._target = applied_index
         self._until = 0.0
-        # Busy: it goes on by itself when a timer, a response or the entries come.
-        # Applying: the FSM, or somebody who was told of a result, is on the stack.
+        # Waiting for a timer, a response or entries; on the stack of the FSM.
         self._busy = False
         self._applying = False
         self._paused = False
         self._stopped = False
-        # Those who called `pause` and wait for the FSM to be left alone; and those who
-        # wait for an index to be applied.
+        # Who is to be told that the FSM is left alone, and that an index is applied.
         self._idle: list[Deferred[None]] = []
         self._waiting: list[tuple[int, Callable[[int], None]]] = []
         self.applied_index = applied_index
@@ -146,9 +139,10 @@ class Applier:
     def pause(self) -> Deferred[None]:
         """Stop between two entries; fires when the FSM is left alone.
 
-        The state of the FSM is then that of `applied_index`: no entry is half applied,
-        and no response is outstanding. It never fires after `stop`.
+        It then is where `applied_index` says: nothing is half done, and no response
+        to what it has done is outstanding. It never fires after `stop`.
         """
+        # A response that is awaited may have done half of its work: it is waited for.
         self._paused = True
         idle: Deferred[None] = Deferred()
         if self._busy or self._applying:
@@ -172,7 +166,7 @@ class Applier:
 
     def _run(self) -> None:
         if self._busy or self._applying or self._stopped:
-            return  # never two loops: each would apply the next entry
+            return  # it goes on by itself: from the timer, the response, or its loop
         self._until = self._clock.seconds() + self._slice_seconds
         while self.applied_index < self._target and not self._paused:
             # The target may grow while an entry is applied; it is looked at each time.
@@ -199,10 +193,10 @@ class Applier:
             return
         self._until = self._clock.seconds() + self._slice_seconds
         if self._paused:
-            # The waiters must be told here. `_apply`, which tells them otherwise, comes
-            # after the pause only if there are more entries: in an idle cluster a read
-            # would wait for ever. `_busy` is not touched after that: whoever was told
-            # may have called `resume`, which may be waiting again.
+            # What was applied has settled, and `_apply`, which else tells of it, comes
+            # after the pause only with more entries. If there are none, a read of an
+            # idle cluster would wait for ever. `_busy` is left alone: whoever is told
+            # may have resumed, and what goes on then may wait again.
             self._tell_waiting()
             self._run()
         elif self._apply(entries):
@@ -219,13 +213,13 @@ class Applier:
 
     def _apply(self, entries: Sequence[Entry]) -> bool:
         """Apply *entries*; tell whether to go on at once."""
-        # The FSM, and whoever is told that an index is applied, may call this object.
-        # `pause` must not take the FSM for idle then, and `resume` must not begin a
-        # second loop: if that one waited for a response, this loop would apply the same
-        # command again.
+        # For calls out of the FSM, and by whoever is told that an index is applied:
+        # `pause` must not find the FSM left alone then, and `resume` must not begin a
+        # second loop. That one may leave a response awaited, whose command this loop
+        # would apply again.
         self._applying = True
         try:
-            if self._skips:  # hardly ever; asked once for all *entries*, for speed
+            if self._skips:  # hardly ever: once a slice, for speed
                 entries = self._skips.around(entries)
             go_on = self._apply_runs(entries)
         except BaseException:
@@ -410,14 +404,14 @@ class Applier:
         if responses:
             settled = batch[: len(responses)]
             self.applied_index = self.last_command_index = settled[-1].index
-            self._settled(settled, responses)
+            self.settled(settled, responses)
 
     def _settle(self, entry: Entry, response: object) -> None:
         # First: whoever is answered may read the FSM, and ask where it stands.
         self.applied_index = entry.index
         if entry.type in (LogType.COMMAND, LogType.BARRIER):
             self.last_command_index = entry.index
-        self._settled((entry,), (response,))
+        self.settled((entry,), (response,))
 
     def _tell_waiting(self) -> None:
         # Taken out before any is called: what is called may add others.

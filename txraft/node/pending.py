@@ -88,8 +88,10 @@ class Pending:
         self._max_bytes = max_bytes
         self.queued: list[Proposal] = []
         self.appended: dict[int, Proposal] = {}
-        # Of data, in both of them. The index whose commit is being timed, since when.
+        # Of data, in both of them and in what is reserved for others. The index whose
+        # commit is being timed, since when.
         self._bytes = 0
+        self._reserved = 0
         self._timed_index = 0
         self._timed_since = 0.0
         self.appended_count = 0
@@ -109,18 +111,38 @@ class Pending:
         Raises: QueueFull, if too much waits for an outcome already.
         """
         size = len(entry.data) if entry.data else 0
-        waiting = len(self.queued) + len(self.appended)
+        waiting = len(self.queued) + len(self.appended) + self._reserved
         # Refused at once, not queued without a bound: who is told can slow down.
         if waiting >= self._max_entries or self._bytes + size > self._max_bytes:
-            raise QueueFull(
-                f"{waiting} entries of {self._bytes} bytes wait for an outcome, and "
-                f"{size} bytes more are too much: max_pending_entries is "
-                f"{self._max_entries}, max_pending_bytes {self._max_bytes}"
-            )
+            raise self._full(waiting, size)
         self._bytes += size
         proposal = Proposal(entry, deadline, size)
         self.queued.append(proposal)
         return proposal
+
+    def reserve(self, entries: int, size: int) -> None:
+        """Make room for *entries* of *size* bytes together, which others wait for.
+
+        Raises: QueueFull
+        """
+        waiting = len(self.queued) + len(self.appended) + self._reserved
+        too_many = waiting + entries > self._max_entries
+        if too_many or self._bytes + size > self._max_bytes:
+            raise self._full(waiting, size)
+        self._reserved += entries
+        self._bytes += size
+
+    def release(self, entries: int, size: int) -> None:
+        """Give back the room of *entries* that was reserved."""
+        self._reserved -= entries
+        self._bytes -= size
+
+    def _full(self, waiting: int, size: int) -> QueueFull:
+        return QueueFull(
+            f"{waiting} entries of {self._bytes} bytes wait for an outcome, and "
+            f"{size} bytes more are too much: max_pending_entries is "
+            f"{self._max_entries}, max_pending_bytes {self._max_bytes}"
+        )
 
     def take(self, now: float) -> tuple[list[Proposal], list[Proposal]]:
         """Take all that is queued: what may be appended, and what is too late.

@@ -16,12 +16,12 @@ from typing import assert_never
 from txraft.core.consensus import Consensus
 from txraft.core.messages import (
     NO_HEADER,
+    AnyRequest,
     AppendEntriesRequest,
     AppendEntriesResponse,
     Header,
     InstallSnapshotRequest,
     InstallSnapshotResponse,
-    Request,
     RequestPreVoteResponse,
     RequestVoteResponse,
     Response,
@@ -34,6 +34,8 @@ from txraft.wire.requests import SNAPSHOT_VERSIONS
 NEWEST_VERSION = 3
 VERSION_REFUSED = "operation not supported with current protocol version"
 SHUT_DOWN = "raft is already shutdown"
+FORWARDS = 1
+"""The version of `ForwardRequest` that a leader announces, and takes."""
 
 
 class Responder:
@@ -74,9 +76,33 @@ class Responder:
         """Return the header of requests that this node sends."""
         if not self._version:
             return NO_HEADER
-        return Header(self._version, cluster=cluster, incarnation=self._incarnation)
+        return Header(
+            self._version,
+            cluster=cluster,
+            incarnation=self._incarnation,
+            forwards=FORWARDS,
+        )
 
-    def refuses(self, request: Request) -> str | None:
+    def forward_header(self, cluster: bytes | None) -> Header | None:
+        """Return the header of what this node forwards; None if it cannot.
+
+        Version 0 has no header that could say who asks, or announce that it is served.
+        """
+        if not self._version:
+            return None
+        return Header(
+            self._version,
+            address=self._address,
+            cluster=cluster,
+            incarnation=self._incarnation,
+        )
+
+    @property
+    def answer_header(self) -> Header:
+        """The header of an answer that does not name this node."""
+        return self._header
+
+    def refuses(self, request: AnyRequest) -> str | None:
         """Say why *request* is not served by this version, if so.
 
         Heartbeats are never checked: Go peers do not either.

@@ -1,12 +1,12 @@
-"""The shell: it feeds inputs to consensus, in turns, and carries out each `Ready`.
+"""The shell: it feeds inputs to consensus, in turns, and carries out its wishes.
 
 Transports, timers, threads and public methods only queue inputs here, and the first
 of them schedules a turn. A turn:
 
-1. consensus takes all inputs, then reads, proposals and membership changes;
+1. consensus digests all inputs, then reads, proposals and membership changes;
 2. the tail takes the new entries, encoded once for the file and all followers;
 3. one `Ready` is carried out, in the order that `Shell._act` explains;
-4. refused proposals fail, when nothing of the turn is left to do.
+4. whoever was refused is told, when nothing of the turn is left to do.
 
 So all requests that one reactor iteration read, from all connections, share one
 write, one sync and one round of messages; and consensus is never entered while it
@@ -33,7 +33,9 @@ from txraft.core.consensus import Consensus
 from txraft.core.entry import Entry
 from txraft.core.leader import Leader
 from txraft.core.messages import (
+    AnyRequest,
     AppendEntriesRequest,
+    ForwardRequest,
     Request,
     RequestPreVoteRequest,
     RequestVoteRequest,
@@ -55,6 +57,8 @@ from txraft.errors import (
 )
 from txraft.interfaces import IncomingRPC, RPCHandler
 from txraft.node.applier import Applier, StuckWatch
+from txraft.node.awaited_entries import AwaitedEntries
+from txraft.node.forwarded import Forwarded
 from txraft.node.incarnations import Incarnations, encode_known, sender_of
 from txraft.node.levels import Levels
 from txraft.node.outbox import Outbox
@@ -79,15 +83,15 @@ READ_BYTES = 1 << 20
 
 
 class TurnState(Enum):
-    """Whether a shell is in a turn, and whether another one is due.
+    """Where a shell stands between and in its turns.
 
                         an input, or `schedule`
         ┌──────> IDLE ─────────────────────────────> DUE
         │        │  ^                                │ the reactor comes to it
-        │        │  └── `_digest_soon`, and          │ (callLater of 0 seconds)
-        │        │      nothing follows              v
+        │        │  └── `_digest_soon`, no news      │ (callLater of 0 seconds)
+        │        │                                   v
         │        └── `_hasten`, and the disk ────> TURNING <─> TURNING_AND_DUE
-        │            is idle                         │    something   │
+        │            rests                           │    something   │
         │                                            │    came in     │
         └────────────────────────────────────────────┘                │
                  nothing came in meanwhile           DUE <────────────┘
@@ -97,13 +101,11 @@ class TurnState(Enum):
     There are four ways to get on, from the latest to the earliest:
 
     - `schedule`: a turn soon, together with all else that the reactor has by then.
-    - `_hasten`: a turn at once if the disk is idle, as nothing is gained by waiting.
-    - `_digest_soon`: consensus takes it at once, and a turn follows only if there is
-      something to do. With one proposal in flight this saves two thirds of a turn for
-      each commit.
+    - `_hasten`: a turn at once if the disk rests, as nothing is gained by waiting.
+    - `_digest_soon`: consensus hears of it at once, and a turn follows only if there is
+      something to do. Two thirds of a turn less for each commit with one in flight.
     - `_apply_first`: within a turn, the FSM gets what is committed before the turn
-      looks for proposals. Callers who get their outcome then can propose again for
-      this very turn.
+      looks for proposals, so that those who are answered can propose for this turn.
 
     While TURNING, consensus may be on the stack: what arrives then is only queued, and
     no turn begins within a turn.
@@ -122,14 +124,14 @@ IDLE, DUE, TURNING, TURNING_AND_DUE, STOPPED = TurnState
 
 
 class Shell(RPCHandler, SenderHost, SnapshotsHost):
-    """One running node: its `Consensus`, and the parts that carry out each `Ready`.
+    """One running node: its `Consensus` and what carries out its wishes.
 
-    *owner* hears what a turn brought about. The bases are the ways in: a transport
-    delivers requests here, the outbox and the sender of snapshots report what became
-    of theirs, and `Snapshots` what was taken or installed.
+    *owner* is told what a turn brought about. As the bases say, it is where a transport
+    delivers requests, where the outbox and the sender of snapshots report the fate of
+    theirs, and where snapshots report what was taken or installed.
 
-    `heard_leader` is the address that has last sent entries or a heartbeat, at the time
-    `heard_at`.
+    `heard_leader` is who has last sent entries or a heartbeat, `heard_at` when, and
+    `heard_forwards` which version of `ForwardRequest` it takes, if any.
     """
 
     log = Logger()
@@ -142,7 +144,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         self._inputs: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         # What leaves when a write is durable, by the number of that write, in order.
         self._after_sync: deque[tuple[int, list[Outgoing]]] = deque()
-        # Proposals that are to fail, with the error, when the turn is over.
+        # Who is to be told of a refusal, when nothing of the turn is left to do.
         self._refused: list[tuple[Proposal, RaftError]] = []
         # Inbound connections by their tokens, and which leader speaks on each.
         self._leader_connections: dict[object, str] = {}
@@ -151,6 +153,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         self._ticked_at = parts.clock.seconds()
         self.heard_leader: str | None = None
         self.heard_at = 0.0
+        self.heard_forwards: int | None = None
         self._make_consensus(recovered)
         self._make_disk_and_fsm(recovered)
         self._make_network(recovered)
@@ -204,6 +207,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             failed_at=lambda entries: self.writer.save(noted_failure(entries)),
         )
         self.stuck = StuckWatch(parts.address, config.stuck_timeout)
+        self.awaited = AwaitedEntries(self.applier, config.max_pending_entries)
         self.verifications = Verifications(
             self.applier, parts.clock, config.apply_slice
         )
@@ -224,6 +228,9 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             parts.address,
             incarnation=recovered.incarnation,
             level=self.levels.announced,
+        )
+        self.forwarded = Forwarded(
+            self.pending, config.max_entry_bytes, self.responder.answer_header
         )
         self.undeliverable = UndeliverableEntries(parts.address, self._fetch)
         self.sender = SnapshotSender(
@@ -275,7 +282,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             self._turn_state = TURNING_AND_DUE  # the reactor is asked when it is over
 
     def _hasten(self) -> None:
-        """Have a turn at once if the disk is idle, else soon, with what else comes."""
+        """Have a turn at once while the disk rests, or soon, with what else comes."""
         if self.writer.is_idle and self._turn_state is IDLE:
             self._turn()
         else:
@@ -284,10 +291,9 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
     def _digest_soon(
         self, peer: str | None, function: Callable[..., None], *arguments: object
     ) -> None:
-        """Let consensus take what *peer* has answered, or the disk if that is None."""
+        """Let consensus digest what *peer*, or for None the disk, has said."""
         if self._turn_state is not IDLE:
-            # Queued: it must not overtake other inputs, and consensus may be on the
-            # stack.
+            # Behind what came before it; and consensus may be on the stack.
             self._input(function, *arguments)
             return
         try:
@@ -302,8 +308,8 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         """Let *count* ticks pass."""
         if self._turn_state is STOPPED:
             return
-        # Now, and not in the turn that takes this tick: `_stalled` wants to know when
-        # the reactor has last come to its timers.
+        # At the tick itself, not when consensus digests it: `_stalled` asks whether the
+        # reactor has come to its timers.
         self._ticked_at = now = self._parts.clock.seconds()
         applier, snapshots = self.applier, self.snapshots
         # While a snapshot is installed nothing is applied, and nothing hangs.
@@ -338,6 +344,9 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         if refusal or self._turn_state is STOPPED:
             self.responder.refuse(rpc, refusal or "raft is shut down")
             return
+        if isinstance(command, ForwardRequest):
+            self._forward_received(rpc, command)
+            return
         digest: Callable[[Request, object], None] = self.consensus.request
         # Heartbeats only: entries go straight to consensus.
         if command.header.known is not None:
@@ -349,11 +358,29 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             self._leader_connections[rpc.connection] = command.leader
             self.heard_leader = command.leader
             self.heard_at = self._parts.clock.seconds()
+            self.heard_forwards = command.header.forwards
             self._hasten()
             return
         if isinstance(command, RequestVoteRequest):
             self._owner.vote_requested(command)
         self.schedule()
+
+    def _forward_received(self, rpc: IncomingRPC, request: ForwardRequest) -> None:
+        """Take commands or a read of another member, if this node leads.
+
+        An error text tells that nothing was appended, so none is given afterwards.
+        """
+        consensus, header = self.consensus, request.header
+        is_foreign = header.cluster and consensus.cluster not in (None, header.cluster)
+        if is_foreign:
+            self.responder.refuse(rpc, consensus.of_another_cluster)
+        elif consensus.configuration.server(header.address or "") is None:
+            self.responder.refuse(rpc, f"{header.address} is no member here")
+        elif not consensus.is_leader:
+            self.forwarded.refuse(rpc, request, consensus.leader)
+        else:
+            self.forwarded.take(rpc, request)
+            self.schedule()
 
     def connection_closed(self, connection: object) -> None:
         """Learn that an inbound connection ended."""
@@ -364,8 +391,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
 
     def answered(self, peer: str, request: OutgoingRequest, answer: Response) -> None:
         """Take a peer's answer, unless it is of another incarnation."""
-        # Consensus must get one outcome for each request, so a refused answer is a
-        # loss.
+        # Each request comes back once, so what is not heard counts as lost.
         if self._wrong_incarnation(peer, answer) is not None:
             self.lost(peer, request, False)
             return
@@ -377,9 +403,9 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
     def _stalled(self) -> bool:
         """Tell whether this process was held up, and has not yet counted for how long.
 
-        After a stall the reactor reads sockets before it runs timers. So what is read
-        may be old, and a pre-vote in it may have been granted before the stall. As soon
-        as the timers have run, the core knows of the ticks that it missed.
+        After a stall the reactor reads sockets before it runs timers: what comes out of
+        them may be old, and the lease that it would confirm may have run out. Ticks
+        that are late are counted in the next turn, and by then this is over.
         """
         late = self._parts.clock.seconds() - self._ticked_at
         return late > self._parts.config.heartbeat_timeout
@@ -390,7 +416,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             self._input(self.consensus.connection_lost, target)
 
     def _wrong_incarnation(
-        self, peer: str | None, message: Request | Response
+        self, peer: str | None, message: AnyRequest | Response
     ) -> str | None:
         header, history = message.header, self.consensus.configurations
         if peer is None or self._turn_state is STOPPED:
@@ -443,6 +469,12 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         self.verifications.add(verification)
         self.schedule()
 
+    def learn_commit(self, index: int, term: int) -> None:
+        """Learn from the leader that its entry at *index* of *term* is committed."""
+        if self._turn_state is not STOPPED:
+            self._inputs.append((self.consensus.learn_commit, (index, term)))
+            self._hasten()  # whoever asked waits for nothing else
+
     def change(self, change: Change) -> None:
         """Change the membership when it is allowed.
 
@@ -467,7 +499,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         self._input(self.consensus.transfer, target)
 
     def _synced(self, number: int) -> None:
-        # The messages first: peers wait for them, and consensus only counts a copy.
+        # Answers first: a peer waits for them, consensus only counts.
         if self._after_sync:
             self._release()
         self._digest_soon(None, self.consensus.synced, number)
@@ -508,8 +540,10 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             function(*arguments)
         # Reads, proposals and changes come after all inputs, which may have ended this
         # leadership: what cannot be done any more is then refused at once.
-        if self.verifications.new:
-            self.consensus.verify(self.verifications.take())
+        if self.verifications.new or self.forwarded.questions:
+            batch = self.verifications.take()
+            batch.questions = self.forwarded.take_questions()
+            self.consensus.verify(batch)
         pending = self.pending
         # With proposals in the queue this turn has something to send anyway; without
         # them it is worth while to see whether those who are answered make some.
@@ -517,23 +551,23 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             self._apply_first()
         if pending.queued:
             self._propose()
+        if self.forwarded.queued:
+            self._propose_forwarded()
         if self.changes.waiting:
             self._change_configuration()
 
     def _apply_first(self) -> None:
-        """Apply the rest of the log, so that callers who are answered propose again.
+        """Apply the rest of the log: those who are answered may propose for this turn.
 
-        Only if all of the log is committed: otherwise its entries have to leave first.
-        And only if the log has not changed in this turn: the tail, from which entries
-        are applied, learns of changes later, in `_remember`.
+        Not while there is more in the log, as that has to leave first. And not when the
+        log has changed, as then what is in the tail is not what is committed.
         """
         consensus = self.consensus
         is_all = consensus.commit_index == consensus.log.last_index
         if is_all and not consensus.coming.changes_log:
             self.applier.advance(consensus.commit_index)
             if self._turn_state is TURNING_AND_DUE and not self._inputs:
-                # What made a turn due were new proposals, which this turn takes.
-                self._turn_state = TURNING
+                self._turn_state = TURNING  # proposals need no turn of their own
 
     def _propose(self) -> None:
         # One look at the clock for all of them, and one append.
@@ -551,6 +585,15 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             why = self._why_refused()
             self._refused += [(proposal, why) for proposal in refused]
 
+    def _propose_forwarded(self) -> None:
+        consensus, forwarded = self.consensus, self.forwarded
+        messages, forwarded.queued = forwarded.queued, []
+        entries = [entry for message in messages for entry in message.entries]
+        try:
+            consensus.propose(entries)
+        finally:  # not in the queue any more, and answered in any case
+            forwarded.keep(messages, consensus.leader)
+
     def _why_refused(self) -> RaftError:
         consensus = self.consensus
         if consensus.is_leader and consensus.is_transferring:
@@ -558,9 +601,9 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         return NotLeader(None if consensus.is_leader else consensus.leader)
 
     def _settle_refused(self) -> None:
-        """Fail the refused proposals, now that nothing of this turn is left to do.
+        """Tell who was refused, now that nothing of this turn is left to do.
 
-        Not earlier: whoever is told may call anything, `shutdown` too.
+        What they are told may make them call anything, `shutdown` too.
         """
         refused, self._refused = self._refused, []
         for proposal, error in refused:
@@ -586,8 +629,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             except RaftError as error:
                 self._refused.append((proposal, error))
             except BaseException:
-                # A broken invariant ends the node, but the caller still gets an
-                # outcome.
+                # An invariant broke, which ends the node; but whoever waits is told.
                 self._keep_appended([proposal])
                 raise
             else:
@@ -595,7 +637,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
 
     @property
     def _level_in_log(self) -> int | None:
-        """The level in this leader's log, see `levels`; None while it is not known."""
+        """The level that holds at the end of this leader's log, None if not known."""
         if not self.levels.announced:
             return 0
         return self.consensus.level_in_log(self.applier.applied_index)
@@ -639,10 +681,12 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             # At once for what needs no write: its number is durable already.
             self._release()
         self._owner.turned()
-        # Whoever was told may have stopped the node. Nothing may be applied or
-        # installed then: the callers were told that the outcome is unknown.
+        # Whoever was told may have stopped the node: nothing may be applied or
+        # installed then, as the callers of these were told that it is not known.
         if self._turn_state is STOPPED:
             return
+        # Before this node applies: those who asked apply it at the same time.
+        self.forwarded.committed(ready.commit_index)
         self.applier.advance(ready.commit_index)
         self.incarnations.turned(self.consensus.configurations, ready)
         for token, index in ready.verified:
@@ -653,8 +697,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             self.undeliverable.found(peer, index)
         if ready.contradiction is not None:
             self._contradicted(ready.contradiction)
-        # Unsynced entries must stay, as they are nowhere else; unapplied ones should,
-        # as they would soon be read back.
+        # Unsynced entries are nowhere else, unapplied ones would be read back soon.
         self.tail.trim(self.writer.synced_index, self.applier.applied_index)
         if self.consensus.cluster != self.outbox.header.cluster:
             self.outbox.header = self.responder.request_header(self.consensus.cluster)
@@ -679,6 +722,10 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
     def _verified(self, token: object, index: int) -> None:
         assert isinstance(token, Batch), "only batches of verifications are handed in"
         self.verifications.confirmed(token, index)
+        if token.questions:
+            term = self.consensus.log.term_at(index)
+            assert term is not None, "what is committed is in the log"
+            self.forwarded.confirmed(token.questions, index, term)
 
     def _contradicted(self, leader: str) -> None:
         if leader == self._contradicted_by:
@@ -699,7 +746,8 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
 
         What is committed is not failed: it is applied here, and answered with that.
         """
-        leader = self.consensus.leader
+        consensus, leader = self.consensus, self.consensus.leader
+        self.forwarded.leadership_lost(consensus.commit_index, leader)
         self.pending.fail_appended_after(
             self.consensus.commit_index, LeadershipLost(leader)
         )
@@ -722,6 +770,9 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             then.callback(self.changes.fail, error)
             then.callback(self.pending.fail_appended_after, 0, unknown)
             then.callback(self.pending.fail_queued, error)
+            then.callback(
+                self.forwarded.leadership_lost, self.consensus.commit_index, None
+            )
             then.callback(self.sender.stop)
             self.outbox.stop()
 
@@ -755,15 +806,14 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
     def _compact(self, mark: SnapshotMark) -> None:
         consensus = self.consensus
         consensus.snapshotted(mark)
-        # The synced note is written before the log is cut: a later start can then tell
-        # a log that was cut from one that has lost its newest entries.
+        # The log reaches at least to where the snapshot ends. It is noted before the
+        # log is cut, so that a log which lost its end is told from one that was cut.
         self.writer.note()
         keep = self._parts.config.trailing_logs
         index = min(mark.index, consensus.log.last_index - keep)
-        # Followers that are catching up should get entries, and no second snapshot.
+        # Followers that lag a little get entries, not the snapshot.
         index = consensus.may_compact_to(index)
-        # A skipped entry goes in any case: no server could apply it, so it must not be
-        # sent any more.
+        # What nobody can apply is sent to nobody: who needs it gets the snapshot.
         index = max(index, self.skips.newest_up_to(mark.index))
         if index > consensus.log.base_index:
             consensus.compacted(index)
@@ -776,22 +826,20 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
     def _installed(self, install: Install, mark: SnapshotMark | None) -> None:
         self.consensus.installed(install, mark)
         if mark is not None:
-            # The FSM has another state now, with its own level and index. After
-            # consensus has moved to where the snapshot ends: the applier fetches from
-            # there on.
+            # The FSM is another one now: its level, and where the applier goes on. Only
+            # after consensus has moved, which is asked for entries from there on.
             self.consensus.activated(self.levels.active)
             self.applier.resume(mark.index)
             self.incarnations.forget_all()
             inherited = self.skips.inherit(install.request.skipped, mark.index)
             if inherited:
                 self.writer.save(inherited)
-            # These proposals are in the snapshot or were replaced: nobody here can
-            # tell.
+            # These are in the snapshot or were replaced: nobody here can tell.
+            self.awaited.installed(mark.index)
             overtaken = self.pending.take_appended(mark.index)
             leader = self.consensus.leader
             self._refused += [(p, LeadershipLost(leader)) for p in overtaken]
-        # Last: while this is True no snapshot is taken. Before this line nobody could
-        # say at which index the FSM is.
+        # Last: until here nobody could say where the FSM stands, or take a snapshot.
         self.snapshots.installing = False
 
     def stop_because(self, reason: str, failure: Failure) -> None:
@@ -817,7 +865,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         entries = self.tail.slice(first, last)
         if entries is not None:
             return entries  # nearly always: no thread, no copy of the entries
-        # Only what is below the tail: entries in the tail may not be in the store yet.
+        # Not what the tail has, too: that may not be in the store yet.
         last = min(last, self.tail.first - 1)
         store = self._parts.log_store
         most = min(READ_BYTES, self._parts.config.max_append_bytes)

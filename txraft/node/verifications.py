@@ -1,13 +1,9 @@
 """Verifications: have a quorum confirm that this node leads, for all that ask.
 
-    new ──> asked ──> confirmed ──> its index is applied ──> answered
-     │        │           └── for those that do not read: answered at once
-     └────────┴── leadership lost: failed
-
-All that are new in one turn are one batch, for which consensus is asked once. A batch
-that is confirmed is answered in one pass: what one read costs does not depend on how
-many wait. A pass is done in slices, so that heartbeats leave in time. Nothing here ever
-looks at all that wait in one go.
+All that call in one turn ask consensus one question, and all that a round confirms are
+answered in one pass over them: what a read costs does not depend on how many wait. A
+pass gives others their turn when it has lasted for a slice, so that heartbeats live;
+nothing else here is done for all that wait in one turn.
 
 Source: Raft dissertation §6.4.
 """
@@ -21,10 +17,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from txraft.errors import RaftError
+from txraft.interfaces import IncomingRPC
 from txraft.node.applier import Applier
 
 LEAST_WITHDRAWN = 64
-"""From so many withdrawn ones on it pays to look for them among those that wait."""
+"""So many are withdrawn before it pays to look for them among those that wait."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,13 +36,14 @@ class Verification:
 class Batch:
     """The verifications of one turn, which consensus is asked for together.
 
-    *readers* also wait until their index is applied, *others* do not. They are kept
-    apart from the start, as to sort a hundred thousand later takes longer than a turn
-    may.
+    *readers* wait until their index is applied, too. The two are told apart when they
+    come, as to look through a hundred thousand takes longer than a turn may.
+    *questions* are of other members, which wait there until their index is applied.
     """
 
     readers: deque[Verification] = field(default_factory=deque)
     others: deque[Verification] = field(default_factory=deque)
+    questions: list[IncomingRPC] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.readers or self.others)
@@ -87,6 +85,11 @@ class Verifications:
         new, self.new = self.new, Batch()
         return new
 
+    def take_back(self, batch: Batch) -> list[Verification]:
+        """Take those of *batch* that still wait, to ask for them again."""
+        readers, batch.readers = batch.readers, deque()
+        return [v for v in readers if self._waiting.pop(v, v) is None]
+
     def withdraw(self, verification: Verification) -> None:
         """Forget one that nobody waits for any more."""
         if self._waiting.pop(verification, verification) is None:
@@ -118,10 +121,10 @@ class Verifications:
             self._expect(index)
 
     def _expect(self, index: int) -> None:
-        """Have `_applied` called when *index* is applied: one call for all that wait.
+        """Be called when *index* is applied: one call for all that wait for it or more.
 
-        It stays even if nobody waits any more. Otherwise each read that comes and goes
-        while the state machine hangs would leave one more call behind.
+        Not forgotten when nobody waits any more, or each who comes and goes while the
+        state machine hangs would leave one behind.
         """
         self._expecting = True
         self._applier.call_when_applied(index, self._applied)
@@ -129,7 +132,7 @@ class Verifications:
     def _applied(self, applied_index: int) -> None:
         """Answer those whose index is applied; have this called for the next ones.
 
-        They are in the order of their indexes, as a commit index never falls.
+        Their indexes never fall, as a commit index never does.
         """
         self._expecting = False
         unapplied = self._unapplied
@@ -143,8 +146,8 @@ class Verifications:
     ) -> None:
         """Answer *verifications*, or fail them with *error*, in slices."""
         self._settled.append((verifications, error))
-        # Whoever is answered may cause more to be settled. Those are answered after
-        # what is settled already, and not from within.
+        # Whoever is answered may bring this node to confirm more, and one who is
+        # answered late has waited for his turn already: order is kept.
         if not self._settling:
             self._settling = True
             self._go_on()
@@ -163,7 +166,7 @@ class Verifications:
             if not batch:
                 settled.popleft()
                 continue
-            # Taken out one by one: to free a whole batch at once would take long, too.
+            # Taken out one by one: to free many at once takes long, too.
             if self._answer(batch.popleft(), error) and clock.seconds() >= until:
                 clock.callLater(0, self._go_on)
                 return

@@ -14,9 +14,10 @@ from typing import Protocol
 
 from txraft.core.configuration import Configuration
 from txraft.core.messages import (
+    AnyRequest,
     AppendEntriesRequest,
+    ForwardRequest,
     InstallSnapshotRequest,
-    Request,
     RequestPreVoteRequest,
     RequestVoteRequest,
     TimeoutNowRequest,
@@ -108,7 +109,7 @@ class IdentityCheck:
             raise ProtocolError(f"it speaks as {shown(sender)}, which is no member")
 
 
-def claimed_sender(request: Request) -> str | None:
+def claimed_sender(request: AnyRequest) -> str | None:
     """Return the address of the sender that *request* names, None without one.
 
     Raises: ProtocolError when it names two.
@@ -118,7 +119,7 @@ def claimed_sender(request: Request) -> str | None:
             sender = request.leader
         case RequestVoteRequest() | RequestPreVoteRequest():
             sender = request.candidate
-        case TimeoutNowRequest():
+        case TimeoutNowRequest() | ForwardRequest():
             sender = ""
     address = request.header.address
     if address and sender and address != sender:

@@ -17,12 +17,14 @@ from twisted.python.failure import Failure
 
 from txraft.core.entry import Entry
 from txraft.core.messages import (
+    AnyRequest,
+    AnyResponse,
     AppendEntriesRequest,
     AppendEntriesResponse,
+    ForwardRequest,
+    ForwardResponse,
     InstallSnapshotRequest,
     InstallSnapshotResponse,
-    Request,
-    Response,
 )
 from txraft.errors import (
     ConnectionClosedByPeer,
@@ -32,6 +34,7 @@ from txraft.errors import (
 )
 from txraft.interfaces import (
     AppendPipeline,
+    ForwardPipeline,
     IncomingRPC,
     RPCHandler,
     SnapshotSource,
@@ -147,6 +150,14 @@ class InmemTransport(UnaryCalls):
             return fail(error)
         return succeed(InmemPipeline(line, self._timeout))
 
+    def forward_pipeline(self, target: str) -> Deferred[ForwardPipeline]:
+        """Open a pipeline to *target*."""
+        try:
+            line = self._line(target)
+        except (ConnectionFailed, TransportShutdown) as error:
+            return fail(error)
+        return succeed(InmemForwardPipeline(line, self._timeout))
+
     def install_snapshot(
         self, target: str, request: InstallSnapshotRequest, data: SnapshotSource
     ) -> Deferred[InstallSnapshotResponse]:
@@ -181,7 +192,7 @@ class InmemTransport(UnaryCalls):
         if is_outbound and self._lost_handler is not None and not self._closed:
             self._lost_handler(line.target)
 
-    def _call(self, target: str, request: Request) -> Deferred[Response]:
+    def _call(self, target: str, request: AnyRequest) -> Deferred[AnyResponse]:
         try:
             line = self._line(target)
         except (ConnectionFailed, TransportShutdown) as error:
@@ -190,7 +201,9 @@ class InmemTransport(UnaryCalls):
             request = _copied(request)
         return line.send(request, self._timeout).addBoth(self._release, line)
 
-    def _release(self, response: Response | Failure, line: Line) -> Response | Failure:
+    def _release(
+        self, response: AnyResponse | Failure, line: Line
+    ) -> AnyResponse | Failure:
         idle = self._idle.setdefault(line.target, [])
         if line.idle and len(idle) < DEFAULT_MAX_POOL:
             idle.append(line)
@@ -236,6 +249,32 @@ class InmemPipeline:
         self._line.close(PipelineShutdown())
 
 
+class InmemForwardPipeline:
+    """A `ForwardPipeline` on a line of its own."""
+
+    def __init__(self, line: Line, timeout: float) -> None:
+        self._line = line
+        self._timeout = timeout
+        self._closed = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request would leave; with False nothing of it is ever sent."""
+        return not (self._closed or self._line.closed)
+
+    def forward(self, request: ForwardRequest) -> Deferred[ForwardResponse]:
+        """Send *request* without waiting for the responses to earlier ones."""
+        if self._closed:
+            return fail(PipelineShutdown())
+        response = self._line.send(request, self._timeout)
+        return cast("Deferred[ForwardResponse]", response)
+
+    def close(self) -> None:
+        """End the connection; requests in flight fail with PipelineShutdown."""
+        self._closed = True
+        self._line.close(PipelineShutdown())
+
+
 def _copied(request: AppendEntriesRequest) -> AppendEntriesRequest:
     """Copy *request* with its entries, so that no two nodes share an object.
 
@@ -258,6 +297,6 @@ def _copied_entry(entry: Entry) -> Entry:
     )
 
 
-def _closing(response: Response | Failure, line: Line) -> Response | Failure:
+def _closing(response: AnyResponse | Failure, line: Line) -> AnyResponse | Failure:
     line.close(ConnectionClosedByPeer(f"{line.target} is disconnected"))
     return response

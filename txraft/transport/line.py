@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from txraft.core.messages import Request, Response
+from txraft.core.messages import AnyRequest, AnyResponse
 from txraft.errors import (
     CallTimedOut,
     ConnectionClosedByPeer,
@@ -49,17 +49,17 @@ class LineRequest:
     )
 
     def __init__(
-        self, command: Request, body: SnapshotBody | None, line: Line, timeout: float
+        self, command: AnyRequest, body: SnapshotBody | None, line: Line, timeout: float
     ) -> None:
         self.command = command
         self.body = body
         self.connection: object = line
-        self.response: Response | RemoteError | None = None
-        self.result = Deferred[Response]()
+        self.response: AnyResponse | RemoteError | None = None
+        self.result = Deferred[AnyResponse]()
         self.timer: IDelayedCall = line.clock.callLater(timeout, line.expire)
         self._line = line
 
-    def respond(self, response: Response) -> None:
+    def respond(self, response: AnyResponse) -> None:
         """Respond with *response*, after all earlier requests have their responses."""
         self._settle(response)
 
@@ -67,7 +67,7 @@ class LineRequest:
         """Respond with an error text."""
         self._settle(RemoteError(error))
 
-    def _settle(self, response: Response | RemoteError) -> None:
+    def _settle(self, response: AnyResponse | RemoteError) -> None:
         assert self.response is None, "a request is answered once"
         self.response = response
         if self.body is not None:
@@ -104,13 +104,13 @@ class Line:
         """Whether it is open and no response is awaited."""
         return not self._calls and not self.closed
 
-    def send(self, command: Request, timeout: float) -> Deferred[Response]:
+    def send(self, command: AnyRequest, timeout: float) -> Deferred[AnyResponse]:
         """Send *command*; its response is due within *timeout* seconds."""
         return self._send(LineRequest(command, None, self, timeout))
 
     def send_snapshot(
-        self, command: Request, size: int, source: SnapshotSource, patience: Patience
-    ) -> Deferred[Response]:
+        self, command: AnyRequest, size: int, source: SnapshotSource, patience: Patience
+    ) -> Deferred[AnyResponse]:
         """Send *command* and *size* bytes of *source* behind it."""
         pump = BodyPump(self, size, source, patience)
         self._body = pump.body
@@ -163,7 +163,7 @@ class Line:
             call.result.errback(error)
         self.clock.callLater(self._callee.latency, self._end_at_callee)
 
-    def _send(self, request: LineRequest) -> Deferred[Response]:
+    def _send(self, request: LineRequest) -> Deferred[AnyResponse]:
         if self.closed:
             request.timer.cancel()
             request.result.errback(

@@ -17,7 +17,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
-from txraft.core.messages import Response
+from txraft.core.messages import AnyResponse
 from txraft.errors import (
     CallTimedOut,
     ConnectionClosedByPeer,
@@ -35,7 +35,7 @@ from txraft.wire.stream import MessageLimits, ResponseReader
 class _AwaitedResponse:
     kind: int
     deadline: float | None
-    result: Deferred[Response]
+    result: Deferred[AnyResponse]
 
 
 class Link(Connection):
@@ -65,7 +65,7 @@ class Link(Connection):
 
     def send(
         self, request: bytes, kind: int, deadline: float | None
-    ) -> Deferred[Response]:
+    ) -> Deferred[AnyResponse]:
         """Send an encoded *request* of type byte *kind*.
 
         *deadline* is a time of the clock, never earlier than that of a pending call;
@@ -74,7 +74,7 @@ class Link(Connection):
             connection stays open; or with CallTimedOut, ConnectionClosedByPeer or
             ProtocolError, and then all other calls fail too.
         """
-        result = Deferred[Response]()
+        result = Deferred[AnyResponse]()
         if self.lost:
             result.errback(ConnectionClosedByPeer(f"{self.target} is disconnected"))
             return result

@@ -14,14 +14,15 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 
 from txraft.core.messages import (
+    AnyRequest,
+    AnyResponse,
     InstallSnapshotRequest,
     InstallSnapshotResponse,
-    Request,
-    Response,
 )
 from txraft.errors import ConnectionFailed, TransportShutdown
 from txraft.interfaces import (
     AppendPipeline,
+    ForwardPipeline,
     IncomingRPC,
     RPCHandler,
     SnapshotSource,
@@ -40,7 +41,11 @@ from txraft.transport.identity_check import IdentityCheck
 from txraft.transport.link import Link, LinkPool
 from txraft.transport.patience import Patience
 from txraft.transport.peer import PeerFactory
-from txraft.transport.pipeline import Encoder, NetworkPipeline
+from txraft.transport.pipeline import (
+    Encoder,
+    NetworkForwardPipeline,
+    NetworkPipeline,
+)
 from txraft.transport.snapshot_stream import SnapshotStream
 from txraft.transport.unary_calls import UnaryCalls
 from txraft.wire.requests import encode_request, request_kind
@@ -131,6 +136,12 @@ class NetworkTransport(UnaryCalls):
         """Open a pipeline to *target* on a connection of its own."""
         return self._connect(target).addCallback(self._pipeline)
 
+    def forward_pipeline(self, target: str) -> Deferred[ForwardPipeline]:
+        """Open a connection of its own to *target*."""
+        return self._connect(target).addCallback(
+            lambda link: NetworkForwardPipeline(self._clock, link, self._timeout)
+        )
+
     def install_snapshot(
         self, target: str, request: InstallSnapshotRequest, data: SnapshotSource
     ) -> Deferred[InstallSnapshotResponse]:
@@ -142,7 +153,7 @@ class NetworkTransport(UnaryCalls):
         granted = snapshot_timeout(self._timeout, request.size, self.timeout_scale)
         encoded = encode_request(request)
 
-        def send(link: Link) -> Deferred[Response]:
+        def send(link: Link) -> Deferred[AnyResponse]:
             patience = Patience(self._clock, self._timeout, granted, data)
             stream = SnapshotStream(
                 self._clock, link, encoded, request.size, data, patience
@@ -189,14 +200,16 @@ class NetworkTransport(UnaryCalls):
         # Closed while the stream layer was still binding: nobody else stops this port.
         return _stop(port).addCallback(lambda _: fail(TransportShutdown()))
 
-    def _call(self, target: str, request: Request) -> Deferred[Response]:
+    def _call(self, target: str, request: AnyRequest) -> Deferred[AnyResponse]:
         deadline = self._clock.seconds() + self._timeout
         encoded, kind = encode_request(request), request_kind(request)
         return self._connect(target).addCallback(
             lambda link: link.send(encoded, kind, deadline).addBoth(self._release, link)
         )
 
-    def _release(self, response: Response | Failure, link: Link) -> Response | Failure:
+    def _release(
+        self, response: AnyResponse | Failure, link: Link
+    ) -> AnyResponse | Failure:
         """Keep the connection, unless a cancelled call may still get a response.
 
         The next call would take that response for its own.

@@ -16,10 +16,10 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 
 from txraft.core.messages import (
+    AnyRequest,
+    AnyResponse,
     AppendEntriesRequest,
     InstallSnapshotRequest,
-    Request,
-    Response,
 )
 from txraft.errors import ProtocolError
 from txraft.interfaces import IncomingRPC, RPCHandler, SnapshotBody
@@ -57,7 +57,11 @@ class PeerRequest:
     )
 
     def __init__(
-        self, command: Request, body: IncomingBody | None, peer: PeerProtocol, size: int
+        self,
+        command: AnyRequest,
+        body: IncomingBody | None,
+        peer: PeerProtocol,
+        size: int,
     ) -> None:
         self.command = command
         self.body: SnapshotBody | None = body
@@ -67,7 +71,7 @@ class PeerRequest:
         self._incoming = body
         self._peer = peer
 
-    def respond(self, response: Response) -> None:
+    def respond(self, response: AnyResponse) -> None:
         """Respond with *response*, after all earlier requests have their responses."""
         self._settle(encode_response(response))
 
@@ -242,7 +246,7 @@ class PeerProtocol(Connection):
         self._factory.deliver(rpc)
         return left > 0 or self._body is not None
 
-    def _check_sender(self, request: Request) -> None:
+    def _check_sender(self, request: AnyRequest) -> None:
         """Check that *request* is of this connection's one sender, who may send now.
 
         Raises: ProtocolError

@@ -1,4 +1,4 @@
-"""Pipelined AppendEntries: requests sent without waiting for earlier responses."""
+"""Pipelines: requests that are sent without waiting for earlier responses."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 
-from txraft.core.messages import AppendEntriesRequest, AppendEntriesResponse
+from txraft.core.messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    ForwardRequest,
+    ForwardResponse,
+)
 from txraft.errors import CallTimedOut, PipelineShutdown
 from txraft.transport.link import Link
-from txraft.wire.requests import APPEND_ENTRIES, encode_request
+from txraft.wire.requests import APPEND_ENTRIES, FORWARD, encode_request
 
 
 class Encoder:
@@ -29,7 +34,33 @@ class Encoder:
         return self._encoded
 
 
-class NetworkPipeline:
+class LinkPipeline:
+    """The common part of the pipelines: one link, and *timeout* for each response."""
+
+    def __init__(self, clock: IReactorTime, link: Link, timeout: float) -> None:
+        self._clock = clock
+        self._link = link
+        self._timeout = timeout
+        self._closed = False
+
+    def _send(self, encoded: bytes, kind: int) -> Deferred[Any]:
+        deadline = self._clock.seconds() + self._timeout
+        response: Deferred[Any] = self._link.send(encoded, kind, deadline)
+        return response
+
+    def close(self) -> None:
+        """Close the connection; requests in flight fail with PipelineShutdown."""
+        if self._closed:
+            return
+        self._closed = True
+        # `finish` ends TLS in good order, but only `close` fails what is in flight.
+        if self._link.idle:
+            self._link.finish()
+        else:
+            self._link.close(PipelineShutdown())
+
+
+class NetworkPipeline(LinkPipeline):
     """An `AppendPipeline` on a connection of its own.
 
     The pipeline fails when a peer does not read and more than *max_unsent_bytes* wait
@@ -44,12 +75,9 @@ class NetworkPipeline:
         max_unsent_bytes: int,
         encoder: Encoder,
     ) -> None:
-        self._clock = clock
+        super().__init__(clock, link, timeout)
         self._encoder = encoder
-        self._link = link
-        self._timeout = timeout
         self._max_unsent_bytes = max_unsent_bytes
-        self._closed = False
 
     def append_entries(
         self, request: AppendEntriesRequest
@@ -68,18 +96,26 @@ class NetworkPipeline:
             link.close(
                 CallTimedOut(f"{link.target} left {link.unsent_bytes} bytes unread")
             )
-        deadline = self._clock.seconds() + self._timeout
-        encoded = self._encoder.encode(request)
-        response: Deferred[Any] = link.send(encoded, APPEND_ENTRIES, deadline)
-        return response
+        return self._send(self._encoder.encode(request), APPEND_ENTRIES)
 
-    def close(self) -> None:
-        """Close the connection; requests in flight fail with PipelineShutdown."""
+
+class NetworkForwardPipeline(LinkPipeline):
+    """A `ForwardPipeline` on a connection of its own.
+
+    What waits for a peer that does not read is bounded by whoever forwards.
+    """
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request would leave; with False nothing of it is ever sent."""
+        return not (self._closed or self._link.lost)
+
+    def forward(self, request: ForwardRequest) -> Deferred[ForwardResponse]:
+        """Send *request* at once.
+
+        Returns: a Deferred that fails as those of the transport do, and with
+            PipelineShutdown once the pipeline is closed.
+        """
         if self._closed:
-            return
-        self._closed = True
-        # `finish` ends TLS in good order, but only `close` fails what is in flight.
-        if self._link.idle:
-            self._link.finish()
-        else:
-            self._link.close(PipelineShutdown())
+            return fail(PipelineShutdown())
+        return self._send(encode_request(request), FORWARD)

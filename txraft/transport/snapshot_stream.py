@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from txraft.core.messages import Response
+from txraft.core.messages import AnyResponse
 from txraft.errors import CallTimedOut, TransportError
 from txraft.interfaces import SnapshotSource
 from txraft.transport.connection_limits import PIECE_BYTES
@@ -41,7 +41,7 @@ class SnapshotStream:
         self._reading = False
         self._pumping = False
 
-    def send(self) -> Deferred[Response]:
+    def send(self) -> Deferred[AnyResponse]:
         """Send everything and wait for the response.
 
         Returns: a Deferred that fails as those of a link do; cancelling it closes the
@@ -111,7 +111,7 @@ class SnapshotStream:
         reason = failure.getErrorMessage()
         self._link.close(TransportError(f"the snapshot cannot be read: {reason}"))
 
-    def _ended(self, response: Response | Failure) -> Response | Failure:
+    def _ended(self, response: AnyResponse | Failure) -> AnyResponse | Failure:
         """Close the connection, as hashicorp/raft does after each snapshot."""
         self._link.unblocked = None
         if self._timer is not None:

@@ -7,14 +7,14 @@ from typing import cast
 from twisted.internet.defer import Deferred
 
 from txraft.core.messages import (
+    AnyRequest,
+    AnyResponse,
     AppendEntriesRequest,
     AppendEntriesResponse,
-    Request,
     RequestPreVoteRequest,
     RequestPreVoteResponse,
     RequestVoteRequest,
     RequestVoteResponse,
-    Response,
     TimeoutNowRequest,
     TimeoutNowResponse,
 )
@@ -24,7 +24,7 @@ from txraft.wire.membership import address_from_bytes, address_to_bytes
 class UnaryCalls:
     """The methods of a `Transport` that only need `_call`."""
 
-    def _call(self, target: str, request: Request) -> Deferred[Response]:
+    def _call(self, target: str, request: AnyRequest) -> Deferred[AnyResponse]:
         """Send *request*; the Deferred fires with the response of its kind."""
         raise NotImplementedError
 

@@ -24,7 +24,9 @@ _MAX_UINT64 = 2**64 - 1
 _MIN_INT64 = -(2**63)
 _SHOWN_BYTES = 30
 # Keys that only this package writes; hashicorp/raft skips keys that it does not know.
-_OUR_KEYS = frozenset({b"Cluster", b"FSMLevel", b"Incarnation", b"Incarnations"})
+_OUR_KEYS = frozenset(
+    {b"Cluster", b"FSMLevel", b"Forwards", b"Incarnation", b"Incarnations"}
+)
 _HEADER_KEYS = _OUR_KEYS | {b"Addr", b"ID", b"ProtocolVersion"}
 
 pack: Callable[[object], bytes] = msgpack.Packer(use_bin_type=False).pack
@@ -62,6 +64,8 @@ def header_fields(header: Header) -> dict[bytes, object]:
         fields[b"Incarnations"] = header.known
     if header.level is not None:
         fields[b"FSMLevel"] = header.level
+    if header.forwards is not None:
+        fields[b"Forwards"] = header.forwards
     return fields
 
 
@@ -79,7 +83,7 @@ def zero_header_fields(header: Header) -> dict[bytes, object]:
 
 def header_in(fields: Fields) -> Header:
     """Read the header; a key that is missing stays None."""
-    # Most messages of version 0 have none of the keys: seven look-ups are saved.
+    # Most messages of version 0 have none of the keys: eight look-ups are saved.
     if _HEADER_KEYS.isdisjoint(fields):
         return NO_HEADER
     # Positions, as keywords cost 0.5 us for each message; in AppendEntries, whose
@@ -92,6 +96,7 @@ def header_in(fields: Fields) -> Header:
         raw(fields, b"Incarnation") if b"Incarnation" in fields else None,
         raw(fields, b"Incarnations") if b"Incarnations" in fields else None,
         unsigned(fields, b"FSMLevel") if b"FSMLevel" in fields else None,
+        unsigned(fields, b"Forwards") if b"Forwards" in fields else None,
     )
 
 

@@ -12,10 +12,11 @@ from typing import assert_never
 from txraft.core.configuration import Configuration
 from txraft.core.entry import Entry
 from txraft.core.messages import (
+    AnyRequest,
     AppendEntriesRequest,
+    ForwardRequest,
     Header,
     InstallSnapshotRequest,
-    Request,
     RequestPreVoteRequest,
     RequestVoteRequest,
     TimeoutNowRequest,
@@ -50,18 +51,24 @@ REQUEST_VOTE = 1
 INSTALL_SNAPSHOT = 2
 TIMEOUT_NOW = 3
 REQUEST_PRE_VOTE = 4
+FORWARD = 20
+"""Far from the numbers that hashicorp/raft may give to requests of its own."""
+
+MAX_FORWARDED_COMMANDS = 1024
+"""Commands in one ForwardRequest at most."""
+
 SNAPSHOT_VERSIONS = (0, 1)
 """Versions whose membership can be decoded; the node refuses the others."""
 
 _MAX_INT64 = 2**63 - 1
 
 
-def request_kind(request: Request) -> int:
+def request_kind(request: AnyRequest) -> int:
     """Return the type byte of *request*."""
     return _KINDS[type(request)]
 
 
-def encode_request(request: Request) -> bytes:
+def encode_request(request: AnyRequest) -> bytes:
     """Encode *request*, type byte first; entries keep their encoded bytes."""
     match request:
         case AppendEntriesRequest():
@@ -76,11 +83,15 @@ def encode_request(request: Request) -> bytes:
             )
         case RequestPreVoteRequest():
             return b"\x04" + pack_sorted(_request_pre_vote_fields(request))
+        case ForwardRequest():
+            fields = header_fields(request.header)
+            fields[b"Commands"] = list(request.commands)
+            return bytes([FORWARD]) + pack_sorted(fields)
         case _:
             assert_never(request)
 
 
-def decode_request(kind: int, fields: Fields) -> Request:
+def decode_request(kind: int, fields: Fields) -> AnyRequest:
     """Make a request of the map that follows type byte *kind*.
 
     The membership in a snapshot of an unknown version is not decoded.
@@ -132,7 +143,7 @@ def _frame(header: Header, leader: str) -> tuple[bytes, bytes, bytes]:
         if key in fields:
             start += pack(key) + pack(fields[key])
     middle = b""
-    for key in (b"FSMLevel", b"ID", b"Incarnation", b"Incarnations"):
+    for key in (b"FSMLevel", b"Forwards", b"ID", b"Incarnation", b"Incarnations"):
         if key in fields:
             middle += pack(key) + pack(fields[key])
     middle += pack(b"Leader") + pack(text_or_nil(leader)) + pack(b"LeaderCommitIndex")
@@ -306,18 +317,29 @@ def _decode_timeout_now(fields: Fields) -> TimeoutNowRequest:
     return TimeoutNowRequest(header_in(fields), _number_in(fields))
 
 
-_KINDS: dict[type[Request], int] = {
+def _decode_forward(fields: Fields) -> ForwardRequest:
+    commands = fields.get(b"Commands")
+    if type(commands) is not list or any(type(each) is not bytes for each in commands):
+        raise odd_value(b"Commands", commands)
+    if len(commands) > MAX_FORWARDED_COMMANDS:
+        raise ProtocolError(f"{len(commands)} commands are forwarded at once")
+    return ForwardRequest(tuple(commands), header_in(fields))
+
+
+_KINDS: dict[type[AnyRequest], int] = {
     AppendEntriesRequest: APPEND_ENTRIES,
     RequestVoteRequest: REQUEST_VOTE,
     InstallSnapshotRequest: INSTALL_SNAPSHOT,
     TimeoutNowRequest: TIMEOUT_NOW,
     RequestPreVoteRequest: REQUEST_PRE_VOTE,
+    ForwardRequest: FORWARD,
 }
-_DECODERS: tuple[Callable[[Fields], Request], ...] = (
-    _decode_append_entries,
-    _decode_request_vote,
-    _decode_install_snapshot,
-    _decode_timeout_now,
-    _decode_request_pre_vote,
-)
-REQUEST_KINDS = len(_DECODERS)
+_DECODERS: dict[int, Callable[[Fields], AnyRequest]] = {
+    APPEND_ENTRIES: _decode_append_entries,
+    REQUEST_VOTE: _decode_request_vote,
+    INSTALL_SNAPSHOT: _decode_install_snapshot,
+    TIMEOUT_NOW: _decode_timeout_now,
+    REQUEST_PRE_VOTE: _decode_request_pre_vote,
+    FORWARD: _decode_forward,
+}
+REQUEST_KINDS = frozenset(_DECODERS)

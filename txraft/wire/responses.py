@@ -11,12 +11,13 @@ from functools import lru_cache
 from typing import assert_never
 
 from txraft.core.messages import (
+    AnyResponse,
     AppendEntriesResponse,
+    ForwardResponse,
     Header,
     InstallSnapshotResponse,
     RequestPreVoteResponse,
     RequestVoteResponse,
-    Response,
     TimeoutNowResponse,
 )
 from txraft.wire.fields import (
@@ -26,19 +27,30 @@ from txraft.wire.fields import (
     booleans,
     header_fields,
     header_in,
+    odd_value,
     pack,
     pack_sorted,
     raw,
+    text,
+    text_or_nil,
     unsigned,
     unsigneds,
     zero_header_fields,
 )
 from txraft.wire.membership import address_to_bytes, decode_peers, encode_peers
+from txraft.wire.requests import (
+    APPEND_ENTRIES,
+    FORWARD,
+    INSTALL_SNAPSHOT,
+    REQUEST_PRE_VOTE,
+    REQUEST_VOTE,
+    TIMEOUT_NOW,
+)
 
 _NO_ERROR = b"\xa0"
 
 
-def encode_response(response: Response) -> bytes:
+def encode_response(response: AnyResponse) -> bytes:
     """Encode *response* after an empty error string."""
     if isinstance(response, AppendEntriesResponse):
         return _append_entries(response)
@@ -50,7 +62,7 @@ def encode_error(error: str) -> bytes:
     return pack(address_to_bytes(error)) + b"\xc0"
 
 
-def decode_response(kind: int, fields: Fields) -> Response:
+def decode_response(kind: int, fields: Fields) -> AnyResponse:
     """Make a response of the map in reply to a request of type byte *kind*.
 
     Raises: ProtocolError for a value of a wrong type.
@@ -87,7 +99,8 @@ def _response_fields(
     response: RequestVoteResponse
     | RequestPreVoteResponse
     | InstallSnapshotResponse
-    | TimeoutNowResponse,
+    | TimeoutNowResponse
+    | ForwardResponse,
 ) -> dict[bytes, object]:
     match response:
         case RequestVoteResponse():
@@ -115,6 +128,12 @@ def _response_fields(
             }
         case TimeoutNowResponse():
             return zero_header_fields(response.header)
+        case ForwardResponse():
+            return {
+                **header_fields(response.header),
+                b"Leader": text_or_nil(response.leader or ""),
+                b"Places": [n for place in response.places for n in place],
+            }
         case _:
             assert_never(response)
 
@@ -153,10 +172,23 @@ def _decode_request_pre_vote(fields: Fields) -> RequestPreVoteResponse:
     )
 
 
-_DECODERS: tuple[Callable[[Fields], Response], ...] = (
-    _decode_append_entries,
-    _decode_request_vote,
-    _decode_install_snapshot,
-    _decode_timeout_now,
-    _decode_request_pre_vote,
-)
+def _decode_forward(fields: Fields) -> ForwardResponse:
+    numbers = fields.get(b"Places")
+    if (
+        type(numbers) is not list
+        or len(numbers) % 2
+        or any(type(each) is not int or each < 0 for each in numbers)
+    ):
+        raise odd_value(b"Places", numbers)
+    places = tuple(zip(numbers[::2], numbers[1::2], strict=True))
+    return ForwardResponse(places, text(fields, b"Leader") or None, header_in(fields))
+
+
+_DECODERS: dict[int, Callable[[Fields], AnyResponse]] = {
+    APPEND_ENTRIES: _decode_append_entries,
+    REQUEST_VOTE: _decode_request_vote,
+    INSTALL_SNAPSHOT: _decode_install_snapshot,
+    TIMEOUT_NOW: _decode_timeout_now,
+    REQUEST_PRE_VOTE: _decode_request_pre_vote,
+    FORWARD: _decode_forward,
+}

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgpack
 
-from txraft.core.messages import InstallSnapshotRequest, Request, Response
+from txraft.core.messages import AnyRequest, AnyResponse, InstallSnapshotRequest
 from txraft.errors import ProtocolError
 from txraft.wire.announced import HEADER_BYTES, announced_length
 from txraft.wire.membership import address_from_bytes
@@ -184,7 +184,7 @@ class RequestReader(_MessageReader):
         self._kind: int | None = None
         self.body_left = 0
 
-    def read(self) -> Request | None:
+    def read(self) -> AnyRequest | None:
         """Return the next whole request, or None until more has arrived.
 
         After an InstallSnapshotRequest `body_left` bytes follow, to be taken with
@@ -198,7 +198,7 @@ class RequestReader(_MessageReader):
             if not byte:
                 return None
             self._kind = byte[0]
-            if self._kind >= REQUEST_KINDS:
+            if self._kind not in REQUEST_KINDS:
                 raise self._odd_kind(self._kind)
         try:
             fields = self._next_object()
@@ -243,7 +243,7 @@ class ResponseReader(_MessageReader):
         super().__init__(limits, limits.max_response_bytes)
         self._error: str | None = None
 
-    def read(self, kind: int) -> tuple[str, Response | None] | None:
+    def read(self, kind: int) -> tuple[str, AnyResponse | None] | None:
         """Return the next error and response, or None until more has arrived.
 
         *kind* is the type byte of the request. The error is "" when there is none, and

@@ -10,6 +10,7 @@ a test case of trial:
             return MyLogStore(self.mktemp())
 """
 
+from txraft.testing.contracts.forwarding import ForwardingTransportContract
 from txraft.testing.contracts.fsm import FSMContract
 from txraft.testing.contracts.logs import LogStoreContract, RangeLogStoreContract
 from txraft.testing.contracts.loopbacks import LoopbackTransportContract
@@ -25,6 +26,7 @@ from txraft.testing.contracts.transports import TransportContract
 
 __all__ = [
     "FSMContract",
+    "ForwardingTransportContract",
     "HintingStableStoreContract",
     "HintingStore",
     "LogStoreContract",

@@ -9,17 +9,19 @@ from twisted.internet.defer import Deferred, succeed
 from txraft.core.configuration import Configuration, Server, Suffrage
 from txraft.core.entry import Entry, LogType
 from txraft.core.messages import (
+    AnyRequest,
+    AnyResponse,
     AppendEntriesRequest,
     AppendEntriesResponse,
+    ForwardRequest,
+    ForwardResponse,
     Header,
     InstallSnapshotRequest,
     InstallSnapshotResponse,
-    Request,
     RequestPreVoteRequest,
     RequestPreVoteResponse,
     RequestVoteRequest,
     RequestVoteResponse,
-    Response,
     TimeoutNowRequest,
     TimeoutNowResponse,
 )
@@ -88,7 +90,7 @@ class Recorder:
         self.closed.append(connection)
 
     @property
-    def commands(self) -> list[Request]:
+    def commands(self) -> list[AnyRequest]:
         """The requests so far."""
         return [rpc.command for rpc in self.rpcs]
 
@@ -98,7 +100,7 @@ def agree(rpc: IncomingRPC) -> None:
     rpc.respond(success(rpc.command))
 
 
-def success(request: Request) -> Response:
+def success(request: AnyRequest) -> AnyResponse:
     """Make a positive response to *request*."""
     match request:
         case AppendEntriesRequest():
@@ -112,6 +114,9 @@ def success(request: Request) -> Response:
             return InstallSnapshotResponse(request.term, True, Header(0))
         case TimeoutNowRequest():
             return TimeoutNowResponse(Header(0))
+        case ForwardRequest():
+            places = [(7 + n, 3) for n in range(len(request.commands) or 1)]
+            return ForwardResponse(tuple(places), None, HEADER)
 
 
 def append(term: int, *, previous: int = 0, entries: int = 0) -> AppendEntriesRequest:

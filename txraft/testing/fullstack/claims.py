@@ -9,14 +9,14 @@ from txraft.core.entry import Entry
 from txraft.core.invariants import Seen, check_server
 from txraft.core.leader import Leader
 from txraft.core.messages import (
+    AnyRequest,
+    AnyResponse,
     AppendEntriesRequest,
     AppendEntriesResponse,
     InstallSnapshotRequest,
     InstallSnapshotResponse,
-    Request,
     RequestVoteRequest,
     RequestVoteResponse,
-    Response,
 )
 from txraft.core.ready import HardState
 from txraft.node.startup import read_hard_state
@@ -104,13 +104,13 @@ class Claims:
 
     # What leaves ----------------------------------------------------------------
 
-    def asks(self, target: str, request: Request) -> None:
+    def asks(self, target: str, request: AnyRequest) -> None:
         """Check a request before it leaves."""
         self._simulation.note(self._node.machine, "asks", target, request)
         if isinstance(request, RequestVoteRequest):
             self._check_vote(request.term, self._address)
 
-    def answers(self, request: Request, response: Response) -> None:
+    def answers(self, request: AnyRequest, response: AnyResponse) -> None:
         """Check an answer before it leaves."""
         self._simulation.note(self._node.machine, "answers", request, response)
         self._simulation.fault_schedule.answered(self._node)

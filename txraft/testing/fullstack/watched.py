@@ -13,17 +13,17 @@ from twisted.internet.defer import Deferred
 
 from txraft.core.entry import Entry
 from txraft.core.messages import (
-    Request,
+    AnyRequest,
+    AnyResponse,
     RequestVoteRequest,
     RequestVoteResponse,
-    Response,
 )
 from txraft.interfaces import IncomingRPC, RPCHandler, Syncable
 from txraft.storage.filelog import FileLog
 from txraft.transport.network import NetworkTransport
 
-Asks = Callable[[str, Request], None]
-Answers = Callable[[Request, Response], None]
+Asks = Callable[[str, AnyRequest], None]
+Answers = Callable[[AnyRequest, AnyResponse], None]
 Stored = Callable[[int | None, Sequence[Entry]], None]
 
 
@@ -65,7 +65,7 @@ class _WatchedRPC:
         self._rpc = rpc
         self._answers = answers
 
-    def respond(self, response: Response) -> None:
+    def respond(self, response: AnyResponse) -> None:
         self._answers(self.command, response)
         self._rpc.respond(response)
 
