@@ -237,7 +237,7 @@ class Answers(SynchronousTestCase):
         next(given_up)
         given_up.close()
 
-        self.assertEqual(len(fsm._keys.moments), 0)
+        self.assertEqual(len(fsm._keys.views), 0)
 
     def test_answer_bytes_is_a_bound(self) -> None:
         """A key may consist of characters that JSON writes in six bytes each."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.kv import keyindex
-from txraft.kv.keyindex import KeyIndex, Moment, MomentOver
+from txraft.kv.keyindex import KeyIndex, ReadView, ReadViewEnded
 from txraft.kv.records import Row
 
 KEYS = st.text(alphabet="ab/\U0010ffff", max_size=3)
@@ -36,7 +36,7 @@ class Model:
         self.index = KeyIndex(self.rows, 0)
         self.number = 0
         self.changes: dict[str, int] = {}
-        self.moments: list[tuple[Moment, dict[str, Row], dict[str, Row]]] = []
+        self.views: list[tuple[ReadView, dict[str, Row], dict[str, Row]]] = []
 
     def do(self, what: str, key: str) -> None:
         getattr(self, what)(key)
@@ -100,30 +100,30 @@ class Model:
 
     def open(self, prefix: str) -> None:
         then = {k: r for k, r in self.rows.items() if k.startswith(prefix)}
-        moment = self.index.moment(prefix, self.number)
-        self.moments.append((moment, then, {}))
+        view = self.index.read_view(prefix, self.number)
+        self.views.append((view, then, {}))
 
     def close(self, _key: str) -> None:
-        if self.moments:
-            self.moments.pop(0)[0].close()
+        if self.views:
+            self.views.pop(0)[0].close()
 
     def step(self, _key: str) -> None:
-        """Read two more keys at each moment."""
-        for each in list(self.moments):
-            moment, then, seen = each
+        """Read two more keys of each view."""
+        for each in list(self.views):
+            view, then, seen = each
             try:
                 if self.number % 2:
-                    names = moment.read_names(2)
+                    names = view.read_names(2)
                     piece = names and [(name, then.get(name)) for name in names]
                 else:
-                    piece = moment.read(2)
-            except MomentOver:
-                self.moments.remove(each)
+                    piece = view.read(2)
+            except ReadViewEnded:
+                self.views.remove(each)
                 continue
             if piece is None:
                 self.case.assertEqual(list(seen.items()), sorted(then.items()))
-                moment.close()
-                self.moments.remove(each)
+                view.close()
+                self.views.remove(each)
             else:
                 seen.update(piece)
 
@@ -141,7 +141,7 @@ class Whatever(SynchronousTestCase):
             model.do(what, key)
 
         model.read("")
-        while model.moments:
+        while model.views:
             model.step("")
         self.assertEqual(model.index._kept, {})
 
@@ -172,7 +172,7 @@ class Order(SynchronousTestCase):
         self.assertLess(len(model.index._leaves), 4)
 
     def test_queue_that_is_watched_leaves_nothing_behind(self) -> None:
-        """Keys that a moment might see go with the moment.
+        """Keys that a view might see go with the view.
 
         So a queue, whose keys are new and soon gone, does not grow in memory.
         """
@@ -264,12 +264,12 @@ class Changes(SynchronousTestCase):
         )
 
 
-class Moments(SynchronousTestCase):
-    """What is kept for those who look at a moment is bounded."""
+class ReadViews(SynchronousTestCase):
+    """What is kept for those who read a view is bounded."""
 
-    def read_all(self, moment: Moment) -> dict[str, Row]:
+    def read_all(self, view: ReadView) -> dict[str, Row]:
         seen: dict[str, Row] = {}
-        while (piece := moment.read(10)) is not None:
+        while (piece := view.read(10)) is not None:
             seen.update(piece)
         return seen
 
@@ -281,12 +281,12 @@ class Moments(SynchronousTestCase):
 
     def test_changes_meanwhile(self) -> None:
         model = self.model()
-        first = model.index.moment("", model.number)
+        first = model.index.read_view("", model.number)
         begun = first.read(10)
         for number in range(100):
             model.put(f"{number:03d}")
             model.put(f"{number:03d}+")
-        second = model.index.moment("", model.number)
+        second = model.index.read_view("", model.number)
         for number in range(100):
             model.remove(f"{number:03d}")
 
@@ -297,42 +297,42 @@ class Moments(SynchronousTestCase):
         self.assertEqual(len(self.read_all(second)), 200)
 
     def test_deleted_key_in_a_leaf_that_is_split_meanwhile(self) -> None:
-        """Nobody sees it once the moment is over, whichever half it was in."""
+        """Nobody sees it once the view is over, whichever half it was in."""
         self.patch(keyindex, "MAX_LEAF_KEYS", 16)
         for deleted in ("000", "014"):
             model = Model(self)
             for number in range(15):
                 model.put(f"{number:03d}")
-            moment = model.index.moment("", model.number)
+            view = model.index.read_view("", model.number)
             model.remove(deleted)
             for number in range(15, 18):
                 model.put(f"{number:03d}")
             self.assertEqual(len(model.index._leaves), 2)
-            moment.close()
+            view.close()
 
-            later = model.index.moment("", model.number)
+            later = model.index.read_view("", model.number)
 
             self.assertEqual(self.read_all(later), model.rows)
 
     def test_nothing_is_kept_for_nobody(self) -> None:
         model = self.model()
-        moment = model.index.moment("", model.number)
+        view = model.index.read_view("", model.number)
         model.put("000")
         self.assertEqual(len(model.index._kept), 1)
 
-        moment.close()
-        moment.close()
+        view.close()
+        view.close()
 
-        self.assertEqual((model.index._kept, model.index.moments), ({}, {}))
+        self.assertEqual((model.index._kept, model.index.views), ({}, {}))
 
     def assert_over(self, change: Callable[[Model], None]) -> None:
         model = self.model()
-        moments = [model.index.moment("", model.number) for _ in range(2)]
+        views = [model.index.read_view("", model.number) for _ in range(2)]
 
         change(model)
 
-        for moment in moments:
-            self.assertRaises(MomentOver, moment.read, 10)
+        for view in views:
+            self.assertRaises(ReadViewEnded, view.read, 10)
         self.assertEqual(model.index._kept, {})
 
     def test_too_many_changes(self) -> None:
@@ -346,11 +346,11 @@ class Moments(SynchronousTestCase):
     def test_what_is_written_twice_is_kept_once(self) -> None:
         self.patch(keyindex, "MAX_KEPT_CHANGES", 10)
         model = self.model()
-        moment = model.index.moment("", model.number)
+        view = model.index.read_view("", model.number)
         for _ in range(100):
             model.put("000")
 
-        self.assertEqual(len(self.read_all(moment)), 100)
+        self.assertEqual(len(self.read_all(view)), 100)
 
     def test_all_deleted_at_once(self) -> None:
         self.assert_over(lambda model: model.clear("0"))
@@ -358,13 +358,13 @@ class Moments(SynchronousTestCase):
     def test_skip(self) -> None:
         """What lies under a name that is told already is not read."""
         model = self.model()
-        moment = model.index.moment("0", model.number)
-        self.assertEqual(len(moment.read(3) or []), 3)
+        view = model.index.read_view("0", model.number)
+        self.assertEqual(len(view.read(3) or []), 3)
 
-        moment.skip("08")
-        self.assertEqual(list(self.read_all(moment)), [f"09{n}" for n in range(10)])
-        moment.skip("09")
-        self.assertEqual(self.read_all(moment), {})
+        view.skip("08")
+        self.assertEqual(list(self.read_all(view)), [f"09{n}" for n in range(10)])
+        view.skip("09")
+        self.assertEqual(self.read_all(view), {})
 
 
 def put_all(model: Model, count: int) -> None:

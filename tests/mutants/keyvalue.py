@@ -117,7 +117,7 @@ if self._captures:
         at="KeyIndex._split",
         old="new.gone = sum(...)",
         new="pass",
-        caught_by="tests.kv.test_keyindex.Moments.test_deleted_key_in_a_leaf_that_is_split_meanwhile",
+        caught_by="tests.kv.test_keyindex.ReadViews.test_deleted_key_in_a_leaf_that_is_split_meanwhile",
     ),
     Mutant(
         name="the records of a backup's predecessor go under a snapshot of them",

@@ -52,14 +52,14 @@ MUTANTS = (
         at="KeyIndex.changed",
         old="self._keep(key, old, index)",
         new="pass",
-        caught_by="tests.kv.test_keyindex.Moments.test_changes_meanwhile",
+        caught_by="tests.kv.test_keyindex.ReadViews.test_changes_meanwhile",
     ),
     Mutant(
         name="a list goes on when all under a prefix was deleted",
         at="KeyIndex.removed_many",
-        old="self.end_moments()",
+        old="self.end_views()",
         new="pass",
-        caught_by="tests.kv.test_keyindex.Moments.test_all_deleted_at_once",
+        caught_by="tests.kv.test_keyindex.ReadViews.test_all_deleted_at_once",
     ),
     Mutant(
         name="a long list holds up whoever comes after it",
@@ -83,10 +83,10 @@ MUTANTS = (
         caught_by="tests.kv.test_bounds.Answers.test_read_shows_one_moment",
     ),
     Mutant(
-        name="a transaction that reads keeps its moments open",
+        name="a transaction that reads keeps its read views open",
         at="kv/operations:read",
-        old="stack.enter_context(closing(keys.moment(o.key, state.index)))",
-        new="keys.moment(o.key, state.index)",
+        old="stack.enter_context(closing(keys.read_view(o.key, state.index)))",
+        new="keys.read_view(o.key, state.index)",
         caught_by="tests.kv.test_bounds.Answers.test_read_leaves_nothing_behind",
     ),
     Mutant(

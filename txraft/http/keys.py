@@ -32,7 +32,7 @@ from txraft.http.reads import BLOCKING, Reads
 from txraft.http.slices import Slices, Steps
 from txraft.http.writes import Writes
 from txraft.kv.commands import Operation, encode_delete, encode_put, encode_transact
-from txraft.kv.keyindex import Moment, MomentOver
+from txraft.kv.keyindex import ReadView, ReadViewEnded
 from txraft.kv.operations import STEP_KEYS
 from txraft.kv.records import Record, Row, TransactionResult
 from txraft.kv.state import KeyValueFSM
@@ -54,7 +54,7 @@ ATTEMPTS = 3
 
 
 def changes_too_fast() -> HTTPRefusal:
-    """Make the refusal of a list whose moment has ended each time."""
+    """Make the refusal of a list whose view has ended each time."""
     return not_applied(
         "Keys change faster than they can be listed: ask for a longer prefix.",
         RETRY_AFTER,
@@ -166,19 +166,19 @@ class Keys:
         return listed.addCallback(self._listed, call)
 
     def _list(self, prefix: str, texts: _Texts, separator: str) -> Steps[_Listing]:
-        """List the keys under *prefix* at one moment, in steps. Raises: HTTPRefusal"""
+        """List the keys under *prefix* as they are now, in steps. Raises: HTTPRefusal"""
         for _ in range(ATTEMPTS):
-            moment = self._fsm.moment(prefix)
+            view = self._fsm.read_view(prefix)
             now = self._fsm.index
             index = self._fsm.changed_at(Topic(Scope.PREFIX, prefix))
             try:
                 body = yield from json_list(
-                    texts(moment, prefix, separator), self._limits
+                    texts(view, prefix, separator), self._limits
                 )
-            except MomentOver:
+            except ReadViewEnded:
                 continue
             finally:
-                moment.close()
+                view.close()
             return _Listing(body, index, now)
         raise changes_too_fast()
 
@@ -207,28 +207,28 @@ class _Listing(NamedTuple):
     now: int
 
 
-_Texts = Callable[[Moment, str, str], Iterator[bytes]]
+_Texts = Callable[[ReadView, str, str], Iterator[bytes]]
 
 
-def _records(moment: Moment, _prefix: str, _separator: str) -> Iterator[bytes]:
-    """Encode the records that *moment* shows; an empty text ends each step."""
-    while (piece := moment.read(STEP_KEYS)) is not None:
+def _records(view: ReadView, _prefix: str, _separator: str) -> Iterator[bytes]:
+    """Encode the records that *view* shows; an empty text ends each step."""
+    while (piece := view.read(STEP_KEYS)) is not None:
         for key, row in piece:
             yield record_as_bytes(key, row)
         yield b""
 
 
-def _names(moment: Moment, prefix: str, separator: str) -> Iterator[bytes]:
-    """Encode the names that *moment* shows, each up to *separator* and only once."""
+def _names(view: ReadView, prefix: str, separator: str) -> Iterator[bytes]:
+    """Encode the names that *view* shows, each up to *separator* and only once."""
     # For speed: without a separator the encoder takes a whole piece at once.
     if not separator:
-        while (names := moment.read_names(STEP_NAMES)) is not None:
+        while (names := view.read_names(STEP_NAMES)) is not None:
             if names:
                 yield _encode(names)[1:-1].encode()  # a list without its brackets
             yield b""
         return
     start, last = len(prefix), None
-    while (names := moment.read_names(STEP_KEYS)) is not None:
+    while (names := view.read_names(STEP_KEYS)) is not None:
         for key in names:
             if last is not None and key.startswith(last):
                 continue
@@ -241,7 +241,7 @@ def _names(moment: Moment, prefix: str, separator: str) -> Iterator[bytes]:
         # For speed: a "directory" of a million keys costs one step, not a million
         # looks.
         if last is not None and names and names[-1].startswith(last):
-            moment.skip(last)
+            view.skip(last)
         yield b""
 
 

@@ -34,7 +34,7 @@ from txraft.kv.commands import (
     encode_transact,
     most_operations,
 )
-from txraft.kv.keyindex import MomentOver
+from txraft.kv.keyindex import ReadViewEnded
 from txraft.kv.operations import STEP_KEYS, TransactionTooLarge
 from txraft.kv.records import Record, TransactionResult
 from txraft.kv.state import KeyValueFSM
@@ -115,7 +115,7 @@ class Transactions:
                 outcome = yield from self._fsm.read(
                     operations, self._limits.max_answer_bytes
                 )
-            except MomentOver:
+            except ReadViewEnded:
                 continue
             except TransactionTooLarge as error:
                 raise refusal_of(error) from error

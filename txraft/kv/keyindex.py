@@ -10,8 +10,12 @@ bounded, whatever the number of keys:
   `MAX_BEHIND` others, or when somebody reads the index. So the last change under a
   prefix is the highest of the leaves that lie wholly under it, and of the keys under it
   in the leaves at its two ends.
-- A `Moment` shows the keys as they were when it was made, however long it is read.
-  While a moment is open, the old records of all changes are kept, within bounds.
+- A `ReadView` shows the keys as they were when it was made, however long it is read.
+  While one is open, the old records of all changes are kept, within bounds.
+
+A `ReadView` and a `Capture` both show the past. A view is for a long list of one
+prefix, which the reactor reads in steps, and ends if too much changes. A capture is for
+a snapshot of all keys, which another thread writes, and never ends by itself.
 """
 
 from __future__ import annotations
@@ -29,14 +33,14 @@ MAX_BEHIND = 2048
 
 MAX_KEPT_CHANGES = 1 << 15
 MAX_KEPT_BYTES = 32 << 20
-"""The most that is kept for moments. Beyond either bound all moments end."""
+"""The most that is kept for views. Beyond either bound all views end."""
 
 FILLED_AT_ONCE = 2000
 """Keys placed in one step of `KeyIndex.fill`: two milliseconds."""
 
 
-class MomentOver(Exception):
-    """Too much has changed since the moment was made: it can no longer be read."""
+class ReadViewEnded(Exception):
+    """Too much has changed since the read view was made: it shows nothing any more."""
 
 
 class Leaf:
@@ -63,7 +67,7 @@ class KeyIndex:
 
     def __init__(self, rows: Mapping[str, Row], floor: int) -> None:
         self.rows = rows
-        self.moments: dict[Moment, None] = {}
+        self.views: dict[ReadView, None] = {}
         self._floor = floor
         self._tombstones: dict[str, int] = {}
         self._leaves = [Leaf([])]
@@ -88,7 +92,7 @@ class KeyIndex:
 
     def changed(self, key: str, old: Row | None, index: int) -> None:
         """Note that *key*, which had the record *old* or none, was written."""
-        if self.moments:
+        if self.views:
             self._keep(key, old, index)
         if old is None:
             self._place(key, index)
@@ -102,7 +106,7 @@ class KeyIndex:
 
     def removed(self, key: str, old: Row, index: int) -> None:
         """Note that *key*, which had the record *old*, was deleted at *index*."""
-        if self.moments:
+        if self.views:
             self._keep(key, old, index)
         tombstones = self._tombstones
         # Popped first, so that the order of the dict is the order of the deletions.
@@ -122,10 +126,10 @@ class KeyIndex:
     ) -> None:
         """Note that *keys* were deleted at *index*: all under *prefix* but *kept*.
 
-        It costs less for each key than `removed`, but it ends all moments.
+        It costs less for each key than `removed`, but it ends all views.
         """
-        # To keep each old record for the moments would cost as much as the deletion.
-        self.end_moments()
+        # To keep each old record for the views would cost as much as the deletion.
+        self.end_views()
         self._bury(keys, index)
         low, high = self._range(prefix)
         has = self.rows.__contains__
@@ -228,55 +232,55 @@ class KeyIndex:
         leaves = [(leaf.keys, len(leaf.keys)) for leaf in self._leaves]
         return Capture(self.rows, leaves, index)
 
-    def moment(self, prefix: str, index: int) -> Moment:
+    def read_view(self, prefix: str, index: int) -> ReadView:
         """Show what is under *prefix* now, the change at *index* being the last."""
-        moment = Moment(self, prefix, index)
-        self.moments[moment] = None
-        return moment
+        view = ReadView(self, prefix, index)
+        self.views[view] = None
+        return view
 
     def names_from(
-        self, moment: Moment, start: str, most: int
+        self, view: ReadView, start: str, most: int
     ) -> tuple[list[str], str | None]:
-        """Return the next keys that *moment* sees, from *start* on, at most *most*.
+        """Return the next keys that *view* sees, from *start* on, at most *most*.
 
         Returns: the keys; and where to go on, None at the end
         """
         position = bisect_right(self._firsts, start) - 1
-        keys = self._between(position, start, moment.end)
+        keys = self._between(position, start, view.end)
         following: str | None = None
         if len(keys) > most:
             following = keys[most]
             del keys[most:]
         elif position + 1 < len(self._firsts):
             following = self._firsts[position + 1]
-            if moment.end is not None and following >= moment.end:
+            if view.end is not None and following >= view.end:
                 following = None
-        # While nothing is kept nothing has changed since the moment, and a tidy leaf
+        # While nothing is kept nothing has changed since the view, and a tidy leaf
         # holds only keys that exist: no look at each of them is needed.
         if self._kept:
-            at = moment.index
+            at = view.index
             keys = [key for key in keys if self._row_at(key, at) is not None]
         return keys, following
 
     def seen_from(
-        self, moment: Moment, start: str, most: int
+        self, view: ReadView, start: str, most: int
     ) -> tuple[list[tuple[str, Row]], str | None]:
-        """Return what `names_from` does, with the records that *moment* sees."""
-        keys, following = self.names_from(moment, start, most)
-        # For speed: nothing has changed since the moment, see `names_from`.
+        """Return what `names_from` does, with the records that *view* sees."""
+        keys, following = self.names_from(view, start, most)
+        # For speed: nothing has changed since the view, see `names_from`.
         if not self._kept:
             return list(
                 zip(keys, map(self.rows.__getitem__, keys), strict=True)
             ), following
-        found = ((key, self._row_at(key, moment.index)) for key in keys)
+        found = ((key, self._row_at(key, view.index)) for key in keys)
         return [(key, row) for key, row in found if row is not None], following
 
-    def leave(self, moment: Moment) -> None:
-        """Keep nothing for *moment* any more; idempotent."""
-        self.moments.pop(moment, None)
-        if self.moments or not self._kept:
+    def leave(self, view: ReadView) -> None:
+        """Keep nothing for *view* any more; idempotent."""
+        self.views.pop(view, None)
+        if self.views or not self._kept:
             return
-        # Leaves have kept deleted keys for the moments. With the last one these go.
+        # Leaves have kept deleted keys for the views. With the last one these go.
         rows, firsts = self.rows, self._firsts
         gone = {bisect_right(firsts, k) - 1 for k in self._kept if k not in rows}
         self._kept.clear()
@@ -312,8 +316,8 @@ class KeyIndex:
         leaf, new = self._leaves[position], Leaf(keys[half:])
         leaf.keys = keys[:half]
         if leaf.gone:
-            # Deleted keys that moments may still see. A half that did not count its own
-            # would never drop them, and show them when the moments are over.
+            # Deleted keys that views may still see. A half that did not count its own
+            # would never drop them, and show them when the views are over.
             new.gone = sum(key not in self.rows for key in new.keys)
             leaf.gone -= new.gone
         self._leaves.insert(position + 1, new)
@@ -368,7 +372,7 @@ class KeyIndex:
     def _tidied(self, position: int) -> list[str]:
         """Sort the keys of a leaf, drop doubles and deleted ones, and return them.
 
-        Deleted keys stay only if a moment may still see them.
+        Deleted keys stay only if a view may still see them.
         """
         leaf = self._leaves[position]
         if not leaf.tidy or leaf.gone:
@@ -418,33 +422,33 @@ class KeyIndex:
                     changes[position] = row[MODIFY_INDEX]
         self._behind.clear()
 
-    # Moments
+    # Read views
 
     def _keep(self, key: str, old: Row | None, index: int) -> None:
-        """Keep *old*, the record of *key* before the change at *index*, for moments."""
-        newest = next(reversed(self.moments)).index
+        """Keep *old*, the record of *key* before the change at *index*, for views."""
+        newest = next(reversed(self.views)).index
         kept = self._kept.setdefault(key, [])
         if kept and kept[-1][0] > newest:
-            # No moment lies between this change and the last: nobody can see *old*.
+            # No view lies between this change and the last: nobody can see *old*.
             return
         kept.append((index, old))
         self._kept_changes += 1
         self._kept_bytes += 0 if old is None else len(old[VALUE])
         if self._kept_changes > MAX_KEPT_CHANGES or self._kept_bytes > MAX_KEPT_BYTES:
-            self.end_moments()
+            self.end_views()
 
     def _keep_each(self, keys: Sequence[str], olds: Sequence[Row], index: int) -> None:
-        if self.moments:
+        if self.views:
             for key, old in zip(keys, olds, strict=True):
                 self._keep(key, old, index)
-                if not self.moments:
-                    return  # the moments have ended: their bounds were reached
+                if not self.views:
+                    return  # the views have ended: their bounds were reached
 
-    def end_moments(self) -> None:
-        """End all moments: their readers get `MomentOver`."""
-        for moment in list(self.moments):
-            moment.is_over = True
-            self.leave(moment)
+    def end_views(self) -> None:
+        """End all views: their readers get `ReadViewEnded`."""
+        for view in list(self.views):
+            view.is_over = True
+            self.leave(view)
 
     def _row_at(self, key: str, index: int) -> Row | None:
         """Return the record that *key* had after the change at *index*."""
@@ -454,11 +458,11 @@ class KeyIndex:
         return self.rows.get(key)
 
 
-class Moment:
+class ReadView:
     """The keys under *prefix* with their records after the change at *index*.
 
     It is read in pieces. *end* is the first text after all keys under the prefix. An
-    open moment costs memory, so it must be closed, unless *is_over*.
+    open view costs memory, so it must be closed, unless *is_over*.
     """
 
     __slots__ = ("_keys", "_start", "end", "index", "is_over")
@@ -474,10 +478,10 @@ class Moment:
         """Return the next keys and records, at most *most*; None after the last.
 
         A piece may be empty before the end, if none of its keys existed then.
-        Raises: MomentOver
+        Raises: ReadViewEnded
         """
         if self.is_over:
-            raise MomentOver
+            raise ReadViewEnded
         if self._start is None:
             return None
         found, self._start = self._keys.seen_from(self, self._start, most)
@@ -486,7 +490,7 @@ class Moment:
     def read_names(self, most: int) -> list[str] | None:
         """Return the next keys without records, as `read` does, at much less cost."""
         if self.is_over:
-            raise MomentOver
+            raise ReadViewEnded
         if self._start is None:
             return None
         found, self._start = self._keys.names_from(self, self._start, most)
@@ -499,7 +503,7 @@ class Moment:
             self._start = self._start if self._start < self.end else None
 
     def close(self) -> None:
-        """End this moment; idempotent."""
+        """End this view; idempotent."""
         self._keys.leave(self)
 
 

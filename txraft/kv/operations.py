@@ -248,15 +248,15 @@ def read(
     """Do *operations*, which only read, in short steps that all see the state of now.
 
     `run` does all in one step, however long the answer is.
-    Raises: TransactionTooLarge; MomentOver, if too much changes meanwhile
+    Raises: TransactionTooLarge; ReadViewEnded, if too much changes meanwhile
     """
-    # All rows and moments are taken before the first `yield`, so they show one state.
+    # All rows and views are taken before the first `yield`, so they show one state.
     rows = {o.key: state.rows[o.key] for o in operations if o.key in state.rows}
     view = TransactionView(State(rows, {}, state.index), keys, state.index)
     errors: list[OperationError] = []
     with ExitStack() as stack:
         trees = [
-            stack.enter_context(closing(keys.moment(o.key, state.index)))
+            stack.enter_context(closing(keys.read_view(o.key, state.index)))
             if o.kind is OperationKind.GET_TREE
             else None
             for o in operations

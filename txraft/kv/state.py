@@ -47,7 +47,7 @@ from txraft.kv.commands import (
     is_command,
 )
 from txraft.kv.delays import Begun, DelaysBegun
-from txraft.kv.keyindex import KeyIndex, Moment
+from txraft.kv.keyindex import KeyIndex, ReadView
 from txraft.kv.once import DIGEST_BYTES
 from txraft.kv.operations import TransactionAnswer, TransactionView, read, run
 from txraft.kv.records import (
@@ -222,9 +222,9 @@ class KeyValueFSM:
             return keys.removed_at(topic.text) if row is None else row[MODIFY_INDEX]
         return keys.changed_under(topic.text)
 
-    def moment(self, prefix: str = "") -> Moment:
-        """Show the keys under *prefix* as they are now, until the moment is closed."""
-        return self._keys.moment(prefix, self._state.index)
+    def read_view(self, prefix: str = "") -> ReadView:
+        """Show the keys under *prefix* as they are now, until the view is closed."""
+        return self._keys.read_view(prefix, self._state.index)
 
     def read(
         self, operations: Sequence[Operation], max_answer_bytes: int | None = None
@@ -232,7 +232,7 @@ class KeyValueFSM:
         """Do a transaction that only reads, in short steps.
 
         All steps see the state at the first one.
-        Raises: TransactionTooLarge; MomentOver, if too much changes meanwhile
+        Raises: TransactionTooLarge; ReadViewEnded, if too much changes meanwhile
         """
         most_keys = None if max_answer_bytes is None else MAX_VISITED_KEYS_3
         answer = TransactionAnswer(max_answer_bytes, most_keys)
@@ -681,7 +681,7 @@ class KeyValueFSM:
         for _ in keys.fill():
             yield True
         # All is ready now: from here to `_become` there is no turn in between.
-        self._keys.end_moments()
+        self._keys.end_views()
         state = State(
             rows=rows,
             urls=now.urls,
