@@ -166,7 +166,7 @@ class Keys:
         return listed.addCallback(self._listed, call)
 
     def _list(self, prefix: str, texts: _Texts, separator: str) -> Steps[_Listing]:
-        """List the keys under *prefix* as they are now, in steps. Raises: HTTPRefusal"""
+        """List the keys now under *prefix*, in steps. Raises: HTTPRefusal"""
         for _ in range(ATTEMPTS):
             view = self._fsm.read_view(prefix)
             now = self._fsm.index
