@@ -302,14 +302,16 @@ class Commands(NodeCase):
         self.assertEqual(self.successResultOf(outcome).response, 1)
 
     def test_apply_on_a_follower(self) -> None:
-        """It names the leader."""
-        leader = self.start_all()
+        """The leader commits it, and the follower's own machine answers."""
+        self.start_all()
 
         outcome = self.follower.apply(b"one")
         self.settle()
 
-        failure = self.failureResultOf(outcome, NotLeader)
-        self.assertEqual(failure.value.leader, leader.address)
+        self.assertEqual(self.successResultOf(outcome).response, 1)
+        machine = self.follower._machine
+        assert isinstance(machine, ListFSM)
+        self.assertEqual(machine.commands, [b"one"])
 
     def test_apply_waits_for_a_leader(self) -> None:
         """A command that comes before the first election is not refused."""
@@ -321,10 +323,8 @@ class Commands(NodeCase):
         outcomes = [other.apply(b"one") for other in self.nodes]
         self.pass_time(2.0)
 
-        results = [outcome.result for outcome in outcomes]
-        self.assertEqual([type(r).__name__ for r in results].count("ApplyResult"), 1)
-        for outcome in outcomes:
-            outcome.addErrback(lambda failure: failure.trap(NotLeader))
+        results = [self.successResultOf(outcome).response for outcome in outcomes]
+        self.assertEqual(sorted(results), [1, 2, 3])
         self.assertEqual(node.raft.applied_index, self.leader.raft.applied_index)
 
     def test_apply_waits_for_so_long(self) -> None:
@@ -384,12 +384,13 @@ class Commands(NodeCase):
         self.assertEqual(machine.commands, [])
 
     def test_apply_refuses_what_is_no_time(self) -> None:
-        """The fault is told at once or by the outcome, never taken for no bound."""
+        """It is not taken for no bound."""
         node = self.nodes[0]
         node.start()
         self.settle()
 
-        self.failureResultOf(node.apply(b"x", timeout=-1.0), ValueError)
+        self.assertRaises(ValueError, node.apply, b"x", timeout=-1.0)
+        self.assertRaises(ValueError, node.linearizable, timeout=-1.0)
 
     def test_linearizable_on_the_leader(self) -> None:
         """It fires with an index that covers what was committed before."""
@@ -404,12 +405,30 @@ class Commands(NodeCase):
         self.assertGreaterEqual(index, self.successResultOf(applied).index)
 
     def test_linearizable_on_a_follower(self) -> None:
-        """It names the leader."""
+        """It sees what was committed before, wherever that was asked for."""
         leader = self.start_all()
+        applied = leader.apply(b"one")
+        self.settle()
 
-        failure = self.failureResultOf(self.follower.linearizable(), NotLeader)
+        outcome = self.follower.linearizable()
+        self.pass_time(0.1)
 
-        self.assertEqual(failure.value.leader, leader.address)
+        index = self.successResultOf(outcome)
+        self.assertGreaterEqual(index, self.successResultOf(applied).index)
+        self.pass_time(0.1)
+        self.successResultOf(self.follower.linearizable(max_stale=1.0))
+
+    def test_apply_while_leadership_is_transferred(self) -> None:
+        """What this node does not append any more, its successor does."""
+        leader = self.start_all()
+        moved = leader.raft.transfer_leadership()
+
+        self.settle()
+        outcome = leader.apply(b"one")
+        self.pass_time(2.0)
+
+        self.successResultOf(moved)
+        self.assertEqual(self.successResultOf(outcome).response, 1)
 
     def test_linearizable_waits_for_so_long(self) -> None:
         """As a command does."""

@@ -22,6 +22,7 @@ from txraft.embedding.host import Host, MemberSettings, MemberTransport, PeerFil
 from txraft.errors import ConfigError, RaftError, RaftShutdown
 from txraft.interfaces import FSM
 from txraft.node.events import RaftState
+from txraft.node.forwarding import Forwarder
 from txraft.node.raft import Raft
 from txraft.node.worker import Worker, Workers
 from txraft.storage.stores import Stores
@@ -98,6 +99,13 @@ class Member:
             )
         self._warn(stores.warnings)
         return raft
+
+    def forwarder(self) -> Forwarder:
+        """Make what takes commands and reads here for a leader elsewhere."""
+        raft, transport = self.raft, self._transport
+        assert raft is not None, "a member is opened before that"
+        assert transport is not None, "it was made before the Raft"
+        return Forwarder(raft, transport, self._host.clock)
 
     async def take_part(self) -> None:
         """Start the Raft. Raises: as `Raft.start`, and ConfigError"""

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from math import inf
 from types import TracebackType
 from typing import Any, Self
 
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -27,9 +28,10 @@ from txraft.embedding.host import Host, MemberSettings, ThisHost
 from txraft.embedding.member import Member
 from txraft.embedding.outcome import Outcome, Uninterrupted
 from txraft.embedding.reactors import BorrowedReactor, borrow_reactor
-from txraft.errors import NodeRemoved, NotLeader, RaftError
+from txraft.errors import NodeRemoved, NotLeader, RaftError, TransferInProgress
 from txraft.interfaces import FSM
 from txraft.node.events import RaftState
+from txraft.node.forwarding import Forwarder
 from txraft.node.pending import ApplyResult
 from txraft.node.raft import Raft, checked_timeout
 
@@ -92,6 +94,7 @@ class Node:
         self._clock: IReactorTime | None = None
         self._member: Member | None = None
         self._raft: Raft | None = None
+        self._forwarder: Forwarder | None = None
         # The start, which is cancelled by a stop that comes before its end.
         self._work: Deferred[None] | None = None
         self._takes_part = False
@@ -196,60 +199,64 @@ class Node:
     def apply(self, data: bytes, timeout: float | None = None) -> Outcome[ApplyResult]:
         """Replicate the command *data* and apply it to the machine of every member.
 
-        *timeout*, in seconds, bounds the wait for a leader and to be appended, not to
-        be committed; by default it is that of the node. Cancelling before the command
-        is appended withdraws it; later it only stops the wait, and it may commit.
+        Any member takes it, by way of the leader. *timeout*, in seconds, by default
+        that of the node, bounds the wait for a leader that takes it; on the leader not
+        the wait to be committed, and elsewhere that, too. 0 is no bound. Cancelling
+        before the command leaves, or is appended, withdraws it; later it only stops the
+        wait, and it may commit.
 
         Returns: an Outcome of an ApplyResult, once the command is committed and applied
-            here. It fails as `Raft.apply`, and so with NotLeader when no leader was
-            known in time, or when another node leads.
+            here. It fails as `Raft.apply`, with NotLeader when no leader took it in
+            time, or when the leader takes commands of no other member, as one of Go;
+            and with OutcomeUnknown when it may commit, and the leader's answer does not
+            come or not in time.
         Raises: TypeError, ValueError: as `Raft.apply`.
         """
-        raft = self.raft
-        limit = self.timeout if timeout is None else timeout
+        raft, deadline = self.raft, self._deadline(timeout)
         # At once, without a coroutine, where this node leads: this is the hot path.
         if raft.state is RaftState.LEADER:
-            return Outcome.of(raft.apply(data, limit))
-        return Outcome.run(self._apply(data, limit))
+            limit = self.timeout if timeout is None else timeout
+            applied = raft.apply(data, limit)
+            applied.addErrback(self._try_again, data, deadline)
+            return Outcome.of(applied)
+        return Outcome.of(self._forwarder_made.apply(data, deadline))
 
-    def linearizable(self, timeout: float | None = None) -> Outcome[int]:
+    def linearizable(
+        self, timeout: float | None = None, *, max_stale: float = 0.0
+    ) -> Outcome[int]:
         """Wait until a read of the machine here sees all that was committed before now.
 
-        *timeout* bounds the wait for a leader, as for `apply`.
+        Any member answers it, after a question to the leader. *timeout* bounds the
+        wait, as for `apply`. With *max_stale*, in seconds, it is enough to see what was
+        committed that long ago; then most reads ask nobody.
 
         Returns: an Outcome of the applied index; read as soon as it fires. It fails
-            with NotLeader when no leader was known in time, or when another leads.
+            with NotLeader when no leader has confirmed it in time, or the leader
+            answers no other member; and with ReadTimedOut when what it has to see was
+            not applied here in time.
+        Source: Raft dissertation §6.4.
         """
-        return Outcome.run(
-            self._linearizable(self.timeout if timeout is None else timeout)
-        )
+        self.raft  # noqa: B018 - says so before the start
+        deadline = self._deadline(timeout)
+        return Outcome.of(self._forwarder_made.linearizable(deadline, max_stale))
 
-    async def _apply(self, data: bytes, seconds: float) -> ApplyResult:
-        raft, left = await self._led(checked_timeout(seconds))
-        return await raft.apply(data, left)
+    def _deadline(self, timeout: float | None) -> float:
+        seconds = self.timeout if timeout is None else checked_timeout(timeout)
+        assert self._clock is not None, "it is there before the Raft is"
+        return self._clock.seconds() + seconds if seconds else inf
 
-    async def _linearizable(self, seconds: float) -> int:
-        raft, _ = await self._led(checked_timeout(seconds))
-        return await raft.linearizable()
+    def _try_again(
+        self, failure: Failure, data: bytes, deadline: float
+    ) -> Deferred[ApplyResult]:
+        """Go on with a command that this node did not append, as it led no more."""
+        if failure.check(NotLeader, TransferInProgress):
+            return self._forwarder_made.apply(data, deadline)
+        return fail(failure)
 
-    async def _led(self, seconds: float) -> tuple[Raft, float | None]:
-        """Wait until a leader is known; return the Raft, and what is left of *seconds*.
-
-        0 seconds are no bound, and nothing is left of none.
-        """
-        raft, clock = self.raft, self._clock
-        assert clock is not None, "it is there before the Raft is"
-        deadline = clock.seconds() + seconds
-        if raft.leader is None:
-            known = raft.when_leader()
-            if seconds:
-                known.addTimeout(seconds, clock)
-            try:
-                await known
-            except TimeoutError:
-                raise NotLeader(None) from None
-        # Never 0, which would be no bound.
-        return raft, max(deadline - clock.seconds(), 0.001) if seconds else None
+    @property
+    def _forwarder_made(self) -> Forwarder:
+        assert self._forwarder is not None, "it is made with the Raft"
+        return self._forwarder
 
     # What start and stop do
 
@@ -257,6 +264,7 @@ class Node:
         try:
             member = self._member = Member(self._host(), self._settings, self._machine)
             self._raft = await member.open()
+            self._forwarder = member.forwarder()
             await member.take_part()
             self._takes_part = True
         except Exception:

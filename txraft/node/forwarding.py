@@ -33,6 +33,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+from math import inf
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -244,8 +245,8 @@ class Forwarder:
         """Replicate the command *data*, and apply it here as on every member.
 
         It waits for a leader, and for its outcome, until *deadline*, a time of the
-        clock. Cancelling withdraws it if it has not left; later it only detaches the
-        waiter, and the command may commit.
+        clock, or infinity. Cancelling withdraws it if it has not left; later it only
+        detaches the waiter, and the command may commit.
 
         Returns: a Deferred of an ApplyResult, once the command is applied here. It
             fails, certainly never appended, with NotLeader when no leader took it in
@@ -316,8 +317,10 @@ class Forwarder:
 
     def _propose(self, command: Command) -> None:
         """Let this node, which leads, append *command*."""
-        left = command.deadline - self._clock.seconds()
-        if left <= 0:
+        left: float | None = command.deadline - self._clock.seconds()
+        if left == inf:
+            left = None
+        elif left is not None and left <= 0:
             return  # its deadline is about to be looked at
         command.is_out = True
         command.proposed = self._raft.apply(command.data, left)
@@ -773,6 +776,8 @@ class Forwarder:
 
     def _expect(self, waiting: Command | Read) -> None:
         """Fail *waiting* at its deadline."""
+        if waiting.deadline == inf:
+            return
         self._number += 1
         heap = self._deadlines
         heappush(heap, (waiting.deadline, self._number, waiting))
