@@ -121,10 +121,7 @@ class Operations(SynchronousTestCase):
         )
 
     def test_index(self) -> None:
-        """A verb that compares an index always carries one: 0 asks for an absent key.
-
-        Left out, it would be another condition, or none.
-        """
+        """A verb that compares an index carries one, also 0: then the key is absent."""
         for verb, kind in VERBS.items():
             fields = Operation(verb, "k").as_json()["KV"]
             self.assertEqual("Index" in fields, kind in INDEXED, verb)

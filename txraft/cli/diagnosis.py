@@ -64,11 +64,13 @@ def diagnose(views: Sequence[NodeView], now: datetime | None = None) -> list[Fin
     found += _versions(answering)
     found += _skips(answering)
     found += _certificates(answering, now or utc_now())
+    # Stable: within each kind they stay in the order of the causes above.
     return sorted(found, key=lambda each: each.severity is not Severity.FAULT)
 
 
 def leader_of(views: Sequence[NodeView]) -> NodeView | None:
     """Return the node that leads; if several say so, the one of the highest term."""
+    # Not the first: a leader that was cut off says so until its lease has ended.
     leaders = [view for view in views if view.answers and view.state == LEADER]
     return max(leaders, key=lambda view: view.term, default=None)
 
@@ -103,6 +105,7 @@ def _versions(views: Sequence[NodeView]) -> Iterator[Finding]:
         )
     newest = max((view.level for view in views), default=0)
     older = [view.address for view in views if view.level < newest]
+    # Without older ones the leader is about to activate it: nothing is wrong.
     if newest > active and older:
         yield _warning(
             f"level {newest} of the state machine is not active, as {', '.join(older)} "
@@ -299,6 +302,7 @@ def _unheard(leader: NodeView, answering: set[str]) -> Iterator[Finding]:
         else f"it stands {left} more failure{'s' if left > 1 else ''}"
     )
     for address, seconds in leader.silent_peers.items():
+        # It was removed, and the leader still knows it for a moment.
         if address not in leader.members:
             continue
         role = "voter" if address in voters else "member"
@@ -434,6 +438,7 @@ def _followers(views: Sequence[NodeView], leader: NodeView) -> Iterator[Finding]
                 "number falls"
             )
         heard = view.last_contact
+        # Told already, from the other side.
         if view.address in leader.silent_peers:
             continue
         if heard is None or heard > CONTACT_SECONDS:

@@ -129,6 +129,8 @@ async def watch(job: CommandJob, key: str, prefix: bool, count: int | None) -> N
     async for state in states:
         _show_state(job, state)
         seen += 1
+        # Only when the last state was shown: to ask for one more would wait for a
+        # change.
         if seen == count:
             return
 
@@ -203,6 +205,7 @@ def parse_export(data: bytes, prefix: str) -> list[Operation]:
         return [
             Operation.set(
                 prefix + each["key"],
+                # An empty value may be written as null.
                 b64decode(each["value"] or "", validate=True),
                 int(each.get("flags", 0)),
             )
@@ -221,6 +224,8 @@ def batches(operations: list[Operation]) -> Iterator[list[Operation]]:
     size = 0
     for operation in operations:
         length = len(operation.key) + len(operation.value or b"")
+        # A value that is too large by itself goes alone: the node then says so, by its
+        # own limits.
         if batch and (len(batch) == MAX_OPERATIONS or size + length > MAX_BATCH_BYTES):
             yield batch
             batch, size = [], 0
@@ -289,4 +294,6 @@ def _show_state(job: CommandJob, state: KeyValue | list[KeyValue] | None) -> Non
         job.output.line("-- absent")
     else:
         job.output.line(state.value.decode("utf-8", "replace"))
+    # At each state: a pipe would hold it back until its buffer is full, and the next
+    # change may be days away.
     sys.stdout.flush()

@@ -130,6 +130,7 @@ class Child(ProcessProtocol):
             self._killing.cancel()
             self._killing = None
         status = status_of(reason)
+        # It has fired already if it was cancelled, which is what stopped the child.
         if not self.exit.called:
             self.exit.callback(status)
         self.ended.callback(status)
@@ -145,6 +146,7 @@ class Child(ProcessProtocol):
     def _signal(self, name: str) -> None:
         try:
             self.transport.signalProcess(name)
+        # A process may have ended before `processEnded` is called.
         except ProcessExitedAlready:
             return
 

@@ -109,6 +109,8 @@ def skip(
     if not yes:
         output.line("Nothing was changed. Repeat with --yes to skip it.")
         return
+    # Opened anew, as a node does it: what was looked at above cannot be written.
+    # `skip_entry` checks again, for in between somebody may have started the node.
     directory = DataDirectory(data_dir, name)
     try:
         held = open_stores(kind, directory, name)
@@ -172,6 +174,8 @@ def _meaning(entry: Entry, is_ours: bool) -> str:
     if entry.type is not LogType.COMMAND:
         return ""
     foreign = f"{len(entry.data or b'')} bytes of another application"
+    # Another application's command may decode by chance, and would be shown as what it
+    # is not.
     if not is_ours:
         return foreign
     try:
@@ -194,6 +198,7 @@ def _entries(stores: Opened, first: int, last: int) -> Iterator[Entry]:
     while first <= last:
         entries = stores.log.get_logs(first, last, READ_BYTES)
         yield from entries
+        # The store gives as many as fit into the bytes, at least one.
         first = entries[-1].index + 1
 
 
@@ -209,6 +214,7 @@ def _verified(output: Output, stores: Opened) -> int:
             assert entry.index, "the log has checked it"
     found = stores.snapshots.list()
     problems += stores.snapshots.warnings
+    # All of them, also when one is damaged: an older one may still be sound.
     for meta in found:
         try:
             stores.snapshots.open(meta.id)[1].close()

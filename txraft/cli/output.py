@@ -54,6 +54,7 @@ class Output:
             text = value.decode("utf-8", "backslashreplace")
             click.echo(printable(text), nl=not text.endswith("\n"))
             return
+        # Past the text layer, which would encode, and translate line ends.
         sys.stdout.buffer.write(value)
         sys.stdout.buffer.flush()
 
@@ -64,6 +65,7 @@ class Output:
 
     def problem(self, text: str) -> None:
         """Write to standard error, so that it does not mix with the result."""
+        # Escaped even where this is no terminal: log files are looked at in one.
         click.echo(printable(text), err=True)
 
     @contextmanager
@@ -85,6 +87,7 @@ def printable(text: str, layout: str = _LAYOUT) -> str:
     obeys some characters: they move its cursor, set its title or write from right to
     left. *layout* are control characters that are not escaped.
     """
+    # For speed: nearly every text is, and needs no look at each character.
     if text.isprintable():
         return text
     return "".join(
@@ -135,6 +138,7 @@ def size_text(count: float) -> str:
 
 
 def _is_number(cell: object) -> bool:
+    # Python takes a bool for an int.
     if isinstance(cell, bool):
         return False
     return cell is None or isinstance(cell, int | float)

@@ -90,6 +90,7 @@ class ReactorRunner:
 
         def interrupt(running: Deferred[int]) -> Deferred[int] | None:
             stopping.append(True)
+            # The command has ended by itself, and its end has stopped the reactor.
             if statuses:
                 return None
             running.cancel()

@@ -87,6 +87,8 @@ async def all_views(job: CommandJob) -> list[NodeView]:
     }
     views = [replace(v, address=v.address or known.get(v.url, "")) for v in views]
     seen = {view.address for view in views} | {view.url for view in views}
+    # An answer names these URLs: the token must not follow them to where the user would
+    # not send it.
     may_go_to = job.client.calls.nodes.may_go_to
     others = {
         url: address

@@ -151,6 +151,7 @@ async def ask(
     """
     until = clock.seconds() + seconds
     response = await begin(http, clock, url, request, headers, seconds)
+    # One time for both parts: a node that trickles a body could else double it.
     left = max(0.0, until - clock.seconds())
     consume = request.consume if response.code == 200 else None
     return await read(response, clock, url, left, max_bytes, consume)
@@ -212,6 +213,8 @@ async def read(
 
 def drop(transport: Any) -> None:
     """Close the connection of a response whose body is not wanted."""
+    # To lose a connection waits for what is left to write, and a peer that does not
+    # read would keep it open.
     getattr(transport, "abortConnection", transport.loseConnection)()
 
 
@@ -330,6 +333,7 @@ class FileBody:
 
     def _send(self, data: bytes) -> None:
         self._reading = False
+        # Stopped while the read was under way: the connection is no longer ours.
         if self._consumer is None:
             return
         if not data:  # else this would go on reading nothing, for ever
@@ -365,6 +369,8 @@ class _Collector(Protocol):
             return
         self._room -= len(data) if self._bounded else 0
         try:
+            # Counted before it is kept: one piece too many would be in memory
+            # otherwise.
             if self._room < 0:
                 raise ValueError("the answer is longer than max_answer_bytes")
             self._consume(data)

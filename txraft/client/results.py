@@ -98,6 +98,7 @@ class Operation:
             fields["Value"] = b64encode(self.value).decode("ascii")
         if self.flags:
             fields["Flags"] = self.flags
+        # 0 is a condition, too: that there is no such key.
         if VERBS.get(self.verb) in INDEXED:
             fields["Index"] = self.index
         if self.session:

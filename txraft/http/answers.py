@@ -75,6 +75,7 @@ class Answer:
         set_header(NOSNIFF[0], [NOSNIFF[1]])
         pieces = self._body()
         set_header(b"Content-Length", [b"%d" % sum(map(len, pieces))])
+        # For speed: nearly every answer is short, and needs no producer.
         if len(pieces) > 1:
             Sender(request, pieces).start()
         else:
@@ -95,6 +96,7 @@ class LongAnswer(Answer):
     __slots__ = ("_pieces",)
 
     def __init__(self, status: int, pieces: Sequence[bytes], *headers: Header) -> None:
+        # A short body is joined after all: one write instead of one for each piece.
         is_long = sum(map(len, pieces)) > LONG_BYTES
         Answer.__init__(self, status, b"" if is_long else b"".join(pieces), *headers)
         self._pieces = pieces if is_long else ()
@@ -152,6 +154,7 @@ def _cut(body: bytes) -> list[bytes]:
     return [body[start : start + PIECE_BYTES] for start in starts]
 
 
+# Answers without state of their own: each may be sent many times.
 TRUE = Answer(200, b"true", JSON)
 FALSE = Answer(200, b"false", JSON)
 

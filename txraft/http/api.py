@@ -130,6 +130,7 @@ class API(Resource):
         if self._in_flight >= self._limits.max_requests_in_flight:
             raise not_applied("The node is busy: try again in a second.", RETRY_AFTER)
         endpoint, rest = self._find(call)
+        # The name of the route and not the path: metrics have a sample for each.
         call.route = call.path if rest is None else call.path[: -len(rest) or None]
         if call.parameters:
             check_parameters(call, endpoint.parameters)
@@ -175,6 +176,8 @@ class API(Resource):
 
     def _park(self, call: HTTPCall, endpoint: Route) -> bool:
         """Let a blocking query wait; return False if there is nothing to wait for."""
+        # For speed: without parameters it is no blocking query, and most reads have
+        # none.
         if endpoint.topic is None or not call.parameters:
             return False
         topic = endpoint.topic(call)
@@ -217,6 +220,7 @@ class API(Resource):
         self._answer(refusal.answer, call)
 
     def _answer(self, answer: Answer, call: HTTPCall) -> None:
+        # It has been told already that the time was over, or its client is gone.
         if call.answered:
             answer.discard()
         else:
@@ -247,6 +251,8 @@ def _failed(outcome: Header) -> Answer:
 
 
 def _serve(endpoint: Route, call: HTTPCall) -> Answer | Deferred[Answer]:
+    # An error here must end as one that a Deferred brings: with `_done`, which counts
+    # the request as no longer in flight.
     try:
         return endpoint.serve(call)
     except Exception:

@@ -190,6 +190,7 @@ def token_in(request: Request) -> bytes | None:
     Older Consul clients send it as a query parameter.
     """
     headers = request.requestHeaders
+    # An empty header counts as none: the token may stand in another place.
     for value in headers.getRawHeaders(CONSUL_TOKEN, []):
         if value:
             return bytes(value)
@@ -230,6 +231,8 @@ def read_tokens(path: str) -> list[tuple[bytes, Role]]:
 
 def _private_lines(path: str) -> list[str]:
     try:
+        # No links, which somebody else may turn elsewhere; and not blocking, as to open
+        # a pipe would wait for its writer for ever.
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise ConfigError([f"{path}: it cannot be read: {error.strerror}"]) from error

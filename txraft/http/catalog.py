@@ -62,6 +62,7 @@ class Catalog:
     def look(self) -> int:
         """Compare the members with those seen last; return the index of the catalog."""
         seen = [(each, self.name_of(each.address)) for each in self.members]
+        # Only on a change: each call below wakes every blocking query for the catalog.
         if seen != self._seen:
             self._seen = seen
             self._fsm.catalog_changed()
@@ -114,6 +115,8 @@ class Catalog:
     def register(self, name: str, address: str) -> None:
         """Add a node that is no member. Raises: HTTPRefusal"""
         key = name.lower()
+        # A member is what the membership says, whatever is registered; and an equal
+        # registration wakes nobody.
         if self.find(name) is not None or self._registered.get(key) == (name, address):
             return
         if key not in self._registered and len(self._registered) >= MAX_REGISTERED:

@@ -152,6 +152,7 @@ class ClusterAPI:
             "FailureTolerance": max(0, well - len(voters) // 2 - 1),
             "Servers": shapes,
         }
+        # 429 is Consul's status for this; its clients read the body all the same.
         answer = json_answer(body)
         return answer if healthy else Answer(429, answer.body, JSON)
 
@@ -179,6 +180,8 @@ class ClusterAPI:
         }
 
     def _transfer(self, call: HTTPCall) -> Deferred[Answer]:
+        # Before the call, here and below: from then on only raft's own word makes the
+        # outcome `not-applied` again.
         target = self._named(call.parameters.get("id"))
         call.submitted = True
         handed = self._raft.transfer_leadership(target)
@@ -230,6 +233,8 @@ class ClusterAPI:
         name = _name(call) if self._fsm.active_level else ""
         if address not in self._raft.peers():
             raise HTTPRefusal(404, f"There is no member {address}.")
+        # Each node says this at each new leader: without the look it would be an entry
+        # of the log each time.
         if self._fsm.is_advertised(address, url, name):
             return succeed(TRUE)
         call.submitted = True
@@ -258,6 +263,8 @@ class ClusterAPI:
                 continue  # another request has added it meanwhile
             if admission.is_voter:
                 return TRUE
+            # An answer in time instead of a long wait: the client sees progress and
+            # repeats.
             if call.answered or self._clock.seconds() >= until:
                 told = json_answer({"Voter": False, "Behind": admission.behind})
                 return Answer(202, told.body, JSON)
@@ -333,6 +340,7 @@ def _address(call: HTTPCall) -> str:
     address = call.parameters.get("address", "")
     if not address:
         raise HTTPRefusal(400, "The parameter 'address' (HOST:PORT) is missing.")
+    # An IPv6 address without brackets would lose its last group to the port.
     host, _, port = address.rpartition(":")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         host = ""

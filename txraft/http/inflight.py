@@ -79,6 +79,7 @@ class HTTPCall:
         self.body = b""
         self.upload: IO[bytes] | None = None
         self.resend: Callable[[], IBodyProducer] | None = None
+        # A read is not done once: its answer would be kept on every replica.
         self.once = _once(request) if self.writes else None
         self.submitted = False
         self.answered = False
@@ -177,6 +178,7 @@ def parse_duration(text: str) -> float | None:
     """Return the seconds of a duration such as `1m30s`; None for other texts."""
     if text == "0":
         return 0.0
+    # The length first: a number of hundreds of digits would be infinite.
     if len(text) > _MAX_DURATION_CHARACTERS or not _DURATION.fullmatch(text):
         return None
     parts = _DURATION_PART.findall(text)

@@ -96,6 +96,7 @@ def _session_routes(sessions: Sessions) -> Routes:
 
 
 def _cluster_routes(cluster: ClusterAPI) -> Routes:
+    # POST is Consul's; PUT is what all other changes take.
     transfer = Route(cluster.transfer, frozenset({"id"}))
     return {
         b"/v1/status/leader": {b"GET": Route(cluster.leader)},

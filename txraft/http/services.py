@@ -110,6 +110,8 @@ class Services:
         service = _parse(body)
         if service.id not in self._services and len(self._services) >= MAX_SERVICES:
             raise HTTPRefusal(507, f"There are {MAX_SERVICES} services here already.")
+        # An equal registration wakes nobody: programs repeat theirs at each start, and
+        # each wake answers all blocking queries for the catalog.
         if self._services.get(service.id) != service:
             self._services[service.id] = service
             self._changed()

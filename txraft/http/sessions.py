@@ -49,6 +49,7 @@ DEFAULT_LOCK_DELAY_NS = 15_000_000_000
 MAX_LOCK_DELAY_NS = (1 << 63) - 1
 _BEHAVIORS = {"": False, "release": False, "delete": True}
 _Listing = tuple[list[bytes], int]
+# Made once: `json.dumps` with options makes an encoder for each call.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 STEP_SESSIONS = 64

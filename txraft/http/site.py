@@ -296,6 +296,8 @@ class KVSite(Site):
         # A drain has three parts. The channel closes silent connections and ends busy
         # ones with an answer. This site counts those who were there at the beginning,
         # as load balancers may still send new ones. The daemon stops the listening.
+        # Before the queries are dropped: what the same connections send next must not
+        # wait again.
         self._early = set(self.channels)
         self.is_draining = True
         self.api.drain()
@@ -328,6 +330,8 @@ class KVSite(Site):
         """Take *channel* off all counts: its connection is closed."""
         self.channels.discard(channel)
         self._early.discard(channel)
+        # For speed: this runs at the end of each connection, and hardly ever does
+        # anybody wait.
         if self._awaited:
             self._look()
 
@@ -345,6 +349,8 @@ class KVSite(Site):
         self._awaited.pop(waiter, None)
 
     def _look(self) -> None:
+        # Two looks at each: a waiter that fires may cancel another one, or ask for
+        # more.
         for waiter in [each for each, has_come in self._awaited.items() if has_come()]:
             if self._awaited.pop(waiter, None) is not None:
                 waiter.callback(None)

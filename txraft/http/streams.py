@@ -56,12 +56,14 @@ class Stream:
         """End the answer: the body is complete."""
         request = self._end()
         if request is not None:
+            # In this order: Twisted takes it for an error to finish with a producer.
             request.unregisterProducer()
             request.finish()
 
     def cut(self) -> None:
         """End the connection in the middle of the answer."""
         request = self._end()
+        # Without a channel the connection is gone already.
         if request is not None and request.channel is not None:
             request.unregisterProducer()
             request.channel.forceAbortClient()
@@ -123,6 +125,8 @@ class Made(Stream):
         self._go_on()
 
     def _go_on(self) -> None:
+        # One piece at a time: else a client that reads slowly would have its whole
+        # answer made and kept in memory.
         if not (self._making or self._paused or self._is_over):
             self._making = True
             made: Deferred[bytes | None] = self._worker.run(
@@ -176,6 +180,7 @@ class Relayed(Stream, Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Finish if the body is complete, else cut the answer off."""
+        # Before the end, which would else drop a connection that is lost already.
         self.transport = None
         if reason.check(ResponseDone, PotentialDataLoss):
             self.finish()

@@ -193,6 +193,7 @@ Command = (
     | Restore
 )
 
+# These numbers are in logs: none is ever changed, or used again.
 _PUT, _DELETE, _ADVERTISE = 1, 2, 3
 _TRANSACT, _CREATE, _DESTROY, _END_DELAYS, _ONCE, _RESTORE = 4, 5, 6, 7, 8, 9
 
@@ -404,6 +405,7 @@ def _operation(fields: object) -> Operation:
         raise ApplicationError(NO_KEY)
     if type(value) is not bytes:
         raise ApplicationError("the value of an operation is not binary")
+    # Looked up, as `OperationKind(kind)` costs more, for each operation of a log.
     return Operation(
         _KINDS[kind], key, value, _number(flags), _number(index), _text(session)
     )
@@ -514,6 +516,8 @@ def _batch(arguments: list[Any], most: int) -> list[Any]:
 
 
 def _number(value: object, most: int = MAX_FLAGS) -> int:
+    # Not `isinstance`, for which True is an integer. The same in `_operation` and
+    # `_put`.
     if type(value) is not int or not 0 <= value <= most:
         raise ApplicationError("a number of the command is out of range")
     return value

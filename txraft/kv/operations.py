@@ -71,6 +71,7 @@ class TransactionView:
         """Return the row of *key*."""
         if key in self.changes:
             return self.changes[key]
+        # The first test is for speed: most transactions clear nothing.
         if self.cleared and key.startswith(self.cleared):
             return None
         return self._state.rows.get(key)
@@ -122,9 +123,11 @@ class TransactionView:
             if row is not None and key.startswith(prefix)
             if key not in rows or key.startswith(cleared)
         ]
+        # All that the state has under the prefix is deleted: nothing of it is visited.
         if prefix.startswith(cleared):
             return iter(sorted(new))
         kept = self._kept(prefix, visit)
+        # Without new keys no merge, which compares each key of the tree.
         return merge(kept, sorted(new)) if new else kept
 
     def _kept(
@@ -187,6 +190,8 @@ class TransactionAnswer:
         Raises: TransactionTooLarge
         """
         for key, row in found:
+            # Counted also where nobody waits for the records: a replica that counted
+            # less would do what the others refuse.
             if self._bytes is not None:
                 self._bytes -= answer_bytes(key, row)
                 if self._bytes < 0:
@@ -233,6 +238,7 @@ def run(
     for position, operation in enumerate(operations):
         try:
             kinds[operation.kind](view, operation, answer)
+        # And on with the next: a client gets all errors at once, as from Consul.
         except (Conflict, Invalid) as error:
             invalid = isinstance(error, Invalid)
             errors.append(OperationError(position, str(error), invalid))

@@ -156,6 +156,8 @@ class State:
 
     def copy_without_rows(self) -> State:
         """Return a copy of all but the keys; it copies references only."""
+        # Dicts are copied, as commands change them in place; what is in them is
+        # immutable.
         return State(
             rows={},
             urls=self.urls.copy(),

@@ -120,6 +120,7 @@ class KeyValueSnapshot:
 
 def encode_state(state: State, rows: Rows) -> Iterator[bytes]:
     """Encode *state* with *rows* for its records, one list at a time."""
+    # One packer for all records: `packb` would make one for each.
     pack = msgpack.Packer().pack
     yield pack(_header(state))
     for key, row in rows.items():
@@ -138,6 +139,8 @@ def digest_parts(state: State) -> Iterator[bytes]:
     yield pack([state.index, state.session_index, sorted(state.urls.items())])
     if state.level:
         yield pack([state.level, sorted(state.names.items())])
+    # Sorted, as replicas have their keys in different orders: one by its commands, one
+    # by the snapshot that it was given. The others below keep one order everywhere.
     for key in sorted(state.rows):
         yield pack([key, *state.rows[key]])
     for record in _others(state):
@@ -183,6 +186,7 @@ class StateReader:
             raise DataCorrupted(
                 f"a record of the key-value snapshot has over {MAX_RECORD_BYTES} bytes"
             ) from error
+        # Nothing behind the end mark is unpacked: those bytes may be anything.
         while self._end is None and (fields := _next(self._unpacker)) is not None:
             self._take(fields)
 
@@ -193,6 +197,7 @@ class StateReader:
         _check_count(self._state, self._end)
         if self._goes_on or self._holds_more():
             raise DataCorrupted("the key-value snapshot goes on after its end mark")
+        # Only now, as a session may come behind the keys that it holds.
         _check_locks(self._state)
         return self._state
 
@@ -275,6 +280,8 @@ def _read_header(state: State, fields: list[Any]) -> int:
     version: int = fields[2]
     if not _unsigned(version) or version == 0:
         raise DataCorrupted("the version of the key-value snapshot is no number")
+    # Before the rest of the header is looked at: a newer version may change it, and
+    # must not pass for damage.
     if version > VERSION:
         raise FormatTooNew(
             f"the key-value snapshot has version {version}, this node understands up "
@@ -306,9 +313,11 @@ def _add(state: State, version: int, fields: list[Any]) -> None:
 
 def _add_key(state: State, fields: list[Any]) -> None:
     _, key, *row = fields
+    # Version 1 has no sessions.
     if len(row) == 5:
         row.append("")
     _check_row(state, key, row)
+    # Written out to make an exact tuple: see `Row`.
     state.rows[key] = (row[0], row[1], row[2], row[3], row[4], row[5])
 
 
@@ -437,6 +446,7 @@ def _check_row(state: State, key: object, row: list[Any]) -> None:
 
 
 def _unsigned(value: object) -> bool:
+    # Not `isinstance`, for which True is an integer.
     return type(value) is int and 0 <= value <= MAX_FLAGS
 
 

@@ -68,6 +68,8 @@ class Watches:
         if topic.scope is Scope.PREFIX and topic.text not in scope:
             length = len(topic.text)
             self._lengths[length] += 1
+            # Sorted for a length that is new, not for each waiter: there may be
+            # thousands.
             if self._lengths[length] == 1:
                 self._ascending = tuple(sorted(self._lengths))
         scope.setdefault(topic.text, {})[wake] = None
@@ -104,6 +106,7 @@ class Watches:
             return
         if self._keys:
             gone = set(keys)
+            # A list, as each wake takes a topic out of the dict.
             for key in [key for key in self._keys if key in gone]:
                 self._wake(Topic(Scope.KEY, key))
         if self._prefixes:
@@ -112,6 +115,7 @@ class Watches:
                 if not prefix.startswith(text):
                     if not text.startswith(prefix):
                         continue
+                    # Sorted only if somebody waits for a longer prefix, which is rare.
                     ordered = sorted(keys) if ordered is None else ordered
                     found = bisect_left(ordered, text)
                     if found == len(ordered) or not ordered[found].startswith(text):
@@ -129,6 +133,7 @@ class Watches:
 
     def catalog_changed(self) -> None:
         """Wake those who watch members and services."""
+        # `_wake` may be called only for a topic that somebody waits for.
         if self._scopes[Scope.CATALOG]:
             self._wake(CATALOG)
 
