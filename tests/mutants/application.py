@@ -103,14 +103,14 @@ return restored""",
     Mutant(
         name="a start that is refused notes its application",
         at="node/startup:recover",
-        old="""noted, warnings = _drop_outrun(...)
+        old="""noted, warnings = _drop_stale_log(...)
 ...
 ...
 if application and noted_application(stable_store) != application:
     done(stable_store.set_many, noted_as(application))""",
         new="""if application and noted_application(stable_store) != application:
     done(stable_store.set_many, noted_as(application))
-noted, warnings = _drop_outrun(...)
+noted, warnings = _drop_stale_log(...)
 ...
 ...""",
         caught_by="tests.node.test_startup.Refusing.test_refused_start_leaves_no_name",

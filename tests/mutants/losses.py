@@ -77,7 +77,7 @@ MUTANTS = (
     ),
     Mutant(
         name="a start drops the log before it lowers the note",
-        at="_drop_outrun",
+        at="_drop_stale_log",
         old="noted.claimed.index > mark.index",
         new="False",
         caught_by="tests.node.test_synced_note.Cut.test_note_is_lowered_before_a_log_is_dropped",

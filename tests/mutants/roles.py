@@ -409,7 +409,7 @@ MUTANTS = (
     ),
     Mutant(
         name="a member that was set back is heard on",
-        at="Incarnations.turned",
+        at="Incarnations.after_turn",
         old="for peer in ready.forgetful: ...",
         new="for peer in (): ...",
         caught_by="tests.node.test_incarnations.SetBack.test_elects_nobody",

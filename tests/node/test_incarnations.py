@@ -215,15 +215,15 @@ class Memory(SynchronousTestCase):
 
     def test_removal_between_two_looks(self) -> None:
         """Removed and added again in one batch is a new life all the same."""
-        self.incarnations.turned(self.history, Ready(commit_index=1))
+        self.incarnations.after_turn(self.history, Ready(commit_index=1))
         self.incarnations.refuses("b", b"B", self.history)
         self.assertIsNotNone(self.incarnations.refuses("b", b"B2", self.history))
         self.history.append(2, Configuration.of_voters(["a", "c"]))
         self.history.append(3, Configuration.of_voters(ABC))
 
-        self.incarnations.turned(self.history, Ready(commit_index=2))
+        self.incarnations.after_turn(self.history, Ready(commit_index=2))
         self.assertIsNotNone(self.incarnations.refuses("b", b"B2", self.history))
-        self.incarnations.turned(self.history, Ready(commit_index=3))
+        self.incarnations.after_turn(self.history, Ready(commit_index=3))
 
         self.assertIsNone(self.incarnations.refuses("b", b"B2", self.history))
         self.assertIsNotNone(self.incarnations.refuses("b", b"B", self.history))
@@ -281,7 +281,7 @@ class Voids(SynchronousTestCase):
 
     def test_leader_refuses_at_once(self) -> None:
         """What a member that has forgotten says next must not count for the entry."""
-        self.incarnations.turned(self.history, Ready(forgetful=["b", "go"]))
+        self.incarnations.after_turn(self.history, Ready(forgetful=["b", "go"]))
 
         self.assertTrue(self.refuses(b"B"))
         self.assertEqual(list(self.incarnations.refused), ["b"])
@@ -289,7 +289,7 @@ class Voids(SynchronousTestCase):
 
     def test_leader_appends_it(self) -> None:
         """Once in a term; who does not lead appends nothing."""
-        self.incarnations.turned(self.history, Ready(forgetful=["b"]))
+        self.incarnations.after_turn(self.history, Ready(forgetful=["b"]))
         follower, first, second = server(), settled_leader(1), settled_leader(2)
 
         for consensus in (follower, first, first, second):
@@ -330,7 +330,7 @@ class Voids(SynchronousTestCase):
         """A new life is heard, and no replay of the log takes it for the old one."""
         self.void(5)
         self.readd(6)
-        self.incarnations.turned(self.history, Ready(commit_index=7))
+        self.incarnations.after_turn(self.history, Ready(commit_index=7))
         self.assertFalse(self.refuses(b"B2"))
 
         self.void(5)
@@ -345,7 +345,7 @@ class Voids(SynchronousTestCase):
         """The new life is what the later entry means: it is not forgotten again."""
         self.readd(6)
         self.void(8)
-        self.incarnations.turned(self.history, Ready(commit_index=8))
+        self.incarnations.after_turn(self.history, Ready(commit_index=8))
         self.assertTrue(self.refuses(b"B"))
 
     def test_not_itself(self) -> None:

@@ -757,7 +757,7 @@ class Leader(BaseRole):
         return silence if silence > self.server.options.lease_ticks else 0
 
     def consents(self, request: RequestPreVoteRequest) -> bool:
-        """Tell whether the transfer that *request* names still is under way here.
+        """Tell whether the transfer that *request* names is still under way here.
 
         Numbers are of one leadership, so the term of the server that asks counts too.
         """

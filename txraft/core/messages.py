@@ -139,9 +139,9 @@ class RequestVoteResponse:
 class RequestPreVoteRequest:
     """Ask whether a vote would be granted in *term*, which nobody adopts.
 
-    The wire names the candidate only in its header. With a *transfer* it asks the
-    leader alone whether that transfer of its leadership, by its number, still is under
-    way; the key is one of ours.
+    On the wire the candidate is named only in the header. A *transfer*, which is a key
+    of ours, makes it another question, to the leader alone: is the leadership transfer
+    with that number still under way?
     """
 
     term: int
@@ -220,7 +220,7 @@ class TimeoutNowRequest:
     """Tell the target of a leadership transfer to campaign at once.
 
     With the number of a *transfer*, which is a key of ours, the target first asks the
-    leader whether that transfer still is under way. Go peers write none, and skip it.
+    leader whether that transfer is still under way. Go peers write none, and skip it.
     """
 
     header: Header = NO_HEADER

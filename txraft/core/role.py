@@ -137,7 +137,7 @@ class BaseRole:
         """Learn that the last connection from *peer* is gone."""
 
     def consents(self, request: RequestPreVoteRequest) -> bool:
-        """Tell whether the transfer that *request* names still is under way here."""
+        """Tell whether the transfer that *request* names is still under way here."""
         return False
 
     def needs_ready(self, peer: str | None) -> bool:

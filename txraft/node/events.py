@@ -1,8 +1,9 @@
-"""Events of a node: its role, leader and membership, told to all who want to know.
+"""Events of a node: observers hear of changes of its role, leader and membership.
 
-After each turn the `EventNotifier` compares what is with what it told last, and tells
-observers, the log, the function `Config.notify`, and the list of peers. It decides
-nothing about consensus; only a node that was removed is stopped by it.
+After each turn the `EventNotifier` compares the state of the node with what observers
+were last told. It reports each change to the observers, the log, the function
+`Config.notify`, and the list of peers. It decides nothing about consensus; it only
+stops a node that was removed.
 
 Source: hashicorp/raft `observer.go`.
 """
@@ -218,8 +219,8 @@ class Observer:
         self._draining = False
 
 
-class Edges:
-    """Turns observed states into calls of *callback* with whether the node leads."""
+class LeadershipChanges:
+    """Calls *callback* with whether the node leads, whenever that has changed."""
 
     def __init__(self, callback: Callable[[bool], object]) -> None:
         self._callback = callback
@@ -246,7 +247,7 @@ class Observers:
 
     def __init__(self) -> None:
         self._observers: list[Observer] = []
-        self._untold: deque[Observation] = deque()
+        self._undelivered: deque[Observation] = deque()
         self._telling = False
 
     def register(self, observer: Observer) -> None:
@@ -260,19 +261,19 @@ class Observers:
             self._observers.remove(observer)
 
     def tell(self, observation: Observation) -> None:
-        """Tell every observer; one that raises does not keep it from the others.
+        """Tell every observer, also when one of them raises.
 
-        What is no Exception, such as SystemExit, stops the node, and all are told.
-        All are told everything in the same order: what comes while one is being told
-        waits until the others were.
+        If one raises what is no Exception, such as SystemExit, the node stops after all
+        were told. All hear of all observations in the same order: one that is made
+        while observers are being told waits until all of them were.
         """
-        self._untold.append(observation)
+        self._undelivered.append(observation)
         if self._telling:
-            return  # an observer brought this about: told when all know what is before
+            return  # an observer caused it: delivered by the loop that runs already
         self._telling = True
         try:
-            while self._untold:
-                self._tell_all(self._untold.popleft())
+            while self._undelivered:
+                self._tell_all(self._undelivered.popleft())
         finally:
             self._telling = False
 
@@ -290,11 +291,10 @@ USE_LEADER_CH = "it is not waited for; use `Raft.leader_ch` instead, whose callb
 
 
 class EventNotifier:
-    """Compares what is with what was told last, for the node *raft* of *parts*.
+    """Reports the changes of the node *raft* of *parts*; *stop* ends a removed node.
 
-    *stop* stops the node once it is a member no more.
-    `state`, `leader` and `last_contact` are what was told last. `members` is told each
-    membership that is committed, as a Configuration.
+    `state`, `leader` and `last_contact` are what observers were last told. The
+    observers in `members` get each committed membership, as a Configuration.
     """
 
     log = Logger()
@@ -311,9 +311,9 @@ class EventNotifier:
         self._parts = parts
         # The role object itself: a node that leads again has another one.
         self._role: object = None
-        # Indexes of the membership that was told, and of the last one that needs no
-        # further look: not that of a node which was removed, and waits to stop.
-        self._told_membership = self._settled_membership = -1
+        # The index of the membership that was reported last; and of the last one that
+        # needs no further look, unlike one without this node, which then has to stop.
+        self._announced_membership = self._settled_membership = -1
         self._was_member = False
         self._removed_at: float | None = None
         self.observers = Observers()
@@ -339,10 +339,11 @@ class EventNotifier:
         for waiter in waiting:
             waiter.errback(error)
 
-    def turned(self, shell: Shell) -> None:
+    def after_turn(self, shell: Shell) -> None:
         """Tell of changes of role, leader and membership."""
         consensus = shell.consensus
-        # Two looks for most turns: this runs in each of them.
+        # For speed: this runs in each turn, and these two comparisons are all that most
+        # turns need.
         role, leader = consensus.role, consensus.role.leader
         if role is not self._role or leader != self.leader:
             if isinstance(self._role, Leader) and self._role is not role:
@@ -353,7 +354,7 @@ class EventNotifier:
             self.last_contact = self._parts.clock.seconds()
         elif leader is not None and shell.heard_leader == leader:
             self.last_contact = shell.heard_at
-        # Only a committed membership is told: one that is not may be taken back.
+        # Only a committed membership is reported: another one may be rolled back.
         latest = consensus.configurations.latest_index
         if latest != self._settled_membership and consensus.commit_index >= latest:
             self._membership_committed(shell)
@@ -364,8 +365,8 @@ class EventNotifier:
         """Tell of a new state or leader, in the order of hashicorp/raft.
 
         That is: no leader, then the new state, then its leader. Whoever is told may
-        shut the node down, and then the rest is news no more; so each step looks
-        whether the state is still what it was.
+        shut the node down, which reports a state of its own. So each step checks that
+        the state is still the one that this call is about.
         """
         before = self.state
         if state is not before:
@@ -416,7 +417,8 @@ class EventNotifier:
                 waiter.callback(leader)
 
     def _leadership_changed(self, shell: Shell | None, gained: bool) -> None:
-        # Before the application is told: by then nothing of the old term is pending.
+        # Before `notify`: when the application hears that leadership is lost, nothing
+        # of the old term is pending any more.
         if not gained and shell is not None:
             shell.leadership_lost()
         notify = self._parts.config.notify
@@ -431,8 +433,8 @@ class EventNotifier:
 
     def _membership_committed(self, shell: Shell) -> None:
         history = shell.consensus.configurations
-        if history.latest_index != self._told_membership:
-            self._told_membership = history.latest_index
+        if history.latest_index != self._announced_membership:
+            self._announced_membership = history.latest_index
             self.members.tell(Observation(self._raft, history.latest))
             self._tell_membership(shell, history.latest)
         if self._parts.address in history.latest.addresses:
@@ -442,7 +444,7 @@ class EventNotifier:
             self._leave_if_removed()
 
     def _tell_membership(self, shell: Shell, configuration: Configuration) -> None:
-        """Keep the list for humans up to date; it decides nothing."""
+        """Report the membership, and keep the list for humans up to date."""
         addresses = sorted(configuration.addresses)
         if not addresses:
             return
@@ -461,7 +463,8 @@ class EventNotifier:
             else:
                 done(store.set_peers, addresses)
 
-        # A list that outlives the log it was read from would bootstrap another cluster.
+        # After the log is durable. A list that names members of which the log knows
+        # nothing, after a crash, would bootstrap another cluster.
         written = shell.writer.when_synced().addCallback(
             lambda _: self._parts.workers.reader.run(write)
         )
@@ -477,7 +480,8 @@ class EventNotifier:
     def _leave_if_removed(self) -> None:
         """Shut down a while after this node's removal has committed.
 
-        The while is for a member that replays how it was removed and added again.
+        Not at once: a member that catches up sees its removal, and only then that it
+        was added again.
         """
         now = self._parts.clock.seconds()
         if self._removed_at is None:
@@ -492,7 +496,7 @@ class EventNotifier:
 def _was_listed(history: ConfigurationHistory, address: str) -> bool:
     """Tell whether an earlier configuration of *history* has the server at *address*.
 
-    One that learns at once how it was added and removed was a member all the same.
+    A server that learns of its addition and its removal in one go was a member, too.
     """
     made = history.latest_index
     while True:

@@ -152,7 +152,7 @@ class Incarnations:
             self._known |= new
             self._store()
 
-    def turned(self, history: ConfigurationHistory, ready: Ready) -> None:
+    def after_turn(self, history: ConfigurationHistory, ready: Ready) -> None:
         """Take from a turn of consensus who is a member and who has forgotten."""
         # Committed, as a removal that is taken back must not make anybody be forgotten;
         # and once for each membership, as this runs in every turn.

@@ -48,7 +48,7 @@ class Parts:
 class Owner(Protocol):
     """The holder of a shell, which is told what a turn brought about: `Raft`."""
 
-    def turned(self) -> None:
+    def after_turn(self) -> None:
         """Look at role, leader and membership: they may have changed."""
 
     def vote_requested(self, request: RequestVoteRequest) -> None:

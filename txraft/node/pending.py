@@ -1,4 +1,4 @@
-"""Proposals and what is pending: all that somebody was promised an outcome of.
+"""Proposals and membership changes whose callers wait for an outcome.
 
     proposed ──> appended ──> applied
        │            │            └── the FSM's response
@@ -112,7 +112,7 @@ class Pending:
         """
         size = len(entry.data) if entry.data else 0
         waiting = len(self.queued) + len(self.appended) + self._reserved
-        # Refused at once, not queued without a bound: who is told can slow down.
+        # Refused at once, and not queued without a bound: so the caller can slow down.
         if waiting >= self._max_entries or self._bytes + size > self._max_bytes:
             raise self._full(waiting, size)
         self._bytes += size
@@ -181,13 +181,13 @@ class Pending:
         return refused
 
     def applied(self, entries: Sequence[Entry], responses: Sequence[object]) -> None:
-        """Answer whoever waits for one of *entries*; the responses are in their order.
+        """Answer the callers that wait for *entries*, which have these *responses*.
 
-        One who waits for what another leader has replaced by it is not answered
-        with its response: an index may be written twice, in two terms.
+        The entry at an index may be another one than that of the proposal: a later
+        leader may have replaced it. Such a caller gets LeadershipLost.
         """
         if not self.appended:
-            return  # on a follower nobody waits: nothing to look up for each entry
+            return  # for speed: on a follower nobody waits
         for entry, response in zip(entries, responses, strict=True):
             proposal = self.appended.pop(entry.index, None)
             if proposal is None:
@@ -211,7 +211,7 @@ class Pending:
         return self._remove(i for i in self.appended if i <= last)
 
     def _remove(self, indexes: Iterable[int]) -> list[Proposal]:
-        # All taken out before any is told: one that is told may propose again.
+        # All are taken out before any is failed: its caller may propose again at once.
         proposals = [self.appended.pop(index) for index in list(indexes)]
         for proposal in proposals:
             self._forget(proposal)

@@ -60,8 +60,8 @@ from txraft.node.admission import (
 from txraft.node.application import answer_of, check_methods, reason_of
 from txraft.node.bootstrap import Bootstrap, stored_membership
 from txraft.node.events import (
-    Edges,
     EventNotifier,
+    LeadershipChanges,
     Observation,
     Observer,
     RaftState,
@@ -186,8 +186,9 @@ class Raft:
         self._has_stopped = False
         self._next_snapshot_check = 0.0
         self._snapshot_index = 0
-        # The first check after an entry was skipped comes at once: see `skipping`.
-        self._hurries = True
+        # Whether the next check may take a snapshot at once, if an entry was skipped:
+        # see `skipping`. Only the first one, in case that snapshot fails.
+        self._snapshot_at_once = True
         self._bootstrap = Bootstrap(
             self._parts, begin_again=self._begin_again, stop_because=self.stop_because
         )
@@ -360,9 +361,9 @@ class Raft:
         if self._ticker is not None and self._ticker.running:
             self._ticker.stop()
         shell = self._shell
-        # From last to first, whatever each of them raises: pending outcomes are told,
-        # then observers, then those who wait for a leader; then the disk is waited for,
-        # while those who must end by a time are told that it has begun.
+        # The stack runs from the last line to the first, whatever each raises: callers
+        # get their outcomes, then observers are told, then those who wait for a leader
+        # fail. Then the disk is waited for. `when_stopping` fires last, while it is.
         with ExitStack() as then:
             then.callback(self._tell, self._leaving)
             then.callback(self._wind_up, shell)
@@ -645,7 +646,7 @@ class Raft:
         if server.suffrage is Suffrage.VOTER:
             return succeed(Admission(True))
         behind = shell.consensus.entries_behind(address)
-        # One that went away is as far as it was: it could not help to commit now.
+        # A silent one is not promoted: it could not help to commit now.
         if behind > CAUGHT_UP_ENTRIES or shell.consensus.silence_of(address):
             return succeed(Admission(False, behind))
         promoted = self.add_voter(server.id, address)
@@ -734,11 +735,11 @@ class Raft:
         covered, applied = shell.consensus.snapshot.index, shell.applier.applied_index
         # A cluster that has skipped an entry is to be rid of it at once.
         wanted = bool(shell.skips) and shell.skips.uncovered(covered, applied)
-        hurries = wanted and self._hurries and not shell.snapshots.busy
+        hurries = wanted and self._snapshot_at_once and not shell.snapshots.busy
         if not hurries and self._parts.clock.seconds() < self._next_snapshot_check:
             return
         self._schedule_snapshot_check()
-        self._hurries = self._hurries and not hurries
+        self._snapshot_at_once = self._snapshot_at_once and not hurries
         if applied - covered >= self._parts.config.snapshot_threshold:
             wanted = True
         if wanted and not shell.snapshots.busy:
@@ -772,10 +773,10 @@ class Raft:
         Source: hashicorp/raft `LeaderCh`, which loses what nobody waits for.
         """
         self._check_thread("leader_ch")
-        edges = Edges(callback)
-        observer = Observer(edges, is_state, blocking=True)
+        changes = LeadershipChanges(callback)
+        observer = Observer(changes, is_state, blocking=True)
         self.register_observer(observer)
-        # Registered first, told what is second: nothing can get lost in between.
+        # Registered before it is told the present state: no change is lost in between.
         observer.observe(Observation(self, self.state))
         return lambda: self.deregister_observer(observer)
 
@@ -907,10 +908,10 @@ class Raft:
         """Tell observers that a candidate asks for a vote."""
         self._events.observers.tell(Observation(self, request))
 
-    def turned(self) -> None:
+    def after_turn(self) -> None:
         """Tell of changes of role, leader and membership."""
         assert self._shell is not None, "turns begin when the node takes part"
-        self._events.turned(self._shell)
+        self._events.after_turn(self._shell)
 
 
 def _waiter_in(waiting: Waiters) -> Deferred[RaftError | None]:

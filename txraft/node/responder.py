@@ -1,8 +1,8 @@
 """The responder: answer peers, in the form of this node's protocol version.
 
-Consensus says what to answer and when; here it gets its header. A request with a body,
-a snapshot, has its body read to the end whatever the answer is, unless it is taken: the
-connection is needed for the next request.
+Consensus decides what to answer and when; here the response gets its header. A request
+may have a body, which is a snapshot. Unless that is installed, it is read to its end
+and dropped, whatever the response is: the connection is needed for the next request.
 
 Source: hashicorp/raft, protocol versions 0 to 3.
 """
@@ -41,8 +41,8 @@ FORWARDS = 1
 class Responder:
     """Answers requests for the server *server_id* at *address*.
 
-    Each answer tells its *incarnation*, and up to which *level* it understands the
-    replicated state machine; none does at protocol version 0.
+    Each response names its *incarnation*, and the *level* up to which it understands
+    the state machine; at protocol version 0 it names neither.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Responder:
         return self._header
 
     def refuses(self, request: AnyRequest) -> str | None:
-        """Say why *request* is not served by this version, if so.
+        """Return why this version does not serve *request*, None if it does.
 
         Heartbeats are never checked: Go peers do not either.
         """
@@ -138,12 +138,12 @@ class Responder:
             self._drain(rpc)
         command = rpc.command
         if isinstance(command, AppendEntriesRequest) and not command.term:
-            rpc.respond(self._introduced(message, consensus))
+            rpc.respond(self._with_identity(message, consensus))
         else:
-            rpc.respond(self._dressed(message, consensus))
+            rpc.respond(self._with_header(message, consensus))
 
-    def _introduced(self, message: Response, consensus: Consensus) -> Response:
-        """Tell one who asks who is here all that there is to tell."""
+    def _with_identity(self, message: Response, consensus: Consensus) -> Response:
+        """Return the response to a probe, with all that a header can say."""
         assert isinstance(message, AppendEntriesResponse), "that was asked for"
         if not self._version:
             return message
@@ -151,7 +151,7 @@ class Responder:
         return replace(message, header=header)
 
     def abandon(self, waiting: Iterable[tuple[int, list[Outgoing]]]) -> None:
-        """Refuse what was to be answered when a write is durable, but never will."""
+        """Refuse the requests whose responses wait for a write that never comes."""
         for _, outgoing in waiting:
             for to, message in outgoing:
                 if not isinstance(to, str) and not isinstance(message, Refusal):
@@ -163,7 +163,7 @@ class Responder:
         elif rpc.body is not None:
             rpc.body.drain()
 
-    def _dressed(self, message: Response, consensus: Consensus) -> Response:
+    def _with_header(self, message: Response, consensus: Consensus) -> Response:
         match message:
             case AppendEntriesResponse():
                 return AppendEntriesResponse(

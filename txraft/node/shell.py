@@ -680,7 +680,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             self._after_sync.append((ready.write_number, ready.after_sync))
             # At once for what needs no write: its number is durable already.
             self._release()
-        self._owner.turned()
+        self._owner.after_turn()
         # Whoever was told may have stopped the node: nothing may be applied or
         # installed then, as the callers of these were told that it is not known.
         if self._turn_state is STOPPED:
@@ -688,7 +688,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         # Before this node applies: those who asked apply it at the same time.
         self.forwarded.committed(ready.commit_index)
         self.applier.advance(ready.commit_index)
-        self.incarnations.turned(self.consensus.configurations, ready)
+        self.incarnations.after_turn(self.consensus.configurations, ready)
         for token, index in ready.verified:
             self._verified(token, index)
         if ready.install is not None:

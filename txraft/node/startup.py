@@ -9,8 +9,9 @@
                   `Recovered`, or DataCorrupted and nothing has changed
 
 What does not fit together is refused and never mended: a server that has lost a vote
-or an acknowledged entry, and does not know, can lose what is committed. The message
-names the way out. The one thing that is dropped is a log that a snapshot stands for.
+or an acknowledged entry without knowing it can make the cluster lose what is committed.
+The message names the way out. The one thing that is dropped is a log that ends before
+the snapshot: the snapshot stands for all of it.
 
 Log and snapshot hold the truth about membership; the list of peers counts only while
 neither holds any. Then the cluster is bootstrapped here.
@@ -212,7 +213,7 @@ def recover(
             )
         elif members.servers and protocol_version:
             raise _log_is_gone(state)
-    noted, warnings = _drop_outrun(log_store, stable_store, mark, noted, state.term)
+    noted, warnings = _drop_stale_log(log_store, stable_store, mark, noted, state.term)
     recovered = replace(
         _recovered(log_store, state, mark, read_membership, warnings),
         noted=noted,
@@ -227,8 +228,8 @@ def recover(
             known_incarnations=known,
             pardoned=read_pardoned(stable_store),
         )
-    # Last of all, behind every refusal: a start that was refused may have been that of
-    # the wrong application, and its name would keep the right one out.
+    # Last of all, when nothing can be refused any more: a refused start may have been
+    # that of the wrong application, and its name would then keep the right one out.
     if application and noted_application(stable_store) != application:
         done(stable_store.set_many, noted_as(application))
     return recovered
@@ -255,7 +256,7 @@ def _log_is_gone(state: HardState) -> DataCorrupted:
     )
 
 
-def _drop_outrun(
+def _drop_stale_log(
     log_store: LogStore,
     stable_store: StableStore,
     mark: SnapshotMark,
@@ -267,7 +268,7 @@ def _drop_outrun(
     A crash between a leader's snapshot that was installed and the reset of the log
     leaves such a log: it ends below the snapshot, or has other entries there.
     """
-    problem = _outrun(log_store, mark)
+    problem = _why_stale(log_store, mark)
     if problem is None:
         return noted, []
     if noted.claimed.index > mark.index:
@@ -282,8 +283,8 @@ def _drop_outrun(
 def _refuse_loss(log_store: LogStore, mark: SnapshotMark, lost: int) -> None:
     """Refuse to go on without a snapshot of what the log does not hold either.
 
-    What it covered was answered for: without it, this server would come up as one
-    that never had it.
+    This server has acknowledged those entries. Without them it would start as one that
+    never had them.
     """
     if lost > max(mark.index, log_store.last_index()):
         raise DataCorrupted(
@@ -384,8 +385,8 @@ def _bootstrap(
     return state
 
 
-def _outrun(log_store: LogStore, mark: SnapshotMark) -> str | None:
-    """Tell how the snapshot has outrun the log, which is to be dropped then.
+def _why_stale(log_store: LogStore, mark: SnapshotMark) -> str | None:
+    """Return why the log is stale, beside the snapshot; None if it is not.
 
     Raises: DataCorrupted for a gap between the two.
     """
@@ -443,10 +444,10 @@ def _recovered(
 
 
 def _base(runs: Sequence[tuple[int, int]], mark: SnapshotMark) -> tuple[int, int]:
-    """Return where the log's entries begin to count.
+    """Return index and term of the base, the entry that the `TermIndex` begins behind.
 
-    The term before the first entry is known only from the snapshot. Where the log
-    reaches further back, its first entry stands for it.
+    That is the end of the snapshot if the log begins right behind it. If it begins
+    earlier, the term before its first entry is not known, so that entry is the base.
     """
     if not runs or runs[0][0] == mark.index + 1:
         return mark.index, mark.term
@@ -476,8 +477,8 @@ def _history(
     history = ConfigurationHistory(mark.configuration_index, first)
     proposals = {}
     for entry in special:
-        # What the snapshot covers it has already; and with the log cut by runs an
-        # entry may be listed that the history was begun with.
+        # The history begins with the configuration of the snapshot, so older entries,
+        # which may still be in the log, must not be added to it.
         newer = entry.index > max(mark.index, history.latest_index)
         if entry.configuration is not None and newer:
             history.append(entry.index, entry.configuration)

@@ -1,9 +1,9 @@
 """The tail: the newest entries, in memory, for followers that keep up and for the FSM.
 
-What is older is read from the log store, by `read_range`. Entries that are not synced
-are always here, because no store could give them back. Those that are not applied are
-here as long as there is room: a state machine that is slow, or hangs, must not fill the
-memory.
+Older entries are read from the log store, by `read_range`. Entries that are not synced
+are always here, as they may be nowhere else. Entries that are synced but not applied
+are here as long as there is room: a state machine that is slow, or hangs, must not fill
+the memory.
 
     first                             last
       │  synced and applied  │ synced │ not synced │
@@ -53,7 +53,7 @@ class Tail:
 
     def truncate_from(self, index: int) -> None:
         """Drop the entry at *index* and all after it."""
-        keep = max(0, index - self.first)  # it may begin below what is here
+        keep = max(0, index - self.first)  # *index* may be below the first entry here
         del self._entries[keep:], self._ends[keep:]
         if index < self.first:
             self.first = index
