@@ -1,4 +1,4 @@
-"""What is learnt to be committed: by the Log Matching Property, and nothing more.
+"""Commit by the Log Matching Property: a follower learns that much and no more.
 
 Source: Raft dissertation §3.5, figure 3.2.
 """

@@ -30,7 +30,7 @@ GRACE = 6.0
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class DemoNode:
     """One node of the demo."""
 
     name: str
@@ -79,7 +79,7 @@ def demo(context: click.Context, nodes: int, directory: Path | None) -> None:
 
 
 async def run_demo(
-    reactor: Any, output: Output, place: Path, members: list[Member]
+    reactor: Any, output: Output, place: Path, members: list[DemoNode]
 ) -> int:
     """Run *members* with their files in *place*, until this is cancelled.
 
@@ -121,12 +121,12 @@ def _first_to_end(children: list[Child]) -> Deferred[int]:
     return first
 
 
-def plan(nodes: int, ports: list[int]) -> list[Member]:
+def plan(nodes: int, ports: list[int]) -> list[DemoNode]:
     """Give a name and two of *ports* to each of so many *nodes*."""
-    return [Member(f"n{i + 1}", ports[2 * i], ports[2 * i + 1]) for i in range(nodes)]
+    return [DemoNode(f"n{i + 1}", ports[2 * i], ports[2 * i + 1]) for i in range(nodes)]
 
 
-def settings_of(member: Member, members: list[Member]) -> str:
+def settings_of(member: DemoNode, members: list[DemoNode]) -> str:
     """Return the settings of *member* as YAML."""
     peers = ", ".join(each.address for each in members)
     return (
@@ -170,7 +170,9 @@ def _place(directory: Path | None) -> Iterator[Path]:
         yield Path(made)
 
 
-def _start(reactor: Any, place: Path, member: Member, members: list[Member]) -> Child:
+def _start(
+    reactor: Any, place: Path, member: DemoNode, members: list[DemoNode]
+) -> Child:
     config = place / f"{member.name}.yaml"
     config.write_text(settings_of(member, members))
     # Not the script `twistd`, which may be missing from PATH or be of another Python.
@@ -184,7 +186,7 @@ def _start(reactor: Any, place: Path, member: Member, members: list[Member]) -> 
     return child
 
 
-async def _led(reactor: Any, members: list[Member]) -> str:
+async def _led(reactor: Any, members: list[DemoNode]) -> str:
     """Wait for a leader; return its peer address, "" after `START_TIMEOUT`."""
     until = reactor.seconds() + START_TIMEOUT
     async with Client([member.url for member in members], reactor) as client:
@@ -198,7 +200,7 @@ async def _led(reactor: Any, members: list[Member]) -> str:
             await deferLater(reactor, 0.1)
 
 
-def _welcome(output: Output, place: Path, members: list[Member], leader: str) -> None:
+def _welcome(output: Output, place: Path, members: list[DemoNode], leader: str) -> None:
     rows = [
         (m.name, m.url, m.address, "leader" if m.address == leader else "")
         for m in members
