@@ -30,7 +30,10 @@ from txraft.embedding.outcome import Outcome
 from txraft.embedding.run import run
 from txraft.errors import (
     ApplicationError,
+    CallRefused,
     CallTimedOut,
+    CannotTravel,
+    CommandFailed,
     ConfigError,
     ConfigurationRefused,
     ConnectionClosedByPeer,
@@ -51,6 +54,7 @@ from txraft.errors import (
     NotAdvertisable,
     NothingNewToSnapshot,
     NotLeader,
+    OnlyInCommands,
     OutcomeUnknown,
     PipelineReplicationNotSupported,
     PipelineShutdown,
@@ -102,6 +106,7 @@ from txraft.interfaces import (
     SnapshotStore,
     StableStore,
     StagedSnapshotSink,
+    StampingFSM,
     StreamLayer,
     Syncable,
     Transport,
@@ -122,6 +127,8 @@ from txraft.node.pending import ApplyResult
 from txraft.node.raft import Raft
 from txraft.node.skipping import SkippedEntry, skip_entry
 from txraft.node.worker import Workers
+from txraft.replicated.objects import Replicated, command, query
+from txraft.replicated.values import value
 from txraft.storage.cache import LogCache
 from txraft.storage.directory import DataDirectory
 from txraft.storage.filelog import FileLog
@@ -155,7 +162,10 @@ __all__ = [
     "ApplicationError",
     "ApplyResult",
     "BatchingFSM",
+    "CallRefused",
     "CallTimedOut",
+    "CannotTravel",
+    "CommandFailed",
     "Config",
     "ConfigError",
     "Configuration",
@@ -214,6 +224,7 @@ __all__ = [
     "NothingNewToSnapshot",
     "Observation",
     "Observer",
+    "OnlyInCommands",
     "Outcome",
     "OutcomeUnknown",
     "PatientSource",
@@ -230,6 +241,7 @@ __all__ = [
     "RangeLogStore",
     "ReadTimedOut",
     "RemoteError",
+    "Replicated",
     "RequestPreVoteRequest",
     "RequestPreVoteResponse",
     "RequestVoteRequest",
@@ -246,6 +258,7 @@ __all__ = [
     "SnapshotStore",
     "StableStore",
     "StagedSnapshotSink",
+    "StampingFSM",
     "StaticPeers",
     "StorageError",
     "StreamLayer",
@@ -273,6 +286,7 @@ __all__ = [
     "WrongNode",
     "WrongThread",
     "add_unique_peer",
+    "command",
     "decode_peer",
     "default_config",
     "encode_peer",
@@ -281,9 +295,11 @@ __all__ = [
     "new_inmem_addr",
     "new_tcp_transport",
     "peer_contained",
+    "query",
     "recover_cluster",
     "run",
     "skip_entry",
     "use_monotonic_time",
     "validate_config",
+    "value",
 ]

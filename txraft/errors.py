@@ -164,6 +164,35 @@ class ApplicationError(RaftError):
     """
 
 
+class CommandFailed(ApplicationError):
+    """A command of a replicated object raised; what it raised is the `__cause__`.
+
+    It raised on every member, and what it had changed until then was undone on each.
+    """
+
+
+class CannotTravel(RaftError, TypeError):
+    """A value is of no kind that replicated objects keep, take and return.
+
+    The message names the value, and what to use instead of it.
+    """
+
+
+class OnlyInCommands(RaftError, RuntimeError):
+    """The state of a replicated object was changed outside a command of it.
+
+    This member alone would have the change. Nothing was changed.
+    """
+
+
+class CallRefused(RaftError, RuntimeError):
+    """A method of a replicated object was called where it cannot be.
+
+    Either the object is on no node, or a command or query is running. The message says
+    which, and what to call instead.
+    """
+
+
 class NodeFailed(RaftShutdown):
     """The node stopped itself; the message says what failed and what to do."""
 

@@ -162,6 +162,19 @@ class LeveledFSM(Protocol):
         """
 
 
+@runtime_checkable
+class StampingFSM(Protocol):
+    """An FSM whose commands carry the time at which a leader took them."""
+
+    def stamp(self, data: bytes, term: int) -> bytes:
+        """Return the command *data* as it goes into the log of the leader of *term*.
+
+        It is of the same length. Whatever it says is data like any other: all servers
+        apply it as it is, however often it is replayed.
+        Thread: reactor, for each command.
+        """
+
+
 class FSMSnapshot(Protocol):
     """A captured state, written out while the FSM goes on applying."""
 

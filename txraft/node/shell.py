@@ -30,7 +30,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txraft.core.consensus import Consensus
-from txraft.core.entry import Entry
+from txraft.core.entry import Entry, LogType
 from txraft.core.leader import Leader
 from txraft.core.messages import (
     AnyRequest,
@@ -55,7 +55,7 @@ from txraft.errors import (
     RaftError,
     TransferInProgress,
 )
-from txraft.interfaces import IncomingRPC, RPCHandler
+from txraft.interfaces import IncomingRPC, RPCHandler, StampingFSM
 from txraft.node.applier import Applier, StuckWatch
 from txraft.node.awaited_entries import AwaitedEntries
 from txraft.node.forwarded import Forwarded
@@ -150,6 +150,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         self._leader_connections: dict[object, str] = {}
         # The leader whose contradiction was logged, to say it once.
         self._contradicted_by: str | None = None
+        self._stamping_fsm = parts.fsm if isinstance(parts.fsm, StampingFSM) else None
         self._ticked_at = parts.clock.seconds()
         self.heard_leader: str | None = None
         self.heard_at = 0.0
@@ -574,10 +575,21 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         proposals, late = self.pending.take(self._parts.clock.seconds())
         if late:
             self._refused += [(proposal, EnqueueTimeout()) for proposal in late]
+        if self._stamping_fsm is not None and self.consensus.is_leader:
+            self._stamp(self._stamping_fsm, proposals)
         try:
             self.consensus.propose([proposal.entry for proposal in proposals])
         finally:  # they are not in the queue any more, and must be told in any case
             self._keep_appended(proposals)
+
+    def _stamp(self, fsm: StampingFSM, proposals: list[Proposal]) -> None:
+        # Here and not where they were queued: time must not stand still for those that
+        # wait, nor come from a server that leads no more.
+        term = self.consensus.term
+        for proposal in proposals:
+            entry = proposal.entry
+            if entry.type is LogType.COMMAND and entry.data is not None:
+                entry.data = fsm.stamp(entry.data, term)
 
     def _keep_appended(self, proposals: list[Proposal]) -> None:
         refused = self.pending.keep(proposals)

@@ -1,0 +1,1 @@
+"""Replicated objects: their state, their commands and their snapshots."""

@@ -1,0 +1,323 @@
+"""The machine of replicated objects: an FSM whose commands are method calls.
+
+An entry names an object and a method, and carries the arguments. Applying it runs the
+method, with the journal of the object open, in the context of the entry. What it
+returns is the response; if it raises, the journal is undone and the response is a
+CommandFailed. An entry whose method is not known here stops the node: a newer version
+knows it, and would do something else.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, BinaryIO
+
+from txraft.core.entry import Entry
+from txraft.errors import (
+    ApplicationError,
+    CommandFailed,
+    ContractBroken,
+    FormatTooNew,
+    UpgradeNeeded,
+)
+from txraft.interfaces import FSM, FSMSnapshot
+from txraft.replicated.context import Context
+from txraft.replicated.encoding import decode, unpack
+from txraft.replicated.entry_time import EntryTime
+from txraft.replicated.journal import Journal, plain
+from txraft.replicated.objects import (
+    COMMAND,
+    HEAD_BYTES,
+    Place,
+    Proposer,
+    Replicated,
+    place_of,
+    running,
+)
+from txraft.replicated.snapshot import MAGIC, Position, capture, read
+from txraft.replicated.values import ATOMS
+
+_STAMP = slice(len(COMMAND), HEAD_BYTES)
+
+
+class Machine:
+    """The state machine of *objects*, which are called by their names in the log.
+
+    *wall* tells the time of day, and *steady* one that only grows, in seconds.
+    """
+
+    def __init__(
+        self,
+        objects: Mapping[str, Replicated],
+        wall: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.objects = dict(sorted(objects.items()))
+        self._context = Context()
+        self._time = EntryTime(wall, steady)
+        self._calls: dict[str, dict[str, _Call]] = {}
+        for name, target in self.objects.items():
+            if not isinstance(target, Replicated):
+                raise ContractBroken(
+                    f"{name}={target!r} is no Replicated: make its class one"
+                )
+            if place_of(target).taken:
+                raise ContractBroken(
+                    f"this {type(target).__name__} is on a node already: make another"
+                )
+        if len({id(target) for target in self.objects.values()}) < len(self.objects):
+            raise ContractBroken("one object was given under two names")
+        for name, target in self.objects.items():
+            self._take(name, target)
+
+    def _take(self, name: str, target: Replicated) -> None:
+        """Have *target* begin where the log does, under *name*."""
+        place = place_of(target)
+        if place.initial is None:
+            place.initial = _packed(target)
+        else:  # it was on a node before, and has the state of then
+            _replace(target, _unpacked(place))
+        place.name, place.context, place.taken = name, self._context, True
+        self._calls[name] = {
+            called: _Call(place, command.method, target, command.name)
+            for called, command in target._txraft_commands.items()
+        }
+
+    @property
+    def application_name(self) -> str:
+        """The first name of an application that a class of the objects has, or ""."""
+        names = [target.application_name for target in self.objects.values()]
+        return next(filter(None, names), "")
+
+    def is_own_command(self, data: bytes) -> bool:
+        """Tell whether *data* may be a call of a method."""
+        return data[:1] == COMMAND[:1]
+
+    def is_own_snapshot(self, head: bytes) -> bool:
+        """Tell whether a snapshot that begins with *head* may be one of objects."""
+        return head.startswith(MAGIC)
+
+    def bind(self, proposer: Proposer) -> None:
+        """Have commands and queries of the objects go through *proposer*."""
+        for target in self.objects.values():
+            place_of(target).proposer = proposer
+
+    def unbind(self) -> None:
+        """Have them refused again; the objects can be given to another node."""
+        for target in self.objects.values():
+            place = place_of(target)
+            place.proposer, place.taken = None, False
+
+    # The log
+
+    def stamp(self, data: bytes, term: int) -> bytes:
+        """Return *data* with the time of its entry. Thread: reactor."""
+        if data[:1] != COMMAND[:1] or len(data) < HEAD_BYTES:
+            return data  # it is refused when it is applied
+        return (
+            data[: _STAMP.start]
+            + self._time.stamp().to_bytes(8, "big")
+            + data[HEAD_BYTES:]
+        )
+
+    def apply(self, log: Entry) -> object:
+        """Run the command of one entry; return what it returned.
+
+        Raises: CommandFailed, if it raised; ApplicationError, for what is no command;
+            UpgradeNeeded, FormatTooNew, CannotTravel, for one that is not known here.
+        """
+        response = self._apply(log)
+        self._time.settle()
+        if isinstance(response, ApplicationError):
+            raise response
+        return response
+
+    def apply_batch(self, logs: Sequence[Entry]) -> Sequence[object]:
+        """Run the commands of many entries; return what each returned or raised."""
+        responses = [self._apply(log) for log in logs]
+        self._time.settle()
+        return responses
+
+    def _apply(self, log: Entry) -> object:
+        data, context = log.data or b"", self._context
+        if data[:1] != COMMAND[:1] or len(data) < HEAD_BYTES:
+            return ApplicationError(
+                f"entry {log.index} is no command of an object: call its methods"
+            )
+        if data[:2] > COMMAND:
+            raise FormatTooNew(
+                f"entry {log.index} has format {data[1]}, and this version of txraft "
+                f"knows {COMMAND[1]}: upgrade this node"
+            )
+        context.index, context.term = log.index, log.term
+        context.microseconds = self._time.applied(int.from_bytes(data[_STAMP], "big"))
+        try:
+            name, called, *args = unpack(data[HEAD_BYTES:])
+        except ValueError as error:
+            return ApplicationError(f"entry {log.index} is no command: {error}")
+        try:
+            call = self._calls[name][called]
+        except (KeyError, TypeError):
+            raise UnknownCommand(log.index, name, called) from None
+        return call.run(args, context)
+
+    # Snapshots
+
+    def snapshot(self) -> FSMSnapshot:
+        """Copy the containers of all objects; `persist` packs them."""
+        context = self._context
+        position = Position(context.index, context.term, context.microseconds)
+        states = (
+            (name, type(target).__name__, vars(target))
+            for name, target in self.objects.items()
+        )
+        return capture(self.application_name, position, states)
+
+    def restore(self, source: BinaryIO) -> None:
+        """Replace the state of all objects. An object that is not in it begins anew.
+
+        Raises: as `txraft.replicated.snapshot.read`; nothing is changed then.
+        Thread: snapshot.
+        """
+        places = {name: place_of(target) for name, target in self.objects.items()}
+        journals = {name: place.journal for name, place in places.items()}
+        restored = read(source, self.application_name, journals)
+        states = [
+            (target, restored.objects.get(name) or _unpacked(places[name]))
+            for name, target in self.objects.items()
+        ]
+        at, context = restored.position, self._context
+        for target, state in states:
+            _replace(target, state)
+        context.index, context.term = at.index, at.term
+        context.microseconds = at.microseconds
+        self._time.restored(at.microseconds)
+
+
+class UnknownCommand(UpgradeNeeded):
+    """An entry calls a method that this version of the application does not have."""
+
+    def __init__(self, index: int, name: str, called: str) -> None:
+        Exception.__init__(
+            self,
+            f"entry {index} calls {called!r} of the object {name!r}, which is not "
+            "known here: upgrade this node",
+        )
+
+
+class _Call:
+    """One command of one object."""
+
+    __slots__ = ("_journal", "_method", "_target", "name")
+
+    def __init__(
+        self, place: Place, method: Callable[..., Any], target: Replicated, name: str
+    ) -> None:
+        self._journal = place.journal
+        self._method = method
+        self._target = target
+        self.name = f"{place.journal.place}.{name}"
+
+    def run(self, raw: list[Any], context: Context) -> object:
+        """Run it with the encoded arguments *raw*; return the response."""
+        args = [decode(each) if type(each) is list else each for each in raw]
+        named: dict[str, Any] = {}
+        if args and type(args[-1]) is dict and type(raw[-1]) is dict:
+            named = {key: decode(each) for key, each in args.pop().items()}
+        journal = self._journal
+        before = running(self.name)
+        context.in_command = True
+        journal.begin()
+        try:
+            result = self._method(self._target, *args, **named)
+            if type(result) not in ATOMS:
+                # A copy: the next command must not change what its caller looks at.
+                result = plain(result)
+            if journal.shared:
+                journal.check_places(vars(self._target).values())
+            return result
+        except (MemoryError, RecursionError):
+            # Not alike on all members: this one may be as it was or not, and stops.
+            raise
+        except Exception as error:
+            journal.undo()
+            return self._failed(error)
+        finally:
+            journal.end()
+            context.in_command = False
+            running(before)
+
+    def _failed(self, error: Exception) -> CommandFailed:
+        try:
+            why = f"{type(error).__name__}: {error}"
+        except Exception:  # its __str__ may need what was undone
+            why = type(error).__name__
+        failed = CommandFailed(f"{self.name} raised {why}")
+        failed.__cause__ = error
+        return failed
+
+
+class _Memory(io.BytesIO):
+    """A sink in memory."""
+
+    id = "memory"
+
+    def cancel(self) -> None:
+        """Do nothing."""
+
+
+def _packed(target: Replicated) -> bytes:
+    """Return the state of *target*, as a snapshot of it alone."""
+    sink = _Memory()
+    name = type(target).__name__
+    capture("", Position(), [("", name, vars(target))]).persist(sink)
+    return sink.getvalue()
+
+
+def _unpacked(place: Place) -> dict[str, Any]:
+    """Return the attributes that the object at *place* begins with."""
+    assert place.initial is not None, "it was packed when a node took it"
+    journals: dict[str, Journal] = {"": place.journal}
+    return read(io.BytesIO(place.initial), "", journals).objects[""]
+
+
+def _replace(target: Replicated, state: dict[str, Any]) -> None:
+    """Replace all attributes of *target* in one step."""
+    object.__setattr__(target, "__dict__", state)
+
+
+def machine_of(
+    machine: FSM | Replicated | None, objects: Mapping[str, Replicated]
+) -> FSM:
+    """Return the state machine of a node: *machine* itself, if it is an FSM.
+
+    A Replicated has the name "" in the log, and *objects* have theirs.
+    Raises: ContractBroken, for an FSM and objects, for nothing at all, and for what is
+        no FSM and no Replicated.
+    """
+    if isinstance(machine, Replicated):
+        return Machine({"": machine, **objects})
+    if machine is None and not objects:
+        raise ContractBroken("a node needs an object or a state machine")
+    if machine is None:
+        return Machine(objects)
+    if objects:
+        raise ContractBroken(
+            f"{type(machine).__name__} is a state machine, so the node cannot have "
+            f"{', '.join(objects)} too: give it objects only"
+        )
+    return machine
+
+
+def bind(fsm: object, proposer: Proposer) -> None:
+    """Have the objects of *fsm*, if it has any, propose by *proposer*."""
+    if isinstance(fsm, Machine):
+        fsm.bind(proposer)
+
+
+def unbind(fsm: object) -> None:
+    """Take the objects of *fsm*, if it has any, off their node."""
+    if isinstance(fsm, Machine):
+        fsm.unbind()
