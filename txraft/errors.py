@@ -171,6 +171,19 @@ class CommandFailed(ApplicationError):
     """
 
 
+class UnknownCommand(RaftError):
+    """An entry calls a method that this version of a replicated object does not have.
+
+    The node stops: a newer version of the application knows what it does.
+    """
+
+    def __init__(self, index: int, name: object, called: object) -> None:
+        super().__init__(
+            f"entry {index} calls {called!r} of the object {name!r}, which is not "
+            "known here: upgrade this node"
+        )
+
+
 class CannotTravel(RaftError, TypeError):
     """A value is of no kind that replicated objects keep, take and return.
 

@@ -55,6 +55,14 @@ BELOW = {
         "transport",
         "wire",
     },
+    "replicated": {
+        "replicated",
+        "core",
+        "errors",
+        "interfaces",
+        "node",  # ApplyResult
+        "embedding",  # Outcome
+    },
     "interfaces": {"core", "errors"},
     "config": {"errors", "consistency"},
     "consistency": set(),

@@ -9,6 +9,7 @@ from tests.support.raft_cluster import ClusterCase, commands_of
 from txraft.core.entry import Entry, LogType
 from txraft.errors import (
     ApplicationError,
+    ContractBroken,
     EnqueueTimeout,
     EntryTooLarge,
     LeadershipLost,
@@ -501,3 +502,70 @@ def shut_down_at(raft: object, what: RaftState) -> list[object]:
 
     raft.register_observer(Observer(observe))  # type: ignore[attr-defined]
     return seen
+
+
+class StampedFSM(ListFSM):
+    """Wants the term in its commands; *stamped* is what it makes of them."""
+
+    def stamp(self, data: bytes, term: int) -> bytes:
+        """Put the term behind what the command begins with."""
+        return data[:-1] + b"%d" % term
+
+
+class Stamping(ClusterCase):
+    """A leader has its state machine stamp what it appends."""
+
+    def test_commands_are_stamped_once_by_their_leader(self) -> None:
+        """All servers apply what the leader of its term made of it."""
+        cluster = Cluster(3, make_fsm=StampedFSM)
+        self.addCleanup(cluster.shutdown)
+        cluster.start()
+        term = cluster.leader.raft.term
+
+        cluster.apply(b"one?")
+        cluster.result(cluster.leader.raft.barrier())
+
+        self.assertSameState(cluster, [b"one%d" % term])
+
+    def test_command_that_is_refused_is_not_stamped(self) -> None:
+        """Only a leader knows the time of its log."""
+        cluster = Cluster(3, make_fsm=StampedFSM)
+        self.addCleanup(cluster.shutdown)
+        cluster.start()
+        leader = cluster.leader
+        stamped: list[bytes] = []
+        leader.fsm.stamp = lambda data, term: stamped.append(data) or data  # type: ignore[attr-defined]
+        outcome = self.outcome(leader.raft.apply(b"one?"))
+
+        cluster.isolate(leader.address)
+        leader.raft.apply(b"two?").addErrback(lambda _: None)
+        cluster.advance(5.0)
+        late = self.outcome(leader.raft.apply(b"three?"))
+        cluster.advance(0.1)
+
+        self.assertFailedWith(late, NotLeader)
+        self.assertNotIn(b"three?", stamped)
+        self.assertEqual(len(outcome), 1)
+
+    def test_stamp_that_breaks_its_contract_stops_the_node(self) -> None:
+        """The size was admitted already; the message names the method."""
+
+        def fails(data: bytes, term: int) -> bytes:
+            raise ValueError("no time")
+
+        for stamp in (lambda data, term: data + b"!", lambda data, term: 7, fails):
+            cluster = Cluster(1, make_fsm=StampedFSM)
+            cluster.start()
+            node = cluster.leader
+            node.fsm.stamp = stamp  # type: ignore[attr-defined]
+            outcome = self.outcome(node.raft.apply(b"one"))
+            stopped = self.outcome(node.raft.when_stopped())
+
+            cluster.advance(0.1)
+
+            self.flushLoggedErrors(ContractBroken, ValueError)
+            refused = self.assertFailedWith(outcome, NotLeader)
+            self.assertEqual(refused.outcome, "not-applied")  # type: ignore[attr-defined]
+            self.assertIsInstance(stopped[0], NodeFailed)
+            if stamp is not fails:
+                self.assertIn("StampedFSM.stamp returned", str(stopped[0]))

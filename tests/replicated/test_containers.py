@@ -107,7 +107,7 @@ def list_change(random: Random) -> Change:
             lambda x: operator.iadd(x, some),
             lambda x: operator.setitem(x, slice(None), x[:4] * times),
             lambda x: x[:2] * times + x,
-            lambda x: some + x if isinstance(x, list) else some + x,
+            lambda x: some + x,
             lambda x: x + some,
             lambda x: x.clear() if len(x) > 20 else x.reverse(),
             lambda x: x.sort(key=repr),

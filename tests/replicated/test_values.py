@@ -6,6 +6,7 @@ import dataclasses
 import decimal
 import enum
 import pathlib
+import sys
 import uuid
 import zoneinfo
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -65,6 +66,10 @@ class Rights(enum.Flag):
     WRITE = enum.auto()
 
 
+POINT = f"{__name__}.Point"
+"""What entries call that class."""
+
+
 def travel(item: Any) -> Any:
     """Encode and decode *item*."""
     return decode(unpack(make_packer()(encode(item))))
@@ -97,8 +102,8 @@ TRAVELLERS: tuple[Any, ...] = (
     (1, ("a", (b"b",))),
     frozenset(),
     frozenset({1, "a", (2, None), frozenset({3})}),
-    datetime(2024, 2, 29, 23, 59, 59, 999999),
-    datetime(2024, 10, 27, 2, 30, fold=1),
+    datetime(2024, 2, 29, 23, 59, 59, 999999),  # noqa: DTZ001
+    datetime(2024, 10, 27, 2, 30, fold=1),  # noqa: DTZ001
     datetime(2024, 1, 1, tzinfo=UTC),
     datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=-3, minutes=-30, seconds=-1))),
     date(9999, 12, 31),
@@ -139,7 +144,9 @@ class Travel(SynchronousTestCase):
 
     def test_fold_is_kept(self) -> None:
         """Of two times in the night when summer time ends it is the same one."""
-        self.assertEqual(travel(datetime(2024, 10, 27, 2, 30, fold=1)).fold, 1)
+        night = datetime(2024, 10, 27, 2, 30, fold=1)  # noqa: DTZ001
+
+        self.assertEqual(travel(night).fold, 1)
 
     def test_encoding_is_the_same_for_equal_sets(self) -> None:
         """Whatever order they have."""
@@ -162,11 +169,11 @@ class Travel(SynchronousTestCase):
 
     def test_field_that_is_new_has_its_default(self) -> None:
         """What was stored without it can be read."""
-        self.assertEqual(decode([5, "Point", 7]), Point(7, 0))
+        self.assertEqual(decode([5, POINT, 7]), Point(7, 0))
 
     def test_field_that_is_new_without_a_default_is_refused(self) -> None:
         """It is named."""
-        error = self.assertRaises(CannotTravel, decode, [5, "Point"])
+        error = self.assertRaises(CannotTravel, decode, [5, POINT])
 
         self.assertIn("Point.x", str(error))
 
@@ -181,7 +188,9 @@ class Travel(SynchronousTestCase):
         for raw in ([5, "Nobody", 1], [6, "Nobody", "A"]):
             error = self.assertRaises(CannotTravel, decode, raw)
             self.assertIn("'Nobody'", str(error))
-        error = self.assertRaises(CannotTravel, decode, [6, "Colour", "BLUE"])
+        error = self.assertRaises(
+            CannotTravel, decode, [6, POINT.replace("Point", "Colour"), "BLUE"]
+        )
         self.assertIn("BLUE", str(error))
 
     def test_damage_is_named(self) -> None:
@@ -301,6 +310,19 @@ class Declaring(SynchronousTestCase):
 
         error = self.assertRaises(TypeError, value, Hidden)
         self.assertIn("Hidden.x", str(error))
+
+    def test_name_is_that_of_the_module_and_the_class(self) -> None:
+        """Two modules may each have one; a script is called as it is imported."""
+        self.assertEqual(encode(Point(1, 2)), [5, POINT, 1, 2])
+        main = sys.modules["__main__"]
+        spec, file = main.__spec__, getattr(main, "__file__", None)
+        self.addCleanup(setattr, main, "__spec__", spec)
+        self.addCleanup(setattr, main, "__file__", file)
+
+        main.__spec__, main.__file__ = None, "/home/me/jobs.py"
+        made = type("Made", (), {"__module__": "__main__", "__annotations__": {}})
+
+        self.assertEqual(encode(value(made)()), [5, "jobs.Made"])
 
     def test_two_classes_with_one_name(self) -> None:
         """They are refused when they are used, and both are named."""

@@ -1,5 +1,7 @@
 """The whole public API as an application uses it: for mypy to check, strictly."""
 
+# mypy: enable-error-code="unused-awaitable"
+
 from __future__ import annotations
 
 import json
@@ -151,6 +153,77 @@ class NamedCounter(Counter):
 
 named: txraft.NamedFSM = NamedCounter()
 discerning: txraft.DiscerningFSM = NamedCounter()
+
+
+class Jobs(txraft.Replicated):
+    """Hands out jobs for some time each."""
+
+    def __init__(self) -> None:
+        self.leases: dict[str, float] = {}
+
+    @txraft.command
+    def claim(self, seconds: float) -> str | None:
+        """Take one that is free."""
+        free = next((n for n, t in self.leases.items() if t <= self.context.time), None)
+        if free is not None:
+            self.leases[free] = self.context.time + seconds
+        return free
+
+    @txraft.command(raises=KeyError)
+    def give_back(self, name: str, *, again: bool = False) -> None:
+        """Let others have it."""
+        self.leases[name] = 0.0
+        if again:
+            claimed: str | None = self.claim.here(1.0)
+            use(claimed)
+
+    @txraft.query
+    def names(self) -> list[str]:
+        """List all."""
+        return [*self.leases]
+
+
+@txraft.value
+class Job:
+    """A job."""
+
+    name: str
+    until: float = 0.0
+
+
+async def call(jobs: Jobs) -> None:
+    """Call commands and queries."""
+    try:
+        claimed: str | None = await jobs.claim(30.0)
+        await jobs.give_back(claimed or "", again=True)
+    except txraft.CommandFailed as error:
+        use(error.__cause__)
+    except (txraft.CannotTravel, txraft.CallRefused, txraft.OnlyInCommands):
+        names: list[str] = await jobs.names()
+        names = jobs.names.stale()
+        use(names, Job("a").until)
+
+
+async def wrong_calls(jobs: Jobs) -> None:
+    """Call as one must not: a line of which mypy finds nothing wrong is an error."""
+    await jobs.claim("30")  # type: ignore[arg-type]
+    await jobs.claim()  # type: ignore[call-arg]
+    name: str = await jobs.claim(1.0)  # type: ignore[assignment]
+    numbers: list[int] = await jobs.names()  # type: ignore[assignment]
+    number: int = jobs.claim.here(1.0)  # type: ignore[assignment]
+    jobs.claim(1.0)  # type: ignore[unused-awaitable]
+    use(name, numbers, number, Job(name=1))  # type: ignore[arg-type]
+
+
+class StampedCounter(Counter):
+    """A counter whose commands begin with the term."""
+
+    def stamp(self, data: bytes, term: int) -> bytes:
+        """Put the term in."""
+        return term.to_bytes(8, "big") + data[8:]
+
+
+stamping: txraft.StampingFSM = StampedCounter()
 
 # Stores --------------------------------------------------------------------------
 
@@ -491,6 +564,7 @@ ERRORS: tuple[type[RaftError], ...] = (
     txraft.StorageError,
     txraft.ThreadRefused,
     txraft.TransferFailed,
+    txraft.UnknownCommand,
     txraft.TransferInProgress,
     txraft.TransportError,
     txraft.TransportShutdown,

@@ -49,6 +49,7 @@ from txraft.core.ready import (
     SnapshotMark,
 )
 from txraft.errors import (
+    ContractBroken,
     EnqueueTimeout,
     LeadershipLost,
     NotLeader,
@@ -575,9 +576,9 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         proposals, late = self.pending.take(self._parts.clock.seconds())
         if late:
             self._refused += [(proposal, EnqueueTimeout()) for proposal in late]
-        if self._stamping_fsm is not None and self.consensus.is_leader:
-            self._stamp(self._stamping_fsm, proposals)
         try:
+            if self._stamping_fsm is not None and self.consensus.is_leader:
+                self._stamp(self._stamping_fsm, proposals)
             self.consensus.propose([proposal.entry for proposal in proposals])
         finally:  # they are not in the queue any more, and must be told in any case
             self._keep_appended(proposals)
@@ -588,8 +589,16 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         term = self.consensus.term
         for proposal in proposals:
             entry = proposal.entry
-            if entry.type is LogType.COMMAND and entry.data is not None:
-                entry.data = fsm.stamp(entry.data, term)
+            if entry.type is not LogType.COMMAND or entry.data is None:
+                continue
+            stamped = fsm.stamp(entry.data, term)
+            # Its size was admitted, and is counted as what waits.
+            if type(stamped) is not bytes or len(stamped) != len(entry.data):
+                raise ContractBroken(
+                    f"{type(fsm).__name__}.stamp returned {stamped!r:.80}: it must be "
+                    f"as many bytes as it was given, {len(entry.data)}"
+                )
+            entry.data = stamped
 
     def _keep_appended(self, proposals: list[Proposal]) -> None:
         refused = self.pending.keep(proposals)
@@ -890,6 +899,8 @@ def _why_broken(failure: Failure) -> str:
     """Name what *failure* of a turn is."""
     if failure.check(MemoryError):
         return "out of memory: give this node more and start it again"
+    if failure.check(ContractBroken):
+        return str(failure.value)
     if failure.check(Exception):
         return "an invariant of consensus broke"
     return "a turn was interrupted"

@@ -20,7 +20,7 @@ from txraft.errors import (
     CommandFailed,
     ContractBroken,
     FormatTooNew,
-    UpgradeNeeded,
+    UnknownCommand,
 )
 from txraft.interfaces import FSM, FSMSnapshot
 from txraft.replicated.context import Context
@@ -126,7 +126,7 @@ class Machine:
         """Run the command of one entry; return what it returned.
 
         Raises: CommandFailed, if it raised; ApplicationError, for what is no command;
-            UpgradeNeeded, FormatTooNew, CannotTravel, for one that is not known here.
+            UnknownCommand, FormatTooNew, CannotTravel, for one that is not known here.
         """
         response = self._apply(log)
         self._time.settle()
@@ -163,6 +163,14 @@ class Machine:
             raise UnknownCommand(log.index, name, called) from None
         return call.run(args, context)
 
+    def describe(self, log: Entry) -> str:
+        """Return the method that an entry calls, and on which object, for a message."""
+        try:
+            name, called, *_ = unpack((log.data or b"")[HEAD_BYTES:])
+            return self._calls[name][called].name
+        except (ValueError, KeyError, TypeError):
+            return "which is no command"
+
     # Snapshots
 
     def snapshot(self) -> FSMSnapshot:
@@ -194,17 +202,6 @@ class Machine:
         context.index, context.term = at.index, at.term
         context.microseconds = at.microseconds
         self._time.restored(at.microseconds)
-
-
-class UnknownCommand(UpgradeNeeded):
-    """An entry calls a method that this version of the application does not have."""
-
-    def __init__(self, index: int, name: str, called: str) -> None:
-        Exception.__init__(
-            self,
-            f"entry {index} calls {called!r} of the object {name!r}, which is not "
-            "known here: upgrade this node",
-        )
 
 
 class _Call:

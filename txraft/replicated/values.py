@@ -20,10 +20,12 @@ one another is nested at most `MAX_DEPTH` deep, so that nothing here fills the s
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, timedelta, timezone
 from enum import Enum, Flag
 from operator import attrgetter
+from pathlib import PurePath
 from typing import Any, TypeVar, dataclass_transform, overload
 
 from txraft.errors import CannotTravel
@@ -105,9 +107,9 @@ def value(cls: Any = None, /, *, name: str = "") -> Any:
             until: float = 0.0
 
     It becomes a frozen dataclass, if it is not one. An `enum.Enum` is declared in the
-    same way. Entries and snapshots say *name*, by default that of the class: it must
-    not change as long as there is data with it. Fields are stored in their order; a new
-    one needs a default and comes last.
+    same way. Entries and snapshots say *name*, by default "module.Class": it must not
+    change as long as there is data with it, so give it when the class moves. Fields are
+    stored in their order; a new one needs a default and comes last.
 
     Raises: TypeError, for a dataclass that is not frozen, and for a field that its
         `__init__` does not take.
@@ -120,7 +122,7 @@ def value(cls: Any = None, /, *, name: str = "") -> Any:
 def _declare(cls: Any, name: str) -> type:
     if not isinstance(cls, type):
         raise TypeError(f"@value declares a class, not {cls!r}")
-    name = name or cls.__name__
+    name = name or f"{_module(cls)}.{cls.__qualname__}"
     if issubclass(cls, Enum):
         enums[cls] = name
     else:
@@ -149,6 +151,19 @@ def _getter(names: tuple[str, ...]) -> Callable[[Any], Sequence[object]]:
     if len(names) > 1:
         return attrgetter(*names)
     return lambda instance: [getattr(instance, name) for name in names]
+
+
+def _module(cls: type) -> str:
+    """Return the name of the module of *cls*, as those call it who import it."""
+    module = cls.__module__
+    if module != "__main__":
+        return module
+    # `python jobs.py` on one member, and `import jobs` on another.
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return str(spec.name).removesuffix(".__main__")
+    return PurePath(getattr(main, "__file__", None) or module).stem
 
 
 def _place(cls: type) -> tuple[str, str]:

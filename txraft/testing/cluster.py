@@ -4,6 +4,12 @@
     cluster.start()
     result = cluster.apply(b"one")
 
+A class of replicated objects is a state machine, too:
+
+    cluster = Cluster(3, make_fsm=Jobs)
+    cluster.start()
+    cluster.result(cluster.replicated(Jobs).put("one"))
+
 The stores are in memory and outlive a crash of their node. A write is durable when the
 node is told so; a crash loses the writes that are still under way.
 """
@@ -11,7 +17,7 @@ node is told so; a crash loses the writes that are still under way.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -29,12 +35,21 @@ from txraft.node.events import RaftState
 from txraft.node.pending import ApplyResult
 from txraft.node.raft import Raft
 from txraft.node.worker import MemoryWorker, Workers
+from txraft.replicated.machine import Machine
+from txraft.replicated.objects import Replicated
 from txraft.storage.memory import InmemSnapshotStore, InmemStore
 from txraft.storage.peer_stores import StaticPeers
 from txraft.testing.heap_clock import HeapClock
 from txraft.transport.inmem import InmemTransport
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Replicated)
+
+StateMachine = FSM | Replicated | Mapping[str, Replicated]
+"""What a node has: a state machine, a replicated object, or several by their names."""
+
+EPOCH = 1_700_000_000.0
+"""What the wall clocks of the nodes tell when the cluster's clock is at 0."""
 
 STEP = 0.005
 """Seconds that the clock advances in one step."""
@@ -113,6 +128,19 @@ class _NodeStores:
     peer_store: StaticPeers = field(default_factory=StaticPeers)
 
 
+class _Proposer:
+    """What the objects of a node go through."""
+
+    def __init__(self, raft: Raft) -> None:
+        self._raft = raft
+
+    def apply(self, data: bytes, timeout: float | None = None) -> Deferred[ApplyResult]:
+        return self._raft.apply(data, timeout)
+
+    def linearizable(self, timeout: float | None = None) -> Deferred[int]:
+        return self._raft.linearizable()
+
+
 class Cluster:
     """Nodes `a`, `b`, `c`, … on one clock, which only the test advances.
 
@@ -126,7 +154,8 @@ class Cluster:
         cluster.wait_for_all()
 
     *size* nodes bootstrap the cluster; `start_node` adds more. *make_fsm* makes the
-    state machine of each node, a new one after each crash. *seed* decides every random
+    state machine of each node, a new one after each crash; it may be a `Replicated`, or
+    a mapping of several with their names. *seed* decides every random
     choice, so one seed makes the same run each time. A write takes *disk_seconds*, and
     a message *latency* seconds one way; with 0 both are done at the next `advance`,
     also by 0. *clock* is a new `task.Clock` by default. `nodes` has the running nodes
@@ -137,7 +166,7 @@ class Cluster:
         self,
         size: int = 3,
         config: Config = FAST,
-        make_fsm: Callable[[], FSM] = ListFSM,
+        make_fsm: Callable[[], StateMachine] = ListFSM,
         seed: int = 0,
         disk_seconds: float = 0.0,
         latency: float = 0.0,
@@ -155,6 +184,7 @@ class Cluster:
         self._cut: set[frozenset[str]] = set()
         self._slow_disks: dict[str, float] = {}
         self._slow_snapshots: dict[str, float] = {}
+        self._off: dict[str, float] = {}
 
     # Nodes
 
@@ -189,7 +219,8 @@ class Cluster:
             snapshot=MemoryWorker(partial(self._later_snapshot, address)),
             sender=MemoryWorker(later),
         )
-        fsm = self._make_fsm()
+        clock = self.clock_of(address)
+        fsm = self._state_machine(address, clock)
         raft = Raft(
             config or self.config,
             fsm,
@@ -199,10 +230,13 @@ class Cluster:
             peer_store=stores.peer_store,
             local_addr=None,
             transport=transport,
-            clock=self.clock_of(address),
+            clock=clock,
             workers=workers,
             random=Random(self.random.random()),
         )
+        machine = self._bare(fsm)
+        if isinstance(machine, Machine):
+            machine.bind(_Proposer(raft))
         node = Node(
             address=address,
             fsm=fsm,
@@ -218,6 +252,46 @@ class Cluster:
         self._route()
         self.advance(0)
         return node
+
+    def _state_machine(self, address: str, clock: IReactorTime) -> FSM:
+        return self._machine_of(self._make_fsm(), address, clock)
+
+    def _machine_of(self, made: StateMachine, address: str, clock: IReactorTime) -> FSM:
+        """Return the state machine of what *make_fsm* has made for a node."""
+        if isinstance(made, Replicated):
+            made = {"": made}
+        if not isinstance(made, Mapping):
+            return made
+
+        def wall() -> float:
+            return EPOCH + clock.seconds() + self._off.get(address, 0.0)
+
+        return Machine(made, wall, clock.seconds)
+
+    def _bare(self, fsm: FSM) -> FSM:
+        """Return the state machine itself, if *fsm* wraps it."""
+        return fsm
+
+    def replicated(self, kind: type[S], at: str | None = None) -> S:
+        """Return the object of class *kind* at a node, by default the leader.
+
+        Raises: KeyError, if that node does not run or has none; ValueError, if there is
+            no leader.
+        """
+        node = self.leader if at is None else self.nodes[at]
+        machine = self._bare(node.fsm)
+        if isinstance(machine, Machine):
+            for each in machine.objects.values():
+                if isinstance(each, kind):
+                    return each
+        raise KeyError(f"the node at {node.address} has no {kind.__name__}")
+
+    def set_clock_off(self, address: str, seconds: float) -> None:
+        """Let the wall clock of the node at *address* be *seconds* ahead from now on.
+
+        It is what stamps the commands of replicated objects, and nothing else.
+        """
+        self._off[address] = seconds
 
     def clock_of(self, address: str) -> IReactorTime:
         """Return the clock of the node at *address*: the same for all nodes here."""

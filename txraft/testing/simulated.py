@@ -19,12 +19,13 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, BinaryIO, TypeVar
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from txraft.config import Config
 from txraft.core.entry import Entry
-from txraft.errors import NodeFailed, RaftError
+from txraft.errors import ApplicationError, NodeFailed, RaftError
 from txraft.interfaces import FSM, BatchingFSM, FSMSnapshot, LeveledFSM
 from txraft.node.application import (
     awaited,
@@ -34,11 +35,14 @@ from txraft.node.application import (
     release,
     restore,
 )
-from txraft.node.pending import ApplyResult
-from txraft.testing.cluster import FAST, STEP, Cluster, Node
+from txraft.replicated.encoding import encode, make_packer
+from txraft.replicated.machine import Machine
+from txraft.replicated.objects import Replicated
+from txraft.testing.cluster import FAST, STEP, Cluster, Node, StateMachine
 from txraft.testing.heap_clock import HeapClock
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Replicated)
 
 Digest = Callable[[FSM], bytes]
 """A function that returns the same bytes for state machines in the same state."""
@@ -169,6 +173,89 @@ class WatchedLevelsAndBatches(WatchedLevels, WatchedBatches):
     """Wraps a state machine that is a `BatchingFSM` and a `LeveledFSM`."""
 
 
+TWIN_ENTRIES = 16
+"""A member is compared with one that was restored before so many entries at most."""
+
+
+class WatchedObjects(Watched):
+    """Wraps the machine of replicated objects, beside one restored from its snapshot.
+
+    That one, made by *twin*, applies the same commands; *differs* is told what it does
+    otherwise. So a member that was restored is the same as one that was not.
+    """
+
+    fsm: Machine
+
+    def __init__(
+        self,
+        fsm: Machine,
+        digest: Digest,
+        seen: Callable[[int, bytes], None],
+        twin: Callable[[], Machine],
+        differs: Callable[[str], None],
+    ) -> None:
+        super().__init__(fsm, digest, seen)
+        self._make_twin = twin
+        self._differs = differs
+        self._twin: Machine | None = None
+        self._entries = 0
+
+    def stamp(self, data: bytes, term: int) -> bytes:
+        """Stamp a command."""
+        return self.fsm.stamp(data, term)
+
+    def apply(self, log: Entry) -> object:
+        """Apply a command to both, and compare them."""
+        if self._twin is None or self._entries >= TWIN_ENTRIES:
+            self._twin, self._entries = self._make_twin(), 0
+            self._twin.restore(io.BytesIO(_snapshot_of(self.fsm)))
+        self._entries += 1
+        [found] = self.fsm.apply_batch([log])
+        [other] = self._twin.apply_batch([log])
+        answers = [_comparable(each) for each in (found, other)]
+        states = [self._digest(each) for each in (self.fsm, self._twin)]
+        if answers[0] != answers[1] or states[0] != states[1]:
+            what = "state" if states[0] != states[1] else "result"
+            self._differs(
+                f"differs in the {what} after entry {log.index}, "
+                f"{self.fsm.describe(log)}, from a member that was restored from a "
+                "snapshot before it"
+            )
+        self._seen(log.index, states[0])
+        if isinstance(found, ApplicationError):
+            raise found
+        return found
+
+    def restore(self, source: BinaryIO) -> None:
+        """Replace the state."""
+        super().restore(source)
+        self._twin = None
+
+
+def _snapshot_of(fsm: FSM) -> bytes:
+    snapshot, sink = capture(fsm), _Sink()
+    try:
+        persist(snapshot, sink)
+    finally:
+        release(snapshot)
+    return sink.getvalue()
+
+
+class _Sink(io.BytesIO):
+    """A snapshot sink in memory."""
+
+    id = "twin"
+
+    def cancel(self) -> None:
+        """Do nothing: there is nothing to drop."""
+
+
+def _comparable(answer: object) -> object:
+    if isinstance(answer, ApplicationError):
+        return f"{type(answer).__name__}: {answer}"
+    return make_packer()(encode(answer))
+
+
 class ClusterClock(HeapClock):
     """The clock of the cluster; it advances the clocks of nodes that are not paused."""
 
@@ -227,7 +314,7 @@ class SimulatedCluster(Cluster):
 
     def __init__(
         self,
-        make_fsm: Callable[[], FSM],
+        make_fsm: Callable[[], StateMachine],
         size: int = 3,
         seed: int = 0,
         *,
@@ -238,7 +325,6 @@ class SimulatedCluster(Cluster):
     ) -> None:
         self._world = ClusterClock()
         self._digest = digest
-        self._make_users_fsm = make_fsm
         self._states: dict[int, tuple[str, bytes]] = {}
         self._difference: str | None = None
         self._stopped: str | None = None
@@ -248,7 +334,7 @@ class SimulatedCluster(Cluster):
         super().__init__(
             size,
             config,
-            make_fsm=self._make_watched,
+            make_fsm,
             seed=seed,
             disk_seconds=disk_seconds,
             latency=latency,
@@ -264,7 +350,7 @@ class SimulatedCluster(Cluster):
         config: Config | None = None,
     ) -> Node:
         """Start the node at *address*, as `Cluster.start_node` does."""
-        # `_make_watched` is called with no argument, so it takes the address from here.
+        # For a *make_fsm* that makes another one for each node; it has no argument.
         self._starting = address
         node = super().start_node(address, peers, config)
         node.raft.when_stopping().addCallback(self._stopping, address, node)
@@ -283,12 +369,20 @@ class SimulatedCluster(Cluster):
 
         Raises: KeyError, if it does not run.
         """
-        watched = self.nodes[address].fsm
-        assert isinstance(watched, Watched), "all of them are"
-        return watched.fsm
+        return self._bare(self.nodes[address].fsm)
 
-    def _make_watched(self) -> FSM:
-        address, fsm = self._starting, self._make_users_fsm()
+    def _bare(self, fsm: FSM) -> FSM:
+        assert isinstance(fsm, Watched), "all of them are"
+        return fsm.fsm
+
+    def _state_machine(self, address: str, clock: IReactorTime) -> FSM:
+        fsm = super()._state_machine(address, clock)
+
+        def seen(index: int, state: bytes) -> None:
+            self._seen(address, index, state)
+
+        if isinstance(fsm, Machine):
+            return self._watched_objects(fsm, address, clock, seen)
         kinds = {
             (False, False): Watched,
             (False, True): WatchedBatches,
@@ -296,9 +390,25 @@ class SimulatedCluster(Cluster):
             (True, True): WatchedLevelsAndBatches,
         }
         kind = kinds[isinstance(fsm, LeveledFSM), isinstance(fsm, BatchingFSM)]
-        return kind(
-            fsm, self._digest, lambda index, state: self._seen(address, index, state)
-        )
+        return kind(fsm, self._digest, seen)
+
+    def _watched_objects(
+        self,
+        machine: Machine,
+        address: str,
+        clock: IReactorTime,
+        seen: Callable[[int, bytes], None],
+    ) -> FSM:
+        def twin() -> Machine:
+            made = self._machine_of(self._make_fsm(), address, clock)
+            assert isinstance(made, Machine), "it was one before"
+            return made
+
+        def differs(what: str) -> None:
+            if self._difference is None:
+                self._difference = f"{address} {what}, with seed {self.seed}"
+
+        return WatchedObjects(machine, self._digest, seen, twin, differs)
 
     def _seen(self, address: str, index: int, state: bytes) -> None:
         # Only noted here: an error would be one of the state machine to the node.
@@ -398,9 +508,36 @@ class SimulatedCluster(Cluster):
         Raises: ReplicasDiffer; NodeStopped; AssertionError, if the cluster does not
             recover or a command has no outcome; RuntimeError before `start`.
         """
+
+        def propose(node: Node, random: Random) -> Deferred[Any]:
+            return node.raft.apply(command(random))
+
+        return self._storm(seconds, propose)
+
+    def storm_on(
+        self, kind: type[S], seconds: float, call: Callable[[S, Random], Deferred[Any]]
+    ) -> Storm:
+        """Call commands of the objects of class *kind*, as `storm` applies commands.
+
+        .. code-block:: python
+
+            cluster.storm_on(Jobs, 20.0, lambda jobs, random: jobs.claim(1.0))
+
+        *call* gets the object of a leader. One that fails with an error of its own was
+        refused.
+        """
+
+        def propose(node: Node, random: Random) -> Deferred[Any]:
+            return call(self.replicated(kind, node.address), random)
+
+        return self._storm(seconds, propose)
+
+    def _storm(
+        self, seconds: float, propose: Callable[[Node, Random], Deferred[Any]]
+    ) -> Storm:
         if not self.addresses:
             raise RuntimeError("no node was started: call start() before storm()")
-        storm = Storm(self, command)
+        storm = Storm(self, propose)
         self.storms.append(storm)
         for _ in range(round(seconds / STORM_STEP)):
             storm.step()
@@ -418,10 +555,12 @@ class Storm:
     """
 
     def __init__(
-        self, cluster: SimulatedCluster, command: Callable[[Random], bytes]
+        self,
+        cluster: SimulatedCluster,
+        propose: Callable[[Node, Random], Deferred[Any]],
     ) -> None:
         self._cluster = cluster
-        self._command = command
+        self._propose = propose
         self._random = Random(cluster.random.random())
         self.commands = self.acknowledged = self.refused = self.unknown = 0
         self.crashes = self.pauses = self.cuts = self.snapshots = 0
@@ -451,19 +590,17 @@ class Storm:
         if leaders and in_flight < MAX_COMMANDS_IN_FLIGHT:
             self.commands += 1
             leader = self._random.choice(leaders)
-            leader.raft.apply(self._command(self._random)).addCallbacks(
-                self._done, self._failed
-            )
+            self._propose(leader, self._random).addCallbacks(self._done, self._failed)
 
-    def _done(self, _: ApplyResult) -> None:
+    def _done(self, _: object) -> None:
         self.acknowledged += 1
 
     def _failed(self, failure: Failure) -> None:
         error = failure.value
-        if isinstance(error, RaftError) and error.outcome == "not-applied":
-            self.refused += 1
-        else:
+        if isinstance(error, RaftError) and error.outcome == "unknown":
             self.unknown += 1
+        else:
+            self.refused += 1
 
     def _crash(self) -> None:
         running = list(self._cluster.nodes)

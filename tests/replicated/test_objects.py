@@ -1,0 +1,829 @@
+"""Commands and queries of replicated objects."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from txraft.core.entry import Entry, LogType
+from txraft.errors import (
+    ApplicationError,
+    CallRefused,
+    CannotTravel,
+    CommandFailed,
+    ContractBroken,
+    DataCorrupted,
+    FormatTooNew,
+    NotLeader,
+    OnlyInCommands,
+    UnknownCommand,
+    WrongApplication,
+)
+from txraft.interfaces import (
+    FSM,
+    BatchingFSM,
+    DiscerningFSM,
+    NamedFSM,
+    StampingFSM,
+)
+from txraft.node.pending import ApplyResult
+from txraft.replicated.machine import Machine, bind, machine_of, unbind
+from txraft.replicated.objects import Replicated, command, query
+from txraft.replicated.values import value
+from txraft.testing.cluster import ListFSM
+from txraft.testing.contracts.fsm import FSMContract
+
+
+class NoSuchJob(Exception):
+    """There is no job of that name."""
+
+
+@value
+class Job:
+    """What is to be done."""
+
+    name: str
+    until: float = 0.0
+
+
+class Jobs(Replicated):
+    """A queue, with a method for each rule."""
+
+    def __init__(self, first: Sequence[str] = ()) -> None:
+        self.jobs: dict[str, Job] = {name: Job(name) for name in first}
+        self.log: list[Any] = []
+        self.tags: dict[str, set[str]] = {}
+        self.count = 0
+
+    @property
+    def length(self) -> int:
+        """How many jobs there are."""
+        return len(self.jobs)
+
+    @command
+    def put(self, name: str, *, until: float = 0.0) -> int:
+        """Add one."""
+        self.jobs[name] = Job(name, until)
+        self.count += 1
+        return self.count
+
+    @command(raises=NoSuchJob)
+    def take(self, name: str) -> Job:
+        """Take one out."""
+        self.count -= 1
+        self.log.append(name)
+        if name not in self.jobs:
+            raise NoSuchJob(name)
+        return self.jobs.pop(name)
+
+    @command
+    def break_off(self, error: Exception | None = None) -> None:
+        """Change all there is, and raise."""
+        self.count = -1
+        self.new = [1]  # type: ignore[attr-defined]
+        del self.log
+        self.jobs.clear()
+        self.tags = {"a": {"b"}}
+        raise error or KeyError("broken off")
+
+    @command
+    def put_two(self, one: str, other: str) -> int:
+        """Run two commands within this one."""
+        self.put.here(one)
+        return self.put.here(other, until=1.0)
+
+    @command
+    def take_any(self, *names: str) -> str | None:
+        """Go on after one that fails."""
+        for name in names:
+            try:
+                return self.take.here(name).name
+            except NoSuchJob:
+                pass
+        return None
+
+    @command
+    def call_directly(self, which: str) -> Any:
+        """Call without `here`."""
+        return getattr(self, which)("a")
+
+    @command
+    def run(self, what: str) -> Any:
+        """Evaluate an expression of `self`."""
+        return eval(what)
+
+    @command
+    def return_all(self) -> Any:
+        """Return what is in the state."""
+        return [self.jobs, (self.log,) if not self.log else self.log, self.tags]
+
+    @query
+    def names(self) -> list[str]:
+        """List the names."""
+        return [*self.jobs]
+
+    @query
+    def dirty(self) -> None:
+        """Try to change what is there."""
+        self.count = 7
+
+    @query
+    def dirty_inside(self) -> None:
+        """Likewise, of a container."""
+        self.jobs["x"] = Job("x")
+
+    @query
+    def ask(self, what: str) -> Any:
+        """Evaluate an expression of `self`."""
+        return eval(what)
+
+
+class Alone:
+    """A proposer that commits at once."""
+
+    def __init__(self, machine: Any) -> None:
+        self.machine = machine
+        self.index = 0
+        self.entries: list[Entry] = []
+        self.failure: Exception | None = None
+
+    def apply(self, data: bytes, timeout: float | None = None) -> Deferred[ApplyResult]:
+        """Apply one."""
+        if self.failure is not None:
+            return fail(self.failure)
+        self.index += 1
+        entry = Entry(self.index, 1, LogType.COMMAND, self.machine.stamp(data, 1))
+        self.entries.append(entry)
+        try:
+            response = self.machine.apply(entry)
+        except ApplicationError as error:
+            return fail(error)
+        return succeed(ApplyResult(self.index, 1, response))
+
+    def linearizable(self, timeout: float | None = None) -> Deferred[int]:
+        """Return the index."""
+        return fail(self.failure) if self.failure is not None else succeed(self.index)
+
+
+class Sink(io.BytesIO):
+    """A sink in memory."""
+
+    id = "memory"
+
+    def cancel(self) -> None:
+        """Do nothing."""
+
+
+def packed(machine: FSM) -> bytes:
+    """Return the snapshot of *machine*."""
+    sink = Sink()
+    machine.snapshot().persist(sink)
+    return sink.getvalue()
+
+
+class Case(SynchronousTestCase):
+    """A queue on a node of its own."""
+
+    def setUp(self) -> None:
+        self.jobs = Jobs(("a", "b"))
+        self.wall, self.steady = 1_000_000.0, 0.0
+        self.machine = Machine({"": self.jobs}, lambda: self.wall, lambda: self.steady)
+        self.node = Alone(self.machine)
+        bind(self.machine, self.node)
+
+    def state(self) -> Any:
+        """Return what a snapshot has, but its place in the log."""
+        self.machine._context.index = self.machine._context.microseconds = 0
+        return packed(self.machine)
+
+
+class Commands(Case):
+    """A command runs as an entry of the log."""
+
+    def test_call_returns_what_the_method_returned(self) -> None:
+        """As does the next one."""
+        self.assertEqual(self.successResultOf(self.jobs.put("c")), 1)
+        self.assertEqual(self.successResultOf(self.jobs.put("d", until=2.5)), 2)
+
+        self.assertEqual(self.jobs.jobs["d"], Job("d", 2.5))
+        self.assertEqual(len(self.node.entries), 2)
+
+    def test_error_is_the_cause(self) -> None:
+        """The caller gets to know what was raised."""
+        error = self.failureResultOf(self.jobs.break_off(), CommandFailed).value
+
+        self.assertIsInstance(error.__cause__, KeyError)
+        self.assertIn("Jobs.break_off raised KeyError", str(error))
+
+    def test_declared_error_is_itself(self) -> None:
+        """It can be caught by its class."""
+        error = self.failureResultOf(self.jobs.take("x"), NoSuchJob).value
+
+        self.assertEqual(error.args, ("x",))
+
+    def test_command_that_raises_is_undone(self) -> None:
+        """Attributes that were set, added and deleted, and all containers."""
+        self.successResultOf(self.jobs.put("c"))
+        before = self.state()
+
+        self.failureResultOf(self.jobs.break_off(), CommandFailed)
+
+        self.assertEqual(self.state(), before)
+        self.assertNotIn("new", vars(self.jobs))
+        self.assertEqual(self.jobs.log, [])
+
+    def test_what_a_failed_command_made_is_gone(self) -> None:
+        """Its attributes are those of before, and can be changed as before."""
+        self.failureResultOf(self.jobs.break_off(), CommandFailed)
+
+        self.successResultOf(self.jobs.put("x"))
+
+        self.assertEqual([*self.jobs.jobs], ["a", "b", "x"])
+
+    def test_no_memory_stops_the_node(self) -> None:
+        """It says nothing about the other members, so nothing goes on here."""
+        for what in ("1/0", "(lambda f: f(f))(lambda f: f(f))", "self.raise_memory()"):
+            Jobs.raise_memory = _raise_memory  # type: ignore[attr-defined]
+            call = Entry(1, 1, LogType.COMMAND, Jobs.run.encoded("", (what,), {}))
+            if what == "1/0":
+                self.assertRaises(CommandFailed, self.machine.apply, call)
+                continue
+            expected = MemoryError if "memory" in what else RecursionError
+            self.assertRaises(expected, self.machine.apply, call)
+
+    def test_error_that_cannot_be_told(self) -> None:
+        """One whose text raises is told by its class."""
+
+        class Mute(Exception):
+            def __str__(self) -> str:
+                raise RuntimeError("no")
+
+        machine = self.machine
+        call = machine._calls[""]["run"]
+        call._method = lambda jobs, what: (_ for _ in ()).throw(Mute())
+
+        error = self.failureResultOf(self.jobs.run("x"), CommandFailed).value
+
+        self.assertIn("Mute", str(error))
+
+    def test_wrong_arguments_are_refused_before_they_travel(self) -> None:
+        """By their number, by their names and by their kinds."""
+        put: Any = self.jobs.put
+        self.assertRaises(TypeError, put)
+        self.assertRaises(TypeError, put, "a", "b")
+        self.assertRaises(TypeError, put, "a", since=1)
+        self.assertRaises(TypeError, self.jobs.take, "a", "b")
+        self.assertRaises(CannotTravel, put, bytearray())
+        self.assertRaises(CannotTravel, put, "a", until=float("nan"))
+
+        self.assertEqual(self.node.entries, [])
+
+    def test_arguments_of_every_kind(self) -> None:
+        """A dict in the last place is no arguments by name."""
+        arguments: tuple[Any, ...] = (
+            {"until": 1}, {}, [1], {2}, (3,), Job("x"), None, 2**70, frozenset({1}),
+        )  # fmt: skip
+        for each in arguments:
+            method: Any = lambda jobs, what: what  # noqa: E731
+            self.machine._calls[""]["run"]._method = method
+            run: Any = self.jobs.run
+            self.assertEqual(self.successResultOf(run(each)), each)
+
+    def test_container_of_the_state_as_argument(self) -> None:
+        """It travels as what it holds."""
+        self.machine._calls[""]["run"]._method = lambda jobs, what: what
+        run: Any = self.jobs.run
+
+        found = self.successResultOf(run(self.jobs.jobs))
+
+        self.assertEqual(found, {"a": Job("a"), "b": Job("b")})
+        self.assertIs(type(found), dict)
+
+    def test_result_is_a_copy(self) -> None:
+        """It does not change with the next command, and can be changed."""
+        jobs, log, _ = self.successResultOf(self.jobs.return_all())
+
+        self.successResultOf(self.jobs.put("x"))
+        jobs["y"] = 1
+
+        self.assertEqual([*jobs], ["a", "b", "y"])
+        self.assertEqual(log, ([],))
+        self.assertIs(type(log[0]), list)
+
+    def test_result_that_shows_the_state_is_refused(self) -> None:
+        """A view, an iterator or the object itself; the command is undone."""
+        for what in ("self.jobs.keys()", "iter(self.log)", "self", "lambda: 1"):
+            error = self.failureResultOf(self.jobs.run(what), CommandFailed).value
+            self.assertIsInstance(error.__cause__, CannotTravel, what)
+
+    def test_shared_container_undoes_the_command(self) -> None:
+        """What would be two things after a restore is refused."""
+        error = self.failureResultOf(
+            self.jobs.run("self.__setattr__('copy', self.jobs)"), CommandFailed
+        ).value
+
+        self.assertIsInstance(error.__cause__, CannotTravel)
+        self.assertNotIn("copy", vars(self.jobs))
+
+    def test_failures_of_the_node_are_passed_on(self) -> None:
+        """They are no errors of the command."""
+        self.node.failure = NotLeader("b")
+
+        self.failureResultOf(self.jobs.put("x"), NotLeader)
+        self.failureResultOf(self.jobs.take("x"), NotLeader)
+        self.failureResultOf(self.jobs.names(), NotLeader)
+
+
+def _raise_memory(self: Any) -> None:
+    raise MemoryError
+
+
+class WithinCommands(Case):
+    """Commands and queries within a command."""
+
+    def test_here_runs_in_place(self) -> None:
+        """In one entry, with its result at once."""
+        self.assertEqual(self.successResultOf(self.jobs.put_two("c", "d")), 2)
+
+        self.assertEqual(len(self.node.entries), 1)
+        self.assertEqual(self.jobs.jobs["d"].until, 1.0)
+
+    def test_here_that_raises_is_undone_alone(self) -> None:
+        """What was done before it stays, if the command goes on."""
+        self.assertEqual(self.successResultOf(self.jobs.take_any("x", "y", "b")), "b")
+
+        self.assertEqual(self.jobs.log, ["b"])
+        self.assertEqual(self.jobs.count, -1)
+
+    def test_direct_call_is_refused_by_name(self) -> None:
+        """Each member would propose it once more."""
+        for which in ("put", "ask"):
+            failed = self.failureResultOf(self.jobs.call_directly(which), CommandFailed)
+            cause = failed.value.__cause__
+            self.assertIsInstance(cause, CallRefused)
+            self.assertIn(f"self.{which}.here()", str(cause))
+            self.assertIn("Jobs.call_directly", str(cause))
+
+        self.assertEqual(len(self.node.entries), 2)
+
+    def test_direct_call_of_another_object(self) -> None:
+        """It would be proposed by every member as well."""
+        other = Jobs()
+        bind(machine := Machine({"other": other}), Alone(machine))
+        call = self.machine._calls[""]["run"]
+        call._method = lambda jobs, what: other.put("x")
+
+        failed = self.failureResultOf(self.jobs.run(""), CommandFailed)
+
+        self.assertIsInstance(failed.value.__cause__, CallRefused)
+
+    def test_change_of_another_object(self) -> None:
+        """A command changes its own object only."""
+        other = Jobs()
+        call = self.machine._calls[""]["run"]
+        call._method = lambda jobs, what: other.jobs.clear()
+
+        failed = self.failureResultOf(self.jobs.run(""), CommandFailed)
+
+        self.assertIsInstance(failed.value.__cause__, OnlyInCommands)
+
+    def test_here_elsewhere_is_refused(self) -> None:
+        """It would change this member alone."""
+        self.assertRaises(CallRefused, self.jobs.put.here, "x")
+        self.assertRaises(CallRefused, self.jobs.names.here)
+        self.assertEqual(self.jobs.length, 2)
+
+    def test_query_within_a_command(self) -> None:
+        """It reads what the command has done until then, and changes nothing."""
+        names = self.successResultOf(
+            self.jobs.run("[self.put.here('x'), self.names.here()]")
+        )
+        failed = self.failureResultOf(self.jobs.run("self.dirty.here()"), CommandFailed)
+
+        self.assertEqual(names, [1, ["a", "b", "x"]])
+        self.assertIsInstance(failed.value.__cause__, OnlyInCommands)
+
+
+class Outside(Case):
+    """Outside a command nothing changes."""
+
+    def test_changes_are_refused(self) -> None:
+        """Of attributes, containers, and what they hold."""
+        before = self.state()
+
+        self.assertRaises(OnlyInCommands, setattr, self.jobs, "count", 1)
+        self.assertRaises(OnlyInCommands, delattr, self.jobs, "count")
+        self.assertRaises(OnlyInCommands, self.jobs.jobs.clear)
+
+        self.assertEqual(self.state(), before)
+
+    def test_object_that_is_on_no_node(self) -> None:
+        """The message says what to do with it."""
+        jobs = Jobs()
+
+        for call in (lambda: jobs.put("a"), jobs.names, lambda: jobs.context):
+            error = self.assertRaises(CallRefused, call)
+            self.assertIn("async with Node(directory, jobs, ...)", str(error))
+
+    def test_class_that_hides_state_is_refused(self) -> None:
+        """What no snapshot has is found when the class is made."""
+
+        def shared() -> None:
+            class Shared(Replicated):
+                jobs: dict[str, int] = {}  # noqa: RUF012
+
+        def slots() -> None:
+            class Slots(Replicated):
+                __slots__ = ("jobs",)
+
+        for make, named in ((shared, "Shared.jobs"), (slots, "Slots")):
+            error = self.assertRaises(TypeError, make)
+            self.assertIn(named, str(error))
+
+    def test_methods_that_wait_are_refused(self) -> None:
+        """A command has an end at its place of the log."""
+
+        async def later(self: Any) -> None: ...
+
+        def some(self: Any) -> Any:
+            yield 1
+
+        for method in (later, some):
+            for make in (command, query):
+                self.assertRaises(TypeError, make, method)
+
+
+class Queries(Case):
+    """A query reads what is committed, and changes nothing."""
+
+    def test_linearizable(self) -> None:
+        """It waits for the node."""
+        waiting: Deferred[int] = Deferred()
+        self.node.linearizable = lambda timeout=None: waiting  # type: ignore[method-assign]
+        names = self.jobs.names()
+        self.assertNoResult(names)
+
+        self.successResultOf(self.jobs.put("c"))
+        waiting.callback(1)
+
+        self.assertEqual(self.successResultOf(names), ["a", "b", "c"])
+
+    def test_stale_reads_at_once(self) -> None:
+        """Whatever the node says, or without one."""
+        self.node.failure = NotLeader()
+
+        self.assertEqual(self.jobs.names.stale(), ["a", "b"])
+        self.assertEqual(Jobs().names.stale(), [])
+
+    def test_changes_are_refused(self) -> None:
+        """With the name of the query."""
+        for ask in (self.jobs.dirty, self.jobs.dirty_inside):
+            error = self.failureResultOf(ask(), OnlyInCommands).value
+            self.assertIn("Jobs.dirty", str(error))
+            self.assertIn("make it a @command", str(error))
+            self.assertRaises(OnlyInCommands, ask.stale)
+
+        self.assertEqual(self.jobs.count, 0)
+
+    def test_errors_are_passed_on(self) -> None:
+        """It ran here only."""
+        self.failureResultOf(self.jobs.ask("1/0"), ZeroDivisionError)
+
+    def test_result_is_a_copy(self) -> None:
+        """Of all containers."""
+        found = self.jobs.ask.stale("[self.jobs, self.log]")
+
+        self.assertEqual([type(each) for each in found], [dict, list])
+        self.assertRaises(CannotTravel, self.jobs.ask.stale, "self.jobs.values()")
+
+    def test_call_of_others_is_refused(self) -> None:
+        """A query proposes nothing."""
+        self.failureResultOf(self.jobs.ask("self.put('x')"), CallRefused)
+        self.assertEqual(self.jobs.ask.stale("self.names.here()"), ["a", "b"])
+
+    def test_random_is_refused(self) -> None:
+        """It would be drawn here alone."""
+        self.failureResultOf(self.jobs.ask("self.context.random"), OnlyInCommands)
+
+    def test_context_is_that_of_the_last_command(self) -> None:
+        """A query knows how old what it reads is."""
+        self.successResultOf(self.jobs.put("x"))
+
+        found = self.jobs.ask.stale("(self.context.index, self.context.time)")
+
+        self.assertEqual(found, (1, 1_000_000.0))
+
+
+class Contexts(Case):
+    """The context is that of the entry."""
+
+    def test_place_and_version(self) -> None:
+        """They are those of the log, and 1."""
+        found = self.successResultOf(
+            self.jobs.run(
+                "(self.context.index, self.context.term, self.context.version,"
+                " self.context.time, self.context.now.year)"
+            )
+        )
+
+        self.assertEqual(found, (1, 1, 1, 1_000_000.0, 1970))
+
+    def test_random_is_alike_on_all_members(self) -> None:
+        """It depends on the entry alone, and is another in each."""
+        what = (
+            "[self.context.random.random(), self.context.random.randint(1, 6),"
+            " self.context.random.choice('abc'), self.context.random.uniform(1, 2),"
+            " self.context.random.sample(range(9), 3)]"
+        )
+        drawn = [self.successResultOf(self.jobs.run(what)) for _ in range(2)]
+        other = Machine({"": Jobs(("a", "b"))})
+
+        again = [other.apply(entry) for entry in self.node.entries]
+
+        self.assertEqual(again, drawn)
+        self.assertNotEqual(*drawn)
+
+    def test_random_is_the_same_for_ever(self) -> None:
+        """These numbers are in the state of somebody's cluster."""
+        draw = (
+            "[self.context.random.randrange(1000), self.context.random.randint(1, 6),"
+            " self.context.random.sample(range(9), 3), self.context.random.random()]"
+        )
+
+        found = self.successResultOf(self.jobs.run(draw))
+
+        self.assertEqual(found[:3], NUMBERS)
+
+    def test_random_shuffles_the_state(self) -> None:
+        """A list of the state, in place."""
+        self.successResultOf(self.jobs.run("self.log.extend([[i] for i in range(9)])"))
+        self.successResultOf(self.jobs.run("self.context.random.shuffle(self.log)"))
+
+        self.assertEqual(
+            sorted(self.jobs.ask.stale("self.log")), [[i] for i in range(9)]
+        )
+
+    def test_random_of_nothing(self) -> None:
+        """The errors are those of the standard library."""
+        for what, error in (
+            ("choice([])", IndexError),
+            ("randrange(0)", ValueError),
+            ("randrange(0, 2**60)", ValueError),
+            ("sample([1], 2)", ValueError),
+        ):
+            failed = self.failureResultOf(
+                self.jobs.run(f"self.context.random.{what}"), CommandFailed
+            )
+            self.assertIsInstance(failed.value.__cause__, error)
+
+
+NUMBERS = [438, 3, [6, 7, 3]]
+"""What the first command draws at one million seconds; Python keeps it."""
+
+
+class Machines(Case):
+    """The state machine of objects is one like others."""
+
+    def test_plug_points(self) -> None:
+        """A node finds what it offers."""
+        for point in (BatchingFSM, DiscerningFSM, NamedFSM, StampingFSM):
+            self.assertIsInstance(self.machine, point)
+
+    def test_several_objects(self) -> None:
+        """Each has its name in the log, and in snapshots."""
+        one, other = Jobs(), Jobs()
+        machine = machine_of(None, {"one": one, "other": other})
+        bind(machine, node := Alone(machine))
+
+        self.successResultOf(one.put("x"))
+        self.successResultOf(other.put("y"))
+
+        again = Machine({"one": Jobs(), "other": Jobs()})
+        again.restore(io.BytesIO(packed(machine)))
+        self.assertEqual(packed(again), packed(machine))
+        self.assertEqual(again.objects["other"].jobs, {"y": Job("y")})  # type: ignore[attr-defined]
+        self.assertEqual(len(node.entries), 2)
+
+    def test_state_machine_is_taken_as_it_is(self) -> None:
+        """An application may have both kinds, but not on one node."""
+        fsm = ListFSM()
+
+        self.assertIs(machine_of(fsm, {}), fsm)
+        bind(fsm, self.node)
+        unbind(fsm)
+        error = self.assertRaises(ContractBroken, machine_of, fsm, {"jobs": Jobs()})
+        self.assertIn("jobs", str(error))
+        self.assertRaises(ContractBroken, machine_of, None, {})
+        self.assertRaises(ContractBroken, machine_of, None, {"jobs": 1})
+
+    def test_object_is_on_one_node(self) -> None:
+        """Two would each change it."""
+        self.assertRaises(ContractBroken, machine_of, self.jobs, {})
+        jobs = Jobs()
+        self.assertRaises(ContractBroken, machine_of, jobs, {"again": jobs})
+
+    def test_object_begins_anew_on_its_next_node(self) -> None:
+        """That node applies the log from its beginning."""
+        self.successResultOf(self.jobs.put("x"))
+        entries = self.node.entries
+
+        unbind(self.machine)
+        machine = machine_of(self.jobs, {})
+
+        self.assertEqual([*self.jobs.jobs], ["a", "b"])
+        for entry in entries:
+            machine.apply(entry)
+        self.assertEqual([*self.jobs.jobs], ["a", "b", "x"])
+        self.assertRaises(CallRefused, self.jobs.put, "y")
+
+    def test_data_of_others(self) -> None:
+        """They are refused alike on all members, and told apart."""
+        for data in (b"", b"x", b"\xd7", b"\xd7\x01" + bytes(8) + b"\xc1"):
+            entry = Entry(1, 1, LogType.COMMAND, data)
+            self.assertRaises(ApplicationError, self.machine.apply, entry)
+            self.assertEqual(self.machine.stamp(data, 1)[:1], data[:1])
+        self.assertFalse(self.machine.is_own_command(b"x"))
+        self.assertTrue(self.machine.is_own_command(Jobs.put.encoded("", ("a",), {})))
+        self.assertFalse(self.machine.is_own_snapshot(b"x"))
+        self.assertTrue(self.machine.is_own_snapshot(packed(self.machine)[:64]))
+
+    def test_command_that_is_not_known_stops_the_node(self) -> None:
+        """Newer members know what it does; this one must not go on without it."""
+        data = Jobs.put.encoded("", ("a",), {})
+        newer = Entry(1, 1, LogType.COMMAND, data.replace(b"put", b"pot"))
+        other = Entry(1, 1, LogType.COMMAND, Jobs.put.encoded("x", ("a",), {}))
+        format = Entry(1, 1, LogType.COMMAND, b"\xd7\x02" + data[2:])
+
+        for entry in (newer, other):
+            error = self.assertRaises(UnknownCommand, self.machine.apply, entry)
+            self.assertIn("upgrade", str(error))
+        self.assertRaises(FormatTooNew, self.machine.apply, format)
+
+    def test_subclasses_and_dataclasses(self) -> None:
+        """`__init__` may come from anywhere; a method can be replaced."""
+
+        @dataclasses.dataclass
+        class Counter(Replicated):
+            counts: dict[str, int] = dataclasses.field(default_factory=dict)
+
+            @command
+            def count(self, name: str) -> int:
+                self.counts[name] = self.counts.get(name, 0) + 1
+                return self.counts[name]
+
+        class Double(Counter):
+            @property
+            def twice(self) -> int:
+                return 0
+
+            @twice.setter
+            def twice(self, number: int) -> None:
+                self.counts["twice"] = number
+
+            @command
+            def count(self, name: str) -> int:
+                self.twice = 2
+                return super().count.here(name) * 2
+
+        counter = Double()
+        bind(machine := machine_of(counter, {}), Alone(machine))
+
+        self.assertEqual(self.successResultOf(counter.count("a")), 2)
+        self.assertEqual(vars(counter), {"counts": {"twice": 2, "a": 1}})
+
+
+class Snapshots(Case):
+    """A snapshot has all of the state, or nothing of it is taken."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for what in (
+            "self.tags.update({str(i): {str(i), 'x'} for i in range(3)})",
+            "self.log.extend([1, [2, [3, {4: (5, None)}]], {}, [], set()])",
+            "setattr(self, 'many', list(range(2500)))",
+            "setattr(self, 'big', 'x' * 3_000_000)",
+        ):
+            self.successResultOf(self.jobs.run(what))
+
+    def test_restored_state_is_the_same(self) -> None:
+        """Values, containers, their order, and where in the log it is."""
+        again = Jobs()
+        machine = Machine({"": again})
+
+        machine.restore(io.BytesIO(packed(self.machine)))
+
+        self.assertEqual(vars(again), vars(self.jobs))
+        self.assertEqual(packed(machine), packed(self.machine))
+        self.assertEqual(again.context.index, self.jobs.context.index)
+        self.assertEqual(again.context.time, self.jobs.context.time)
+
+    def test_restored_containers_journal(self) -> None:
+        """They go on as those that were captured, nested or not."""
+        again = Machine({"": Jobs()})
+        again.restore(io.BytesIO(packed(self.machine)))
+        bind(again, node := Alone(again))
+        node.index = self.node.index
+        jobs: Any = again.objects[""]
+
+        self.assertRaises(OnlyInCommands, jobs.log[1][1].append, 1)
+        for each in (self.jobs, jobs):
+            for what in (
+                "self.log[1][1].append(self.log.pop(0))",
+                "self.log.append(self.log.pop(0))",
+                "[t.discard('x') for t in self.tags.values()]",
+                "self.put.here('x')",
+            ):
+                self.successResultOf(each.run(what))
+            self.failureResultOf(each.break_off(), CommandFailed)
+            self.failureResultOf(
+                each.run("self.log.append(self.log[0])"), CommandFailed
+            )
+
+        self.assertEqual(vars(jobs), vars(self.jobs))
+
+    def test_snapshot_is_of_its_moment(self) -> None:
+        """What changes meanwhile, at any depth, is not in it."""
+        before = packed(self.machine)
+        captured, sink = self.machine.snapshot(), Sink()
+
+        self.successResultOf(self.jobs.run("self.log[1][1][1].clear()"))
+        self.failureResultOf(self.jobs.break_off(), CommandFailed)
+        self.successResultOf(self.jobs.run("self.tags['0'].add('y')"))
+        captured.persist(sink)
+
+        self.assertEqual(sink.getvalue(), before)
+
+    def test_damage_is_refused_and_nothing_is_changed(self) -> None:
+        """Wherever a byte is another one, or the rest is missing."""
+        self.successResultOf(self.jobs.run("delattr(self, 'big')"))
+        self.successResultOf(self.jobs.run("self.many.clear()"))
+        data = packed(self.machine)
+        again = Jobs(("only",))
+        machine = Machine({"": again})
+
+        for place in range(len(data)):
+            flipped = bytearray(data)
+            flipped[place] ^= 0x11
+            for bad in (bytes(flipped), data[:place]):
+                error = DataCorrupted if bad[14:15] <= b"\x01" else FormatTooNew
+                self.assertRaises(error, machine.restore, io.BytesIO(bad))
+
+        self.assertEqual(vars(again), vars(Jobs(("only",))))
+        self.assertRaises(DataCorrupted, machine.restore, io.BytesIO(data + data[15:]))
+
+    def test_snapshot_of_another_application(self) -> None:
+        """By its name, or by the names of its objects."""
+
+        class Own(Jobs):
+            application_name = "example.org/own"
+
+        class Other(Jobs):
+            application_name = "example.org/other"
+
+        own, other = Machine({"": Own()}), Machine({"": Other()})
+        self.assertEqual(own.application_name, "example.org/own")
+        for machine, source, named in (
+            (own, other, "example.org/other"),
+            (Machine({"jobs": Jobs()}), self.machine, "'jobs'"),
+            (self.machine, Machine({"jobs": Jobs()}), "called 'jobs'"),
+        ):
+            error = self.assertRaises(
+                WrongApplication, machine.restore, io.BytesIO(packed(source))
+            )
+            self.assertIn(named, str(error))
+        own.restore(io.BytesIO(packed(self.machine)))  # from before it had a name
+
+    def test_object_that_is_new_begins_anew(self) -> None:
+        """One that the snapshot does not know has no commands before it."""
+        one = Machine({"one": Jobs()})
+        new = Jobs(("a",))
+        both = Machine({"one": Jobs(), "two": new})
+        bind(both, node := Alone(both))
+        self.successResultOf(new.put("b"))
+
+        both.restore(io.BytesIO(packed(one)))
+
+        self.assertEqual([*new.jobs], ["a"])
+        self.assertEqual(node.index, 1)
+
+
+class JobsAreAnFSM(FSMContract, SynchronousTestCase):
+    """The machine keeps the contract of all state machines."""
+
+    commands = (
+        Jobs.put.encoded("", ("a",), {}),
+        Jobs.put.encoded("", ("b",), {"until": 1.0}),
+        Jobs.take.encoded("", ("c",), {}),
+        Jobs.take.encoded("", ("a",), {}),
+        Jobs.run.encoded("", ("self.context.random.random()",), {}),
+        b"no command",
+    )
+
+    def make_fsm(self) -> FSM:
+        """Make a new one."""
+        return Machine({"": Jobs()})
