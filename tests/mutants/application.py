@@ -262,10 +262,10 @@ noted, warnings = _drop_stale_log(...)
         name="whoever proposed in a turn that broke waits for ever",
         at="Shell._propose",
         old=(
-            "try:\n    self.consensus.propose(...)\n"
+            "try:\n    ...\n    self.consensus.propose(...)\n"
             "finally:\n    self._keep_appended(proposals)"
         ),
-        new="self.consensus.propose(...)\nself._keep_appended(proposals)",
+        new="...\nself.consensus.propose(...)\nself._keep_appended(proposals)",
         caught_by="tests.node.test_application.Stores.test_turn_that_is_interrupted",
     ),
     Mutant(

@@ -13,6 +13,7 @@ from tests.mutants import (
     keyvalue,
     log,
     losses,
+    objects,
     operators,
     outside,
     reads,
@@ -44,6 +45,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *consul.MUTANTS,
     *stops.MUTANTS,
     *certificates.MUTANTS,
+    *objects.MUTANTS,
 )
 
 _HEAD = """\

@@ -758,6 +758,18 @@ class Snapshots(Case):
 
         self.assertEqual(sink.getvalue(), before)
 
+    def test_time_goes_on(self) -> None:
+        """From that of the snapshot, on a member whose clock is behind."""
+        again = Machine({"": Jobs()}, lambda: 5.0, lambda: 5.0)
+
+        again.restore(io.BytesIO(packed(self.machine)))
+        bind(again, Alone(again))
+        jobs: Any = again.objects[""]
+
+        found = self.successResultOf(jobs.run("self.context.time"))
+        self.assertGreater(found, self.jobs.context.time)
+        self.assertLess(found, self.jobs.context.time + 1)
+
     def test_damage_is_refused_and_nothing_is_changed(self) -> None:
         """Wherever a byte is another one, or the rest is missing."""
         self.successResultOf(self.jobs.run("delattr(self, 'big')"))

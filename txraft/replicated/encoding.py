@@ -123,7 +123,8 @@ def _dict(items: Any, depth: int) -> Any:
 def _sorted(kind: int) -> Encoder:
     def ordered(items: Any, depth: int) -> Any:
         check_depth(depth)
-        return [kind, *sorted([encode(i, depth - 1) for i in items], key=_packed)]
+        encoded = [encode(item, depth - 1) for item in items]
+        return [kind, *sorted(encoded, key=_packed)]
 
     return ordered
 
