@@ -236,14 +236,18 @@ def _private_lines(path: str) -> list[str]:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise ConfigError([f"{path}: it cannot be read: {error.strerror}"]) from error
-    with open(file, "rb") as opened:
-        # Checked on the open file: its name may lead elsewhere by now.
+    try:
+        # Checked on the open file: its name may lead elsewhere by now. And before it is
+        # opened as a file of Python, which raises another error for a directory.
         mode = os.fstat(file).st_mode
         if not stat.S_ISREG(mode) or mode & _OTHERS_MAY:
             raise ConfigError(
                 [f"{path}: it must be a file that only its owner can read: chmod 600"]
             )
-        data = opened.read(MAX_TOKENS_FILE_BYTES + 1)
+        with open(file, "rb", closefd=False) as opened:
+            data = opened.read(MAX_TOKENS_FILE_BYTES + 1)
+    finally:
+        os.close(file)
     if len(data) > MAX_TOKENS_FILE_BYTES or not data.isascii():
         raise ConfigError([f"{path}: it is too long or not plain ASCII"])
     return data.decode("ascii").splitlines()
