@@ -13,6 +13,7 @@ from txraft.embedding.host import Host, MemberSettings
 from txraft.embedding.node import Node
 from txraft.interfaces import FSM
 from txraft.node.worker import MemoryWorker, Workers
+from txraft.replicated.objects import Replicated
 from txraft.storage.memory import InmemSnapshotStore, InmemStore
 from txraft.storage.stores import Stores
 from txraft.testing.cluster import FAST, STEP, ListFSM
@@ -116,11 +117,19 @@ class MemoryNode(Node):
     """A `Node` on a `MemoryHost`, its `host`."""
 
     def __init__(
-        self, clock: Clock, address: str, peers: list[str], machine: FSM | None = None
+        self,
+        clock: Clock,
+        address: str,
+        peers: list[str],
+        machine: FSM | Replicated | None = None,
+        **objects: Replicated,
     ) -> None:
+        if machine is None and not objects:
+            machine = ListFSM()
         super().__init__(
             f"data of {address}",
-            machine or ListFSM(),
+            machine,
+            **objects,
             address=address,
             peers=peers,
             config=FAST,

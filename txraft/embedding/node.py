@@ -1,7 +1,7 @@
 """`Node`: everything of a member of a cluster in one call.
 
-    async with Node("data", Counter(), address="127.0.0.1:8400", peers=PEERS) as node:
-        result = await node.apply(b"1")
+    async with Node("data", jobs, address="127.0.0.1:8400", peers=PEERS):
+        await jobs.claim("a", 30.0)
 
 It awaits and is awaited in coroutines of Twisted and of asyncio. `txraft.Raft` is the
 part of it that replicates; it stays for who wants other stores or transports.
@@ -34,6 +34,8 @@ from txraft.node.events import RaftState
 from txraft.node.forwarding import Forwarder
 from txraft.node.pending import ApplyResult
 from txraft.node.raft import Raft, checked_timeout
+from txraft.replicated.machine import bind, machine_of, unbind
+from txraft.replicated.objects import Replicated
 
 DEFAULT_TIMEOUT = 10.0
 """Seconds for which commands and reads wait for a leader."""
@@ -41,6 +43,10 @@ DEFAULT_TIMEOUT = 10.0
 
 class Node:
     """A member of a cluster whose data is in *directory*, and which runs *machine*.
+
+    *machine* is a `Replicated` or an `FSM`. More replicated objects are given by their
+    names, as in ``Node("data", jobs=jobs, locks=locks, address=...)``; the name is a
+    part of the data. An object is on one node at a time.
 
     *address* is what peers dial, `host:port`; it names the node and cannot change
     later. *listen* is a Twisted endpoint, by default at *address*. *peers* are the
@@ -53,7 +59,8 @@ class Node:
 
     *reactor* is by default Twisted's own; or, where a loop of asyncio runs at the
     start, one within that loop, which ends with its last node.
-    Raises: ConfigError, with all faults at once; nothing is opened before the start.
+    Raises: ConfigError, with all faults at once; ContractBroken, for a machine that is
+        none; nothing is opened before the start.
     Thread: reactor.
     """
 
@@ -62,7 +69,7 @@ class Node:
     def __init__(
         self,
         directory: str | os.PathLike[str],
-        machine: FSM,
+        machine: FSM | Replicated | None = None,
         /,
         *,
         address: str,
@@ -75,6 +82,7 @@ class Node:
         timeout: float = DEFAULT_TIMEOUT,
         reactor: Any = None,
         server_id: str | None = None,
+        **objects: Replicated,
     ) -> None:
         self._settings = member_settings(
             directory,
@@ -88,7 +96,7 @@ class Node:
             server_id=server_id,
         )
         self.timeout = timeout
-        self._machine = machine
+        self._machine = machine_of(machine, objects)
         self._given = reactor
         self._borrowed: BorrowedReactor | None = None
         self._clock: IReactorTime | None = None
@@ -267,6 +275,7 @@ class Node:
             self._forwarder = member.forwarder()
             await member.take_part()
             self._takes_part = True
+            bind(self._machine, self)
         except Exception:
             # Also when it was cancelled, from wherever. What was opened is closed
             # before anybody hears of the failure: they may try again.
@@ -294,6 +303,7 @@ class Node:
             if self._member is not None:
                 await self._member.close()
         finally:
+            unbind(self._machine)
             borrowed, self._borrowed = self._borrowed, None
             if borrowed is not None:
                 await borrowed.give_back()
