@@ -51,6 +51,7 @@ BELOW = {
         "errors",
         "interfaces",
         "node",
+        "replicated",
         "storage",
         "transport",
         "wire",

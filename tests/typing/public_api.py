@@ -215,6 +215,33 @@ async def wrong_calls(jobs: Jobs) -> None:
     use(name, numbers, number, Job(name=1))  # type: ignore[arg-type]
 
 
+async def member(jobs: Jobs, machine: FSM) -> None:
+    """Run a whole member with objects, and one with a state machine."""
+    node = txraft.Node("data", jobs, address="127.0.0.1:8400", others=Jobs())
+    async with node:
+        answer: txraft.Outcome[str | None] = jobs.claim(30.0)
+        use(await answer)
+    async with txraft.Node("more", machine, address="127.0.0.1:8401") as other:
+        try:
+            applied: ApplyResult = await other.apply(b"1", timeout=1.0)
+            index: int = await other.linearizable()
+            use(applied, index)
+        except (txraft.OutcomeUnknown, txraft.ReadTimedOut) as error:
+            use(error)
+    use(txraft.NodeService(other))
+
+
+def program(jobs: Jobs) -> None:
+    """Be a program of one node."""
+    txraft.run(member(jobs, counter))
+
+
+async def forward(transport: txraft.WithForwarding) -> bool:
+    """Open what takes commands to a leader."""
+    pipeline: txraft.ForwardPipeline = await transport.forward_pipeline("b:1")
+    return pipeline.is_open
+
+
 class StampedCounter(Counter):
     """A counter whose commands begin with the term."""
 
