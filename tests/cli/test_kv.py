@@ -1,14 +1,12 @@
-"""`txraft kv` and `txraft txn`, against the HTTP API itself."""
+"""`txraft kv`, against the HTTP API itself."""
 
 from __future__ import annotations
 
 import json
 
 from tests.support.cli_commands import CommandCase
-from tests.support.http_network import Network
 from txraft.cli.kv import MAX_OPERATIONS, batches
 from txraft.client import Operation
-from txraft.errors import LeadershipLost
 
 
 class OneKey(CommandCase):
@@ -149,65 +147,3 @@ class Batches(CommandCase):
         self.assertEqual([len(b) for b in batches(many)], [64, 64, 1])
         self.assertEqual([len(b) for b in batches(large)], [2, 2, 2])
         self.assertEqual(list(batches([])), [])
-
-
-class Transactions(CommandCase):
-    """`txraft txn`."""
-
-    def test_committed_and_rolled_back(self) -> None:
-        """Results with status 0, errors with status 1."""
-        good = '[{"KV": {"Verb": "set", "Key": "a", "Value": "MQ=="}}]'
-        bad = '[{"KV": {"Verb": "check-not-exists", "Key": "a"}}]'
-
-        done = json.loads(self.passed("txn", good))
-        refused = self.txraft("txn", "-", stdin=bad.encode())
-
-        self.assertEqual(done["Results"][0]["KV"]["Key"], "a")
-        self.assertEqual(refused.exit_code, 1)
-        self.assertEqual(json.loads(refused.stdout)["Errors"][0]["OpIndex"], 0)
-
-    def test_no_json(self) -> None:
-        """What is not JSON is not sent."""
-        self.assertEqual(self.txraft("txn", "nonsense").exit_code, 2)
-
-
-class Statuses(CommandCase):
-    """How a command ends when the cluster does not do what it should."""
-
-    def test_nobody_there(self) -> None:
-        """Status 3: nothing was changed, and it may be tried again."""
-        self.network.refusing = {"n1:8500", "n2:8500"}
-
-        result = self.txraft("kv", "put", "a", "x")
-
-        self.assertEqual(result.exit_code, 3)
-        self.assertIn("nothing was changed", result.stderr)
-
-    def test_outcome_unknown(self) -> None:
-        """Status 4: it may be applied."""
-        self.n1.script = [LeadershipLost()]
-
-        result = self.txraft("kv", "put", "a", "x")
-
-        self.assertEqual(result.exit_code, 4)
-        self.assertIn("outcome is unknown", result.stderr)
-
-    def test_refused(self) -> None:
-        """Status 5, and the node's own words."""
-        result = self.txraft("kv", "put", "k" * 2000, "x")
-
-        self.assertEqual(result.exit_code, 5)
-
-    def test_wrong_address(self) -> None:
-        """Status 2: an address that cannot be one is told before anything is sent."""
-        result = self.txraft("kv", "get", "a", "-a", "ftp://x")
-
-        self.assertEqual(result.exit_code, 2)
-        self.assertIn("no URL of a node", result.stderr)
-
-    def test_help(self) -> None:
-        """Every command explains itself, and nothing is asked for that."""
-        self.network = Network()
-        for command in (["--help"], ["kv", "put", "--help"], ["lock", "-h"]):
-            self.assertIn("Usage:", self.passed(*command))
-        self.assertIn("Exit status", self.passed("--help"))

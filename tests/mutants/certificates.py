@@ -40,7 +40,7 @@ MUTANTS = (
         at="create_file",
         old="os.O_EXCL",
         new="os.O_TRUNC",
-        caught_by="tests.cli.test_files.Snapshots.test_save_for_its_owner_at_once",
+        caught_by="tests.cli.test_snapshot.Snapshots.test_save_for_its_owner_at_once",
     ),
     Mutant(
         name="a certificate that expires is told of only once it has",

@@ -1,11 +1,6 @@
-"""Processes that a command runs: their end, and the nodes of a demo."""
+"""`txraft lock`: the command ends before its lock is free, whatever ends it."""
 
 from __future__ import annotations
-
-import socket
-from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import (
@@ -17,9 +12,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from txraft.cli.demo import free_ports, plan, settings_of
 from txraft.cli.lock import Child
-from txraft.settings.settings import load_settings
 
 
 class ScriptedProcess:
@@ -90,32 +83,3 @@ class Children(SynchronousTestCase):
 
         self.failureResultOf(self.child.exit, CancelledError)
         self.assertEqual(self.process.signals, [])
-
-
-class Demo(SynchronousTestCase):
-    """The nodes of `txraft demo`."""
-
-    def test_settings(self) -> None:
-        """Each node's settings are sound, and name the same members."""
-        directory = Path(mkdtemp())
-        self.addCleanup(rmtree, directory)
-        members = plan(3, list(range(21000, 21006)))
-
-        for member in members:
-            path = directory / f"{member.name}.yaml"
-            path.write_text(settings_of(member, members))
-            settings = load_settings(str(path), {}, str(directory))
-            self.assertEqual(settings.advertise, member.address)
-            self.assertEqual(
-                [peer.address for peer in settings.peers], [m.address for m in members]
-            )
-            self.assertEqual(settings.http.advertise, member.url)
-
-    def test_free_ports(self) -> None:
-        """As many ports as asked for, all different and free."""
-        ports = free_ports(6)
-
-        self.assertEqual(len(set(ports)), 6)
-        for port in ports:
-            with socket.socket() as candidate:
-                candidate.bind(("127.0.0.1", port))
