@@ -170,13 +170,13 @@ class Guide(SynchronousTestCase):
         self.assertEqual(sorted(listed), sorted(folders))
 
     def test_shared_names(self) -> None:
-        """Modules of one name are listed, and likewise classes; no others are."""
+        """Modules of one name are listed, likewise public classes, and no others."""
         text, likewise = section("One name in several places").split("\nLikewise ")
         modules = Counter(path.stem for path in modules_of("txraft"))
         classes = Counter(
             name
             for path in modules_of("txraft")
-            for name in re.findall(r"^class _?(\w+)", path.read_text(), re.MULTILINE)
+            for name in re.findall(r"^class ([A-Z]\w+)", path.read_text(), re.MULTILINE)
         )
 
         listed = re.findall(r"^``(\w+)`` ", text, re.MULTILINE)

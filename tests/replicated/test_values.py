@@ -1,4 +1,4 @@
-"""What travels, and what is refused: by name, with the way out."""
+"""Values that travel, and values that are refused by name, with the way out."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ U = TypeVar("U")
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
+class SettingPlace:
     """The place of a value: a line of a file, or a flag when *line* is 0."""
 
     line: int
@@ -57,9 +57,9 @@ class Place:
 class Faults:
     """The faults found in a document, to be reported all at once."""
 
-    found: list[tuple[Place, str]] = field(default_factory=list)
+    found: list[tuple[SettingPlace, str]] = field(default_factory=list)
 
-    def add(self, place: Place, problem: str) -> None:
+    def add(self, place: SettingPlace, problem: str) -> None:
         """Note that *problem* is at *place*."""
         self.found.append((place, problem))
 
@@ -83,7 +83,7 @@ class Scalar:
 
     kind: Kind
     text: str
-    place: Place
+    place: SettingPlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Sequence:
     """A list of values."""
 
     items: tuple[Value, ...]
-    place: Place
+    place: SettingPlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Mapping:
     """Values by key; the place of a value is the line of its key."""
 
     entries: dict[str, Value]
-    place: Place
+    place: SettingPlace
 
 
 Value = Scalar | Sequence | Mapping
@@ -132,7 +132,7 @@ def parse_document(text: str, name: str, faults: Faults) -> Mapping:
         # compose, not load: nodes have marks for line numbers, and nothing is built of
         # them. An integer or a date would be, by load.
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        top = Place(1, name)
+        top = SettingPlace(1, name)
         if node is None:
             return Mapping({}, top)
         document = _Converter(name, faults).convert(node, top)
@@ -164,7 +164,7 @@ class _Converter:
         self._faults = faults
         self._seen: set[int] = set()
 
-    def convert(self, node: Node, place: Place) -> Value:
+    def convert(self, node: Node, place: SettingPlace) -> Value:
         # An alias is the same node object again. Following it would let a few lines
         # stand for gigabytes, and one that contains itself would never end.
         if id(node) in self._seen:
@@ -179,7 +179,7 @@ class _Converter:
         assert isinstance(node, ScalarNode)
         return Scalar(_KINDS.get(node.tag, "other"), node.value, place)
 
-    def _mapping(self, node: MappingNode, place: Place) -> Mapping:
+    def _mapping(self, node: MappingNode, place: SettingPlace) -> Mapping:
         entries: dict[str, Value] = {}
         for key_node, value_node in node.value:
             key_place = self._place(key_node)
@@ -196,8 +196,8 @@ class _Converter:
                 entries[key_node.value] = value
         return Mapping(entries, place)
 
-    def _place(self, node: Node) -> Place:
-        return Place(node.start_mark.line + 1, self._name)
+    def _place(self, node: Node) -> SettingPlace:
+        return SettingPlace(node.start_mark.line + 1, self._name)
 
 
 class Section:
@@ -225,12 +225,12 @@ class Section:
         """Tell whether no fault was noted for any of *keys*."""
         return self._unsound.isdisjoint(keys)
 
-    def place(self, key: str) -> Place:
+    def place(self, key: str) -> SettingPlace:
         """Return the place of *key*, or of the whole mapping when it is absent."""
         value = self._mapping.entries.get(key)
         return value.place if value else self._mapping.place
 
-    def fault(self, key: str, problem: str, place: Place | None = None) -> None:
+    def fault(self, key: str, problem: str, place: SettingPlace | None = None) -> None:
         """Note *problem*, a sentence without its subject, the key's name."""
         self._unsound.add(key)
         self._faults.add(place or self.place(key), f"{self._path}{key} {problem}")
@@ -284,7 +284,7 @@ class Section:
         key: str,
         convert: Callable[[Scalar], T],
         convert_mapping: Callable[[Section], T | None] | None = None,
-    ) -> list[tuple[T, Place]]:
+    ) -> list[tuple[T, SettingPlace]]:
         """Convert each item of the list at *key*; refused items are left out.
 
         An item that is a mapping goes to *convert_mapping*, if there is one.

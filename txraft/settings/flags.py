@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping as MappingType
 
-from txraft.settings.document import Mapping, Place, Scalar, Sequence, Value
+from txraft.settings.document import Mapping, Scalar, Sequence, SettingPlace, Value
 
 
 def override(
@@ -13,7 +13,7 @@ def override(
 ) -> None:
     """Put *flags* into *entries*; relative paths in them start at *directory*."""
     for flag, written in flags.items():
-        place = Place(0, f"--{flag}")
+        place = SettingPlace(0, f"--{flag}")
         section, key = entries, flag.replace("-", "_")
         if flag.startswith("http-"):
             section, key = _http_entries(entries, place), flag.removeprefix("http-")
@@ -25,14 +25,14 @@ def override(
             entries.pop(other, None)
 
 
-def _http_entries(entries: dict[str, Value], place: Place) -> dict[str, Value]:
+def _http_entries(entries: dict[str, Value], place: SettingPlace) -> dict[str, Value]:
     http = entries.get("http")
     if not isinstance(http, Mapping):
         http = entries["http"] = Mapping({}, place)
     return http.entries
 
 
-def _flag_value(flag: str, written: str, directory: str, place: Place) -> Value:
+def _flag_value(flag: str, written: str, directory: str, place: SettingPlace) -> Value:
     if flag == "peers":
         items = (Scalar("text", item.strip(), place) for item in written.split(","))
         return Sequence(tuple(items), place)

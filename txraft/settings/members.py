@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from txraft.addresses import is_wildcard, parse_address
 from txraft.core.configuration import Server
 from txraft.node.membership import FIRST_VERSION_WITH_IDS
-from txraft.settings.document import Place, Scalar, Section, text
+from txraft.settings.document import Scalar, Section, SettingPlace, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,9 @@ def _listed_by_id(item: Section) -> Server | None:
     return server if item.sound("id", "address") else None
 
 
-def _refuse_repeats(top: Section, listed: list[tuple[Server, Place]]) -> None:
-    addresses: dict[tuple[str, int], Place] = {}
-    ids: dict[str, Place] = {}
+def _refuse_repeats(top: Section, listed: list[tuple[Server, SettingPlace]]) -> None:
+    addresses: dict[tuple[str, int], SettingPlace] = {}
+    ids: dict[str, SettingPlace] = {}
     for server, place in listed:
         host, port = parse_address(server.address)
         # Host names have no case; an IPv6 address was brought to one form.
@@ -103,7 +103,7 @@ def _refuse_repeats(top: Section, listed: list[tuple[Server, Place]]) -> None:
             top.fault("peers", f"names id {server.id} twice, first at {first}", place)
 
 
-def _refuse_ids(top: Section, listed: list[tuple[Server, Place]]) -> None:
+def _refuse_ids(top: Section, listed: list[tuple[Server, SettingPlace]]) -> None:
     for server, place in listed:
         if server.id != server.address:
             top.fault(
@@ -114,7 +114,9 @@ def _refuse_ids(top: Section, listed: list[tuple[Server, Place]]) -> None:
             )
 
 
-def _find_own(top: Section, own: OwnServer, listed: list[tuple[Server, Place]]) -> None:
+def _find_own(
+    top: Section, own: OwnServer, listed: list[tuple[Server, SettingPlace]]
+) -> None:
     """Note a fault unless this node is among *listed*, with its id."""
     for server, place in listed:
         if server.address == own.address:

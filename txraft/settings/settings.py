@@ -49,9 +49,9 @@ from txraft.settings.credentials import (
 from txraft.settings.document import (
     Faults,
     Mapping,
-    Place,
     Scalar,
     Section,
+    SettingPlace,
     boolean,
     duration,
     integer,
@@ -241,7 +241,7 @@ def read_settings(
     """
     faults = Faults()
     if path is None:
-        document, base = Mapping({}, Place(0, "settings")), directory
+        document, base = Mapping({}, SettingPlace(0, "settings")), directory
     else:
         document, base = read_document(path, faults), os.path.dirname(path)
     # Before the flags: the default starts at the file, as a path in the file does.
