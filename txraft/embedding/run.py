@@ -14,10 +14,11 @@ from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ReactorNotRunning
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 R = TypeVar("R")
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(main: Coroutine[Deferred[Any], Any, R], *, reactor: Any = None) -> R:
@@ -44,8 +45,6 @@ def run(main: Coroutine[Deferred[Any], Any, R], *, reactor: Any = None) -> R:
 class _Run:
     """One run of *main* on *reactor*."""
 
-    log = Logger()
-
     def __init__(self, main: Coroutine[Deferred[Any], Any, Any], reactor: Any) -> None:
         self._main = main
         self._reactor = reactor
@@ -57,8 +56,13 @@ class _Run:
     def run(self) -> Any:
         """Run it; see `run`."""
         reactor = self._reactor
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
         reactor.callWhenRunning(self._begin)
-        reactor.run()
+        try:
+            reactor.run()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
         if not self._has_ended:  # the second signal
             raise SystemExit(1)
         if not isinstance(self._result, Failure):
@@ -92,7 +96,7 @@ class _Run:
 
     def _handle_signals(self) -> None:
         """Stop at once at the next signal: a disk may hang, and the reactor waits."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _SIGNALS:
             signal.signal(number, self._signalled)
 
     def _signalled(self, _number: int, _frame: object) -> None:
