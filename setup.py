@@ -5,7 +5,13 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 LMDB = ["lmdb>=2.0"]
-TEST = ["pytest>=8", "hypothesis>=6.100", *LMDB, "trustme>=1.1"]
+TEST = [
+    "pytest>=8",
+    "hypothesis>=6.100",
+    *LMDB,
+    "trustme>=1.1",
+    "uvloop>=0.21; sys_platform != 'win32'",
+]
 DOCS = ["sphinx>=8.2", "furo>=2025.12"]
 BENCHMARKS = ["pysyncobj==0.3.17", "matplotlib>=3.9"]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 from twisted.internet.base import ReactorBase
 from twisted.internet.task import Clock, LoopingCall
 from twisted.trial.unittest import SynchronousTestCase
 
-from txraft.clock import use_monotonic_time
+from txraft.clock import Ticker, use_monotonic_time
 
 
 class TimersOnly(ReactorBase):
@@ -131,3 +133,33 @@ class MonotonicTime(SynchronousTestCase):
         use_monotonic_time(clock, lambda: 7.0)
 
         self.assertEqual(clock.seconds(), 0.0)
+
+
+class Tickers(SynchronousTestCase):
+    """`Ticker` is a `LoopingCall` on the clock that it is given."""
+
+    def test_ticker_installs_no_reactor(self) -> None:
+        """The application chooses its reactor, or has a loop of asyncio instead."""
+        name = "twisted.internet.reactor"
+        installed = sys.modules.pop(name, None)
+        try:
+            Ticker.withCount(lambda count: None)
+            found = sys.modules.pop(name, None)
+        finally:
+            if installed is not None:
+                sys.modules[name] = installed
+
+        self.assertIsNone(found)
+
+    def test_ticker_counts(self) -> None:
+        """It tells how many calls were due, as a node whose clock jumps has to know."""
+        clock, counts = Clock(), list[int]()
+        ticker = Ticker.withCount(counts.append)
+        ticker.clock = clock
+        ticker.start(1.0, now=False)
+
+        clock.advance(1.0)
+        clock.advance(3.0)
+        ticker.stop()
+
+        self.assertEqual(counts, [1, 3])

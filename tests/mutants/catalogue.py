@@ -10,6 +10,7 @@ from tests.mutants import (
     consensus,
     consul,
     decisions,
+    embedding,
     keyvalue,
     log,
     losses,
@@ -46,12 +47,12 @@ MUTANTS: tuple[Mutant, ...] = (
     *stops.MUTANTS,
     *certificates.MUTANTS,
     *objects.MUTANTS,
+    *embedding.MUTANTS,
 )
 
 _HEAD = """\
 Planted bugs
-============
-
+=====
 A test that has never failed proves nothing. Each row is a small defect that is planted
 in a copy of the code, and the test that catches it. That test passes on the real code.
 If a seed is named, it makes the :doc:`core simulation </explanation/testing>` see the
