@@ -53,6 +53,7 @@ MUTANTS: tuple[Mutant, ...] = (
 _HEAD = """\
 Planted bugs
 ============
+
 A test that has never failed proves nothing. Each row is a small defect that is planted
 in a copy of the code, and the test that catches it. That test passes on the real code.
 If a seed is named, it makes the :doc:`core simulation </explanation/testing>` see the
