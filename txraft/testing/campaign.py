@@ -91,6 +91,7 @@ def _run(simulation: Simulation | FullSimulation) -> SeedOutcome:
     finding = None
     try:
         simulation.run()
+    # Not only AssertionError: whatever a run raises, it should not have.
     except Exception as error:
         finding = _name(error)
     return SeedOutcome(

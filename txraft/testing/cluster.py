@@ -249,6 +249,8 @@ class Cluster:
             started=raft.start(),
         )
         self.nodes[address] = node
+        # At once, without time: what a start does in its first turn has happened when
+        # this returns.
         self._route()
         self.advance(0)
         return node

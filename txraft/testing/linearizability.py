@@ -140,6 +140,7 @@ def check_register(operations: Sequence[ClientOperation]) -> None:
     )
     position = 0
     for start, end in backward:
+        # Both lists are sorted and forward spans do not overlap, so one pass is enough.
         while position < len(forward) and forward[position][1] < start:
             position += 1
         if position < len(forward):
@@ -149,6 +150,7 @@ def check_register(operations: Sequence[ClientOperation]) -> None:
 
 
 def _value_spans(operations: Sequence[ClientOperation]) -> list[_ValueSpan]:
+    # The absent key counts as written and seen before all calls.
     spans: dict[Value, _ValueSpan] = {None: _ValueSpan(-2, -1, -2, True)}
     for operation in operations:
         if operation.kind is ClientOperationKind.WRITE:
@@ -156,6 +158,8 @@ def _value_spans(operations: Sequence[ClientOperation]) -> list[_ValueSpan]:
             span = _ValueSpan(called, returned, called, operation.is_known)
             assert operation.argument not in spans, "written values are distinct"
             spans[operation.argument] = span
+    # A second pass: a read may stand before the write whose value it found, if they
+    # overlap.
     for operation in operations:
         if operation.kind is ClientOperationKind.READ and operation.is_known:
             found = spans.get(operation.result)
@@ -177,6 +181,8 @@ def search(operations: Iterable[ClientOperation], max_steps: int = MAX_STEPS) ->
     Source: Wing and Gong, with the memory of Lowe.
     """
     ordered = _relevant(operations)
+    # Sets of operations are bits of a number: they are made and compared millions of
+    # times.
     required = sum(1 << i for i, o in enumerate(ordered) if o.is_known)
     seen: set[tuple[int, Value]] = set()
     stack: list[tuple[int, Value]] = [(0, None)]
@@ -209,6 +215,7 @@ def _relevant(operations: Iterable[ClientOperation]) -> list[ClientOperation]:
         for o in ordered
         if o.kind is ClientOperationKind.CAS and not o.is_known
     }
+    # A value that nobody named may be that of any write.
     if OTHER in met:
         met |= {o.argument for o in ordered}
     return [
@@ -232,6 +239,7 @@ def _next_steps(
     """
     steps: list[tuple[int, Value]] = []
     first_return = FOREVER
+    # The lowest bit that is not set: all before it are done.
     position = (~done & (done + 1)).bit_length() - 1
     while position < len(ordered) and ordered[position].called < first_return:
         operation, bit = ordered[position], 1 << position

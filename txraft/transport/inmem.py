@@ -106,6 +106,7 @@ class InmemTransport(UnaryCalls):
     def disconnect(self, peer: str) -> None:
         """Drop the route to *peer*; pending calls fail as if it had closed."""
         self._routes.pop(peer, None)
+        # A list, here and below: each line that closes takes itself out of the dict.
         for line in [line for line in self._outbound if line.target == peer]:
             line.close(ConnectionClosedByPeer(f"{peer} was disconnected"))
 
@@ -117,6 +118,8 @@ class InmemTransport(UnaryCalls):
 
     def close(self) -> Deferred[None]:
         """Drop every route and connection; calls fail with TransportShutdown."""
+        # First the calls from here, which fail with the reason; `disconnect_all` would
+        # have them fail as if the peer had closed.
         self._closed = True
         for line in list(self._outbound):
             line.close(TransportShutdown())
@@ -205,6 +208,8 @@ class InmemTransport(UnaryCalls):
         self, response: AnyResponse | Failure, line: Line
     ) -> AnyResponse | Failure:
         idle = self._idle.setdefault(line.target, [])
+        # A line on which a response is still awaited is never used again: responses
+        # have no number, only their order.
         if line.idle and len(idle) < DEFAULT_MAX_POOL:
             idle.append(line)
             return response
@@ -218,6 +223,8 @@ class InmemTransport(UnaryCalls):
         if idle:
             return idle.pop()
         callee = self._routes.get(target)
+        # A peer that has shut down is like one that is not there; its route may still
+        # be.
         if callee is None or callee.is_shutdown:
             raise ConnectionFailed(f"failed to connect to peer: {target}")
         line = Line(self._clock, self, callee, target)

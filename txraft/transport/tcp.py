@@ -105,6 +105,7 @@ class TCPStreamLayer:
     def dial(self, address: str) -> IStreamClientEndpoint:
         """Make an endpoint for *address*; a name is resolved each time it connects."""
         host, port = split_address(address)
+        # Addresses first: HostnameEndpoint would try to resolve them, in a thread.
         if isIPAddress(host):
             return TCP4ClientEndpoint(self._reactor, host, port)
         if isIPv6Address(host):
@@ -125,6 +126,8 @@ class TCPStreamLayer:
             address = join_address(host.host, host.port)
             check_advertisable(address)
         except NotAdvertisable as error:
+            # It listens already, so it is closed first: a node that fails to start must
+            # leave no port open.
             return _stop_and_fail(port, error)
         self._address = address
         return succeed(port)

@@ -218,6 +218,8 @@ class SimulatedDisk:
 
     def unlink(self, path: Path) -> None:
         """Remove a file."""
+        # Looked up first, as in the others: an operation that cannot be done is none,
+        # and must not count as one at which the power can fail.
         self.file(path)
         self.begin("unlink")
         self._parent(path).change(Naming(path.name))
@@ -317,6 +319,8 @@ class SimulatedFile:
         try:
             self._disk.begin("write_at")
         except BaseException:
+            # Like a disk that is full, or a process that is killed: a failed write may
+            # have done a part.
             self.inode.put(Write(offset, data[: len(data) // 2]))
             raise
         self.inode.put(Write(offset, data))
@@ -331,6 +335,7 @@ class SimulatedFile:
         """Extend the file with zeros to *size* bytes, if it is shorter."""
         self._check(writing=True)
         self._disk.begin("allocate")
+        # Else it would cut the file: `Write` without data sets the size.
         if size > len(self.inode.data):
             self.inode.put(Write(size, None))
 
@@ -359,6 +364,8 @@ class SimulatedFile:
         self._check()
         try:
             self._disk.begin(operation)
+        # Only for an error of the disk: a power failure is no failed sync, and what was
+        # not synced is then decided by `Survival`.
         except OSError:
             self.inode.forget()
             raise
@@ -370,6 +377,7 @@ class SimulatedFile:
 
 
 def _apply(data: bytearray, write: Write) -> None:
+    # A write behind the end leaves zeros between, as in a sparse file.
     data.extend(bytes(max(0, write.offset - len(data))))
     if write.data is None:
         del data[write.offset :]
@@ -399,6 +407,8 @@ def _folder_after(
         _rename(names, naming)
     after = Folder()
     for name, inode in names.items():
+        # By the inode, not the name: after a rename that is half durable one file may
+        # have two names.
         if inode not in known:
             known[inode] = (
                 _folder_after(inode, survival, known)

@@ -171,6 +171,8 @@ class _ConnectionAttempt:
         host = self._streams.hosts[self._target]
         if self._over or not host.is_on:
             return
+        # A machine that is on refuses; one that is off says nothing, so the caller
+        # waits.
         if host.factory is None:
             self._return(self._refused)
         else:

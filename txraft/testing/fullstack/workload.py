@@ -99,6 +99,7 @@ class FullWorkload:
             known = self._known.get(key)
             operation.expected = known if isinstance(known, int) else None
         waiting = Waiting(operation, encode(self._numbers, operation))
+        # From the call on: one that is never settled may still have taken effect.
         self.history.append(operation)
         if node is None:
             self._refuse(waiting, then)
@@ -121,6 +122,7 @@ class FullWorkload:
         asked.addCallback(self._settle, waiting, then)
         asked.addErrback(self._failed, waiting, then)
         asked.addErrback(self._simulation.found_failure)
+        # Some callers lose interest: the operation goes on, with nobody to tell.
         if self._simulation.random.random() < 0.02:
             asked.cancel()
 
@@ -155,6 +157,8 @@ class FullWorkload:
 
     def _refuse(self, waiting: Waiting, then: Then) -> None:
         """Record that an operation was refused: it has not and will not take effect."""
+        # Also after the client gave up: the node has promised that it never takes
+        # effect.
         self.refused[waiting.command] = 0
         if not waiting.settled:
             self.history = [o for o in self.history if o is not waiting.operation]

@@ -78,6 +78,8 @@ class Network:
         if link.is_cut:
             self._hold(link, (deliver, arguments))
             return False
+        # No number is drawn for a link without losses. A draw more or less, here or
+        # below, changes every seed from there on.
         if link.loss and random() < link.loss:
             self._tally["messages lost"] += 1
             return False
@@ -188,6 +190,7 @@ def halves(network: Network, centre: str, random: Random) -> None:
 def minority(network: Network, centre: str, random: Random) -> None:
     """Leave *centre* in the smaller group, without a majority."""
     others = [n for n in network.names if n != centre]
+    # A list in the order of the names, never a set: the seed decides alone.
     random.shuffle(others)
     count = (len(network.names) - 1) // 2
     network.separate([centre, *others[:count]], others[count:])

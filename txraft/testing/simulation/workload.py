@@ -133,6 +133,8 @@ class Workload:
             known = self._known.get(key)
             operation.expected = known if isinstance(known, int) else None
         waiting = Waiting(operation, encode(number, operation))
+        # Kept from the call on: an operation that is never settled may still have taken
+        # effect.
         self._asked[operation.called] = operation
         if server is None:
             self._refuse(waiting, then)
@@ -185,6 +187,8 @@ class Workload:
         """Record that an operation was refused: it has not and will not take effect."""
         if waiting.settled:
             return
+        # A refusal says that it never takes effect, so no checker may suppose that it
+        # has. `refused` has it, to see that it does not.
         del self._asked[waiting.operation.called]
         self.refused[waiting.command] = 0
         self._finish(waiting, then)
