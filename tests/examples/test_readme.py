@@ -20,19 +20,13 @@ EXAMPLE = re.compile(
 PORT = "8400"
 
 PROGRAM = """\
-from twisted.internet.defer import Deferred
-from twisted.internet.task import react
-
 from examples.counter import Counter
 from txraft import *
 
-me = "127.0.0.1:{port}"
-
-async def main(reactor):
+async def main():
 {example}
-    await raft.shutdown()
 
-react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
+run(main())
 """
 
 
@@ -45,11 +39,11 @@ def example() -> str:
 
 class Readme(SynchronousTestCase):
     def test_example_is_short(self) -> None:
-        """It is eight lines long."""
-        self.assertEqual(len(example().splitlines()), 8)
+        """It is three lines long."""
+        self.assertEqual(len(example().splitlines()), 3)
 
     def test_example_runs(self) -> None:
-        """With a state machine and an address it runs, and what it says is true."""
+        """With a state machine it runs, and what it says is true."""
         port = str(free_port())
         lines = indent(re.sub("^    ", "", example(), flags=re.MULTILINE), "    ")
         program = PROGRAM.format(port=port, example=lines.replace(PORT, port))
