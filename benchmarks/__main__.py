@@ -21,6 +21,7 @@ COMMANDS = {
     "links": "long links, simulated",
     "heartbeats": "how soon a follower answers heartbeats while it has other work",
     "reads": "what a linearizable read costs when many wait at once",
+    "forwarding": "commands and reads on followers, beside the leader's",
     "turns": "the longest turn of the reactor with a million keys",
     "account": "where the processor time of a commit goes",
     "disk": "a synced append, with and without room allocated ahead",

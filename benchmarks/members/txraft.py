@@ -31,6 +31,7 @@ from txraft.daemon.garbage import ShortPauses
 from txraft.interfaces import IncomingRPC, RPCHandler, StreamLayer
 from txraft.kv.commands import encode_put
 from txraft.kv.state import KeyValueFSM
+from txraft.node.forwarding import Forwarder
 from txraft.node.worker import Workers
 from txraft.storage.directory import DataDirectory
 from txraft.storage.filelog import FileLog
@@ -44,6 +45,7 @@ from txraft.transport.tcp import TCPStreamLayer
 from txraft.transport.tls import PeerTLS, TLSStreamLayer
 
 POLL_SECONDS = 0.005
+PATIENCE = 10.0
 
 
 class Contacts:
@@ -120,6 +122,7 @@ class Member:
             clock=self._reactor,
             workers=Workers.threaded(self._reactor),
         )
+        self._forwarder = Forwarder(self.raft, self._transport, self._reactor)
         await self.raft.start()
         opened = time.perf_counter() - began
         await take_commands(self._reactor, self, opened=opened)
@@ -161,13 +164,25 @@ class Member:
         bytes: int,
         keys: int,
         warm_up: float = 0.5,
+        anywhere: bool = False,
     ) -> dict[str, Any]:
-        """Keep proposals in flight for a while and tell their rate and latency."""
+        """Keep proposals in flight for a while and tell their rate and latency.
+
+        With *anywhere* a member that does not lead passes them on; on the leader
+        nothing changes.
+        """
         used = sum(os.times()[:2])
-        load = Load(self._put, inflight, bytes, keys)
+        passes_on = anywhere and self.raft.state is not RaftState.LEADER
+        put = self._pass_on if passes_on else self._put
+        load = Load(put, inflight, bytes, keys)
         found = await measure(self._reactor, load, warm_up, seconds)
         used = sum(os.times()[:2]) - used
         return found | {"cpu_us_per_entry": used / load.answered * 1e6}
+
+    async def read(self, readers: int, seconds: float) -> dict[str, Any]:
+        """Keep linearizable reads waiting for a while, and tell what `load` tells."""
+        load = Load(self._read, readers, 0, 1)
+        return dict(await measure(self._reactor, load, 0.0, seconds))
 
     async def fill(
         self, entries: int, bytes: int, keys: int, inflight: int = 512
@@ -214,6 +229,13 @@ class Member:
     async def stop_account(self) -> dict[str, Any]:
         """Tell where it went, in seconds."""
         return self._account.stop()
+
+    def _pass_on(self, key: str, value: bytes) -> Deferred[Any]:
+        deadline = self._reactor.seconds() + PATIENCE
+        return self._forwarder.apply(encode_put(key, value), deadline)
+
+    def _read(self, key: str, value: bytes) -> Deferred[Any]:
+        return self._forwarder.linearizable(self._reactor.seconds() + PATIENCE)
 
     def _put(self, key: str, value: bytes) -> Deferred[Any]:
         return self.raft.apply(encode_put(key, value))

@@ -14,6 +14,7 @@ from txraft.core.messages import ForwardRequest, ForwardResponse, Header
 from txraft.errors import (
     ApplicationError,
     EntryTooLarge,
+    LeadershipLost,
     NotLeader,
     OutcomeUnknown,
     QueueFull,
@@ -206,6 +207,48 @@ class Commands(ForwardingCase):
         self.c.advance(0.3)
 
         self.assertFailedWith(outcome, OutcomeUnknown)
+
+    def test_apply_each_by_its_deadline(self) -> None:
+        """Whatever the order in which they came."""
+        self.start()
+        self.c.isolate(self.follower.address)
+        self.c.wait_until(lambda: self.follower.raft.leader is None)
+        seconds = (0.6, 0.2, 0.9, 0.4)
+        outcomes = [self.outcome(self.apply(b"one", each)) for each in seconds]
+
+        for passed in (1, 2, 3, 4):
+            self.c.advance(0.2 if passed < 4 else 0.35)
+            late = [bool(outcome) for outcome in outcomes]
+            now = (0.2, 0.4, 0.6, 0.95)[passed - 1] + 0.01
+            self.assertEqual(late, [each < now for each in seconds])
+
+    def test_apply_at_a_leader_that_is_deposed(self) -> None:
+        """Its own log has the command: it may commit, and is not passed on."""
+        self.start()
+        self.c.isolate(self.leader.address)
+
+        outcome = self.outcome(self.apply(b"one", at=self.all[self.leader.address]))
+        self.c.advance(1.0)
+        self.c.heal()
+        self.c.advance(1.0)
+
+        self.assertFailedWith(outcome, LeadershipLost)
+        self.assertSameState(self.c, [])
+
+    def test_apply_where_too_much_waits_at_the_leader(self) -> None:
+        """It was not appended, so it is tried again, and takes its turn."""
+        self.start(max_pending_entries=4, latency=0.01)
+        others = [self.all[node.address] for node in self.c.followers]
+        outcomes = [
+            self.outcome(self.apply(b"x", at=each)) for _ in range(3) for each in others
+        ]
+
+        self.c.advance(1.0)
+
+        for outcome in outcomes:
+            self.assertSucceeded(outcome)
+        self.c.wait_for_all()
+        self.assertEqual(len(commands_of(self.follower)), 6)
 
     def test_apply_at_a_leader_without_a_quorum(self) -> None:
         """It is appended, and the leader gives up: it may commit, or not."""
@@ -491,6 +534,14 @@ class Asked(ForwardingCase):
         assert isinstance(answer, ForwardResponse)
         self.assertNotIn((0, 2), answer.places)
 
+    def test_not_committed(self) -> None:
+        """There is no place before it is committed."""
+        self.start(5)
+        self.c.isolate(self.leader.address, self.follower.address)
+        answer = self.ask(ForwardRequest((b"one",), self.header()))
+        assert isinstance(answer, ForwardResponse)
+        self.assertEqual(answer.places, ((0, 1),))
+
     def test_read_index(self) -> None:
         """The index of what is committed, and the term of the entry there."""
         self.start()
@@ -593,7 +644,21 @@ class Reads(ForwardingCase):
         self.c.advance(0.1)
 
     def test_linearizable_when_another_leads(self) -> None:
-        """A read may be asked again, and is: at the new leader."""
+        """A read may be asked again, and is: at the new leader, at once."""
+        self.start()
+        self.c.result(self.read())
+        tap = self.tap()
+        tap.takes = False
+        read = self.outcome(self.read())
+        self.c.advance(0.05)
+
+        self.leader.raft.transfer_leadership(self.c.followers[1].address)
+        self.c.advance(0.3)
+
+        self.assertSucceeded(read)
+
+    def test_linearizable_when_the_leader_is_cut_off(self) -> None:
+        """It waits for the next one."""
         self.start()
         self.c.result(self.read())
         tap = self.tap()
@@ -668,8 +733,13 @@ class Reads(ForwardingCase):
 
         self.assertSucceeded(fresh)
         self.assertEqual(stale, [])
+        # By now a question was answered, whose index is not applied.
+        self.c.advance(0.1)
+        again = self.outcome(self.read(0.3, max_stale=0.5))
+        self.assertEqual(again, [])
         self.c.advance(0.6)
-        self.assertFailedWith(stale, ReadTimedOut)
+        for late in (stale, again):
+            self.assertFailedWith(late, ReadTimedOut)
         for gate in fsm.gates:
             gate.callback(None)
 

@@ -19,6 +19,7 @@ from txraft.testing.fullstack.disk import (
 from txraft.testing.fullstack.faults import POINTS
 from txraft.testing.fullstack.register_fsm import KINDS
 from txraft.testing.fullstack.simulation import FullSimulation
+from txraft.testing.fullstack.workload import FORWARDED_COMMANDS, FORWARDED_READS
 
 SEEDS = range(60, 84)
 SEED_WITH_DAMAGE = 6
@@ -33,8 +34,8 @@ class WholeNodes(SynchronousTestCase):
     def test_nodes_live_through_the_storms_of_some_seeds(self) -> None:
         """Faults lose nothing, and when they end all nodes agree and shut down.
 
-        And each kind of fault is there, each kind of state machine, and clusters of
-        mixed versions.
+        And each kind of fault is there, each kind of state machine, clusters of mixed
+        versions, and commands and reads on members that do not lead.
         """
         tally: Counter[str] = Counter()
         fired: Counter[str] = Counter()
@@ -55,6 +56,7 @@ class WholeNodes(SynchronousTestCase):
             *("power failures", "kills", "pauses", "cuts", "disk errors", "disks full"),
             *("damage refused", "connections reset", "links degraded"),
             *("membership changes", "transfers"),
+            *(FORWARDED_COMMANDS, FORWARDED_READS),
         ):
             self.assertGreater(tally[fault], len(SEEDS) / 8, fault)
         self.assertEqual(set(fired), set(POINTS))

@@ -83,8 +83,9 @@ MOST_MESSAGES = 32
 MOST_BYTES = 4 << 20
 """Bytes of commands on their way to one leader: less than one connection may hold."""
 
-MOST_QUESTIONS = 2
-"""Questions for a read index on their way to one leader."""
+MOST_QUESTIONS = 1
+"""Questions for a read index on their way to one leader. With two, each would be for
+half of the reads, and the leader would have twice the work for the same reads."""
 
 FIRST_PAUSE = 0.02
 """Seconds before what a leader did not take is tried again."""
@@ -508,11 +509,13 @@ class Forwarder:
             shell = self._running()
         except RaftShutdown:
             return  # all is told when it stops
-        if shell is None or not (self._queued or self._unasked):
-            return
-        leader = shell.consensus.leader
-        if leader is None:
+        leader = None if shell is None else shell.consensus.leader
+        if shell is None or leader is None:
             return  # `_leader_changed` comes
+        if self._read_lane is not None and self._read_lane.target != leader:
+            self._leave(self._read_lane)
+        if not (self._queued or self._unasked):
+            return
         if leader == self._raft.address:
             self._serve_here()
         elif shell.heard_leader != leader:
@@ -706,10 +709,6 @@ class Forwarder:
 
     def _ask(self, shell: Shell, leader: str) -> None:
         """Ask one question for all reads that wait."""
-        if self._read_lane is not None and self._read_lane.target != leader:
-            # The one that was asked may be gone for long: a read may be asked again.
-            for question in self._read_lane.under_way:
-                self._take_back(question)
         lane = self._read_lane = self._lane_to(self._read_lane, leader)
         if not lane.may_send or len(lane.under_way) >= MOST_QUESTIONS:
             return
@@ -764,6 +763,11 @@ class Forwarder:
         self._take_back(question)
         if self._unasked:
             self._later()
+
+    def _leave(self, lane: _Lane[_Question]) -> None:
+        """Ask again what was asked of one who leads no more, and may be gone."""
+        for question in lane.under_way:
+            self._take_back(question)
 
     def _take_back(self, question: _Question) -> None:
         """Have the reads of *question* wait for another one."""

@@ -382,7 +382,8 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             self.forwarded.refuse(rpc, request, consensus.leader)
         else:
             self.forwarded.take(rpc, request)
-            self.schedule()
+            # What else comes in this iteration of the reactor goes with the next write.
+            self._hasten()
 
     def connection_closed(self, connection: object) -> None:
         """Learn that an inbound connection ended."""

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from txraft.config import Config
 from txraft.core.consensus import Consensus
 from txraft.errors import NodeRemoved, RaftError, StorageError
+from txraft.node.forwarding import Forwarder
 from txraft.node.raft import Raft
 from txraft.node.worker import Workers
 from txraft.storage.directory import DataDirectory
@@ -82,6 +83,7 @@ class SimulatedNode:
         )
         self.workers: list[DiskWorker] = []
         self.raft: Raft | None = None
+        self.forwarder: Forwarder | None = None
         self._open: list[Callable[[], object]] = []
 
     def act(self, function: Callable[..., object], *arguments: object) -> None:
@@ -147,6 +149,8 @@ class SimulatedNode:
             workers=Workers(*(self._worker() for _ in range(4))),
             random=random,
         )
+        if self.machine.simulation.forwards:
+            self.forwarder = Forwarder(self.raft, transport, self.clock)
         transport.listen()
         return self.raft.start()
 

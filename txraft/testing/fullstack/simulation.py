@@ -23,7 +23,11 @@ from txraft.testing.fullstack.faults import POINTS, NodeFaults
 from txraft.testing.fullstack.node import SimulatedMachine, SimulatedNode
 from txraft.testing.fullstack.register_fsm import KINDS
 from txraft.testing.fullstack.streams import Streams
-from txraft.testing.fullstack.workload import FullWorkload
+from txraft.testing.fullstack.workload import (
+    FORWARDED_COMMANDS,
+    FORWARDED_READS,
+    FullWorkload,
+)
 from txraft.testing.linearizability import ClientOperationKind, check
 from txraft.testing.schedule import Schedule
 from txraft.testing.simulation.buggify import Buggify
@@ -44,6 +48,17 @@ RECOVERY = {True: 40_000_000, False: 100_000_000}
 MIXES = ((0,), (1,), (1,), (2,), (3,), (3,), (0, 1), (1, 2), (2, 3))
 """Protocol versions in one cluster; versions next to each other work together."""
 
+NO_FAULTS = {
+    "membership changes",
+    "transfers",
+    FORWARDED_COMMANDS,
+    FORWARDED_READS,
+}
+"""What is counted in a run beside faults."""
+
+FORWARDING = 0.6
+"""The chance that clients of a run ask any member, by way of its `Forwarder`."""
+
 CLOSING = 5_000_000
 """Microseconds that all nodes have to shut down."""
 
@@ -61,6 +76,7 @@ class FullSimulation:
         # From a stream of its own, so that most seeds are what they were.
         rate = Random(f"cut logs, {seed}").choice((0.0, 0.0, 0.3))
         self.cut_logs = 0.0 if self.circumstances.fault_free else rate
+        self.forwards = Random(f"forwarding, {seed}").random() < FORWARDING
         self.schedule = Schedule()
         self.tally: Counter[str] = Counter()
         self.calm = self.ended = False
@@ -127,9 +143,8 @@ class FullSimulation:
 
     @property
     def faults(self) -> int:
-        """The number of faults of all kinds; operators' changes are none."""
-        operated = ("membership changes", "transfers")
-        counted = sum(n for name, n in self.tally.items() if name not in operated)
+        """The number of faults of all kinds; what operators and clients do is none."""
+        counted = sum(n for name, n in self.tally.items() if name not in NO_FAULTS)
         return counted + self.buggify.faults
 
     @property

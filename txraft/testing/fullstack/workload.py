@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from txraft.errors import RaftError
+from txraft.node.pending import ApplyResult
 from txraft.testing.fullstack.node import SimulatedNode
 from txraft.testing.linearizability import ClientOperation, ClientOperationKind, Value
 from txraft.testing.simulation.registers import encode
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
 
 Then = Callable[[], None] | None
 """A function that is called when the outcome of an operation is known or given up."""
+
+DEADLINES = (0.05, 1.0, 2.9, 2.9)
+"""Seconds that operations on any member have."""
+
+FORWARDED_COMMANDS = "commands on followers"
+FORWARDED_READS = "reads on followers"
+"""What is counted of operations on members that do not lead: neither is a fault."""
+
+T = TypeVar("T")
 
 Answer = tuple[object, int]
 """The result of an operation, and the index at which it took effect."""
@@ -78,7 +88,7 @@ class FullWorkload:
         """Pick a node: mostly one that is leader in its own opinion."""
         simulation = self._simulation
         leaders, random = simulation.leaders, simulation.random
-        if leaders and random.random() < 0.9:
+        if leaders and random.random() < (0.3 if simulation.forwards else 0.9):
             return random.choice(leaders)
         nodes = simulation.nodes
         return random.choice(nodes) if nodes else None
@@ -110,13 +120,11 @@ class FullWorkload:
         return waiting
 
     def _deliver(self, node: SimulatedNode, waiting: Waiting, then: Then) -> None:
-        assert node.raft is not None, "it takes part"
         asked: Deferred[Answer]
         if waiting.operation.kind is ClientOperationKind.READ:
-            asked = node.raft.linearizable().addCallback(self._read, node, waiting)
+            asked = self._linearizable(node).addCallback(self._read, node, waiting)
         else:
-            timeout = self._simulation.random.choice((None, 0.01, 1.0))
-            applied = node.raft.apply(waiting.command, timeout)
+            applied = self._apply(node, waiting.command)
             asked = applied.addCallback(lambda done: (done.response, done.index))
         node.promised(waiting.operation.kind.name, asked)
         asked.addCallback(self._settle, waiting, then)
@@ -125,6 +133,29 @@ class FullWorkload:
         # Some callers lose interest: the operation goes on, with nobody to tell.
         if self._simulation.random.random() < 0.02:
             asked.cancel()
+
+    def _apply(self, node: SimulatedNode, command: bytes) -> Deferred[ApplyResult]:
+        random = self._simulation.random
+        assert node.raft is not None, "it takes part"
+        if node.forwarder is None:
+            return node.raft.apply(command, random.choice((None, 0.01, 1.0)))
+        deadline = node.clock.seconds() + random.choice(DEADLINES)
+        applied = node.forwarder.apply(command, deadline)
+        return applied.addCallback(self._count, node, FORWARDED_COMMANDS)
+
+    def _linearizable(self, node: SimulatedNode) -> Deferred[int]:
+        assert node.raft is not None, "it takes part"
+        if node.forwarder is None:
+            return node.raft.linearizable()
+        deadline = node.clock.seconds() + self._simulation.random.choice(DEADLINES)
+        confirmed = node.forwarder.linearizable(deadline)
+        return confirmed.addCallback(self._count, node, FORWARDED_READS)
+
+    def _count(self, result: T, node: SimulatedNode, name: str) -> T:
+        """Count what a member has done that does not lead."""
+        if node.consensus is not None and not node.consensus.is_leader:
+            self._simulation.tally[name] += 1
+        return result
 
     def _read(self, index: int, node: SimulatedNode, waiting: Waiting) -> Answer:
         return node.fsm.state.values.get(waiting.operation.key), index

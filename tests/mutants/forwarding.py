@@ -1,0 +1,231 @@
+"""Planted bugs in what members ask their leader, and in what they learn from it."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+LEARN = "tests.core.test_learn_commit.LearnCommit."
+FORWARDING = "tests.node.test_forwarding."
+AWAITED = "tests.node.test_awaited_entries.Waiting."
+
+MUTANTS = (
+    Mutant(
+        name="a command that was passed on is sent again when its answer is lost",
+        at="Forwarder._not_answered",
+        old="isinstance(error, RemoteError)",
+        new="True",
+        caught_by=f"{FORWARDING}Commands.test_apply_whose_answer_does_not_come",
+    ),
+    Mutant(
+        name="a command that its leader appended and could not commit is sent again",
+        at="ForwardedCommands._of_entries",
+        old="yield UNKNOWN",
+        new="yield NOT_APPENDED",
+        caught_by=f"{FORWARDING}Commands.test_apply_at_a_leader_without_a_quorum",
+    ),
+    Mutant(
+        name="a command that was appended here is passed on when leadership is lost",
+        at="Forwarder._proposal_failed",
+        old="failure.check(NotLeader, TransferInProgress)",
+        new="failure.check(RaftError)",
+        caught_by=f"{FORWARDING}Commands.test_apply_at_a_leader_that_is_deposed",
+    ),
+    Mutant(
+        name="a leader gives up others' commands before they are committed",
+        at="Forwarded.committed",
+        old="appended and appended[0].last <= commit_index",
+        new="appended",
+        caught_by=f"{FORWARDING}Commands.test_apply_tells_the_place",
+    ),
+    Mutant(
+        name="a leader tells where others' commands are before they are committed",
+        at="ForwardedCommands._of_entries",
+        old="entry.index <= commit_index",
+        new="True",
+        caught_by=f"{FORWARDING}Asked.test_not_committed",
+    ),
+    Mutant(
+        name="a read shares a question that was asked before it began",
+        at="Forwarder._question_answered",
+        old="self._left(lane, question)",
+        new="self._left(lane, question); list(map(self._reads.add, self._unasked)); "
+        "question.batch.readers.extend(self._reads.take().readers); "
+        "self._unasked.clear()",
+        caught_by=f"{FORWARDING}Reads.test_linearizable_shares_no_older_question",
+    ),
+    Mutant(
+        name="a read on a follower does not wait until its index is applied",
+        at="Forwarder._question_answered",
+        old="self._reads.confirmed(question.batch, index)",
+        new="self._reads.confirmed(question.batch, 0)",
+        caught_by=f"{FORWARDING}Reads.test_linearizable_that_is_not_applied_in_time",
+    ),
+    Mutant(
+        name="a leader gives a read index that no quorum has confirmed",
+        at="Forwarded.take",
+        old="self.questions.append(rpc)",
+        new="self.confirmed([rpc], 1, 1)",
+        caught_by=f"{FORWARDING}Asked.test_read_index_without_a_quorum",
+    ),
+    Mutant(
+        name="reads wait for a leader that is gone, although another leads",
+        at="Forwarder._turn",
+        old="self._read_lane is not None and self._read_lane.target != leader",
+        new="False",
+        caught_by=f"{FORWARDING}Reads.test_linearizable_when_another_leads",
+    ),
+    Mutant(
+        name="each turn has a question under way, however many there are",
+        at="Forwarder._ask",
+        old="len(lane.under_way) >= MOST_QUESTIONS",
+        new="False",
+        caught_by=f"{FORWARDING}Reads.test_linearizable_has_few_questions_under_way",
+    ),
+    Mutant(
+        name="max_stale counts from a question whose index is not applied",
+        at="Forwarder._is_covered",
+        old="covering and covering[0][1] <= applied",
+        new="covering",
+        caught_by=f"{FORWARDING}Reads.test_max_stale_counts_from_what_is_covered",
+    ),
+    Mutant(
+        name="a commit is learnt for an entry of another term",
+        at="Consensus._commit_learned",
+        old="self.log.term_at(index) == term",
+        new="index <= self.log.last_index",
+        caught_by=f"{LEARN}test_learn_commit_of_an_entry_of_another_term",
+    ),
+    Mutant(
+        name="a commit that was learnt is forgotten when its entry is not there yet",
+        at="Consensus._commit_learned",
+        old="index <= self.commit_index",
+        new="index <= self.commit_index or index > self.log.last_index",
+        caught_by=f"{LEARN}test_learn_commit_before_the_entry_comes",
+    ),
+    Mutant(
+        name="an older place takes that of the newest which was learnt",
+        at="Consensus.learn_commit",
+        old="self._learned is None or index > self._learned[0]",
+        new="True",
+        caught_by=f"{LEARN}test_learn_commit_remembers_the_newest",
+    ),
+    Mutant(
+        name="a leader commits what it has learnt, and not what a quorum has",
+        at="Consensus._commit_learned",
+        old="not isinstance(self.role, Leader)",
+        new="True",
+        caught_by=f"{LEARN}test_learn_commit_as_a_leader",
+    ),
+    Mutant(
+        name="a commit is learnt while a snapshot takes the place of the log",
+        at="Consensus._commit_learned",
+        old="not self.installing",
+        new="True",
+        caught_by=f"{LEARN}test_learn_commit_while_a_snapshot_is_installed",
+    ),
+    Mutant(
+        name="the response at an index goes to who awaits an entry of another term",
+        at="AwaitedEntries._settled",
+        old="awaited[0] == term",
+        new="True",
+        caught_by=f"{AWAITED}test_wait_for_an_entry_of_another_term",
+    ),
+    Mutant(
+        name="a response that came before the leader's answer is of any term",
+        at="AwaitedEntries.wait",
+        old="kept is None or kept[0] != term",
+        new="kept is None",
+        caught_by=f"{AWAITED}test_wait_for_an_entry_of_another_term",
+    ),
+    Mutant(
+        name="responses that come before the leader's answer are not kept",
+        at="AwaitedEntries._settled",
+        old="keep = bool(self._sent_at)",
+        new="keep = False",
+        caught_by=f"{FORWARDING}Commands.test_apply_whose_entry_is_applied_before_the_answer",
+    ),
+    Mutant(
+        name="responses are kept for ever while messages are under way",
+        at="AwaitedEntries._settled",
+        old="while len(self._kept) > self._max_kept: ...",
+        new="pass",
+        caught_by=f"{AWAITED}test_kept_responses_are_bounded",
+    ),
+    Mutant(
+        name="who awaits an entry is not told that a snapshot took its place",
+        at="AwaitedEntries.installed",
+        old="index <= last",
+        new="False",
+        caught_by=f"{AWAITED}test_installed",
+    ),
+    Mutant(
+        name="a deadline is lost when an earlier one has passed",
+        at="Forwarder._deadline_passed",
+        old="if heap: self._set_timer(heap[0][0])",
+        new="pass",
+        caught_by=f"{FORWARDING}Commands.test_apply_each_by_its_deadline",
+    ),
+    Mutant(
+        name="a deadline that is the earliest waits for the one before it",
+        at="Forwarder._expect",
+        old="heap[0][2] is waiting",
+        new="len(heap) == 1",
+        caught_by=f"{FORWARDING}Commands.test_apply_each_by_its_deadline",
+    ),
+    Mutant(
+        name="a command that may commit is called not applied at a shutdown",
+        at="Forwarder._stop",
+        old="unknown if command.is_out else error",
+        new="error",
+        caught_by=f"{FORWARDING}Commands.test_shutdown",
+    ),
+    Mutant(
+        name="a command that was withdrawn is passed on",
+        at="Forwarder._next_message",
+        old="if command in self._commands: commands.append(command); ...",
+        new="if True: commands.append(command); ...",
+        caught_by=f"{FORWARDING}Commands.test_cancelled_before_it_leaves",
+    ),
+    Mutant(
+        name="commands are passed on in messages of any size",
+        at="Forwarder._next_message",
+        old="commands and size + len(command.data) > most_bytes",
+        new="False",
+        caught_by=f"{FORWARDING}Commands.test_apply_fits_into_the_bytes_of_a_message",
+    ),
+    Mutant(
+        name="commands are passed on to a leader that does not know the request",
+        at="Forwarder._turn",
+        old="not shell.heard_forwards or not self._header(shell)",
+        new="not self._header(shell)",
+        caught_by=f"{FORWARDING}Peers.test_leader_that_announces_nothing",
+    ),
+    Mutant(
+        name="a leader takes commands of a server that is no member",
+        at="Shell._forward_received",
+        old="consensus.configuration.server(header.address or '') is None",
+        new="False",
+        caught_by=f"{FORWARDING}Asked.test_stranger",
+    ),
+    Mutant(
+        name="a leader takes commands of a member of another cluster",
+        at="Shell._forward_received",
+        old="consensus.cluster not in (None, header.cluster)",
+        new="False",
+        caught_by=f"{FORWARDING}Asked.test_another_cluster",
+    ),
+    Mutant(
+        name="the room for others' commands is not given back",
+        at="Forwarded._settle",
+        old="self._pending.release(len(message.entries), message.size)",
+        new="pass",
+        caught_by=f"{FORWARDING}Asked.test_too_much",
+    ),
+    Mutant(
+        name="any number of commands may wait on a member that does not lead",
+        at="Forwarder.apply",
+        old="too_many or self._bytes + len(data) > config.max_pending_bytes",
+        new="False",
+        caught_by=f"{FORWARDING}Commands.test_apply_that_is_too_much",
+    ),
+)
