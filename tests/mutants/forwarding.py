@@ -215,6 +215,13 @@ MUTANTS = (
         caught_by=f"{FORWARDING}Asked.test_another_cluster",
     ),
     Mutant(
+        name="commands that were passed on are not stamped by the leader",
+        at="Shell._propose_forwarded",
+        old="self._stamp(self._stamping_fsm, entries)",
+        new="pass",
+        caught_by=f"{FORWARDING}Commands.test_apply_is_stamped_by_the_leader",
+    ),
+    Mutant(
         name="the room for others' commands is not given back",
         at="Forwarded._settle",
         old="self._pending.release(len(message.entries), message.size)",

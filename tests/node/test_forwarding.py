@@ -38,6 +38,14 @@ class RefusingFSM(ListFSM):
         return super().apply(log)
 
 
+class StampedFSM(ListFSM):
+    """Has the term in its commands."""
+
+    def stamp(self, data: bytes, term: int) -> bytes:
+        assert data.endswith(b"?"), "a command is stamped once"
+        return data[:-1] + b"%d" % term
+
+
 class GatedFSM(ListFSM):
     """Answers a command when a test says so, while `gates` is a list."""
 
@@ -91,6 +99,15 @@ class Commands(ForwardingCase):
         self.c.advance(0.1)
 
         self.assertFailedWith(outcome, ApplicationError)
+
+    def test_apply_is_stamped_by_the_leader(self) -> None:
+        """It is appended there, so the time in it is the leader's, and once."""
+        self.start(make_fsm=StampedFSM)
+
+        self.c.result(self.apply(b"t?"))
+
+        term = self.leader.raft.term
+        self.assertSameState(self.c, [b"t%d" % term])
 
     def test_apply_of_one_turn_is_one_message(self) -> None:
         self.start()

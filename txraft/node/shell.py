@@ -577,19 +577,19 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         proposals, late = self.pending.take(self._parts.clock.seconds())
         if late:
             self._refused += [(proposal, EnqueueTimeout()) for proposal in late]
+        entries = [proposal.entry for proposal in proposals]
         try:
             if self._stamping_fsm is not None and self.consensus.is_leader:
-                self._stamp(self._stamping_fsm, proposals)
-            self.consensus.propose([proposal.entry for proposal in proposals])
+                self._stamp(self._stamping_fsm, entries)
+            self.consensus.propose(entries)
         finally:  # they are not in the queue any more, and must be told in any case
             self._keep_appended(proposals)
 
-    def _stamp(self, fsm: StampingFSM, proposals: list[Proposal]) -> None:
+    def _stamp(self, fsm: StampingFSM, entries: list[Entry]) -> None:
         # Here and not where they were queued: time must not stand still for those that
         # wait, nor come from a server that leads no more.
         term = self.consensus.term
-        for proposal in proposals:
-            entry = proposal.entry
+        for entry in entries:
             if entry.type is not LogType.COMMAND or entry.data is None:
                 continue
             stamped = fsm.stamp(entry.data, term)
@@ -612,6 +612,9 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         messages, forwarded.queued = forwarded.queued, []
         entries = [entry for message in messages for entry in message.entries]
         try:
+            # By who leads, and not by who asked: time is the leader's.
+            if self._stamping_fsm is not None and consensus.is_leader:
+                self._stamp(self._stamping_fsm, entries)
             consensus.propose(entries)
         finally:  # not in the queue any more, and answered in any case
             forwarded.keep(messages, consensus.leader)
