@@ -61,7 +61,7 @@ class Turns(ClusterCase):
     """Entries from a leader, at a follower that talks to nobody else meanwhile."""
 
     def follower(self) -> Node:
-        """Return a follower whose disk rests."""
+        """Return a follower whose disk is idle."""
         self.running = self.cluster(3, disk_seconds=DISK_SECONDS)
         self.running.wait_for_all()
         self.leader = self.running.leader.address

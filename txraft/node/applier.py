@@ -1,9 +1,9 @@
 """The applier: feed committed entries to the FSM, in order, one at a time, in slices.
 
-A slice ends after some milliseconds, and the reactor has its turn before the next one:
-a node that applies a long backlog still answers heartbeats, and is not taken for dead.
-A response may be anything that can be awaited, a Deferred or a coroutine; the next
-entry waits for it.
+A slice ends after some milliseconds, and the next one begins with the next iteration of
+the reactor: a node that applies a long backlog still answers heartbeats, and is not
+taken for dead. A response may be anything that can be awaited, a Deferred or a
+coroutine; the next entry waits for it.
 
           advance            the slice is over, or a response is awaited
     idle ─────────> applying ──────────────────────────────────────────> busy
@@ -63,15 +63,20 @@ Settled = Callable[[Sequence[Entry], Sequence[object]], None]
 class Applier:
     """Applies entries up to the commit index.
 
-    *fetch* returns entries *first* to at most *last*, or a Deferred of them. *settled*
-    is told entries and their responses, and may be replaced; *failed* is told why this
-    replica must stop. *decided* is told of no-ops that carry data, a decision of a
-    leader, between two commands; if it raises, this replica stops. A slice ends after
-    *slice_seconds*: between two commands, or between two batches of an FSM that takes
-    batches. A batch holds what was done in a part of that time before: nothing can come
-    in between while it is applied; up to *singly_up_to* it holds one command. What
-    *skips* names is not applied. *failed_at* is told at which committed entries the
-    state machine has failed, before *failed* is.
+    It begins behind *applied_index*, and calls:
+
+    - *fetch* for the entries *first* to at most *last*, or a Deferred of them;
+    - *settled* with entries and their responses, once they are applied; it may be
+      replaced;
+    - *decided* with each no-op that carries data, a decision of a leader, between two
+      commands; if that raises, this replica stops;
+    - *failed_at* with the committed entries at one of which the FSM has failed, and
+      then *failed* with why this replica must stop.
+
+    A slice ends after *slice_seconds*: between two commands, or between two batches of
+    an FSM that takes batches. A batch cannot be interrupted, so it holds as many
+    commands as take a part of that time, and only one up to the index *singly_up_to*.
+    Entries that *skips* names are not applied.
     """
 
     def __init__(
@@ -99,15 +104,18 @@ class Applier:
         self._skips = skips
         self._singly_up_to = singly_up_to
         self._failed_at = failed_at
-        # Up to here is committed; when the slice ends.
+        # The index up to which entries may be applied; the time at which the slice
+        # ends.
         self._target = applied_index
         self._until = 0.0
-        # Waiting for a timer, a response or entries; on the stack of the FSM.
+        # Busy: it goes on by itself when a timer, a response or the entries come.
+        # Applying: the FSM, or somebody who was told of a result, is on the stack.
         self._busy = False
         self._applying = False
         self._paused = False
         self._stopped = False
-        # Who is to be told that the FSM is left alone, and that an index is applied.
+        # Those who called `pause` and wait for the FSM to be left alone; and those who
+        # wait for an index to be applied.
         self._idle: list[Deferred[None]] = []
         self._waiting: list[tuple[int, Callable[[int], None]]] = []
         self.applied_index = applied_index
@@ -139,10 +147,9 @@ class Applier:
     def pause(self) -> Deferred[None]:
         """Stop between two entries; fires when the FSM is left alone.
 
-        It then is where `applied_index` says: nothing is half done, and no response
-        to what it has done is outstanding. It never fires after `stop`.
+        The state of the FSM is then that of `applied_index`: no entry is half applied,
+        and no response is outstanding. It never fires after `stop`.
         """
-        # A response that is awaited may have done half of its work: it is waited for.
         self._paused = True
         idle: Deferred[None] = Deferred()
         if self._busy or self._applying:
@@ -166,7 +173,7 @@ class Applier:
 
     def _run(self) -> None:
         if self._busy or self._applying or self._stopped:
-            return  # it goes on by itself: from the timer, the response, or its loop
+            return  # never two loops: each would apply the next entry
         self._until = self._clock.seconds() + self._slice_seconds
         while self.applied_index < self._target and not self._paused:
             # The target may grow while an entry is applied; it is looked at each time.
@@ -193,10 +200,10 @@ class Applier:
             return
         self._until = self._clock.seconds() + self._slice_seconds
         if self._paused:
-            # What was applied has settled, and `_apply`, which else tells of it, comes
-            # after the pause only with more entries. If there are none, a read of an
-            # idle cluster would wait for ever. `_busy` is left alone: whoever is told
-            # may have resumed, and what goes on then may wait again.
+            # The waiters must be told here. `_apply`, which tells them otherwise, comes
+            # after the pause only if there are more entries: in an idle cluster a read
+            # would wait for ever. `_busy` is not touched after that: whoever was told
+            # may have called `resume`, which may be waiting again.
             self._tell_waiting()
             self._run()
         elif self._apply(entries):
@@ -213,13 +220,13 @@ class Applier:
 
     def _apply(self, entries: Sequence[Entry]) -> bool:
         """Apply *entries*; tell whether to go on at once."""
-        # For calls out of the FSM, and by whoever is told that an index is applied:
-        # `pause` must not find the FSM left alone then, and `resume` must not begin a
-        # second loop. That one may leave a response awaited, whose command this loop
-        # would apply again.
+        # The FSM, and whoever is told that an index is applied, may call this object.
+        # `pause` must not take the FSM for idle then, and `resume` must not begin a
+        # second loop: if that one waited for a response, this loop would apply the same
+        # command again.
         self._applying = True
         try:
-            if self._skips:  # hardly ever: once a slice, for speed
+            if self._skips:  # hardly ever; asked once for all *entries*, for speed
                 entries = self._skips.around(entries)
             go_on = self._apply_runs(entries)
         except BaseException:

@@ -1,21 +1,26 @@
 """Incarnations: refuse a member that comes back without what it has promised.
 
-A node whose data directory was lost comes back under its old name without what it
-has promised: votes, acknowledged entries. So each data directory has an incarnation, a
-random number that travels with every message, and members remember each other's;
-followers, who hear nothing of one another, learn them from their leader. One that
-comes with another is refused, until it has been removed and was added again.
+A node whose data directory was lost comes back under its old name and has forgotten its
+votes and the entries that it has acknowledged. So each data directory has an
+*incarnation*, a random number that travels with every message. Members remember each
+other's, and refuse a member that comes with another one:
 
-What a message tells of others is heard only from who is followed as the leader, and
-only fills in what is not known: without TLS anybody may send one.
+    unknown ──> known ──> suspected ──> void
+       ^          │           │           │
+       └──────────┴───────────┴───────────┘ its removal is committed
 
-An older copy of a directory has the same incarnation. It gives itself away when its
-node denies to the leader what it has acknowledged. The leader refuses it from then on,
-and appends that its incarnation is void, as the data of a no-op: once that is
-committed, every member refuses it. It is no quorum with this member that commits it,
-as its leader hears it no more.
+    known      its first message was taken: before that it had promised nothing
+    suspected  by this leader, as it has denied what it acknowledged to it
+    void       an entry that says so is committed: every member refuses it
 
-Go peers have none and are never refused for that.
+*Suspected* and *void* are for an older copy of a directory, which has the same
+incarnation. The entry is a no-op with the incarnation as its data. The leader does not
+hear a suspected member any more, so that entry is committed without its help.
+
+Followers hear nothing of one another. They learn incarnations from their leader, and
+only those that they do not know: without TLS anybody may send such a message.
+
+Go peers have none, and are never refused for that.
 """
 
 from __future__ import annotations
@@ -50,11 +55,11 @@ from txraft.wire.decisions import (
 INCARNATION = b"Incarnation"
 KNOWN_INCARNATIONS = b"Incarnations"
 PARDONED = b"PardonedIncarnations"
-"""Up to which index what the log says of void incarnations does not count."""
+"""The key of the index up to which no entry of the log declares anything void."""
 
 INCARNATION_BYTES = 16
 VOID = b"void:"
-"""Stands before an incarnation that was found to have forgotten."""
+"""What stands before an incarnation that is void, where known ones are stored."""
 
 WAY_OUT = (
     "its data directory is not the one it had as a member, or is an older copy of "
@@ -92,16 +97,20 @@ class Incarnations:
         self._seen_membership = seen_membership
         self._looked = False
         self._pardoned = pardoned
-        # Found to have forgotten by this leader, and not yet declared void by an entry.
+        # The suspected ones. No committed entry has declared them void yet.
         self._suspects: dict[str, bytes] = {}
-        # In which term such an entry was appended; at which index one was committed.
+        # The term in which such an entry was appended, and the index at which one was
+        # committed, by member.
         self._proposed: dict[str, int] = {}
         self._voided_at: dict[str, int] = {}
 
     def refuses(
         self, peer: str, incarnation: bytes | None, history: ConfigurationHistory
     ) -> str | None:
-        """Say why a message of *peer* is not heard, if so; remember who is new."""
+        """Return why a message of *peer* is refused, None if it is not.
+
+        The incarnation of a member that was unknown is remembered.
+        """
         if not incarnation or self.own is None:
             return None
         if len(incarnation) > MAX_INCARNATION_BYTES:
@@ -114,7 +123,7 @@ class Incarnations:
                 self._known[peer] = incarnation
                 self._store()
             return None
-        # One that was void begins with `VOID` here, and so is never equal.
+        # A void one begins with `VOID` in `_known`, so it is never equal to what comes.
         if known == incarnation and self._suspects.get(peer) != incarnation:
             self.refused.pop(peer, None)
             return None
@@ -153,9 +162,9 @@ class Incarnations:
             self._store()
 
     def after_turn(self, history: ConfigurationHistory, ready: Ready) -> None:
-        """Take from a turn of consensus who is a member and who has forgotten."""
-        # Committed, as a removal that is taken back must not make anybody be forgotten;
-        # and once for each membership, as this runs in every turn.
+        """Look, after a turn, who is no member any more and who has forgotten."""
+        # Only when the membership is committed: a removal may still be rolled back. And
+        # once for each membership, because this is called in every turn.
         latest = history.latest_index
         if ready.commit_index >= latest and not (
             self._looked and latest <= self._seen_membership
@@ -165,9 +174,10 @@ class Incarnations:
             self._suspect(peer)
 
     def _suspect(self, peer: str) -> None:
-        """Refuse *peer* from now on, as it has denied what it promised to this leader.
+        """Refuse *peer* from now on: it has denied what it acknowledged to this leader.
 
-        At once: what it acknowledges next must not count for the entry that says so.
+        At once, and not when the entry is committed: what it acknowledges from now on
+        must not help to commit that entry.
         """
         known = self._known.get(peer)
         if known is not None and not known.startswith(VOID):
@@ -175,10 +185,10 @@ class Incarnations:
             self._refuse(peer)
 
     def propose(self, consensus: Consensus) -> None:
-        """Append, if this server leads, which incarnations are void or suspected.
+        """Append an entry for each void or suspected incarnation, if this server leads.
 
-        Once in a term: what is lost with a leadership is appended in the next one, and
-        so is what a snapshot has kept from others.
+        Once in each term. So an entry that was lost with a leadership comes again, and
+        members that got a snapshot in its place learn of it.
         """
         if not consensus.is_leader:
             return
@@ -197,15 +207,14 @@ class Incarnations:
     def applied(self, entry: Entry, history: ConfigurationHistory) -> None:
         """Refuse the member that the committed no-op *entry* declares void, if any.
 
-        Not one that was removed since: if it is a member again, it came back as a new
-        one.
+        Not if it was removed since: if it is a member again, it came back as a new one.
         """
         peer, incarnation = voided_incarnation(entry.data or b"")
         if not incarnation or entry.index <= self._pardoned or self.own is None:
             return
         if any(each.server(peer) is None for each in history.since(entry.index)):
             return
-        # Not over another one that is known by now: that came after a removal.
+        # Not if another incarnation is known by now: that one came after a removal.
         if self._known.get(peer, incarnation) == incarnation and peer != self._address:
             self._known[peer] = VOID + incarnation
             self._voided_at[peer] = entry.index
@@ -214,14 +223,14 @@ class Incarnations:
             self._store()
 
     def _members_committed(self, history: ConfigurationHistory) -> None:
-        """Forget whoever was removed, also if it was added again since."""
+        """Forget each member that was removed, even if it was added again since."""
         latest = history.latest_index
         is_news = latest > self._seen_membership
         seen = self._seen_membership if is_news else latest
         since = {seen: history.since(seen)}
         removed = []
         for peer in self._known:
-            # Of one that was declared void only what came after that counts.
+            # For a void one, only a removal that came after the entry counts.
             index = max(seen, self._voided_at.get(peer, 0))
             if index not in since:
                 since[index] = history.since(index)
@@ -231,7 +240,7 @@ class Incarnations:
         self._forget(removed)
 
     def forget_all(self) -> None:
-        """Forget everybody, as a snapshot does not tell who was removed meanwhile."""
+        """Forget everybody: a snapshot does not say who was removed meanwhile."""
         self._forget(list(self._known))
 
     def _forget(self, peers: list[str]) -> None:

@@ -1,12 +1,12 @@
-"""The shell: it feeds inputs to consensus, in turns, and carries out its wishes.
+"""The shell: it feeds inputs to consensus, in turns, and carries out each `Ready`.
 
 Transports, timers, threads and public methods only queue inputs here, and the first
 of them schedules a turn. A turn:
 
-1. consensus digests all inputs, then reads, proposals and membership changes;
+1. consensus takes all inputs, then reads, proposals and membership changes;
 2. the tail takes the new entries, encoded once for the file and all followers;
 3. one `Ready` is carried out, in the order that `Shell._act` explains;
-4. whoever was refused is told, when nothing of the turn is left to do.
+4. refused proposals fail, when nothing of the turn is left to do.
 
 So all requests that one reactor iteration read, from all connections, share one
 write, one sync and one round of messages; and consensus is never entered while it
@@ -84,15 +84,15 @@ READ_BYTES = 1 << 20
 
 
 class TurnState(Enum):
-    """Where a shell stands between and in its turns.
+    """Whether a shell is in a turn, and whether another one is due.
 
                         an input, or `schedule`
         ┌──────> IDLE ─────────────────────────────> DUE
         │        │  ^                                │ the reactor comes to it
-        │        │  └── `_digest_soon`, no news      │ (callLater of 0 seconds)
-        │        │                                   v
+        │        │  └── `_digest_soon`, and          │ (callLater of 0 seconds)
+        │        │      nothing follows              v
         │        └── `_hasten`, and the disk ────> TURNING <─> TURNING_AND_DUE
-        │            rests                           │    something   │
+        │            is idle                         │    something   │
         │                                            │    came in     │
         └────────────────────────────────────────────┘                │
                  nothing came in meanwhile           DUE <────────────┘
@@ -102,11 +102,13 @@ class TurnState(Enum):
     There are four ways to get on, from the latest to the earliest:
 
     - `schedule`: a turn soon, together with all else that the reactor has by then.
-    - `_hasten`: a turn at once if the disk rests, as nothing is gained by waiting.
-    - `_digest_soon`: consensus hears of it at once, and a turn follows only if there is
-      something to do. Two thirds of a turn less for each commit with one in flight.
+    - `_hasten`: a turn at once if the disk is idle, as nothing is gained by waiting.
+    - `_digest_soon`: consensus takes it at once, and a turn follows only if there is
+      something to do. With one proposal in flight this saves two thirds of a turn for
+      each commit.
     - `_apply_first`: within a turn, the FSM gets what is committed before the turn
-      looks for proposals, so that those who are answered can propose for this turn.
+      looks for proposals. Callers who get their outcome then can propose again for
+      this very turn.
 
     While TURNING, consensus may be on the stack: what arrives then is only queued, and
     no turn begins within a turn.
@@ -125,14 +127,15 @@ IDLE, DUE, TURNING, TURNING_AND_DUE, STOPPED = TurnState
 
 
 class Shell(RPCHandler, SenderHost, SnapshotsHost):
-    """One running node: its `Consensus` and what carries out its wishes.
+    """One running node: its `Consensus`, and the parts that carry out each `Ready`.
 
-    *owner* is told what a turn brought about. As the bases say, it is where a transport
-    delivers requests, where the outbox and the sender of snapshots report the fate of
-    theirs, and where snapshots report what was taken or installed.
+    *owner* hears what a turn brought about. The bases are the ways in: a transport
+    delivers requests here, the outbox and the sender of snapshots report what became
+    of theirs, and `Snapshots` what was taken or installed.
 
-    `heard_leader` is who has last sent entries or a heartbeat, `heard_at` when, and
-    `heard_forwards` which version of `ForwardRequest` it takes, if any.
+    `heard_leader` is the address that has last sent entries or a heartbeat, at the time
+    `heard_at`; `heard_forwards` is the version of `ForwardRequest` that it takes, if
+    any.
     """
 
     log = Logger()
@@ -145,7 +148,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         self._inputs: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         # What leaves when a write is durable, by the number of that write, in order.
         self._after_sync: deque[tuple[int, list[Outgoing]]] = deque()
-        # Who is to be told of a refusal, when nothing of the turn is left to do.
+        # Proposals that are to fail, with the error, when the turn is over.
         self._refused: list[tuple[Proposal, RaftError]] = []
         # Inbound connections by their tokens, and which leader speaks on each.
         self._leader_connections: dict[object, str] = {}
@@ -284,7 +287,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             self._turn_state = TURNING_AND_DUE  # the reactor is asked when it is over
 
     def _hasten(self) -> None:
-        """Have a turn at once while the disk rests, or soon, with what else comes."""
+        """Have a turn at once if the disk is idle, else soon, with what else comes."""
         if self.writer.is_idle and self._turn_state is IDLE:
             self._turn()
         else:
@@ -293,9 +296,10 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
     def _digest_soon(
         self, peer: str | None, function: Callable[..., None], *arguments: object
     ) -> None:
-        """Let consensus digest what *peer*, or for None the disk, has said."""
+        """Let consensus take what *peer* has answered, or the disk if that is None."""
         if self._turn_state is not IDLE:
-            # Behind what came before it; and consensus may be on the stack.
+            # Queued: it must not overtake other inputs, and consensus may be on the
+            # stack.
             self._input(function, *arguments)
             return
         try:
@@ -310,8 +314,8 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         """Let *count* ticks pass."""
         if self._turn_state is STOPPED:
             return
-        # At the tick itself, not when consensus digests it: `_stalled` asks whether the
-        # reactor has come to its timers.
+        # Now, and not in the turn that takes this tick: `_stalled` wants to know when
+        # the reactor has last come to its timers.
         self._ticked_at = now = self._parts.clock.seconds()
         applier, snapshots = self.applier, self.snapshots
         # While a snapshot is installed nothing is applied, and nothing hangs.
@@ -394,7 +398,8 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
 
     def answered(self, peer: str, request: OutgoingRequest, answer: Response) -> None:
         """Take a peer's answer, unless it is of another incarnation."""
-        # Each request comes back once, so what is not heard counts as lost.
+        # Consensus must get one outcome for each request, so a refused answer is a
+        # loss.
         if self._wrong_incarnation(peer, answer) is not None:
             self.lost(peer, request, False)
             return
@@ -406,9 +411,9 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
     def _stalled(self) -> bool:
         """Tell whether this process was held up, and has not yet counted for how long.
 
-        After a stall the reactor reads sockets before it runs timers: what comes out of
-        them may be old, and the lease that it would confirm may have run out. Ticks
-        that are late are counted in the next turn, and by then this is over.
+        After a stall the reactor reads sockets before it runs timers. So what is read
+        may be old, and a pre-vote in it may have been granted before the stall. As soon
+        as the timers have run, the core knows of the ticks that it missed.
         """
         late = self._parts.clock.seconds() - self._ticked_at
         return late > self._parts.config.heartbeat_timeout
@@ -502,7 +507,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         self._input(self.consensus.transfer, target)
 
     def _synced(self, number: int) -> None:
-        # Answers first: a peer waits for them, consensus only counts.
+        # The messages first: peers wait for them, and consensus only counts a copy.
         if self._after_sync:
             self._release()
         self._digest_soon(None, self.consensus.synced, number)
@@ -560,17 +565,19 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             self._change_configuration()
 
     def _apply_first(self) -> None:
-        """Apply the rest of the log: those who are answered may propose for this turn.
+        """Apply the rest of the log, so that callers who are answered propose again.
 
-        Not while there is more in the log, as that has to leave first. And not when the
-        log has changed, as then what is in the tail is not what is committed.
+        Only if all of the log is committed: otherwise its entries have to leave first.
+        And only if the log has not changed in this turn: the tail, from which entries
+        are applied, learns of changes later, in `_remember`.
         """
         consensus = self.consensus
         is_all = consensus.commit_index == consensus.log.last_index
         if is_all and not consensus.coming.changes_log:
             self.applier.advance(consensus.commit_index)
             if self._turn_state is TURNING_AND_DUE and not self._inputs:
-                self._turn_state = TURNING  # proposals need no turn of their own
+                # What made a turn due were new proposals, which this turn takes.
+                self._turn_state = TURNING
 
     def _propose(self) -> None:
         # One look at the clock for all of them, and one append.
@@ -626,9 +633,9 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         return NotLeader(None if consensus.is_leader else consensus.leader)
 
     def _settle_refused(self) -> None:
-        """Tell who was refused, now that nothing of this turn is left to do.
+        """Fail the refused proposals, now that nothing of this turn is left to do.
 
-        What they are told may make them call anything, `shutdown` too.
+        Not earlier: whoever is told may call anything, `shutdown` too.
         """
         refused, self._refused = self._refused, []
         for proposal, error in refused:
@@ -654,7 +661,8 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             except RaftError as error:
                 self._refused.append((proposal, error))
             except BaseException:
-                # An invariant broke, which ends the node; but whoever waits is told.
+                # A broken invariant ends the node, but the caller still gets an
+                # outcome.
                 self._keep_appended([proposal])
                 raise
             else:
@@ -662,7 +670,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
 
     @property
     def _level_in_log(self) -> int | None:
-        """The level that holds at the end of this leader's log, None if not known."""
+        """The level in this leader's log, see `levels`; None while it is not known."""
         if not self.levels.announced:
             return 0
         return self.consensus.level_in_log(self.applier.applied_index)
@@ -706,8 +714,8 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             # At once for what needs no write: its number is durable already.
             self._release()
         self._owner.after_turn()
-        # Whoever was told may have stopped the node: nothing may be applied or
-        # installed then, as the callers of these were told that it is not known.
+        # Whoever was told may have stopped the node. Nothing may be applied or
+        # installed then: the callers were told that the outcome is unknown.
         if self._turn_state is STOPPED:
             return
         # Before this node applies: those who asked apply it at the same time.
@@ -722,7 +730,8 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             self.undeliverable.found(peer, index)
         if ready.contradiction is not None:
             self._contradicted(ready.contradiction)
-        # Unsynced entries are nowhere else, unapplied ones would be read back soon.
+        # Unsynced entries must stay, as they are nowhere else; unapplied ones should,
+        # as they would soon be read back.
         self.tail.trim(self.writer.synced_index, self.applier.applied_index)
         if self.consensus.cluster != self.outbox.header.cluster:
             self.outbox.header = self.responder.request_header(self.consensus.cluster)
@@ -831,14 +840,15 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
     def _compact(self, mark: SnapshotMark) -> None:
         consensus = self.consensus
         consensus.snapshotted(mark)
-        # The log reaches at least to where the snapshot ends. It is noted before the
-        # log is cut, so that a log which lost its end is told from one that was cut.
+        # The synced note is written before the log is cut: a later start can then tell
+        # a log that was cut from one that has lost its newest entries.
         self.writer.note()
         keep = self._parts.config.trailing_logs
         index = min(mark.index, consensus.log.last_index - keep)
-        # Followers that lag a little get entries, not the snapshot.
+        # Followers that are catching up should get entries, and no second snapshot.
         index = consensus.may_compact_to(index)
-        # What nobody can apply is sent to nobody: who needs it gets the snapshot.
+        # A skipped entry goes in any case: no server could apply it, so it must not be
+        # sent any more.
         index = max(index, self.skips.newest_up_to(mark.index))
         if index > consensus.log.base_index:
             consensus.compacted(index)
@@ -851,20 +861,23 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
     def _installed(self, install: Install, mark: SnapshotMark | None) -> None:
         self.consensus.installed(install, mark)
         if mark is not None:
-            # The FSM is another one now: its level, and where the applier goes on. Only
-            # after consensus has moved, which is asked for entries from there on.
+            # The FSM has another state now, with its own level and index. After
+            # consensus has moved to where the snapshot ends: the applier fetches from
+            # there on.
             self.consensus.activated(self.levels.active)
             self.applier.resume(mark.index)
             self.incarnations.forget_all()
             inherited = self.skips.inherit(install.request.skipped, mark.index)
             if inherited:
                 self.writer.save(inherited)
-            # These are in the snapshot or were replaced: nobody here can tell.
+            # These proposals are in the snapshot or were replaced: nobody here can
+            # tell.
             self.awaited.installed(mark.index)
             overtaken = self.pending.take_appended(mark.index)
             leader = self.consensus.leader
             self._refused += [(p, LeadershipLost(leader)) for p in overtaken]
-        # Last: until here nobody could say where the FSM stands, or take a snapshot.
+        # Last: while this is True no snapshot is taken. Before this line nobody could
+        # say at which index the FSM is.
         self.snapshots.installing = False
 
     def stop_because(self, reason: str, failure: Failure) -> None:
@@ -890,7 +903,7 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
         entries = self.tail.slice(first, last)
         if entries is not None:
             return entries  # nearly always: no thread, no copy of the entries
-        # Not what the tail has, too: that may not be in the store yet.
+        # Only what is below the tail: entries in the tail may not be in the store yet.
         last = min(last, self.tail.first - 1)
         store = self._parts.log_store
         most = min(READ_BYTES, self._parts.config.max_append_bytes)

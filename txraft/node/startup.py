@@ -263,10 +263,12 @@ def _drop_stale_log(
     noted: Noted,
     current_term: int,
 ) -> tuple[Noted, list[str]]:
-    """Drop a log that the snapshot has outrun; return the note then, and warnings.
+    """Drop a log that ends below the snapshot, or differs from it where that ends.
 
-    A crash between a leader's snapshot that was installed and the reset of the log
-    leaves such a log: it ends below the snapshot, or has other entries there.
+    A crash leaves such a log when it comes after a leader's snapshot was installed, and
+    before the log was reset for it.
+
+    Returns: the note as it is then, and warnings.
     """
     problem = _why_stale(log_store, mark)
     if problem is None:

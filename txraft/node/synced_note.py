@@ -1,18 +1,21 @@
 """The synced note: how far the log was synced, as an index and a term beside the vote.
 
-A log that lost its newest part looks like a shorter log that is whole. What tells the
-two apart is written down elsewhere, in the `StableStore`, now and then. Three rules
-make it a bound that a healthy log never falls below, wherever a crash comes:
+A log that lost its newest entries looks like a shorter log that is whole. To tell the
+two apart, the `StableStore` holds a note: the end of the log as it was synced at some
+time. A start refuses a log that ends below its note. Three rules make sure that a
+healthy log never does, wherever a crash comes:
 
-1. It is written after what it names is synced.
+1. The note is written after the entries that it names are synced.
 2. It is lowered, durably, before the log is truncated or reset below it.
 3. A snapshot at or above it stands for all of it.
 
-It costs no sync of its own on the way of a commit: it goes along with every write of
-term and vote, and is written by itself only when the disk rests, at times when it
-never does, with a snapshot, and at a clean stop. In between, a `HintingStableStore` is
-given a hint that is not synced. It counts only beside the very note it was given after,
-so whatever lowers the note does away with all hints, in the same write.
+The note costs no sync of its own on the way of a commit. It goes along with every write
+of term and vote. By itself it is written only when the disk is idle, now and then if it
+never is, with a snapshot, and at a clean stop.
+
+In between, a `HintingStableStore` is given a *hint*: a later end, not synced, which may
+be lost. Each note has a number, and a hint names the note that it was given after. It
+counts only beside that very note. So to write a new note voids all hints, in one write.
 """
 
 from __future__ import annotations
@@ -34,9 +37,9 @@ _HINT = struct.Struct(">QQQ")
 
 @dataclass(frozen=True, slots=True)
 class LogEnd:
-    """The newest entry of a log that is synced, or of the snapshot it begins behind.
+    """The newest synced entry of a log, or the end of the snapshot before it.
 
-    A *term* of 0 is one that is not known.
+    *term* is 0 if it is not known.
     """
 
     index: int = 0
@@ -53,9 +56,12 @@ ANY = LogEnd((1 << 64) - 1)
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """What was found: the *end* that is noted, a *hint* of a later one, and the
-    *number* of the note. Each note has a higher number than the one before it. A
-    hint that could not be read may be of any end."""
+    """What was found on the disk.
+
+    *end* is what the note says, *hint* what a hint beside it says. Each note has a
+    higher *number* than the one before it. *is_hint_unread*: there may be a hint, but
+    it could not be read.
+    """
 
     end: LogEnd = NOTHING
     hint: LogEnd = NOTHING
@@ -64,14 +70,17 @@ class Noted:
 
     @property
     def reaches(self) -> LogEnd:
-        """The end that the log is known to have had."""
+        """The latest end that the log surely had: that of the note, or of the hint."""
         return self.hint if self.hint.index > self.end.index else self.end
 
     @property
     def claimed(self) -> LogEnd:
-        """The end that note and hint speak of at most."""
-        # A hint that comes back, as its permissions do, must not count then for a log
-        # that was truncated meanwhile.
+        """The latest end that note or hint may name.
+
+        A truncation below it must lower the note first.
+        """
+        # An unread hint may name any end. It may become readable later, when somebody
+        # mends its permissions, and must not count then against a truncated log.
         return ANY if self.is_hint_unread else self.reaches
 
 
@@ -95,15 +104,17 @@ def forgotten(store: StableStore, current_term: int) -> dict[bytes, bytes]:
 def read_note(store: StableStore) -> Noted:
     """Return what is noted. Thread: writer.
 
-    A note beside another term than its own does not count: a version that knows of
-    no notes has run since, and may have truncated the log.
+    A note counts only beside the term that it was written with. If the stored term is
+    another one, a version without notes has run since, and may have truncated the log.
     """
     stored = store.get(SYNCED_LOG)
     if len(stored) != _LAYOUT.size:
         return UNNOTED
     index, term, current_term, number = _LAYOUT.unpack(stored)
     if current_term != store.get_uint64(CURRENT_TERM):
-        return Noted(number=number)  # but it is counted on, as hints may be left
+        # The number goes on all the same: a hint that is left must not fit a later
+        # note.
+        return Noted(number=number)
     end = LogEnd(index, term)
     try:
         return Noted(end, _read_hint(store, number), number)
@@ -186,12 +197,11 @@ class SyncedNote:
         self.save(values)
 
     def lower(self, end: LogEnd) -> None:
-        """Learn that the log is to end at *end* from now on.
+        """Learn that the log is about to end at *end*.
 
-        Durable: that no note and no hint speaks of an entry behind it, when this
-            returns.
+        Durable: that neither note nor hint names an entry behind it, when this returns.
         """
         self.end = end
-        # A new number does away with all hints, so this is for these too.
+        # To save is to write a new number, which voids all hints as well.
         if self._claimed.index > end.index:
             self.save({})

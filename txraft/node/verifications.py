@@ -1,9 +1,13 @@
 """Verifications: have a quorum confirm that this node leads, for all that ask.
 
-All that call in one turn ask consensus one question, and all that a round confirms are
-answered in one pass over them: what a read costs does not depend on how many wait. A
-pass gives others their turn when it has lasted for a slice, so that heartbeats live;
-nothing else here is done for all that wait in one turn.
+    new ──> asked ──> confirmed ──> its index is applied ──> answered
+     │        │           └── for those that do not read: answered at once
+     └────────┴── leadership lost: failed
+
+All that are new in one turn are one batch, for which consensus is asked once. A batch
+that is confirmed is answered in one pass: what one read costs does not depend on how
+many wait. A pass is done in slices, so that heartbeats leave in time. Nothing here ever
+looks at all that wait in one go.
 
 Source: Raft dissertation §6.4.
 """
@@ -21,7 +25,7 @@ from txraft.interfaces import IncomingRPC
 from txraft.node.applier import Applier
 
 LEAST_WITHDRAWN = 64
-"""So many are withdrawn before it pays to look for them among those that wait."""
+"""From so many withdrawn ones on it pays to look for them among those that wait."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,9 +40,10 @@ class Verification:
 class Batch:
     """The verifications of one turn, which consensus is asked for together.
 
-    *readers* wait until their index is applied, too. The two are told apart when they
-    come, as to look through a hundred thousand takes longer than a turn may.
-    *questions* are of other members, which wait there until their index is applied.
+    *readers* also wait until their index is applied, *others* do not. They are kept
+    apart from the start, as to sort a hundred thousand later takes longer than a turn
+    may. *questions* are of other members, which wait there until their index is
+    applied.
     """
 
     readers: deque[Verification] = field(default_factory=deque)
@@ -121,10 +126,10 @@ class Verifications:
             self._expect(index)
 
     def _expect(self, index: int) -> None:
-        """Be called when *index* is applied: one call for all that wait for it or more.
+        """Have `_applied` called when *index* is applied: one call for all that wait.
 
-        Not forgotten when nobody waits any more, or each who comes and goes while the
-        state machine hangs would leave one behind.
+        It stays even if nobody waits any more. Otherwise each read that comes and goes
+        while the state machine hangs would leave one more call behind.
         """
         self._expecting = True
         self._applier.call_when_applied(index, self._applied)
@@ -132,7 +137,7 @@ class Verifications:
     def _applied(self, applied_index: int) -> None:
         """Answer those whose index is applied; have this called for the next ones.
 
-        Their indexes never fall, as a commit index never does.
+        They are in the order of their indexes, as a commit index never falls.
         """
         self._expecting = False
         unapplied = self._unapplied
@@ -146,8 +151,8 @@ class Verifications:
     ) -> None:
         """Answer *verifications*, or fail them with *error*, in slices."""
         self._settled.append((verifications, error))
-        # Whoever is answered may bring this node to confirm more, and one who is
-        # answered late has waited for his turn already: order is kept.
+        # Whoever is answered may cause more to be settled. Those are answered after
+        # what is settled already, and not from within.
         if not self._settling:
             self._settling = True
             self._go_on()
@@ -166,7 +171,7 @@ class Verifications:
             if not batch:
                 settled.popleft()
                 continue
-            # Taken out one by one: to free many at once takes long, too.
+            # Taken out one by one: to free a whole batch at once would take long, too.
             if self._answer(batch.popleft(), error) and clock.seconds() >= until:
                 clock.callLater(0, self._go_on)
                 return

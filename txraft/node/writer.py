@@ -1,7 +1,13 @@
 """The writer: one queue of writes to the disk, in consensus order, one at a time.
 
-All that waits when the disk is free goes to it together, so entries per sync equal
-what arrived during the sync before. There is no other batching.
+All that waits when the disk is free goes to it together, so a sync covers what arrived
+during the sync before. There is no other batching.
+
+    queued        it waits for the write that is under way
+    under way     it was handed to the disk, in whatever state that is
+    durable       its sync has ended: only now it is counted, and told to consensus
+    taken back    a truncation is queued behind it: it never counts, though it may reach
+                  the disk
 
 Entries that need nothing but a place at the end of a file are written by the reactor
 thread itself, into the memory of the operating system, and only their sync goes on
@@ -63,15 +69,14 @@ def stored_state(state: HardState) -> dict[bytes, bytes]:
 class Writer:
     """Writes what consensus wants durable.
 
-    *synced* is told the number of each durable write. *failed* is told the first
-    failure; nothing is written after it, because what a failed sync left behind is
-    unknown. At the start the log ends at *end*, with *current_term* in the stable store
-    and *noted* as the note of what was synced.
+    *synced* is called with the number of each durable write, *failed* with the first
+    failure. Nothing is written after that, because nobody knows what a failed sync left
+    behind. At the start the log ends at *end*, with *current_term* in the stable store
+    and *noted* as the note of what was synced. *seconds* returns the time.
 
-    It `is_idle` while nothing is being written. `synced_number` is the last durable
-    write; `synced_index` the last entry of the log that is on disk and that no write
-    which still waits takes back. `stores` times what it takes to store entries,
-    `stored` counts them. *seconds* tells the time.
+    `is_idle` is True while nothing is under way. `synced_number` is the last durable
+    write, `synced_index` the last durable entry that no queued truncation takes back.
+    `stores` times the writes of entries, `stored` counts the entries.
     """
 
     def __init__(
@@ -92,17 +97,20 @@ class Writer:
         self._note = SyncedNote(stable_store, end, noted, current_term)
         self._two_step = log_store if isinstance(log_store, TwoStepLogStore) else None
         self._seconds = seconds
-        # How long the last write and its sync took: is the disk quick?
+        # How long the last write and its sync took: is the disk quick? When it ended,
+        # and when a note and a hint were written last.
         self._took = 0.0
         self._ended = self._noted_at = self._hinted_at = seconds()
         self._synced = synced
         self._failed = failed
-        # What waits for the disk; the last of them stores `_appending`, if that is set.
+        # What is queued. If the last of these stores entries, `_appending` is the list
+        # of them, and more entries may join it.
         self._operations: list[Operation] = []
         self._appending: list[Entry] | None = None
         # The number of the newest write that was queued.
         self._number = 0
-        # Where the log will end after all that is queued, and after what is under way.
+        # The index at which the log ends after all that is queued; and at which it ends
+        # after what is under way, without what is taken back.
         self._last_index = self._coming_index = end.index
         self._waiting: deque[tuple[int, Deferred[None]]] = deque()
         self._flushing: list[Deferred[None]] = []
@@ -121,8 +129,9 @@ class Writer:
     def write(self, ready: Ready) -> None:
         """Queue the write of *ready*, in the order that `Ready` documents."""
         # The order is the contract of `Ready`. Term and vote go before the entries of
-        # that term: a log of a term that the stable store has not seen is refused at
-        # the next start, while a term without its entries is only an empty one.
+        # that term. A crash in between leaves a term without entries, which does no
+        # harm. The other way round it leaves a log of a term that the stable store has
+        # not seen, and the next start refuses that.
         if ready.reset_log is not None:
             index, keep = ready.reset_log.index, ready.reset_log.keep_suffix
             self._queue(lambda: self._reset_log(index, keep))
@@ -204,10 +213,10 @@ class Writer:
             flushed.callback(None)
 
     def _keep_up_to(self, index: int) -> None:
-        """Note that a queued write takes back all entries after *index*.
+        """Count no entry after *index*: a queued write takes them back.
 
-        A write that is under way may still bring such entries to the disk; they are
-        not those that the log then has.
+        The write that is under way may still bring such entries to the disk. They are
+        not the entries that the log will have there.
         """
         self._last_index = index
         self._coming_index = min(self._coming_index, index)
@@ -218,7 +227,7 @@ class Writer:
         self._operations.append(operation)
 
     def _append(self, entries: list[Entry]) -> None:
-        """Let entries of several turns that wait together be one write."""
+        """Queue *entries*, as one write with those that were queued right before."""
         # One call of the store for all turns that wait: entries per sync are what makes
         # a loaded cluster fast. Anything queued in between ends the batch (`_queue`).
         if self._appending is None:
@@ -232,15 +241,15 @@ class Writer:
     def _start(self) -> None:
         if not self.is_idle or self._broken is not None or not self._operations:
             return
-        # All that waits goes together, and is durable together.
+        # One call for all that is queued: it is durable together.
         operations, self._operations = self._operations, []
         appending, self._appending = self._appending, None
         self.is_idle = False
         number, self._coming_index = self._number, self._last_index
         began = self._seconds()
         done = None
-        # Only what does nothing but append may be written here: truncation and term
-        # sync by themselves, and would hold up the reactor.
+        # Only a mere append may be written on this thread. Truncations, and term and
+        # vote, sync by themselves, and would hold up the reactor.
         if appending is not None and len(operations) == 1:
             done = self._write_here(appending)
         if done is None:
@@ -268,7 +277,8 @@ class Writer:
         try:
             file = store.write_logs(entries)
         except BaseException as error:
-            # Not here and now: the node that stops because of it is in a turn.
+            # Reported later, as any failure of the worker is: to stop the node now, in
+            # the middle of its turn, would pull the rest of the turn from under it.
             return self._worker.run(partial(_fail, error))
         if file is None:
             return None  # it needs more than a place at the end, a new segment say
@@ -276,7 +286,8 @@ class Writer:
         def synced(failure: Failure | None) -> Failure | None:
             if failure is None:
                 store.logs_synced()
-                self._has_stored(entries, began)  # not before: it may be noted then
+                # Not before the sync: this lets the synced note name these entries.
+                self._has_stored(entries, began)
             else:
                 store.logs_synced(failure.value)
             return failure

@@ -60,6 +60,7 @@ class LogCache:
             try:
                 entry = self.get_log(index)
             except LogNotFound:
+                # The writer has truncated the log meanwhile: what was read is enough.
                 break
             size += len(entry.encoded)
             if size > max_bytes:

@@ -67,6 +67,8 @@ class DataDirectory:
         self.lmdb = self.path / LMDB_NAME
         self.peers = self.path / PEERS_NAME
         make_directories(self.file_system, self.path)
+        # In this order: nobody else may put a link there once it is private, and no
+        # file of ours is opened, not even the lock, before links are refused.
         if fs is None:
             make_private(self.path)
         self._refuse_links()
@@ -116,6 +118,7 @@ class DataDirectory:
             unfinished = self.path / (name + TEMPORARY_SUFFIX)
             if self.file_system.is_directory(unfinished):
                 raise in_the_way(unfinished)
+            # A crash came before it got its name, so nobody was told of what it holds.
             if self.file_system.exists(unfinished):
                 self.file_system.unlink(unfinished)
         for directory in (self.log, self.snapshots):

@@ -100,6 +100,7 @@ class FileLog:
         self.warnings = recovered.warnings
         self._index = recovered.index
         self._active = self._begin(recovered)
+        # The first segment that is still there, and what was counted in all full ones.
         self._oldest = recovered.oldest or self._active.sequence
         self._full: list[float] = [0, 0, 0.0]
         self._rotations = 0
@@ -313,6 +314,7 @@ class FileLog:
         Durable: the deletion, when this returns.
         """
         low, high = self._index.bounds
+        # What is not there needs no deletion, and no frame.
         first, last = max(first, low), min(last, high)
         if low == 0 or first > last:
             return
@@ -334,7 +336,8 @@ class FileLog:
         failed, closed = self._writes.failure, f"{self._directory}: the log is closed"
         self._writes.failure = failed or StorageError(closed)
         if failed is None:
-            with suppress(OSError):  # otherwise the next start gives the space back
+            # If it fails, the next start gives the unused space back.
+            with suppress(OSError):
                 self._active.finish()
         self._active.close()
 

@@ -110,6 +110,7 @@ class LogIndex:
 
     def truncate(self, index: int) -> None:
         """Drop the entry at *index* and all after it."""
+        # New arrays: a reader may still be in the old view, whose entries must stay.
         view = self.view
         keep = max(0, index - view.start)
         self.view = IndexView(
@@ -125,6 +126,8 @@ class LogIndex:
 
     def advance(self, first: int) -> None:
         """Drop all entries before *first*."""
+        # New arrays, as in `truncate`. While segments are scanned, *first* may be
+        # beyond what was found so far.
         view = self.view
         drop = max(0, first - view.start)
         self.first = first

@@ -108,6 +108,7 @@ class InmemStore:
             return
         if low < first and last < high:
             raise ValueError(f"entries {first} to {last} are within {low} to {high}")
+        # A new list, not `del`: a reader may be in the middle of the old one.
         if first == low:
             self._entries = self._entries[last - low + 1 :]
         else:

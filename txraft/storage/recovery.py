@@ -59,7 +59,11 @@ class Scanned:
 
 @dataclass(slots=True)
 class RecoveredLog:
-    """The log that the segments of a directory hold."""
+    """The log that the segments of a directory hold.
+
+    *oldest* is the sequence number of the first segment, *newest* describes the last
+    one. *chain* is the checksum of the newest frame, which the next one has to name.
+    """
 
     index: LogIndex = field(default_factory=LogIndex)
     warnings: list[str] = field(default_factory=list)
@@ -180,6 +184,8 @@ class _Scan:
         frame = self._seal.parse(self._window, at, self._at)
         if frame is not None:
             return frame
+        # Perhaps it only crosses the end of the window. Not damage before it was read
+        # from its own beginning.
         self._move_window(WINDOW_BYTES)
         length = self._seal.payload_length(self._window, 0, self._at)
         if length is None or length > self._size - self._at:
@@ -244,6 +250,8 @@ class _Scan:
         if frame.kind == FrameKind.ENTRIES and frame.entries > 0:
             if not (inside or index.is_empty or frame.first == last + 1):
                 raise damaged(self._path, self._at, "entries leave a gap")
+            # A frame that begins within the log replaces what follows, as `store_logs`
+            # did when it wrote it.
             if inside:
                 index.truncate(frame.first)
             self._take_entries(frame)

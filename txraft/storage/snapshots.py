@@ -83,6 +83,8 @@ class SnapshotReader:
         directory = self._directory / id
         if not _ID.match(id) or not self._fs.is_directory(directory):
             raise refuse_id(id)
+        # Verified as a whole before the first byte is handed out: a state machine that
+        # is half restored cannot go back.
         meta, crc = self._describe(id)
         path = directory / STATE_NAME
         try:
@@ -218,6 +220,7 @@ class FileSnapshotStore(SnapshotReader):
             match = _ID.match(name.removesuffix(TEMPORARY_SUFFIX))
             if match is None or not self._fs.is_directory(self._directory / name):
                 continue
+            # Unfinished ones count as well: no name may come twice.
             self._latest_milliseconds = max(self._latest_milliseconds, int(match[3]))
             if name.endswith(TEMPORARY_SUFFIX):
                 self._remove(self._directory / name)
@@ -307,6 +310,8 @@ class FileSnapshotSink:
             return ""
         self._ended = True
         self._close_files()
+        # One at a time is kept: a leader tries again and again, and would fill the
+        # disk.
         for name in self._fs.list(self._path.parent):
             if name.endswith(UNRESTORED_SUFFIX):
                 _remove(self._fs, self._path.parent / name)
@@ -340,7 +345,8 @@ class FileSnapshotSink:
     def _sync(self) -> None:
         """Make all of it durable, except its name."""
         # The state before its description, which has the checksum and the size: a
-        # description that is durable never promises more than there is.
+        # description that is durable never promises more than there is. The names of
+        # both files last, when what they name is whole.
         self._flush()
         self._file.sync()
         self._write_meta()

@@ -96,6 +96,7 @@ class FileStableStore:
         Durable: when this returns.
         """
         changed = {**self._values, **values}
+        # Checked before the write: a file above the limit could not be read back.
         data = _encode(changed, self._node_name)
         if len(data) > MAX_STATE_BYTES:
             raise ValueError(f"{self._path}: at most {MAX_STATE_BYTES} bytes")
