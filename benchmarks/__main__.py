@@ -26,6 +26,7 @@ COMMANDS = {
     "account": "where the processor time of a commit goes",
     "disk": "a synced append, with and without room allocated ahead",
     "store": "one command over a million keys, and what they take in memory",
+    "objects": "what a command of a replicated object costs, beside ready bytes",
     "cluster": "txraft alone, with and without TLS",
     "show": "tables of a file that --json wrote",
 }

@@ -2,7 +2,8 @@
 
     python -m benchmarks.members.txraft DIRECTORY ADDRESS PEERS CONFIG_JSON [TLS]
 
-*PEERS* are separated by commas. Writes are proposed inside its process. Everything is
+With "objects" in *CONFIG_JSON* a replicated object is written to, and else the
+key-value store. *PEERS* are separated by commas. Writes are proposed inside its process. Everything is
 synced, as in `twistd raft`.
 """
 
@@ -24,7 +25,7 @@ from benchmarks.children import resident_mib
 from benchmarks.members.account import Account
 from benchmarks.members.control import take_commands
 from benchmarks.members.load import Load, measure, pause
-from txraft import Config, Raft, RaftError, RaftState
+from txraft import Config, Raft, RaftError, RaftState, Replicated, command
 from txraft.clock import use_monotonic_time
 from txraft.core.messages import AppendEntriesRequest, InstallSnapshotRequest
 from txraft.daemon.garbage import ShortPauses
@@ -33,6 +34,7 @@ from txraft.kv.commands import encode_put
 from txraft.kv.state import KeyValueFSM
 from txraft.node.forwarding import Forwarder
 from txraft.node.worker import Workers
+from txraft.replicated.machine import bind, machine_of
 from txraft.storage.directory import DataDirectory
 from txraft.storage.filelog import FileLog
 from txraft.storage.peer_stores import StaticPeers
@@ -86,18 +88,51 @@ class TimedTransport(NetworkTransport):
         super().set_handler(self.contacts)
 
 
+class Map(Replicated):
+    """Keeps values by key."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+
+    @command
+    def put(self, key: str, value: bytes) -> None:
+        """Set one value."""
+        self.values[key] = value
+
+
+class Direct:
+    """What an object's commands go through: the node of this process."""
+
+    def __init__(self, raft: Raft) -> None:
+        self._raft = raft
+
+    def apply(self, data: bytes, timeout: float | None = None) -> Deferred[Any]:
+        """Commit a command."""
+        return self._raft.apply(data, timeout)
+
+    def linearizable(self, timeout: float | None = None) -> Deferred[int]:
+        """Wait for a read."""
+        return self._raft.linearizable()
+
+
 class Member:
     """A node, its stores and its transport."""
 
     def __init__(
-        self, reactor: ReactorBase, path: str, config: Config, tls: str | None
+        self,
+        reactor: ReactorBase,
+        path: str,
+        config: Config,
+        tls: str | None,
+        objects: bool = False,
     ) -> None:
         self._reactor = reactor
         self._tls = tls
         self._path = path
         self._config = config
         self._account = Account()
-        self.fsm = KeyValueFSM()
+        self._map = Map() if objects else None
+        self.fsm = machine_of(self._map or KeyValueFSM(), {})
 
     async def run(self, address: str, peers: list[str]) -> None:
         """Take part until stdin closes."""
@@ -124,6 +159,7 @@ class Member:
         )
         self._forwarder = Forwarder(self.raft, self._transport, self._reactor)
         await self.raft.start()
+        bind(self.fsm, Direct(self.raft))
         opened = time.perf_counter() - began
         await take_commands(self._reactor, self, opened=opened)
         await self.raft.shutdown()
@@ -238,6 +274,8 @@ class Member:
         return self._forwarder.linearizable(self._reactor.seconds() + PATIENCE)
 
     def _put(self, key: str, value: bytes) -> Deferred[Any]:
+        if self._map is not None:
+            return self._map.put(key, value)
         return self.raft.apply(encode_put(key, value))
 
 
@@ -246,10 +284,12 @@ if __name__ == "__main__":
     globalLogBeginner.beginLoggingTo(
         [textFileLogObserver(sys.stderr)], redirectStandardIO=False
     )
-    options = Config(**json.loads(config))
+    settings = json.loads(config)
+    objects = settings.pop("objects", False)
+    options = Config(**settings)
     react(
         lambda reactor: ensureDeferred(
-            Member(reactor, path, options, tls[0] if tls else None).run(
+            Member(reactor, path, options, tls[0] if tls else None, objects).run(
                 address, peers.split(",")
             )
         )

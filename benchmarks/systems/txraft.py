@@ -69,6 +69,7 @@ TXRAFT_SYSTEMS = [
         "defaults of a node: max_append_entries 1024",
         max_append_entries=1024,
     ),
+    _system("txraft-objects", "commands of a replicated object", objects=True),
     _system("txraft-kept", "no snapshots", snapshot_interval=NEVER),
     _system("txraft-compacted", "a snapshot every 2 to 4 s", snapshot_interval=2.0),
 ]

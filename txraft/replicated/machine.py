@@ -10,6 +10,7 @@ knows it, and would do something else.
 from __future__ import annotations
 
 import io
+import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
@@ -33,13 +34,14 @@ from txraft.replicated.objects import (
     Place,
     Proposer,
     Replicated,
+    Running,
     place_of,
-    running,
 )
 from txraft.replicated.snapshot import MAGIC, Position, capture, read
 from txraft.replicated.values import ATOMS
 
-_STAMP = slice(len(COMMAND), HEAD_BYTES)
+_HEAD = struct.Struct(">2sQ")
+"""What an entry begins with, as it was stamped."""
 
 
 class Machine:
@@ -116,11 +118,7 @@ class Machine:
         """Return *data* with the time of its entry. Thread: reactor."""
         if data[:1] != COMMAND[:1] or len(data) < HEAD_BYTES:
             return data  # it is refused when it is applied
-        return (
-            data[: _STAMP.start]
-            + self._time.stamp().to_bytes(8, "big")
-            + data[HEAD_BYTES:]
-        )
+        return _HEAD.pack(data[:2], self._time.stamp()) + data[HEAD_BYTES:]
 
     def apply(self, log: Entry) -> object:
         """Run the command of one entry; return what it returned.
@@ -141,18 +139,21 @@ class Machine:
         return responses
 
     def _apply(self, log: Entry) -> object:
-        data, context = log.data or b"", self._context
-        if data[:1] != COMMAND[:1] or len(data) < HEAD_BYTES:
+        # For each command on each member: few calls, and no look-ups of what is known.
+        data = log.data
+        if data is None or len(data) < HEAD_BYTES or data[0] != COMMAND[0]:
             return ApplicationError(
                 f"entry {log.index} is no command of an object: call its methods"
             )
-        if data[:2] > COMMAND:
+        head, stamp = _HEAD.unpack_from(data)
+        if head > COMMAND:
             raise FormatTooNew(
                 f"entry {log.index} has format {data[1]}, and this version of txraft "
                 f"knows {COMMAND[1]}: upgrade this node"
             )
+        context = self._context
         context.index, context.term = log.index, log.term
-        context.microseconds = self._time.applied(int.from_bytes(data[_STAMP], "big"))
+        context.microseconds = self._time.applied(stamp)
         try:
             name, called, *args = unpack(data[HEAD_BYTES:])
         except ValueError as error:
@@ -224,9 +225,9 @@ class _Call:
         if args and type(args[-1]) is dict and type(raw[-1]) is dict:
             named = {key: decode(each) for key, each in args.pop().items()}
         journal = self._journal
-        before = running(self.name)
+        before, Running.name = Running.name, self.name
         context.in_command = True
-        journal.begin()
+        journal.entries = []
         try:
             result = self._method(self._target, *args, **named)
             if type(result) not in ATOMS:
@@ -242,9 +243,11 @@ class _Call:
             journal.undo()
             return self._failed(error)
         finally:
-            journal.end()
+            journal.entries = None
+            if journal.shared:
+                journal.shared.clear()
             context.in_command = False
-            running(before)
+            Running.name = before
 
     def _failed(self, error: Exception) -> CommandFailed:
         try:

@@ -99,7 +99,7 @@ class Place:
         self.taken = False
 
 
-class _Running:
+class Running:
     """What runs: the name of a command or query, "" while none does.
 
     It is one for all objects, and not of each: a command that calls another object's
@@ -255,7 +255,7 @@ class BoundCommand(Generic[P, R]):
             them; CallRefused, within a command or query, or on no node.
         """
         command, place = self._command, self._target._txraft_place
-        if _Running.name:
+        if Running.name:
             _refuse_within(self._target, command.name)
         proposer = place.proposer
         if proposer is None:
@@ -271,7 +271,7 @@ class BoundCommand(Generic[P, R]):
         """
         journal: Journal = self._target._txraft_place.journal
         entries = journal.entries
-        if entries is None or not _Running.name:
+        if entries is None or not Running.name:
             raise CallRefused(
                 f"{journal.place}.{self._command.name}.here() is for commands of the "
                 f"same object: from elsewhere, call {self._command.name}() and await it"
@@ -367,7 +367,7 @@ class BoundQuery(Generic[P, R]):
         Raises: CallRefused, within a command or query, or on no node.
         """
         place: Place = self._target._txraft_place
-        if _Running.name:
+        if Running.name:
             _refuse_within(self._target, self._query.name)
         proposer = place.proposer
         if proposer is None:
@@ -381,7 +381,7 @@ class BoundQuery(Generic[P, R]):
 
         Raises: whatever the method raises; CallRefused, within a command or query.
         """
-        if _Running.name:
+        if Running.name:
             _refuse_within(self._target, self._query.name)
         return self._run(args, named)
 
@@ -390,7 +390,7 @@ class BoundQuery(Generic[P, R]):
 
         Raises: whatever the method raises; CallRefused, elsewhere.
         """
-        if not _Running.name:
+        if not Running.name:
             name = self._query.name
             raise CallRefused(
                 f"{name}.here() is for commands and queries of the same object: from "
@@ -405,13 +405,13 @@ class BoundQuery(Generic[P, R]):
 
     def _read(self, args: tuple[Any, ...], named: Mapping[str, Any]) -> R:
         journal: Journal = self._target._txraft_place.journal
-        before = journal.entries, journal.query, _Running.name
+        before = journal.entries, journal.query, Running.name
         name = f"{journal.place}.{self._query.name}"
-        journal.entries, journal.query, _Running.name = None, name, name
+        journal.entries, journal.query, Running.name = None, name, name
         try:
             return self._query.method(self._target, *args, **named)
         finally:
-            journal.entries, journal.query, _Running.name = before
+            journal.entries, journal.query, Running.name = before
 
 
 class Query(Generic[S_contra, P, R]):
@@ -486,15 +486,9 @@ def _check_method(method: Any, what: str) -> None:
         )
 
 
-def running(name: str) -> str:
-    """Note that the command *name* runs, "" for none; return what ran before."""
-    before, _Running.name = _Running.name, name
-    return before
-
-
 def _refuse_within(target: object, name: str) -> NoReturn:
     raise CallRefused(
-        f"{_Running.name} has called {type(target).__name__}.{name}(), which every "
+        f"{Running.name} has called {type(target).__name__}.{name}(), which every "
         f"member would propose again: within a command, call self.{name}.here()"
     )
 
