@@ -3,8 +3,8 @@
     python -m benchmarks.members.txraft DIRECTORY ADDRESS PEERS CONFIG_JSON [TLS]
 
 With "objects" in *CONFIG_JSON* a replicated object is written to, and else the
-key-value store. *PEERS* are separated by commas. Writes are proposed inside its process. Everything is
-synced, as in `twistd raft`.
+key-value store. *PEERS* are separated by commas. Writes are proposed inside its
+process. Everything is synced, as in `twistd raft`.
 """
 
 from __future__ import annotations
