@@ -36,6 +36,7 @@ MOMENTS = {
     "links": "--round-trips 4 --members 3,5 --links 10",
     "reads": "--rounds 1 --waiting 1,1000",
     "turns": "--rounds 1 --keys 20000",
+    "objects": "--rounds 1 --seconds 0.5 --in-flight 64",
     "heartbeats": "--snapshot-mib 2 --written-mib 2 --backlog 2000 --times 1",
 }
 TABLES_ONLY = {"account", "disk", "heartbeats", "store", "turns"}
