@@ -23,6 +23,7 @@ this file, let it through:
     response       only a consent  count pre-vote  count vote      move the progress
     synced         -               -               count own vote  count own copy
     propose        ignore          ignore          ignore          append
+    learn_commit   commit          commit          commit          ignore
 
 Rules for all servers, before a role hears of a message:
 
@@ -250,17 +251,15 @@ class Consensus(ServerState):
         self.send_after_sync(install.reply_to, response)
 
     def learn_commit(self, index: int, term: int) -> None:
-        """Learn that the entry at *index* of *term* is committed.
+        """Learn from its leader that the entry of *term* at *index* is committed.
 
-        A leader says so, which has committed it. By the Log Matching Property a log
-        that has this very entry is the same up to there, so all of that is committed.
-        A log that has none yet, or another one, gets it: the newest place is
-        remembered, no more than one, and looked for at each `ready`.
-
-        The invariant: of an entry of another term at *index* nothing is learnt.
+        If this log has that very entry, it agrees with the leader's up to there, so all
+        of that is committed (Log Matching). If it does not have it yet, the place is
+        remembered, of several only the newest, and looked for at each `ready`. An entry
+        of another term at *index* proves nothing.
         Source: Raft dissertation §3.5, figure 3.2 (Log Matching), §3.6.
         """
-        # The newest covers all before it: all of them are committed, in one log.
+        # The newest is enough: it is committed with all that stands before it.
         if self._learned is None or index > self._learned[0]:
             self._learned = (index, term)
 
@@ -268,8 +267,8 @@ class Consensus(ServerState):
         """Commit up to the entry at *index* of *term*, if it is in the log by now."""
         if index <= self.commit_index:
             self._learned = None
-        # Not while a snapshot is installed: the state machine is being replaced by one
-        # that must not be behind what is committed. And a leader counts copies, only.
+        # Not while a snapshot is installed: the state that it brings must not be behind
+        # the commit index. Nor on a leader, which commits only by counting copies.
         elif (
             self.log.term_at(index) == term
             and not self.installing

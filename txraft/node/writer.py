@@ -160,7 +160,7 @@ class Writer:
         self._start()
 
     def tick(self) -> None:
-        """Note what is synced, if the disk rests, or never does."""
+        """Note what is synced, if the disk has been idle for a while, or never is."""
         if not self._note.is_behind or self._broken is not None:
             return
         now = self._seconds()
