@@ -1,4 +1,4 @@
-"""What a command of a replicated object costs, beside ready bytes and PySyncObj.
+"""Measures a command of a replicated object, beside ready bytes and PySyncObj.
 
     python -m benchmarks objects [--rounds 3] [--in-flight 64,512]
 

@@ -35,6 +35,7 @@ MOMENTS = {
     " --only *,64*,a*,2*",
     "links": "--round-trips 4 --members 3,5 --links 10",
     "reads": "--rounds 1 --waiting 1,1000",
+    "forwarding": "--rounds 1 --seconds 0.5 --readers 4",
     "turns": "--rounds 1 --keys 20000",
     "objects": "--rounds 1 --seconds 0.5 --in-flight 64",
     "heartbeats": "--snapshot-mib 2 --written-mib 2 --backlog 2000 --times 1",

@@ -1,4 +1,4 @@
-"""The messages that forward to a leader: what of them is refused."""
+"""The messages that forward to a leader, and the refusal of broken ones."""
 
 from __future__ import annotations
 
