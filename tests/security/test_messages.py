@@ -15,6 +15,7 @@ from tests.support.hostile_members import (
     client_context,
     dial,
     encoded,
+    forward,
     heartbeat,
     identity,
     members_of,
@@ -25,9 +26,10 @@ from tests.support.hostile_members import (
 )
 from txraft.core.configuration import Configuration
 from txraft.core.messages import (
+    AnyRequest,
+    ForwardRequest,
     Header,
     InstallSnapshotRequest,
-    Request,
     RequestVoteRequest,
     TimeoutNowRequest,
 )
@@ -40,7 +42,7 @@ class Messages(SecureCluster):
         self.addCleanup(speaker.close)
         return speaker
 
-    def refused(self, reason: str, *requests: Request | bytes) -> None:
+    def refused(self, reason: str, *requests: AnyRequest | bytes) -> None:
         """Assert that the last of *requests* closes the connection for *reason*."""
         speaker = self.speaker()
         for request in requests[:-1]:
@@ -122,6 +124,36 @@ class Messages(SecureCluster):
             self.assertEqual(read_to_end(secure), b"")
         self.assertOneLine(victim, port, "who is no member")
         self.assertCommits()
+
+    def test_forward_of_a_member(self) -> None:
+        """Its commands are taken, or it is told who leads: else nothing is proved."""
+        speaker = self.speaker()
+        speaker.say(forward(self.absent.address))
+        self.assertIn(b"Places", speaker.hear())
+
+    def test_forward_of_another(self) -> None:
+        """Nobody has the leader append in the name of another member."""
+        self.refused("but it speaks as", forward(self.members[1].address))
+
+    def test_forward_of_a_stranger(self) -> None:
+        """Only members may ask, whoever has signed for them."""
+        victim = self.members[0]
+        pair = self.forge.issue("stranger.cluster.test")
+        for sender, reason in (
+            ("stranger.cluster.test:8300", "which is no member"),
+            ("", "who is no member"),
+        ):
+            plain = dial(victim)
+            port = port_of(plain)
+            with client_context(pair).wrap_socket(plain) as secure:
+                secure.sendall(encoded(forward(sender)))
+                self.assertEqual(read_to_end(secure), b"")
+            self.assertOneLine(victim, port, reason)
+        self.assertCommits()
+
+    def test_forward_of_too_many_commands(self) -> None:
+        many = ForwardRequest([b""] * 1025, Header(1, address=self.absent.address))
+        self.refused("1025 commands are forwarded at once", many)
 
     def test_garbage(self) -> None:
         self.refused("unknown request type 255", b"\xff")

@@ -30,7 +30,9 @@ from tests.support.forgery import Forge, Pair
 from tests.support.process_clusters import LEADERLESS
 from tests.support.twistd import CHECKOUT, TWISTD, free_port
 from txraft.core.messages import (
+    AnyRequest,
     AppendEntriesRequest,
+    ForwardRequest,
     Header,
     Request,
     RequestPreVoteRequest,
@@ -288,7 +290,12 @@ def heartbeat(
     return AppendEntriesRequest(term, leader, header=header or Header(1))
 
 
-def encoded(request: Request) -> bytes:
+def forward(sender: str) -> ForwardRequest:
+    """Make the message by which *sender* has the leader append a command."""
+    return ForwardRequest([b"nonsense"], Header(1, address=sender))
+
+
+def encoded(request: AnyRequest) -> bytes:
     """Encode *request* as it is on the wire."""
     return encode_request(request)
 
@@ -313,7 +320,7 @@ class Speaker:
         self.port = port_of(plain)
         self.secure = client_context(member.pair).wrap_socket(plain)
 
-    def say(self, request: Request | bytes) -> None:
+    def say(self, request: AnyRequest | bytes) -> None:
         """Send *request*."""
         data = request if isinstance(request, bytes) else encoded(request)
         self.secure.sendall(data)
