@@ -386,8 +386,12 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             self.forwarded.refuse(rpc, request, consensus.leader)
         else:
             self.forwarded.take(rpc, request)
-            # What else comes in this iteration of the reactor goes with the next write.
-            self._hasten()
+            if request.commands:
+                # What else comes in this iteration of the reactor has the next write.
+                self._hasten()
+            else:
+                # The questions of all members that it brings share one round.
+                self.schedule()
 
     def connection_closed(self, connection: object) -> None:
         """Learn that an inbound connection ended."""
