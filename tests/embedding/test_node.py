@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
+from tests.support.forgery import Forge
 from tests.support.memory_host import MemoryNode, NodeCase
 from txraft.errors import (
+    ConfigError,
     NodeFailed,
     NodeRemoved,
     NotLeader,
@@ -448,6 +454,57 @@ class Commands(NodeCase):
         self.pass_time(2.0)
 
         self.failureResultOf(leader.apply(b"x"), RaftShutdown)
+
+
+class Certificates(NodeCase):
+    """A `Node` with TLS checks who sends, and watches its certificates."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        directory = Path(mkdtemp())
+        self.addCleanup(rmtree, directory)
+        forge = Forge(directory)
+        self.pair = forge.issue("127.0.0.1")
+        self.messages: list[str] = []
+        globalLogPublisher.addObserver(self.observe)
+        self.addCleanup(globalLogPublisher.removeObserver, self.observe)
+        tls = {
+            "certificate": self.pair.certificate,
+            "private_key": self.pair.key,
+            "ca": forge.ca_file,
+        }
+        self.node = MemoryNode(self.clock, "127.0.0.1:9", ["127.0.0.1:9"], tls=tls)
+
+    def observe(self, event: LogEvent) -> None:
+        if event["log_level"] is LogLevel.warn:
+            self.messages.append(formatEvent(event))
+
+    def test_start_checks_senders_before_it_takes_requests(self) -> None:
+        """No message of a peer is taken that was not checked."""
+        self.node.start()
+        self.settle()
+
+        self.assertIs(self.node.host.checked, True)
+
+    def test_certificate_that_expires_soon(self) -> None:
+        """It is logged at the start, and once a day until the node stops."""
+        self.node.start()
+        self.settle()
+        (warning,) = self.messages
+        self.assertIn(str(self.pair.certificate), warning)
+        self.assertIn("it expires within a day", warning)
+        self.assertIn("Node.reload", warning)
+
+        self.node.stop()
+        self.settle()
+
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_reload(self) -> None:
+        """A file that cannot be used is refused, and the old one stays in force."""
+        self.pair.certificate.write_text("no certificate")
+
+        self.assertRaises(ConfigError, self.node.reload)
 
 
 class Broken(ListFSM):

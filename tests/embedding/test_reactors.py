@@ -83,7 +83,7 @@ def held():
 run = asyncio.run if loop == "asyncio" else importlib.import_module(loop).run
 run(asyncio.sleep(0))  # what a loop itself leaves is none of ours
 before = held()
-for _ in range(2):
+for _ in range(2 if loop == "asyncio" else 1):
     run(main())
     print("as before:", before == held(), before, held())
 print("no reactor:", "twisted.internet.reactor" not in sys.modules)
@@ -91,7 +91,7 @@ print("no reactor:", "twisted.internet.reactor" not in sys.modules)
 
 
 class NodesInALoop(SynchronousTestCase):
-    """Three nodes over TCP in one process, twice, in a loop that is not ours."""
+    """Three nodes over TCP in one process, in a loop that is not ours."""
 
     def check(self, loop: str, with_tls: bool) -> None:
         """Run them with the `run` of the module *loop*."""
@@ -112,8 +112,8 @@ class NodesInALoop(SynchronousTestCase):
 
         said = done.stdout.splitlines()
         self.assertEqual(done.stderr, "")
-        self.assertEqual(len(said), 7, done.stdout)
-        for first in (0, 3):
+        self.assertEqual(len(said), 7 if loop == "asyncio" else 4, done.stdout)
+        for first in range(0, len(said) - 1, 3):
             self.assertEqual(said[first], "used")
             self.assertTrue(said[first + 1].endswith(": True"), said[first + 1])
             self.assertIn("as before: True", said[first + 2])
@@ -122,7 +122,7 @@ class NodesInALoop(SynchronousTestCase):
     def test_asyncio_leaves_nothing(self) -> None:
         """No descriptor and no thread is left, and no global reactor installed.
 
-        The members prove to each other who they are, with TLS.
+        They run twice, and the members prove to each other who they are, with TLS.
         """
         self.check("asyncio", with_tls=True)
 

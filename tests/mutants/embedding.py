@@ -131,4 +131,18 @@ MUTANTS = (
         new="True",
         caught_by="tests.embedding.test_node.Ends.test_when_stopped_after_a_failure",
     ),
+    Mutant(
+        name="a member takes part before it checks who sends",
+        at="Member.open",
+        old="settings.tls is not None",
+        new="False",
+        caught_by="tests.embedding.test_node.Certificates.test_start_checks_senders_before_it_takes_requests",
+    ),
+    Mutant(
+        name="a node that has stopped goes on watching its certificates",
+        at="Node._close",
+        old="self._watch.stop()",
+        new="pass",
+        caught_by="tests.embedding.test_node.Certificates.test_certificate_that_expires_soon",
+    ),
 )

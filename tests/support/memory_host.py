@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.embedding.host import Host, MemberSettings
 from txraft.embedding.node import Node
-from txraft.interfaces import FSM
+from txraft.interfaces import FSM, RPCHandler
 from txraft.node.worker import MemoryWorker, Workers
 from txraft.replicated.objects import Replicated
 from txraft.storage.memory import InmemSnapshotStore, InmemStore
@@ -27,14 +27,20 @@ class ListeningTransport(InmemTransport):
     def __init__(self, host: MemoryHost, address: str) -> None:
         super().__init__(host.clock, address)
         self.host = host
+        self.check: IdentityCheck | None = None
 
     def listen(self) -> Deferred[None]:
         """Be reachable, unless the host has another error."""
         return self.host.step("listen")
 
     def set_identity_check(self, check: IdentityCheck) -> None:
-        """Refuse: nothing here has certificates."""
-        raise AssertionError("nothing here has certificates")
+        """Keep it: nothing here comes with a certificate to check."""
+        self.check = check
+
+    def set_handler(self, handler: RPCHandler) -> None:
+        """Note whether what comes from now on would be checked."""
+        self.host.checked = self.check is not None
+        super().set_handler(handler)
 
     def close(self) -> Deferred[None]:
         """Tell it, too."""
@@ -70,6 +76,8 @@ class MemoryHost:
         self.events: list[str] = []
         self.errors: dict[str, Exception] = {}
         self.held: dict[str, Deferred[None]] = {}
+        # Whether requests are checked, once there is somebody to take them.
+        self.checked: bool | None = None
         self.network = ListeningTransport(self, address)
         self.store = InmemStore()
 
@@ -122,6 +130,7 @@ class MemoryNode(Node):
         address: str,
         peers: list[str],
         machine: FSM | Replicated | None = None,
+        tls: Mapping[str, Any] | None = None,
         **objects: Replicated,
     ) -> None:
         if machine is None and not objects:
@@ -132,6 +141,7 @@ class MemoryNode(Node):
             **objects,
             address=address,
             peers=peers,
+            tls=tls,
             config=FAST,
             reactor=clock,
         )

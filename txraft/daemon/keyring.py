@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
 from urllib.parse import urlsplit
 
 from txraft.errors import ConfigError
 from txraft.http.auth import AccessPolicy, Accounts, Everybody, OpenProbes, ThisMachine
 from txraft.http.tls import HTTPTLS
-from txraft.settings.credentials import HTTPTLSSettings, TLSSettings, files_of
+from txraft.settings.credentials import files_of
 from txraft.settings.settings import Settings
 from txraft.transport.identity import PeerNames
 from txraft.transport.tls import PeerTLS
@@ -63,11 +61,14 @@ class Keyring:
         """The end of validity of each certificate in use, with its setting."""
         settings = self._settings
         found: list[Validity] = []
-        if settings.tls is not None and self.peers is not None:
-            found += _validities("tls", settings.tls, self.peers.ends)
+        if self.peers is not None:
+            found += self.peers.validities
         tls = settings.http.tls if settings.http else None
         if tls is not None and self.http is not None:
-            found += _validities("http.tls", tls, self.http.ends)
+            found += [
+                Validity(f"http.tls.{name}", getattr(tls, name.partition(".")[0]), end)
+                for name, end in self.http.ends.items()
+            ]
         return found
 
     def reload(self) -> list[str]:
@@ -87,12 +88,3 @@ class Keyring:
             except ConfigError as error:
                 problems += error.problems
         return problems
-
-
-def _validities(
-    section: str, settings: TLSSettings | HTTPTLSSettings, ends: Mapping[str, datetime]
-) -> list[Validity]:
-    return [
-        Validity(f"{section}.{name}", getattr(settings, name.partition(".")[0]), end)
-        for name, end in ends.items()
-    ]

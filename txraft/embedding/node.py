@@ -36,6 +36,7 @@ from txraft.node.pending import ApplyResult
 from txraft.node.raft import Raft, checked_timeout
 from txraft.replicated.machine import bind, machine_of, unbind
 from txraft.replicated.objects import Replicated
+from txraft.transport.validity import ValidityWatch
 
 DEFAULT_TIMEOUT = 10.0
 """Seconds for which commands and reads wait for a leader."""
@@ -107,6 +108,7 @@ class Node:
         self._work: Deferred[None] | None = None
         self._takes_part = False
         self._is_stopping = False
+        self._watch: ValidityWatch | None = None
         self._has_begun, self._has_ended = _Event(), _Event()
 
     def __repr__(self) -> str:
@@ -275,6 +277,7 @@ class Node:
             self._forwarder = member.forwarder()
             await member.take_part()
             self._takes_part = True
+            self._watch_certificates()
             bind(self._machine, self)
         except Exception:
             # Also when it was cancelled, from wherever. What was opened is closed
@@ -298,7 +301,20 @@ class Node:
             await self._member.leave()
             await self._close()
 
+    def _watch_certificates(self) -> None:
+        """Log what is odd about the certificates, and before one of them expires."""
+        tls = self._settings.tls
+        if tls is None:
+            return
+        assert self._clock is not None, "it is there before the Raft is"
+        for warning in tls.warnings:
+            self.log.warn("{found}", found=warning)
+        self._watch = ValidityWatch(lambda: tls.validities, self._clock)
+        self._watch.start()
+
     async def _close(self) -> None:
+        if self._watch is not None:
+            self._watch.stop()
         try:
             if self._member is not None:
                 await self._member.close()

@@ -49,6 +49,7 @@ from txraft.transport.unauthenticated import (
     UnauthenticatedConnections,
     host_of,
 )
+from txraft.transport.validity import Validity
 
 
 class PeerTLS:
@@ -73,6 +74,14 @@ class PeerTLS:
     def ends(self) -> Mapping[str, datetime]:
         """The times when `certificate` and `ca` expire."""
         return self._contexts.ends
+
+    @property
+    def validities(self) -> list[Validity]:
+        """The end of validity of each certificate in use, with its setting."""
+        return [
+            Validity(f"tls.{name}", getattr(self._files, name.partition(".")[0]), end)
+            for name, end in self.ends.items()
+        ]
 
     def reload(self) -> None:
         """Read the files again.

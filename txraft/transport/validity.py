@@ -24,6 +24,8 @@ LOOK_SECONDS = 86400.0
 ISSUER = "certificate.issuer"
 """Stands for the issuers that follow the certificate in the file of `certificate`."""
 
+REREAD = "have the node reread it, by SIGHUP or Node.reload"
+
 
 @dataclass(frozen=True, slots=True)
 class Validity:
@@ -61,16 +63,16 @@ def way_out(setting: str) -> str:
     if setting.endswith(ISSUER):
         return (
             "replace that issuer by one that lasts longer, or remove it if the others "
-            "trust the certificate without it, and send SIGHUP to the node"
+            f"trust the certificate without it, and {REREAD}"
         )
     if setting.endswith("ca"):
         return (
             f"append another authority to {setting} on every node, then issue every "
-            "node a certificate of that one; SIGHUP has nodes reread their files"
+            f"node a certificate of that one, and {REREAD}"
         )
     return (
         "renew it (`txraft tls issue --renew` does, if `txraft tls` has issued it) and "
-        "send SIGHUP to the node"
+        f"{REREAD}"
     )
 
 
