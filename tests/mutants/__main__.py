@@ -77,10 +77,15 @@ def main() -> int:
 def _fails_anyway(planted: list[Mutant]) -> list[str]:
     """Run what catches bugs on the real code, and return what fails there."""
     tests = dict.fromkeys(m.caught_by for m in planted)
-    seeds = dict.fromkeys(m.seed for m in planted if m.seed is not None)
+    seeds: dict[str, dict[int, None]] = {}
+    for mutant in planted:
+        if mutant.seed is not None:
+            seeds.setdefault(mutant.level, {})[mutant.seed] = None
     with copy_of_package() as root:
         failed = [
-            f"seed {seed}" for seed in (failed_seeds(root, seeds) if seeds else ())
+            f"seed {seed} ({level})"
+            for level, named in seeds.items()
+            for seed in failed_seeds(root, named, level)
         ]
         return failed + list(failed_tests(root, tests))
 
@@ -93,9 +98,8 @@ def _find_seeds(planted: list[Mutant], seeds: int) -> None:
             found: list[int] = []
             # A few at a time: all of them would not end within the time of one run.
             for first in range(0, seeds, TRIED_TOGETHER):
-                found += failed_seeds(
-                    root, range(first, min(first + TRIED_TOGETHER, seeds))
-                )
+                few = range(first, min(first + TRIED_TOGETHER, seeds))
+                found += failed_seeds(root, few, mutant.level)
                 if found:
                     break
         sys.stdout.write(f"{mutant.name}: {found[:5] or 'none'}\n")
@@ -119,7 +123,8 @@ def _try(mutant: Mutant) -> tuple[str, tuple[bool, bool]]:
             failed = failed_tests(root, [mutant.caught_by])
             caught = any(error in ("", NO_END) for error in failed.values())
             also = "".join(f"; {error}" for error in failed.values() if error)
-            seen = mutant.seed is not None and bool(failed_seeds(root, [mutant.seed]))
+            if mutant.seed is not None:
+                seen = bool(failed_seeds(root, [mutant.seed], mutant.level))
         except (Unplantable, SyntaxError, AssertionError) as error:
             also = f": {error}"  # the others are tried all the same
     verdict = "caught by" if caught else "MISSED by"

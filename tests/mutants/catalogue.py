@@ -58,8 +58,8 @@ Planted bugs
 
 A test that has never failed proves nothing. Each row is a small defect that is planted
 in a copy of the code, and the test that catches it. That test passes on the real code.
-If a seed is named, it makes the :doc:`core simulation </explanation/testing>` see the
-defect too. ``python -m tests.mutants`` plants all of them again.
+If a seed is named, it makes the :doc:`core simulation </explanation/testing>`, or that of
+whole nodes, see the defect too. ``python -m tests.mutants`` plants all of them again.
 
 .. This page is made by ``python -m tests.mutants --table``.
 
@@ -97,4 +97,5 @@ def _row(mutant: Mutant, path: str) -> str:
     caught_by = f"``{mutant.caught_by.removeprefix('tests.')}``"
     if mutant.seed is not None:
         caught_by += f", seed {mutant.seed}"
+        caught_by += "" if mutant.level == "core" else " of whole nodes"
     return f"   * - {mutant.name}\n     - ``{path}``\n     - {caught_by}\n"

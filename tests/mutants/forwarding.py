@@ -15,6 +15,8 @@ MUTANTS = (
         old="isinstance(error, RemoteError)",
         new="True",
         caught_by=f"{FORWARDING}Commands.test_apply_whose_answer_does_not_come",
+        seed=62,
+        level="full",
     ),
     Mutant(
         name="a command that its leader appended and could not commit is sent again",
@@ -22,6 +24,8 @@ MUTANTS = (
         old="yield UNKNOWN",
         new="yield NOT_APPENDED",
         caught_by=f"{FORWARDING}Commands.test_apply_at_a_leader_without_a_quorum",
+        seed=62,
+        level="full",
     ),
     Mutant(
         name="a command that was appended here is passed on when leadership is lost",

@@ -32,9 +32,9 @@ class Mutant:
     *at* is the qualified name of a function, class or constant of the package, behind
     "file:" where several have the name; *old* and *new* are syntax, see `syntax`.
 
-    *caught_by* is the dotted name of a test. *seed* is one of the core simulation that
-    sees it as well, until the simulator draws otherwise. *equivalent*, instead, says
-    why nothing can tell it from the real code.
+    *caught_by* is the dotted name of a test. *seed* is one of the simulation of *level*,
+    core or full, that sees it as well, until the simulator draws otherwise.
+    *equivalent*, instead, says why nothing can tell it from the real code.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Mutant:
     caught_by: str = ""
     seed: int | None = None
     equivalent: str = ""
+    level: str = "core"
 
     def find(self, package: Package) -> Found:
         """Find where it belongs.
@@ -127,11 +128,12 @@ def run(root: Path, *arguments: str, seconds: int = LONGEST) -> str | None:
     return lines[-1]
 
 
-def failed_seeds(root: Path, seeds: Iterable[int]) -> list[int]:
-    """Run *seeds* of the core simulation and return those that fail."""
+def failed_seeds(root: Path, seeds: Iterable[int], level: str = "core") -> list[int]:
+    """Run *seeds* of the simulation of *level* and return those that fail."""
     chosen = list(seeds)
     named = ",".join(map(str, chosen))
-    last = run(root, "-m", "txraft.testing", "simulate", "--seeds", named)
+    simulate = ("-m", "txraft.testing", "simulate", "--level", level)
+    last = run(root, *simulate, "--seeds", named)
     if last is None:
         return chosen[:1]
     found: list[int] = json.loads(last)["failed_seeds"]
