@@ -128,6 +128,13 @@ from txraft.node.pending import ApplyResult
 from txraft.node.raft import Raft
 from txraft.node.skipping import SkippedEntry, skip_entry
 from txraft.node.worker import Workers
+from txraft.replicated.batteries import (
+    Claim,
+    ReplicatedDict,
+    ReplicatedLock,
+    ReplicatedPriorityQueue,
+    ReplicatedQueue,
+)
 from txraft.replicated.objects import Replicated, command, query
 from txraft.replicated.values import value
 from txraft.storage.cache import LogCache
@@ -166,6 +173,7 @@ __all__ = [
     "CallRefused",
     "CallTimedOut",
     "CannotTravel",
+    "Claim",
     "CommandFailed",
     "Config",
     "ConfigError",
@@ -243,6 +251,10 @@ __all__ = [
     "ReadTimedOut",
     "RemoteError",
     "Replicated",
+    "ReplicatedDict",
+    "ReplicatedLock",
+    "ReplicatedPriorityQueue",
+    "ReplicatedQueue",
     "RequestPreVoteRequest",
     "RequestPreVoteResponse",
     "RequestVoteRequest",

@@ -159,4 +159,18 @@ MUTANTS = (
         new="pass",
         caught_by="tests.replicated.test_objects.Machines.test_object_begins_anew_on_its_next_node",
     ),
+    Mutant(
+        name="a claim whose lease is over may still be finished",
+        at="_Queue.finish",
+        old="claim is None or claim.token != token",
+        new="claim is None",
+        caught_by="tests.replicated.test_batteries.Queues.test_lease_that_is_over",
+    ),
+    Mutant(
+        name="a lock is taken again under the token of before",
+        at="ReplicatedLock.acquire",
+        old="if not is_held:\n    self.token = self.context.index",
+        new="if self.owner != owner:\n    self.token = self.context.index",
+        caught_by="tests.replicated.test_batteries.Locks.test_lease_that_is_over",
+    ),
 )

@@ -215,6 +215,20 @@ async def wrong_calls(jobs: Jobs) -> None:
     use(name, numbers, number, Job(name=1))  # type: ignore[arg-type]
 
 
+async def batteries() -> None:
+    """Use what is ready."""
+    counts: txraft.ReplicatedDict[str, int] = txraft.ReplicatedDict()
+    queue: txraft.ReplicatedQueue[str] = txraft.ReplicatedQueue()
+    urgent: txraft.ReplicatedPriorityQueue[bytes] = txraft.ReplicatedPriorityQueue()
+    lock = txraft.ReplicatedLock()
+    count: int | None = await counts.get("a")
+    id: int = await queue.put("job") + await urgent.put(b"job", 1.0)
+    claim: txraft.Claim | None = await queue.claim(30.0)
+    token: int | None = await lock.acquire("me", 10.0)
+    await counts.set("a", "b")  # type: ignore[arg-type]
+    use(count, id, claim, token)
+
+
 async def member(jobs: Jobs, machine: FSM) -> None:
     """Run a whole member with objects, and one with a state machine."""
     node = txraft.Node("data", jobs, address="127.0.0.1:8400", others=Jobs())
