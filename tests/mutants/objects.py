@@ -170,7 +170,7 @@ MUTANTS = (
         name="a lock is taken again under the token of before",
         at="ReplicatedLock.acquire",
         old="if not is_held:\n    self.token = self.context.index",
-        new="if self.owner != owner:\n    self.token = self.context.index",
+        new="if self.owner is None:\n    self.token = self.context.index",
         caught_by="tests.replicated.test_batteries.Locks.test_lease_that_is_over",
     ),
 )

@@ -213,6 +213,13 @@ class Commands(Case):
         self.assertEqual(self.jobs.jobs["d"], Job("d", 2.5))
         self.assertEqual(len(self.node.entries), 2)
 
+    def test_call_by_the_class(self) -> None:
+        """As of any method."""
+        self.assertEqual(self.successResultOf(Jobs.put(self.jobs, "c")), 1)
+        names = self.successResultOf(Jobs.names(self.jobs))
+
+        self.assertEqual(names, ["a", "b", "c"])
+
     def test_error_is_the_cause(self) -> None:
         """The caller gets to know what was raised."""
         error = self.failureResultOf(self.jobs.break_off(), CommandFailed).value

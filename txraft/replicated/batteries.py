@@ -1,9 +1,9 @@
 """Batteries: a dict, queues and a lock that are replicated, ready for use.
 
 Whoever holds something for a time gets a *token* with it: a number that grows from
-holder to holder. A process that was stopped wakes up and still believes in its lease;
-so what it does elsewhere carries the token, and what is there refuses a smaller one than
-it has seen. The lock and the queues do so themselves.
+holder to holder. A process that was stopped wakes up and still believes in its lease.
+So what it does elsewhere carries the token, and a smaller one than was seen there is
+refused. The lock and the queues do so themselves.
 
 Source: M. Kleppmann, "How to do distributed locking", on fencing tokens.
 """

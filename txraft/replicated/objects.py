@@ -308,7 +308,7 @@ class Command(Generic[S_contra, P, R]):
         least = most - len(getattr(method, "__defaults__", None) or ())
         only_named = code is None or code.co_kwonlyargcount
         self._places = range(0) if only_named else range(least, most + 1)
-        update_wrapper(self, method)  # type: ignore[arg-type]
+        update_wrapper(self, method)
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -321,6 +321,13 @@ class Command(Generic[S_contra, P, R]):
 
     def __get__(self, target: S_contra | None, owner: type) -> Any:
         return self if target is None else BoundCommand(target, self)
+
+    def __call__(
+        self, target: S_contra, /, *args: P.args, **named: P.kwargs
+    ) -> Outcome[R]:
+        """Call it on *target*: `Jobs.claim(jobs, 30.0)` is `jobs.claim(30.0)`."""
+        bound: BoundCommand[P, R] = BoundCommand(target, self)
+        return bound(*args, **named)
 
     def encoded(
         self, place: str, args: tuple[object, ...], named: Mapping[str, object]
@@ -421,7 +428,7 @@ class Query(Generic[S_contra, P, R]):
         _check_method(method, "query")
         self.method: Callable[..., R] = method
         self.name = method.__name__
-        update_wrapper(self, method)  # type: ignore[arg-type]
+        update_wrapper(self, method)
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -434,6 +441,13 @@ class Query(Generic[S_contra, P, R]):
 
     def __get__(self, target: S_contra | None, owner: type) -> Any:
         return self if target is None else BoundQuery(target, self)
+
+    def __call__(
+        self, target: S_contra, /, *args: P.args, **named: P.kwargs
+    ) -> Outcome[R]:
+        """Call it on *target*: `Jobs.names(jobs)` is `jobs.names()`."""
+        bound: BoundQuery[P, R] = BoundQuery(target, self)
+        return bound(*args, **named)
 
 
 @overload
