@@ -49,6 +49,14 @@ MUTANTS = (
         caught_by=f"{FORWARDING}Asked.test_not_committed",
     ),
     Mutant(
+        name="a leader that was replaced tells the place of an entry it has no more",
+        at="ForwardedCommands._of_entries",
+        old="term_at(entry.index) == entry.term",
+        new="True",
+        caught_by="tests.node.test_forwarded.Places."
+        "test_leadership_lost_to_one_who_replaced_an_entry",
+    ),
+    Mutant(
         name="a read shares a question that was asked before it began",
         at="Forwarder._question_answered",
         old="self._left(lane, question)",

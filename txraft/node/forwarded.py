@@ -8,6 +8,10 @@ All commands of one message are appended side by side, and answered in one messa
 count against the same limits as the proposals of this node. The answer tells places in
 the log and no results: whoever asked applies these entries itself.
 
+A place is told only for an entry that is committed *and still in the log*: a leader
+that was cut off may learn from its successor that all up to an index is committed, and
+have another entry there by then.
+
 Whether somebody leads, and may ask, is for the shell to know.
 
 Source: Raft dissertation §6.2, §6.4.
@@ -16,7 +20,7 @@ Source: Raft dissertation §6.2, §6.4.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from txraft.core.entry import Entry, LogType
 from txraft.core.messages import (
@@ -32,6 +36,9 @@ from txraft.core.messages import (
 from txraft.errors import QueueFull
 from txraft.interfaces import IncomingRPC
 from txraft.node.pending import Pending
+
+TermAt = Callable[[int], int | None]
+"""The term of the entry at an index of the log, None if that is not known."""
 
 
 class ForwardedCommands:
@@ -57,22 +64,26 @@ class ForwardedCommands:
         """The index of the last entry, 0 if it is not appended."""
         return self.entries[-1].index
 
-    def places(self, commit_index: int) -> tuple[Place, ...]:
+    def places(self, commit_index: int, term_at: TermAt) -> tuple[Place, ...]:
         """Return where each command stands when all up to *commit_index* is committed.
 
-        Of what is appended behind that nobody knows.
+        Of what is appended behind that nobody knows; nor, where the log has an entry of
+        another term by now, of the one before it.
         """
-        of_entries = self._of_entries(commit_index)
+        of_entries = self._of_entries(commit_index, term_at)
         return tuple(
             next(of_entries) if len(data) <= self.max_bytes else TOO_LARGE
             for data in self.commands
         )
 
-    def _of_entries(self, commit_index: int) -> Iterator[Place]:
+    def _of_entries(self, commit_index: int, term_at: TermAt) -> Iterator[Place]:
         for entry in self.entries:
             if not entry.index:
                 yield NOT_APPENDED
-            elif entry.index <= commit_index:
+            # The same index and term is the same entry (Log Matching). Whoever asked
+            # may still have the entry that was replaced here: with the index alone it
+            # would commit that.
+            elif entry.index <= commit_index and term_at(entry.index) == entry.term:
                 yield (entry.index, entry.term)
             else:
                 yield UNKNOWN
@@ -82,14 +93,21 @@ class Forwarded:
     """What members have asked of one leader; each request is answered once.
 
     *pending* lends the room for commands, of which each has at most *max_entry_bytes*.
-    Answers have *header*. `queued` are to be appended in the next turn, and
-    `questions` are the reads that consensus was not asked about.
+    Answers have *header*, and *term_at* looks into the log. `queued` are to be appended
+    in the next turn, and `questions` are the reads that consensus was not asked about.
     """
 
-    def __init__(self, pending: Pending, max_entry_bytes: int, header: Header) -> None:
+    def __init__(
+        self,
+        pending: Pending,
+        max_entry_bytes: int,
+        header: Header,
+        term_at: TermAt,
+    ) -> None:
         self._pending = pending
         self._max_entry_bytes = max_entry_bytes
         self._header = header
+        self._term_at = term_at
         self.queued: list[ForwardedCommands] = []
         self.questions: list[IncomingRPC] = []
         # In the order of their indexes, which is that of their answers.
@@ -106,7 +124,7 @@ class Forwarded:
             return
         message = ForwardedCommands(rpc, request, self._max_entry_bytes)
         if not message.entries:
-            self._answer(rpc, message.places(0))
+            self._answer(rpc, message.places(0, self._term_at))
             return
         try:
             self._pending.reserve(len(message.entries), message.size)
@@ -168,7 +186,8 @@ class Forwarded:
         leader: str | None = None,
     ) -> None:
         self._pending.release(len(message.entries), message.size)
-        self._answer(message.rpc, message.places(commit_index), leader)
+        places = message.places(commit_index, self._term_at)
+        self._answer(message.rpc, places, leader)
 
     def _answer(
         self, rpc: IncomingRPC, places: tuple[Place, ...], leader: str | None = None

@@ -235,7 +235,10 @@ class Shell(RPCHandler, SenderHost, SnapshotsHost):
             level=self.levels.announced,
         )
         self.forwarded = Forwarded(
-            self.pending, config.max_entry_bytes, self.responder.answer_header
+            self.pending,
+            config.max_entry_bytes,
+            self.responder.answer_header,
+            self.consensus.log.term_at,
         )
         self.undeliverable = UndeliverableEntries(parts.address, self._fetch)
         self.sender = SnapshotSender(
