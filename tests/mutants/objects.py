@@ -13,11 +13,18 @@ MUTANTS = (
         caught_by="tests.replicated.test_objects.Commands.test_command_that_raises_is_undone",
     ),
     Mutant(
-        name="what a command deleted of its object is not undone",
-        at="Replicated.__delattr__",
-        old="entries.append((state.__setitem__, (name, old)))",
+        name="a command makes an attribute of which a restore knows nothing",
+        at="Replicated.__setattr__",
+        old="self._txraft_place.check_attribute(name)",
         new="pass",
-        caught_by="tests.replicated.test_objects.Commands.test_command_that_raises_is_undone",
+        caught_by="tests.replicated.test_objects.Commands.test_attributes_are_those_of_init",
+    ),
+    Mutant(
+        name="a restore leaves out attributes that the class has got since",
+        at="Machine.restore",
+        old="_completed(places[name], restored.objects.get(name, {}))",
+        new="restored.objects.get(name) or _unpacked(places[name])",
+        caught_by="tests.replicated.test_objects.Versions.test_restore_and_replay_agree_on_a_new_attribute",
     ),
     Mutant(
         name="what a command cleared is not undone",

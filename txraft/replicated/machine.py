@@ -187,6 +187,8 @@ class Machine:
     def restore(self, source: BinaryIO) -> None:
         """Replace the state of all objects. An object that is not in it begins anew.
 
+        So does an attribute of which the snapshot knows nothing, as one that the class
+        has got since; one that `__init__` sets no more is dropped.
         Raises: as `txraft.replicated.snapshot.read`; nothing is changed then.
         Thread: snapshot.
         """
@@ -194,7 +196,7 @@ class Machine:
         journals = {name: place.journal for name, place in places.items()}
         restored = read(source, self.application_name, journals)
         states = [
-            (target, restored.objects.get(name) or _unpacked(places[name]))
+            (target, _completed(places[name], restored.objects.get(name, {})))
             for name, target in self.objects.items()
         ]
         at, context = restored.position, self._context
@@ -281,6 +283,15 @@ def _unpacked(place: Place) -> dict[str, Any]:
     assert place.initial is not None, "it was packed when a node took it"
     journals: dict[str, Journal] = {"": place.journal}
     return read(io.BytesIO(place.initial), "", journals).objects[""]
+
+
+def _completed(place: Place, found: dict[str, Any]) -> dict[str, Any]:
+    """Return the attributes of the object at *place*, as many as *found* has of them.
+
+    The others are as `__init__` has made them here: so a member that restores has the
+    same as one that has replayed the log, which knows nothing of a newer attribute.
+    """
+    return {name: found.get(name, first) for name, first in _unpacked(place).items()}
 
 
 def _replace(target: Replicated, state: dict[str, Any]) -> None:

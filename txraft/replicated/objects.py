@@ -20,10 +20,11 @@ member, and the result is what it returned here. One that raises is undone and f
 with CommandFailed. `await jobs.names()` runs here, once all is applied that was
 committed before the call; `jobs.names.stale()` runs at once.
 
-Within a command, `self.claim.here("a", 30.0)` runs another one as a part of it. All
-attributes are the state. They are what `txraft.replicated.values` lists, and the
-containers of `txraft.replicated.containers`. The same entries must make the same state:
-so a command reads its arguments, its state and `context`, and nothing else.
+Within a command, `self.claim.here("a", 30.0)` runs another one as a part of it. The
+attributes that `__init__` sets are the state; a command makes no others. They are what
+`txraft.replicated.values` lists, and the containers of `txraft.replicated.containers`.
+The same entries must make the same state: so a command reads its arguments, its state
+and `context`, and nothing else.
 """
 
 from __future__ import annotations
@@ -87,7 +88,15 @@ class Proposer(Protocol):
 class Place:
     """Where an object is: its name on a node, its journal, and who proposes for it."""
 
-    __slots__ = ("context", "initial", "journal", "name", "proposer", "taken")
+    __slots__ = (
+        "attributes",
+        "context",
+        "initial",
+        "journal",
+        "name",
+        "proposer",
+        "taken",
+    )
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
@@ -97,6 +106,18 @@ class Place:
         # Its state before the first command, once it has been on a node.
         self.initial: bytes | None = None
         self.taken = False
+        # Those that `__init__` has set, None while it runs. A command may not make
+        # others: a snapshot of an older version of the class has none of them, while
+        # a member that replays the log would.
+        self.attributes: frozenset[str] | None = None
+
+    def check_attribute(self, name: str) -> None:
+        """Refuse an attribute that `__init__` has not set. Raises: AttributeError"""
+        if self.attributes is not None and name not in self.attributes:
+            raise AttributeError(
+                f"{self.journal.place}.{name} is no attribute of the state: set it in "
+                "__init__, so that all members have it, also after a restore"
+            )
 
 
 class Running:
@@ -122,6 +143,7 @@ class ReplicatedType(ABCMeta):
             try:
                 made.__init__(*args, **named)
                 journal.check_places(vars(made).values())
+                place_of(made).attributes = frozenset(vars(made))
             finally:
                 journal.end()
             return made
@@ -189,7 +211,7 @@ class Replicated(metaclass=ReplicatedType):
         return context
 
     def __setattr__(self, name: str, item: Any) -> None:
-        """Change the state. Raises: OnlyInCommands, CannotTravel"""
+        """Change the state. Raises: OnlyInCommands, CannotTravel, AttributeError"""
         journal: Journal = self._txraft_place.journal  # type: ignore[attr-defined]
         entries = journal.entries
         if entries is None:
@@ -204,6 +226,7 @@ class Replicated(metaclass=ReplicatedType):
         if type(item) not in ATOMS:
             item = journal.own(item)
         if old is _MISSING:
+            self._txraft_place.check_attribute(name)  # type: ignore[attr-defined]
             entries.append((state.__delitem__, (name,)))
         else:
             entries.append((state.__setitem__, (name, old)))
@@ -214,8 +237,13 @@ class Replicated(metaclass=ReplicatedType):
             journal.drop(old, entries)
 
     def __delattr__(self, name: str) -> None:
-        """Change the state. Raises: OnlyInCommands, AttributeError"""
-        journal = place_of(self).journal
+        """Delete an attribute, in `__init__`.
+
+        Raises: AttributeError, in a command, as a restore would bring it back;
+            OnlyInCommands
+        """
+        place = place_of(self)
+        journal = place.journal
         entries = journal.entries
         if entries is None:
             journal.refuse()
@@ -223,8 +251,12 @@ class Replicated(metaclass=ReplicatedType):
         if name not in state:
             object.__delattr__(self, name)
             return
+        if place.attributes is not None:
+            raise AttributeError(
+                f"{journal.place}.{name} cannot be deleted, as a restore would bring "
+                "it back: set it to None or to what is empty"
+            )
         old = state.pop(name)
-        entries.append((state.__setitem__, (name, old)))
         if type(old) in CONTAINERS:
             journal.drop(old, entries)
 
