@@ -20,7 +20,6 @@ EXAMPLE = re.compile(
 PORT = "8400"
 
 PROGRAM = """\
-from examples.counter import Counter
 from txraft import *
 
 async def main():
@@ -39,11 +38,12 @@ def example() -> str:
 
 class Readme(SynchronousTestCase):
     def test_example_is_short(self) -> None:
-        """It is three lines long."""
-        self.assertEqual(len(example().splitlines()), 3)
+        """It has ten lines at most, besides empty ones."""
+        lines = [line for line in example().splitlines() if line.strip()]
+        self.assertLessEqual(len(lines), 10)
 
     def test_example_runs(self) -> None:
-        """With a state machine it runs, and what it says is true."""
+        """It runs, and what it says is true."""
         port = str(free_port())
         lines = indent(re.sub("^    ", "", example(), flags=re.MULTILINE), "    ")
         program = PROGRAM.format(port=port, example=lines.replace(PORT, port))
