@@ -346,6 +346,77 @@ class OrderOfSets(SynchronousTestCase):
             [*journaled(set(words))[0]], sorted(words, key=lambda w: (len(w), w))
         )
 
+    def test_lists_and_dicts_take_ordinary_sets_sorted(self) -> None:
+        """A list and a dict have an order, which a set of arguments has not."""
+        numbers = {16, 8, 1}  # their order by hash is 16, 8, 1 or 8, 16, 1
+        changes: tuple[Change, ...] = (
+            lambda x: x.extend(numbers),
+            lambda x: operator.iadd(x, frozenset(numbers)),
+            lambda x: operator.setitem(x, slice(None), numbers),
+        )
+        pairs = {(number, "x") for number in range(50)}
+
+        for change in changes:
+            container, _ = journaled([])
+            change(container)
+            self.assertEqual([*container], [1, 8, 16])
+        for more in (pairs, frozenset(pairs)):
+            container, _ = journaled({})
+            container.update(more)
+            self.assertEqual([*container], [*range(50)])
+        container, _ = journaled({})
+        container |= pairs
+        self.assertEqual([*container], [*range(50)])
+        self.assertEqual([*container.fromkeys(numbers)], [1, 8, 16])
+
+    def test_results_have_an_order(self) -> None:
+        """A loop over them may change the state, and is the same on all members."""
+        container, _ = journaled(set())
+        for number in (5, 3, 4, 1):
+            container.add(number)
+        other = {24, 3, 4, 8}
+
+        for found, expected in (
+            (container.copy(), [5, 3, 4, 1]),
+            (copy.copy(container), [5, 3, 4, 1]),
+            (copy.deepcopy(container), [5, 3, 4, 1]),
+            (container - {3}, [5, 4, 1]),
+            (container.difference([3], [1]), [5, 4]),
+            (container & other, [3, 4]),
+            (other & container, [3, 4]),
+            (container.intersection([4, 5, 3], other), [3, 4]),
+            (container | other, [5, 3, 4, 1, 8, 24]),
+            (container.union([7], other), [5, 3, 4, 1, 7, 8, 24]),
+            (other | container, [3, 4, 8, 24, 5, 1]),
+            (other - container, [8, 24]),
+            (container ^ other, [5, 1, 8, 24]),
+            (other ^ container, [5, 1, 8, 24]),
+            (container - dict.fromkeys([3]).keys(), [5, 4, 1]),
+        ):
+            self.assertEqual([*found], expected)
+            self.assertEqual(found, set(expected))
+            self.assertIs(type(plain(found)), set)
+        for operation in (operator.or_, operator.and_, operator.sub, operator.xor):
+            with self.assertRaises(TypeError):
+                operation(container, [1])
+            with self.assertRaises(TypeError):
+                operation([1], container)
+
+    def test_results_are_of_no_object(self) -> None:
+        """They change at any time, and are copied into the state."""
+        container, journal = journaled({"s": {1, 2}})
+        found = container["s"] - {1}
+        journal.end()
+        found.add(9)
+        journal.begin()
+
+        container["t"] = found
+        container["u"] = found
+        found.clear()
+
+        self.assertEqual(container, {"s": {1, 2}, "t": {2, 9}, "u": {2, 9}})
+        self.assertIsNot(container["t"], container["u"])
+
 
 class Values(SynchronousTestCase):
     """What may change without the journal is not taken."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -466,6 +468,69 @@ class Outside(Case):
         for make, named in ((shared, "Shared.jobs"), (slots, "Slots")):
             error = self.assertRaises(TypeError, make)
             self.assertIn(named, str(error))
+
+    def test_what_remembers_is_refused(self) -> None:
+        """A read on one member alone would change what a command sees there."""
+
+        class Mixin:
+            @functools.cached_property
+            def total(self) -> int:
+                return 1
+
+        def prop() -> None:
+            class Prop(Replicated):
+                @functools.cached_property
+                def total(self) -> int:
+                    return 1
+
+        def cached() -> None:
+            class Cached(Replicated):
+                @functools.lru_cache  # noqa: B019
+                def total(self) -> int:
+                    return 1
+
+        def within() -> None:
+            class Within(Replicated):
+                total = property(functools.cache(lambda self: 1))
+                other = query(functools.cache(lambda self: 1))
+
+        def mixed() -> None:
+            class Mixed(Mixin, Replicated):
+                pass
+
+        for make, named in (
+            (prop, "Prop.total"),
+            (cached, "Cached.total"),
+            (within, "Within.total"),
+            (mixed, "Mixin.total"),
+        ):
+            error = self.assertRaises(TypeError, make)
+            self.assertIn(f"{named} remembers", str(error))
+
+    def test_dict_of_the_attributes_is_a_view(self) -> None:
+        """It has one order on all members, and nothing goes past the journal by it."""
+
+        class Things(Replicated):
+            def __init__(self) -> None:
+                self.second = [1]
+                self.first = 2
+                try:
+                    self.__dict__ = {}
+                except AttributeError:
+                    self.third = 3
+
+        things = Things()
+
+        self.assertEqual([*vars(things)], ["first", "second", "third"])
+        self.assertEqual([*things.__dict__], ["first", "second", "third"])
+        with self.assertRaises(TypeError):
+            vars(things)["first"] = 3
+        with self.assertRaises(AttributeError):
+            things.__dict__.update(first=3)
+        self.assertEqual((things.first, things.second), (2, [1]))
+        self.assertIn("second", dir(things))
+        error = self.assertRaises(TypeError, copy.copy, things)
+        self.assertIn("Things is neither copied", str(error))
 
     def test_methods_that_wait_are_refused(self) -> None:
         """A command has an end at its place of the log."""

@@ -1,8 +1,7 @@
 """Containers of the state: a list, a dict and a set that journal their changes.
 
-They are equal to ordinary ones of the same content, and have all their methods; what a
-method returns is ordinary. Outside a command they raise OnlyInCommands, before anything
-has changed.
+They are equal to ordinary ones of the same content, and have all their methods.
+Outside a command they raise OnlyInCommands, before anything has changed.
 
 - `JournaledDict` is a dict and `JournaledSet` is a set, by `isinstance`, so reading
   them is as fast. What writes to a dict or set behind its methods, in C, would go past
@@ -11,7 +10,9 @@ has changed.
   a change that only this member has. `isinstance(x, MutableSequence)` is true.
 - A `JournaledSet` has an order, that of its additions, so a loop over it is the same on
   all members. An ordinary set has none: its order is another in each process and after
-  a restore, so its items are sorted when they are added here.
+  a restore, so its items are sorted when they are added here, and to a list or dict.
+  What its methods and operators return has an order too, and belongs to no object; a
+  list's and a dict's return ordinary ones.
 - What was deleted from a dict or set, and comes back as a command is undone, comes
   last. It does so on all members.
 """
@@ -29,6 +30,7 @@ from txraft.replicated.journal import (
     adopt,
     containers,
     fill,
+    loose,
     plain,
 )
 from txraft.replicated.values import ATOMS, MAX_DEPTH, check_value
@@ -188,6 +190,8 @@ class JournaledDict(dict[K, V]):
     def update(self, *others: Any, **named: Any) -> None:
         """Set many keys, as `dict.update` does."""
         _changing(self)
+        if others and isinstance(others[0], AbstractSet):
+            others = (ordered(others[0]), *others[1:])
         for key, item in dict(*others, **named).items():
             self[key] = item
 
@@ -214,7 +218,7 @@ class JournaledDict(dict[K, V]):
     @classmethod
     def fromkeys(cls, keys: Any, value: Any = None) -> dict[Any, Any]:
         """Return an ordinary dict."""
-        return dict.fromkeys(keys, value)
+        return dict.fromkeys(ordered(keys), value)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         # For `copy` and pickle: an ordinary dict comes out.
@@ -371,7 +375,7 @@ class JournaledList(MutableSequence[V]):
         items = self._items
         if isinstance(index, slice):
             # First all that is new: it may be a generator that reads this list.
-            new = [self.journal.own(each) for each in list(item)]
+            new = [self.journal.own(each) for each in ordered(item)]
             self._replace(index, new, entries)
             return
         item = self.journal.own(item)
@@ -497,9 +501,70 @@ class JournaledSet(set[V]):
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         return set, ([*self._order],)
 
+    # What these return has the order too, as a loop over it may change the state. It
+    # is of no object, and `Journal.own` copies it where it is put into the state.
+
     def copy(self) -> set[V]:
-        """Return an ordinary set."""
-        return set(self._order)
+        """Return a set that is of no object, in the same order."""
+        return _free(self._order)
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: object) -> set[V]:
+        return _free(self._order)  # what is in it cannot change
+
+    def union(self, *others: Iterable[Any]) -> set[Any]:
+        """Return what is here or in one of *others*, in this order."""
+        return _free([*self._order, *(i for other in others for i in ordered(other))])
+
+    def difference(self, *others: Iterable[Any]) -> set[V]:
+        """Return what is in none of *others*."""
+        left = set.difference(self, *others)
+        return _free([item for item in self._order if item in left])
+
+    def intersection(self, *others: Iterable[Any]) -> set[V]:
+        """Return what is in all of *others* too."""
+        left = set.intersection(self, *others)
+        return _free([item for item in self._order if item in left])
+
+    def symmetric_difference(self, other: Iterable[Any]) -> set[Any]:
+        """Return what is here or in *other*, and not in both."""
+        more = dict.fromkeys(ordered(other))
+        here = [item for item in self._order if item not in more]
+        return _free([*here, *(item for item in more if item not in self)])
+
+    def __or__(self, other: Any) -> set[Any]:
+        return self.union(other) if isinstance(other, AbstractSet) else NotImplemented
+
+    def __and__(self, other: Any) -> set[V]:
+        if not isinstance(other, AbstractSet):
+            return NotImplemented
+        return self.intersection(other)
+
+    def __sub__(self, other: Any) -> set[V]:
+        if not isinstance(other, AbstractSet):
+            return NotImplemented
+        return self.difference(other)
+
+    def __xor__(self, other: Any) -> set[Any]:
+        if not isinstance(other, AbstractSet):
+            return NotImplemented
+        return self.symmetric_difference(other)
+
+    # As this is a kind of set, Python asks these before `set.__or__` of what is left.
+
+    def __ror__(self, other: Any) -> set[Any]:
+        if not isinstance(other, AbstractSet):
+            return NotImplemented
+        return _free([*ordered(other), *self._order])
+
+    def __rsub__(self, other: Any) -> set[Any]:
+        if not isinstance(other, AbstractSet):
+            return NotImplemented
+        return _free([item for item in ordered(other) if item not in self])
+
+    __rand__ = __and__
+    __rxor__ = __xor__
 
     def add(self, item: V) -> None:
         """Add one."""
@@ -599,9 +664,34 @@ class JournaledSet(set[V]):
         return self
 
 
+class _Forgetful(list[Any]):
+    """Where changes are noted that are never undone."""
+
+    def append(self, entry: object) -> None:
+        """Forget it at once."""
+
+
+FREE = Journal("no object")
+FREE.entries = _Forgetful()
+"""The journal of sets that are of no object: they change at any time."""
+
+loose.append(FREE)
+
+
+def _free(items: Iterable[V]) -> JournaledSet[V]:
+    """Return a set of *items*, in their order, that is of no object."""
+    made: JournaledSet[V] = JournaledSet(FREE)
+    made._order = dict.fromkeys(items)
+    set.update(made, made._order)
+    return made
+
+
 def ordered(items: Iterable[V]) -> list[V]:
     """Return *items* in an order that is the same on all members."""
-    if type(items) is set or type(items) is frozenset:
+    kind = type(items)
+    if kind is list or kind is JournaledSet:
+        return list(items)
+    if isinstance(items, (set, frozenset)):
         return in_order(items)
     return list(items)
 

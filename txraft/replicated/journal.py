@@ -50,6 +50,10 @@ adopt: dict[type, Callable[[Any, Journal, int], Any]] = {}
 """How to copy an ordinary list, dict or set into a container of a journal."""
 
 
+loose: list[Journal] = []
+"""The journal of sets that are of no object, once there is one."""
+
+
 class Journal:
     """What undoes the changes of the running command of the object called *place*.
 
@@ -105,6 +109,8 @@ class Journal:
             return item
         if kind in containers:
             if item.journal is not self:
+                if item.journal in loose:
+                    return adopt[set](item, self, depth)
                 raise CannotTravel(
                     f"a {kind.__name__} of {item.journal.place} cannot be in "
                     f"{self.place} too: store copy.deepcopy(x)"

@@ -36,6 +36,8 @@ from txraft.replicated.objects import (
     Replicated,
     Running,
     place_of,
+    replace_state,
+    state_of,
 )
 from txraft.replicated.snapshot import MAGIC, Position, capture, read
 from txraft.replicated.values import ATOMS
@@ -80,7 +82,7 @@ class Machine:
         if place.initial is None:
             place.initial = _packed(target)
         else:  # it was on a node before, and has the state of then
-            _replace(target, _unpacked(place))
+            replace_state(target, _unpacked(place))
         place.name, place.context, place.taken = name, self._context, True
         self._calls[name] = {
             called: _Call(place, command.method, target, command.name)
@@ -179,7 +181,7 @@ class Machine:
         context = self._context
         position = Position(context.index, context.term, context.microseconds)
         states = (
-            (name, type(target).__name__, vars(target))
+            (name, type(target).__name__, state_of(target))
             for name, target in self.objects.items()
         )
         return capture(self.application_name, position, states)
@@ -201,7 +203,7 @@ class Machine:
         ]
         at, context = restored.position, self._context
         for target, state in states:
-            _replace(target, state)
+            replace_state(target, state)
         context.index, context.term = at.index, at.term
         context.microseconds = at.microseconds
         self._time.restored(at.microseconds)
@@ -236,7 +238,7 @@ class _Call:
                 # A copy: the next command must not change what its caller looks at.
                 result = plain(result)
             if journal.shared:
-                journal.check_places(vars(self._target).values())
+                journal.check_places(state_of(self._target).values())
             return result
         except (MemoryError, RecursionError):
             # Not alike on all members: this one may be as it was or not, and stops.
@@ -274,7 +276,7 @@ def _packed(target: Replicated) -> bytes:
     """Return the state of *target*, as a snapshot of it alone."""
     sink = _Memory()
     name = type(target).__name__
-    capture("", Position(), [("", name, vars(target))]).persist(sink)
+    capture("", Position(), [("", name, state_of(target))]).persist(sink)
     return sink.getvalue()
 
 
@@ -292,11 +294,6 @@ def _completed(place: Place, found: dict[str, Any]) -> dict[str, Any]:
     same as one that has replayed the log, which knows nothing of a newer attribute.
     """
     return {name: found.get(name, first) for name, first in _unpacked(place).items()}
-
-
-def _replace(target: Replicated, state: dict[str, Any]) -> None:
-    """Replace all attributes of *target* in one step."""
-    object.__setattr__(target, "__dict__", state)
 
 
 def machine_of(

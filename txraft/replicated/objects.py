@@ -31,8 +31,9 @@ from __future__ import annotations
 
 import inspect
 from abc import ABCMeta
-from collections.abc import Callable, Mapping
-from functools import update_wrapper
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property, lru_cache, update_wrapper
+from types import MappingProxyType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -42,6 +43,7 @@ from typing import (
     NoReturn,
     ParamSpec,
     Protocol,
+    SupportsIndex,
     TypeVar,
     overload,
 )
@@ -142,14 +144,20 @@ class ReplicatedType(ABCMeta):
             journal.begin()
             try:
                 made.__init__(*args, **named)
-                journal.check_places(vars(made).values())
-                place_of(made).attributes = frozenset(vars(made))
+                journal.check_places(state_of(made).values())
+                place_of(made).attributes = frozenset(state_of(made))
             finally:
                 journal.end()
             return made
 
 
-class Replicated(metaclass=ReplicatedType):
+class _Stored(metaclass=ReplicatedType):
+    """Where the attributes are: in `__dict__`, and the same dict in `_txraft_state`."""
+
+    __slots__ = ("__dict__", "__weakref__", "_txraft_place", "_txraft_state")
+
+
+class Replicated(_Stored):
     """The base of classes whose objects are replicated; see the module above.
 
     `__init__` makes the state that the log begins with, so it must make the same on
@@ -157,7 +165,7 @@ class Replicated(metaclass=ReplicatedType):
     data of a node, so that no other application takes them over; it never changes.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_txraft_place")
+    __slots__ = ()
 
     application_name: ClassVar[str] = ""
     _txraft_commands: ClassVar[Mapping[str, Command[Any, Any, Any]]] = {}
@@ -168,7 +176,30 @@ class Replicated(metaclass=ReplicatedType):
         made = object.__new__(cls)
         place = Place(Journal(cls.__name__))
         object.__setattr__(made, "_txraft_place", place)
+        replace_state(made, {})
         return made
+
+    # Python reads an attribute in the real dict, whatever this returns; so reading is
+    # as fast as ever. What writes to this, as `vars(self)["n"] = 1` or a cache, would
+    # go past the journal, and the order of the real one is another after a restore.
+    if not TYPE_CHECKING:
+
+        @property
+        def __dict__(self):
+            """The state, sorted by the names of the attributes, to be read."""
+            return MappingProxyType(dict(sorted(state_of(self).items())))
+
+    def __dir__(self) -> Iterable[str]:
+        """Return the names of all attributes."""
+        return [*object.__dir__(self), *state_of(self)]
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse a copy. Raises: TypeError, always"""
+        kind = type(self).__name__
+        raise TypeError(
+            f"a {kind} is neither copied nor pickled, as its commands are in one log: "
+            "make another one, or return what you need of it from a query"
+        )
 
     def __init_subclass__(cls, **named: Any) -> None:
         """Refuse what would be state that nobody sees.
@@ -176,6 +207,11 @@ class Replicated(metaclass=ReplicatedType):
         Raises: TypeError
         """
         super().__init_subclass__(**named)
+        # Bases that are no Replicated, too: they have not been looked at.
+        mixed = [b for b in cls.__mro__[1:-1] if not issubclass(b, _Stored)]
+        for base in (*mixed, cls):
+            for name, item in vars(base).items():
+                _check_cached(f"{base.__name__}.{name}", item)
         for name, item in vars(cls).items():
             if name == "__slots__" and item:
                 raise TypeError(
@@ -194,10 +230,10 @@ class Replicated(metaclass=ReplicatedType):
                 found.pop(name, None)
                 if isinstance(item, Command):
                     found[name] = item
-                if hasattr(type(item), "__set__") and base is not Replicated:
+                if hasattr(type(item), "__set__") and not issubclass(Replicated, base):
                     setters.add(name)
         cls._txraft_commands = found
-        cls._txraft_setters = frozenset({*setters, "context"})
+        cls._txraft_setters = frozenset({*setters, "context", "__dict__"})
 
     @property
     def context(self) -> Context:
@@ -219,7 +255,7 @@ class Replicated(metaclass=ReplicatedType):
         if name in self._txraft_setters:
             object.__setattr__(self, name, item)
             return
-        state = self.__dict__
+        state: dict[str, Any] = self._txraft_state  # type: ignore[attr-defined]
         old = state.get(name, _MISSING)
         if old is item:
             return  # as `self.names += [name]` ends: it has not moved
@@ -247,7 +283,7 @@ class Replicated(metaclass=ReplicatedType):
         entries = journal.entries
         if entries is None:
             journal.refuse()
-        state = self.__dict__
+        state = state_of(self)
         if name not in state:
             object.__delattr__(self, name)
             return
@@ -265,6 +301,21 @@ def place_of(target: Replicated) -> Place:
     """Return where *target* is."""
     found: Place = target._txraft_place  # type: ignore[attr-defined]
     return found
+
+
+def state_of(target: Replicated) -> dict[str, Any]:
+    """Return the attributes of *target*, to be read: `vars(target)` is a copy."""
+    found: dict[str, Any] = target._txraft_state  # type: ignore[attr-defined]
+    return found
+
+
+def replace_state(target: Replicated, state: dict[str, Any]) -> None:
+    """Make *state* the attributes of *target*, in one step."""
+    _set_dict(target, state)
+    object.__setattr__(target, "_txraft_state", state)
+
+
+_set_dict = vars(_Stored)["__dict__"].__set__
 
 
 class BoundCommand(Generic[P, R]):
@@ -518,6 +569,20 @@ def query(method: Callable[Concatenate[S, P], R], /) -> Query[S, P, R]:
     Raises: TypeError, for a coroutine or a generator.
     """
     return Query(method)
+
+
+_CACHED = (cached_property, type(lru_cache(len)))
+
+
+def _check_cached(place: str, item: object) -> None:
+    """Refuse a method or property that remembers. Raises: TypeError"""
+    inner = item.method if isinstance(item, (Command, Query)) else item
+    inner = inner.fget if isinstance(inner, property) else inner
+    if isinstance(inner, _CACHED):
+        raise TypeError(
+            f"{place} remembers what it returned ({type(inner).__name__}), at another "
+            "time on each member, and the state changes: use @property or a method"
+        )
 
 
 def _check_method(method: Any, what: str) -> None:
