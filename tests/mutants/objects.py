@@ -160,6 +160,13 @@ MUTANTS = (
         caught_by="tests.replicated.test_objects.Outside.test_what_remembers_is_refused",
     ),
     Mutant(
+        name="a value that is equal to itself only is taken",
+        at="_declare",
+        old="object.__eq__ is cls.__eq__ or object.__hash__ is cls.__hash__",
+        new="False",
+        caught_by="tests.replicated.test_values.Declaring.test_class_that_is_equal_by_identity_is_refused",
+    ),
+    Mutant(
         name="equal frozensets are written as they happen to be",
         at="_sorted",
         old="sorted(encoded, key=_packed)",

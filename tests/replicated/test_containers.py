@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import heapq
 import json
 import operator
@@ -16,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txraft.errors import CannotTravel, OnlyInCommands
 from txraft.replicated.containers import CONTAINERS
 from txraft.replicated.journal import Journal, plain
+from txraft.replicated.values import value
 
 Change = Callable[[Any], object]
 
@@ -315,6 +317,67 @@ class Kinds(SynchronousTestCase):
 
         self.assertEqual(sorted(map(plain, container)), [[1], [2], [3], [4]])
         journal.check_places([container])
+
+
+@value
+@dataclasses.dataclass(frozen=True, eq=False)
+class Strict:
+    """A value that is not equal to anything of another type, and says so."""
+
+    number: int
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Strict) and self.number == other.number
+
+    def __hash__(self) -> int:
+        return hash(self.number)
+
+
+class Keys(SynchronousTestCase):
+    """A key is found by what is equal to it."""
+
+    def test_key_that_is_equal_to_its_own_kind_only(self) -> None:
+        """It is taken out of a dict and a set, and an undo puts it back."""
+        changes: tuple[tuple[Any, Change], ...] = (
+            ({Strict(1): 1, Strict(2): 2}, lambda d: operator.delitem(d, Strict(2))),
+            ({Strict(1): 1, Strict(2): 2}, lambda d: d.pop(Strict(2))),
+            ({Strict(1), Strict(2)}, lambda s: s.discard(Strict(2))),
+            ({Strict(1), Strict(2)}, lambda s: s.remove(Strict(2))),
+        )
+        for before, change in changes:
+            container, journal = journaled(before)
+            kept = [each for each in container if each == Strict(2)]
+
+            change(container)
+            self.assertEqual([*container], [Strict(1)])
+            journal.undo()
+
+            self.assertEqual(container, before)
+            self.assertIs([*container][-1], kept[0])
+
+
+class Sorting(SynchronousTestCase):
+    """A sort is of a list that stands still."""
+
+    def test_key_that_changes_the_list(self) -> None:
+        """It is refused as by a list, and what it has changed is undone."""
+        changes: tuple[Change, ...] = (
+            lambda x: x.clear(),
+            lambda x: x.append([3]),
+            lambda x: operator.setitem(x, 0, [0]),
+        )
+        for change in changes:
+            container, journal = journaled([[2], [1]])
+
+            def key(item: Any, x: Any = container, change: Change = change) -> Any:
+                change(x)
+                return item[0]
+
+            with self.assertRaises(ValueError):
+                container.sort(key=key)
+            journal.undo()
+
+            self.assertEqual((container, container.nested), ([[2], [1]], 2))
 
 
 class OrderOfSets(SynchronousTestCase):

@@ -231,6 +231,39 @@ class Commands(Case):
         self.assertIsInstance(error.__cause__, KeyError)
         self.assertIn("Jobs.break_off raised KeyError", str(error))
 
+    def test_error_shows_copies(self) -> None:
+        """What it tells does not change with the next command."""
+
+        class Wrong(Exception):
+            pass
+
+        class Things(Replicated):
+            def __init__(self) -> None:
+                self.items = [1]
+
+            @command
+            def fail(self) -> None:
+                self.items.append(2)
+                error = Wrong(self.items, "x", (self.items,))
+                error.items = self.items  # type: ignore[attr-defined]
+                raise error
+
+            @command
+            def put(self, item: int) -> None:
+                self.items.append(item)
+
+        things = Things()
+        node = Alone(Machine({"": things}))
+        bind(node.machine, node)
+
+        cause: Any = self.failureResultOf(things.fail()).value.__cause__
+        self.successResultOf(things.put(3))
+
+        self.assertEqual(cause.args, ([1, 2], "x", ([1, 2],)))
+        self.assertEqual(cause.items, [1, 2])
+        self.assertIs(type(cause.items), list)
+        self.assertEqual(node.index, 2)
+
     def test_declared_error_is_itself(self) -> None:
         """It can be caught by its class."""
         error = self.failureResultOf(self.jobs.take("x"), NoSuchJob).value

@@ -272,6 +272,16 @@ class Refused(SynchronousTestCase):
             error = self.assertRaises(CannotTravel, check_value, item)
             self.assertIn("lists, dicts and sets", str(error))
 
+    def test_time_zone_with_a_part_of_a_second(self) -> None:
+        """What is stored of it is another zone."""
+        for part in (timedelta(microseconds=1), -timedelta(hours=1, microseconds=5)):
+            bad = datetime(2020, 1, 1, tzinfo=timezone(part))
+
+            self.assertRaises(CannotTravel, check_value, bad)
+            self.assertRaises(CannotTravel, encode, bad)
+        good = datetime(2020, 1, 1, tzinfo=timezone(timedelta(hours=-1, seconds=-7)))
+        self.assertEqual(travel(good).utcoffset(), good.utcoffset())
+
     def test_depth(self) -> None:
         """It is bounded, in what is kept and in what is sent."""
         for wrap in (lambda i: (i,), lambda i: [i], lambda i: {1: i}, Point):
@@ -310,6 +320,59 @@ class Declaring(SynchronousTestCase):
 
         error = self.assertRaises(TypeError, value, Hidden)
         self.assertIn("Hidden.x", str(error))
+
+    def test_class_that_is_equal_by_identity_is_refused(self) -> None:
+        """After a restore it is another object."""
+
+        @dataclasses.dataclass(frozen=True, eq=False)
+        class Same:
+            x: int
+
+        @dataclasses.dataclass(frozen=True, eq=False)
+        class Hashed(Same):
+            __hash__ = object.__hash__
+
+            def __eq__(self, other: object) -> bool:
+                return isinstance(other, Hashed) and self.x == other.x
+
+        @dataclasses.dataclass(frozen=True, eq=False)
+        class Fine(Same):
+            def __eq__(self, other: object) -> bool:
+                return isinstance(other, Fine) and self.x == other.x
+
+            def __hash__(self) -> int:
+                return self.x
+
+        for made in (Same, Hashed):
+            error = self.assertRaises(TypeError, value, made)
+            self.assertIn(f"{made.__name__} is equal to itself only", str(error))
+        self.assertEqual(travel(value(Fine)(1)), Fine(1))
+
+    def test_attribute_that_is_no_field_is_refused(self) -> None:
+        """A restore would lose it; it is refused as it is made, so on all members."""
+
+        @value
+        @dataclasses.dataclass(frozen=True)
+        class After:
+            x: int
+
+            def __post_init__(self) -> None:
+                if self.x:
+                    object.__setattr__(self, "twice", 2 * self.x)
+
+        @value
+        @dataclasses.dataclass(frozen=True)
+        class Own:
+            x: int
+
+            def __init__(self, x: int) -> None:
+                object.__setattr__(self, "x", x)
+                object.__setattr__(self, "twice", 2 * x)
+
+        for made in (After, Own):
+            error = self.assertRaises(TypeError, made, 1)
+            self.assertIn(f"{made.__name__}.twice", str(error))
+        self.assertEqual(travel(After(0)), After(0))
 
     def test_name_is_that_of_the_module_and_the_class(self) -> None:
         """Two modules may each have one; a script is called as it is imported."""

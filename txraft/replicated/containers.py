@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableSequence
 from collections.abc import Set as AbstractSet
+from operator import is_
 from typing import Any, SupportsIndex, TypeVar, overload
 
 from txraft.replicated.encoding import ENCODERS, in_order
@@ -71,7 +72,9 @@ def _kept(container: Any, item: Any) -> Any:
     if type(item) is str or type(item) is bytes:
         return item  # no other value is equal to one of these
     probe = _Probe(item)
-    assert probe in container, "the caller has looked"
+    if probe not in container:
+        # An `__eq__` that says False, and not NotImplemented, for another type.
+        return next((each for each in container if each == item), item)
     return probe.found
 
 
@@ -447,7 +450,12 @@ class JournaledList(MutableSequence[V]):
     def sort(self, *, key: Any = None, reverse: bool = False) -> None:
         """Put the items in order; nothing is changed if a comparison raises."""
         _changing(self)
-        self._reorder(sorted(self._items, key=key, reverse=reverse))
+        before = self._items.copy()
+        new = sorted(before, key=key, reverse=reverse)
+        # What *key* or a comparison changed here would be lost, as in `list.sort`.
+        if len(before) != len(self._items) or not all(map(is_, before, self._items)):
+            raise ValueError("list modified during sort")
+        self._reorder(new)
 
     def _reorder(self, new: list[V]) -> None:
         entries, items = _changing(self), self._items

@@ -161,9 +161,9 @@ class Journal:
         for key, count in found.items():
             if count > 1:
                 raise CannotTravel(
-                    f"{shared[key]!r} is in {count} places of {self.place}, and would "
-                    "be as many after a restore: take it out of one, or store "
-                    "copy.deepcopy(x)"
+                    f"a {type(shared[key]).__name__} is in {count} places of "
+                    f"{self.place}, and would be as many after a restore: "
+                    "take it out of one, or store copy.deepcopy(x)"
                 )
         for key, count in found.items():
             shared[key].places = count
@@ -186,6 +186,27 @@ def fill(parent: Contained, child: Any) -> None:
             child.places += 1
         else:
             parent.journal.keep(child, entries)
+
+
+def detach(error: BaseException) -> None:
+    """Have *error* show copies of containers, as its caller keeps it."""
+    if any(_may_hold(each) for each in error.args):
+        error.args = tuple([_detached(each) for each in error.args])
+    for name, each in vars(error).items():
+        if _may_hold(each):
+            setattr(error, name, _detached(each))
+
+
+def _may_hold(item: object) -> bool:
+    kind = type(item)
+    return kind in containers or kind in adopt or kind is tuple
+
+
+def _detached(item: Any) -> Any:
+    try:
+        return plain(item)
+    except CannotTravel:  # an ordinary list of anything
+        return item
 
 
 def plain(item: Any, depth: int = MAX_DEPTH) -> Any:

@@ -27,7 +27,7 @@ from txraft.interfaces import FSM, FSMSnapshot
 from txraft.replicated.context import Context
 from txraft.replicated.encoding import decode, unpack
 from txraft.replicated.entry_time import EntryTime
-from txraft.replicated.journal import Journal, plain
+from txraft.replicated.journal import Journal, detach, plain
 from txraft.replicated.objects import (
     COMMAND,
     HEAD_BYTES,
@@ -244,6 +244,7 @@ class _Call:
             # Not alike on all members: this one may be as it was or not, and stops.
             raise
         except Exception as error:
+            detach(error)  # before: it tells what was there as it was raised
             journal.undo()
             return self._failed(error)
         finally:

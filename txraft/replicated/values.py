@@ -24,6 +24,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, timedelta, timezone
 from enum import Enum, Flag
+from functools import wraps
 from operator import attrgetter
 from pathlib import PurePath
 from typing import Any, TypeVar, dataclass_transform, overload
@@ -111,8 +112,8 @@ def value(cls: Any = None, /, *, name: str = "") -> Any:
     change as long as there is data with it, so give it when the class moves. Fields are
     stored in their order; a new one needs a default and comes last.
 
-    Raises: TypeError, for a dataclass that is not frozen, and for a field that its
-        `__init__` does not take.
+    Raises: TypeError, for a dataclass that is not frozen or equal by its identity, and
+        for a field that its `__init__` does not take.
     """
     if cls is None:
         return lambda cls: _declare(cls, name)
@@ -139,12 +140,44 @@ def _declare(cls: Any, name: str) -> type:
             raise TypeError(
                 f"{cls.__name__}.{left_out[0]} has init=False: make it a property"
             )
+        if object.__eq__ is cls.__eq__ or object.__hash__ is cls.__hash__:
+            raise TypeError(
+                f"{cls.__name__} is equal to itself only, or has the hash of its "
+                "identity, and after a restore it is another: leave out eq=False, or "
+                "define __eq__ and __hash__ by its fields"
+            )
+        # The `__init__` that dataclasses write, as "<string>", sets fields only.
+        code = getattr(cls.__init__, "__code__", None)
+        is_written = code is not None and code.co_filename == "<string>"
+        if cls.__dictoffset__ and (hasattr(cls, "__post_init__") or not is_written):
+            _refuse_more(cls, names)
         declared[cls] = Declared(cls, name, names, _getter(names))
     # The same class once more, as after a reload, replaces the one from before.
     same = [c for c in _by_name.get(name, ()) if _place(c) != _place(cls)]
     _by_name[name] = [*same, cls]
     found: type = cls
     return found
+
+
+def _refuse_more(cls: Any, names: tuple[str, ...]) -> None:
+    """Have `__init__` of *cls* refuse what it sets beside the fields *names*.
+
+    At once, on all members, and not where the value is stored: a cache that a method
+    fills later is harmless, and there on some members only.
+    """
+    init = cls.__init__
+
+    @wraps(init)
+    def checked(self: Any, *args: Any, **named: Any) -> None:
+        init(self, *args, **named)
+        more = [name for name in vars(self) if name not in names]
+        if more and type(self) is cls:
+            raise TypeError(
+                f"{cls.__name__}.{more[0]} is set as it is made, and is no field, so a "
+                "restore loses it: make it a field or a property"
+            )
+
+    cls.__init__ = checked
 
 
 def _getter(names: tuple[str, ...]) -> Callable[[Any], Sequence[object]]:
@@ -239,6 +272,11 @@ def check_zone(item: Any) -> None:
     zone = item.tzinfo
     if zone is None:
         return
+    if type(zone) is timezone and zone.utcoffset(None).microseconds:
+        raise CannotTravel(
+            f"{item!r} has a time zone with a part of a second, which is lost as it is "
+            "stored: use astimezone(datetime.timezone.utc)"
+        )
     if type(zone) is not timezone or len(zone.__getinitargs__()) > 1:  # type: ignore[attr-defined]
         raise CannotTravel(
             f"{item!r} has a time zone with a name or rules, which members may know "
