@@ -172,16 +172,11 @@ class CommandFailed(ApplicationError):
 
 
 class UnknownCommand(RaftError):
-    """An entry calls a method that this version of a replicated object does not have.
+    """An entry calls what this version of a replicated object does not have.
 
-    The node stops: a newer version of the application knows what it does.
+    It has no such method, or the method does not take these arguments. The node stops:
+    another version of the application knows what the call does.
     """
-
-    def __init__(self, index: int, name: object, called: object) -> None:
-        super().__init__(
-            f"entry {index} calls {called!r} of the object {name!r}, which is not "
-            "known here: upgrade this node"
-        )
 
 
 class CannotTravel(RaftError, TypeError):

@@ -64,8 +64,8 @@ MUTANTS = (
     Mutant(
         name="a lack of memory is an outcome like others",
         at="_Call.run",
-        old="(MemoryError, RecursionError)",
-        new="()",
+        old="isinstance(error, _STOPS)",
+        new="False",
         caught_by="tests.replicated.test_objects.Commands.test_no_memory_stops_the_node",
     ),
     Mutant(
@@ -193,6 +193,13 @@ MUTANTS = (
         old="container.nested += len(made) - before",
         new="pass",
         caught_by="tests.replicated.test_objects.Snapshots.test_restored_state_is_the_same",
+    ),
+    Mutant(
+        name="a call whose arguments are others here fails, and is passed over",
+        at="_Call.run",
+        old="named or len(args) not in self._places",
+        new="False",
+        caught_by="tests.replicated.test_objects.Versions.test_call_with_other_arguments_stops_the_node",
     ),
     Mutant(
         name="a command that is not known here is passed over",

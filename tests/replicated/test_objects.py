@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import dataclasses
 import functools
@@ -9,7 +10,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from txraft.core.entry import Entry, LogType
@@ -340,6 +341,54 @@ class Commands(Case):
 
         self.assertEqual(self.node.entries, [])
 
+    def test_wrong_arguments_name_the_method(self) -> None:
+        """As Python does; also where a decorator hides what the method takes."""
+
+        def traced(method: Any) -> Any:
+            @functools.wraps(method)
+            def call(self: Any, *args: Any) -> Any:
+                return method(self, *args)
+
+            return call
+
+        class Traced(Replicated):
+            @command
+            @traced
+            def put(self, name: str) -> None:
+                """Do nothing."""
+
+        put: Any = self.jobs.put
+        traced_put: Any = Traced.put
+
+        error = self.assertRaises(TypeError, put)
+        self.assertEqual(str(error), "Jobs.put: missing a required argument: 'name'")
+        self.assertRaises(TypeError, traced_put.encoded, "", (), {})
+        traced_put.encoded("", ("a",), {})
+
+    def test_what_is_no_exception_is_undone_and_told(self) -> None:
+        """A node that stopped for it would do so again at each start."""
+        self.successResultOf(self.jobs.put("c"))
+        before = self.state()
+        for error in (GeneratorExit(), asyncio.CancelledError("x"), CancelledError()):
+            self.machine._calls[""]["run"]._method = _broken_off_by(error)
+
+            told = self.failureResultOf(self.jobs.run("x"), CommandFailed).value
+
+            self.assertIs(told.__cause__, error)
+            self.assertEqual(self.state(), before)
+
+    def test_what_stops_the_node_is_undone(self) -> None:
+        """Nothing half done is in a snapshot that is taken before the end."""
+        self.successResultOf(self.jobs.put("c"))
+        before = self.state()
+        for error in (SystemExit(1), KeyboardInterrupt(), MemoryError()):
+            self.machine._calls[""]["run"]._method = _broken_off_by(error)
+            call = Entry(1, 1, LogType.COMMAND, Jobs.run.encoded("", ("x",), {}))
+
+            self.assertRaises(type(error), self.machine.apply, call)
+
+            self.assertEqual(self.state(), before)
+
     def test_arguments_of_every_kind(self) -> None:
         """A dict in the last place is no arguments by name."""
         arguments: tuple[Any, ...] = (
@@ -394,6 +443,17 @@ class Commands(Case):
         self.failureResultOf(self.jobs.put("x"), NotLeader)
         self.failureResultOf(self.jobs.take("x"), NotLeader)
         self.failureResultOf(self.jobs.names(), NotLeader)
+
+
+def _broken_off_by(error: BaseException) -> Any:
+    """Return a method that changes something and raises *error*."""
+
+    def method(jobs: Any, what: str) -> None:
+        jobs.count = -1
+        jobs.jobs.clear()
+        raise error
+
+    return method
 
 
 def _raise_memory(self: Any) -> None:
@@ -763,7 +823,9 @@ class Machines(Case):
 
     def test_data_of_others(self) -> None:
         """They are refused alike on all members, and told apart."""
-        for data in (b"", b"x", b"\xd7", b"\xd7\x01" + bytes(8) + b"\xc1"):
+        head = b"\xd7\x01" + bytes(8)
+        payloads = (b"", b"\xc1", b"\x01", b"\xa2ab", b"\x90", b"\x92\x01\x90")
+        for data in (b"", b"x", b"\xd7", *(head + each for each in payloads)):
             entry = Entry(1, 1, LogType.COMMAND, data)
             self.assertRaises(ApplicationError, self.machine.apply, entry)
             self.assertEqual(self.machine.stamp(data, 1)[:1], data[:1])
@@ -782,7 +844,35 @@ class Machines(Case):
         for entry in (newer, other):
             error = self.assertRaises(UnknownCommand, self.machine.apply, entry)
             self.assertIn("upgrade", str(error))
+            self.assertIn("as long as the log may hold calls of it", str(error))
         self.assertRaises(FormatTooNew, self.machine.apply, format)
+
+    def test_command_that_is_not_known_is_told_with_those_that_are(self) -> None:
+        """In the words of who wrote the class."""
+
+        class Small(Replicated):
+            @command
+            def put(self) -> None:
+                """Do nothing."""
+
+            @command
+            def add(self) -> None:
+                """Do nothing."""
+
+        only, named = Machine({"": Small()}), Machine({"a": Small()})
+        for machine, name, parts in (
+            (only, "", ("the node's only object", "Small are add, put")),
+            (named, "a", ("the object 'a'", "Small are add, put")),
+            (named, "b", ("the object 'b'", "this node are 'a'")),
+            (named, "", ("an object without a name", "node are 'a'")),
+            (only, "b", ("the object 'b'", "are one without a name")),
+        ):
+            entry = Entry(9, 1, LogType.COMMAND, Jobs.take.encoded(name, ("x",), {}))
+
+            error = self.assertRaises(UnknownCommand, machine.apply, entry)
+
+            for part in ("entry 9 calls 'take'", *parts):
+                self.assertIn(part, str(error))
 
     def test_subclasses_and_dataclasses(self) -> None:
         """`__init__` may come from anywhere; a method can be replaced."""
@@ -980,6 +1070,40 @@ class Versions(SynchronousTestCase):
         self.assertEqual([restored.apply(grow), replayed.apply(grow)], [1, 1])
         self.assertEqual(packed(restored), packed(replayed))
         self.assertEqual(restored.objects[""].extra, {"a": [1]})  # type: ignore[attr-defined]
+
+    def test_call_with_other_arguments_stops_the_node(self) -> None:
+        """The version that has called it did something, which would be lost here."""
+
+        class Newer(Jobs):
+            @command
+            def take(self, name: str, *, by: str) -> None:  # type: ignore[override]
+                """Take an argument more."""
+                self.count -= 1
+
+            @command
+            def put(self, *, until: float = 0.0) -> int:  # type: ignore[override]
+                """Take an argument less."""
+                return 0
+
+        machine = Machine({"": Newer()})
+        before = packed(machine)
+        for call, told in (
+            (Jobs.take.encoded("", ("a",), {}), "Newer.take .*argument: 'by'"),
+            (Jobs.put.encoded("", ("a",), {}), "Newer.put .*too many positional"),
+            (Jobs.put.encoded("", ("a",), {"until": 1.0}), "Newer.put .*too many"),
+            (Jobs.call_directly.encoded("", (), {"which": "x"}), ""),
+        ):
+            entry = Entry(7, 1, LogType.COMMAND, call)
+            if not told:  # as before
+                self.assertRaises(CommandFailed, machine.apply, entry)
+                continue
+
+            error = self.assertRaises(UnknownCommand, machine.apply, entry)
+
+            self.assertRegex(str(error), f"entry 7 calls {told}.*upgrade")
+            machine._context.index = machine._context.microseconds = 0
+            machine._context.term = 0
+            self.assertEqual(packed(machine), before)
 
     def test_restore_drops_what_the_class_has_no_more(self) -> None:
         """Or a member that replays would not have it."""

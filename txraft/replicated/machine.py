@@ -3,8 +3,8 @@
 An entry names an object and a method, and carries the arguments. Applying it runs the
 method, with the journal of the object open, in the context of the entry. What it
 returns is the response; if it raises, the journal is undone and the response is a
-CommandFailed. An entry whose method is not known here stops the node: a newer version
-knows it, and would do something else.
+CommandFailed. An entry whose method is not known here, or does not take its arguments,
+stops the node: another version knows what it does, and would do something else.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import struct
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -31,6 +32,7 @@ from txraft.replicated.journal import Journal, detach, plain
 from txraft.replicated.objects import (
     COMMAND,
     HEAD_BYTES,
+    Command,
     Place,
     Proposer,
     Replicated,
@@ -85,7 +87,7 @@ class Machine:
             replace_state(target, _unpacked(place))
         place.name, place.context, place.taken = name, self._context, True
         self._calls[name] = {
-            called: _Call(place, command.method, target, command.name)
+            called: _Call(place, command, target)
             for called, command in target._txraft_commands.items()
         }
 
@@ -157,14 +159,38 @@ class Machine:
         context.index, context.term = log.index, log.term
         context.microseconds = self._time.applied(stamp)
         try:
-            name, called, *args = unpack(data[HEAD_BYTES:])
+            row = unpack(data[HEAD_BYTES:])
+            if type(row) is not list:  # a text has parts, too
+                raise ValueError(f"{type(row).__name__} is no list")
+            name, called, *args = row
         except ValueError as error:
             return ApplicationError(f"entry {log.index} is no command: {error}")
         try:
             call = self._calls[name][called]
         except (KeyError, TypeError):
-            raise UnknownCommand(log.index, name, called) from None
+            if type(name) is not str or type(called) is not str:
+                return ApplicationError(
+                    f"entry {log.index} is no command: a name is no text"
+                )
+            raise UnknownCommand(self._unknown(log.index, name, called)) from None
         return call.run(args, context)
+
+    def _unknown(self, index: int, name: str, called: str) -> str:
+        """Tell what an entry calls, what is known here, and the ways out."""
+        what = f"entry {index} calls {called!r} of {_worded(name, self.objects)}"
+        if name not in self.objects:
+            known = ", ".join(
+                repr(each) if each else "one without a name" for each in self.objects
+            )
+            return (
+                f"{what}, and the objects of this node are {known}: either this node "
+                "is older than the one that has called it, so upgrade it; or an object "
+                "was taken away or renamed, so give it to the node again under that "
+                "name as long as the log may hold calls of it"
+            )
+        kind = type(self.objects[name]).__name__
+        known = ", ".join(sorted(self._calls[name])) or "none"
+        return f"{what}, and the commands of {kind} are {known} here: {_WAYS_OUT}"
 
     def describe(self, log: Entry) -> str:
         """Return the method that an entry calls, and on which object, for a message."""
@@ -209,25 +235,62 @@ class Machine:
         self._time.restored(at.microseconds)
 
 
+_STOPS = MemoryError, RecursionError
+"""They need not happen on all members: this one stops, and has nothing half done."""
+
+_FAILS = Exception, CancelledError, GeneratorExit
+"""What fails a command. The last two are no Exception, and raised by code like any
+other: a node that stopped for one would do so again at each start."""
+
+_WAYS_OUT = (
+    "either this node is older than the one that has called it, so upgrade it; or the "
+    "class has changed since, so keep the old method, with its arguments, as long as "
+    "the log may hold calls of it"
+)
+
+
+def _worded(name: str, objects: Mapping[str, Replicated]) -> str:
+    """Return how a message names the object called *name*."""
+    if name:
+        return f"the object {name!r}"
+    return (
+        "the node's only object" if [*objects] == [""] else "an object without a name"
+    )
+
+
 class _Call:
     """One command of one object."""
 
-    __slots__ = ("_journal", "_method", "_target", "name")
+    __slots__ = ("_command", "_journal", "_method", "_places", "_target", "name")
 
     def __init__(
-        self, place: Place, method: Callable[..., Any], target: Replicated, name: str
+        self, place: Place, command: Command[Any, Any, Any], target: Replicated
     ) -> None:
         self._journal = place.journal
-        self._method = method
+        self._command = command
+        self._method = command.method
+        self._places = command.places
         self._target = target
-        self.name = f"{place.journal.place}.{name}"
+        self.name = f"{place.journal.place}.{command.name}"
 
     def run(self, raw: list[Any], context: Context) -> object:
-        """Run it with the encoded arguments *raw*; return the response."""
+        """Run it with the encoded arguments *raw*; return the response.
+
+        Raises: UnknownCommand, if it does not take them; it has not begun then.
+        """
         args = [decode(each) if type(each) is list else each for each in raw]
         named: dict[str, Any] = {}
         if args and type(args[-1]) is dict and type(raw[-1]) is dict:
             named = {key: decode(each) for key, each in args.pop().items()}
+        # Its caller has checked them, by the version of the class there. To fail here
+        # as a command that raises would lose what the others have done by this call.
+        if named or len(args) not in self._places:
+            problem = self._command.problem(args, named)
+            if problem:
+                raise UnknownCommand(
+                    f"entry {context.index} calls {self.name} with other arguments "
+                    f"than it takes here ({problem}): {_WAYS_OUT}"
+                )
         journal = self._journal
         before, Running.name = Running.name, self.name
         context.in_command = True
@@ -240,12 +303,13 @@ class _Call:
             if journal.shared:
                 journal.check_places(state_of(self._target).values())
             return result
-        except (MemoryError, RecursionError):
-            # Not alike on all members: this one may be as it was or not, and stops.
-            raise
-        except Exception as error:
-            detach(error)  # before: it tells what was there as it was raised
+        except BaseException as error:
+            stops = isinstance(error, _STOPS) or not isinstance(error, _FAILS)
+            if not stops:
+                detach(error)  # before: it tells what was there as it was raised
             journal.undo()
+            if stops:
+                raise
             return self._failed(error)
         finally:
             journal.entries = None
@@ -254,7 +318,7 @@ class _Call:
             context.in_command = False
             Running.name = before
 
-    def _failed(self, error: Exception) -> CommandFailed:
+    def _failed(self, error: BaseException) -> CommandFailed:
         try:
             why = f"{type(error).__name__}: {error}"
         except Exception:  # its __str__ may need what was undone

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABCMeta
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache, update_wrapper
 from types import MappingProxyType
 from typing import (
@@ -362,7 +362,7 @@ class BoundCommand(Generic[P, R]):
         mark = len(entries)
         try:
             return self._command.method(self._target, *args, **named)
-        except Exception:
+        except BaseException:  # whatever the outer command goes on after
             journal.undo(mark)
             raise
 
@@ -383,18 +383,21 @@ class Command(Generic[S_contra, P, R]):
         self.method: Callable[..., R] = method
         self.raises = raises
         self.name = method.__name__
+        self._owner = ""
         self._signature = inspect.signature(method)
         # How many arguments it takes by their places: all calls but wrong ones are
-        # found in here, which is ten times as fast as the signature.
-        code: Any = getattr(method, "__code__", None)
+        # found in here, which is ten times as fast as `problem`.
+        # One that is wrapped has the signature of another function than itself.
+        is_wrapped = hasattr(method, "__wrapped__")
+        code: Any = None if is_wrapped else getattr(method, "__code__", None)
         most = code.co_argcount - 1 if code is not None else -1
         least = most - len(getattr(method, "__defaults__", None) or ())
         only_named = code is None or code.co_kwonlyargcount
-        self._places = range(0) if only_named else range(least, most + 1)
+        self.places = range(0) if only_named else range(least, most + 1)
         update_wrapper(self, method)
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
+        self._owner, self.name = owner.__name__, name
 
     @overload
     def __get__(self, target: None, owner: type) -> Command[S_contra, P, R]: ...
@@ -412,6 +415,14 @@ class Command(Generic[S_contra, P, R]):
         bound: BoundCommand[P, R] = BoundCommand(target, self)
         return bound(*args, **named)
 
+    def problem(self, args: Sequence[object], named: Mapping[str, object]) -> str:
+        """Return why the method does not take these arguments, or ""."""
+        try:
+            self._signature.bind(None, *args, **named)
+        except TypeError as error:
+            return str(error)
+        return ""
+
     def encoded(
         self, place: str, args: tuple[object, ...], named: Mapping[str, object]
     ) -> bytes:
@@ -419,8 +430,10 @@ class Command(Generic[S_contra, P, R]):
 
         Raises: CannotTravel, TypeError
         """
-        if named or len(args) not in self._places:
-            self._signature.bind(None, *args, **named)
+        if named or len(args) not in self.places:
+            problem = self.problem(args, named)
+            if problem:
+                raise TypeError(f"{self._owner}.{self.name}: {problem}")
         row: list[object] = [place, self.name]
         for each in args:
             row.append(each if type(each) in ATOMS_OF_MSGPACK else encode(each))
@@ -552,8 +565,9 @@ def command(
     """Make a method a command: it runs on every member, as an entry of the log.
 
     What it raises undoes it, and fails the caller's Outcome: classes in *raises* as
-    they are, others as the `__cause__` of a CommandFailed. MemoryError and
-    RecursionError stop the node instead, as they need not happen on all members.
+    they are, others as the `__cause__` of a CommandFailed. MemoryError, RecursionError
+    and what ends a process, as SystemExit, stop the node instead: they need not happen
+    on all members.
 
     Raises: TypeError, for a coroutine or a generator.
     """
