@@ -75,7 +75,17 @@ class RaftShutdown(RaftError):
 
 
 class ShutdownWhileCommitting(LeadershipLost):
-    """The node shut down while an entry was being committed: it may still commit."""
+    """The node shut down while an entry was being committed: it may still commit.
+
+    Its `__cause__` is the *reason*, if the node has not stopped in order.
+    """
+
+    def __init__(self, reason: RaftShutdown | None = None) -> None:
+        super().__init__()
+        self.args = (
+            "this node stopped before the outcome was known; it may still commit",
+        )
+        self.__cause__ = reason
 
 
 class EnqueueTimeout(RaftError):

@@ -6,7 +6,14 @@ from typing import Any
 
 from tests.support.memory_host import MemoryNode, NodeCase
 from txraft.embedding.outcome import Outcome
-from txraft.errors import CallRefused, CommandFailed, ContractBroken, NotLeader
+from txraft.errors import (
+    CallRefused,
+    CommandFailed,
+    ContractBroken,
+    NodeFailed,
+    NotLeader,
+    ShutdownWhileCommitting,
+)
 from txraft.replicated.objects import Replicated, command, query
 from txraft.testing.cluster import ListFSM
 
@@ -28,6 +35,11 @@ class Names(Replicated):
             raise Taken(self.owners[name])
         self.owners[name] = owner
         return len(self.owners)
+
+    @command
+    def exhaust(self) -> None:
+        """Stop the node."""
+        raise MemoryError
 
     @command
     def fail(self) -> None:
@@ -149,6 +161,49 @@ class OnNodes(NodeCase):
         self.failureResultOf(self.nodes[0].start(), OSError)
 
         MemoryNode(self.clock, "127.0.0.1:9", [], self.names[0])
+
+    def test_node_that_never_started_lets_go_of_the_object(self) -> None:
+        """Once it is stopped."""
+        self.successResultOf(self.nodes[0].stop())
+
+        MemoryNode(self.clock, "127.0.0.1:9", [], self.names[0])
+
+    def test_block_of_a_node_that_failed_ends_with_the_failure(self) -> None:
+        """Its body goes on, as nobody can end it; but not as if nothing was."""
+        node, names = self.alone()
+        waiting = names.exhaust()
+        self.pass_time(1.0)
+
+        unknown = self.failureResultOf(waiting, ShutdownWhileCommitting).value
+        ready = self.failureResultOf(node.when_ready(), NodeFailed).value
+        ended = node.__aexit__(None, None, None)
+        self.pass_time(2.0)
+
+        self.assertIs(self.failureResultOf(ended, NodeFailed).value, ready)
+        self.assertIs(unknown.__cause__, ready)
+        self.assertIn("it may still commit", str(unknown))
+        self.assertNotIn("leadership", str(unknown))
+        self.flushLoggedErrors(MemoryError)
+
+    def test_block_that_failed_itself_keeps_its_error(self) -> None:
+        """It is nearer to the cause, and says more."""
+        node, names = self.alone()
+        names.exhaust().addErrback(lambda _: None)
+        self.pass_time(1.0)
+
+        ended = node.__aexit__(KeyError, KeyError("x"), None)
+        self.pass_time(2.0)
+
+        self.assertIsNone(self.successResultOf(ended))
+        self.flushLoggedErrors(MemoryError)
+
+    def alone(self) -> tuple[MemoryNode, Names]:
+        """Start a node of its own, which leads."""
+        names = Names()
+        node = MemoryNode(self.clock, "127.0.0.1:9", ["127.0.0.1:9"], names)
+        node.start()
+        self.pass_time(1.0)
+        return node, names
 
     def test_machine_and_objects(self) -> None:
         """One or the other."""

@@ -154,8 +154,17 @@ class Node:
         error: BaseException | None,
         where: TracebackType | None,
     ) -> Outcome[None]:
-        """Stop. One who is cancelled meanwhile waits all the same, for the files."""
-        return _uninterrupted(self.stop())
+        """Stop. One who is cancelled meanwhile waits all the same, for the files.
+
+        Fails with a NodeFailed, if the node has stopped by itself and the block ends
+        without an error: else nobody would hear of it.
+        """
+        return _uninterrupted(Deferred.fromCoroutine(self._exit(error is None)))
+
+    async def _exit(self, tells: bool) -> None:
+        await self.stop()
+        if tells and self._raft is not None:
+            _told_apart(await self._raft.when_stopped())
 
     def when_stopped(self) -> Outcome[NodeRemoved | None]:
         """Wait until this node replicates no more, whatever the reason.
@@ -292,6 +301,7 @@ class Node:
 
     async def _stop(self) -> None:
         if self._work is None:
+            unbind(self._machine)  # which the constructor has taken
             return
         # One that is under way closes what it has opened, or it is too late for that.
         self._work.cancel()

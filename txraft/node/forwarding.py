@@ -51,6 +51,8 @@ from txraft.core.messages import (
 )
 from txraft.errors import (
     EntryTooLarge,
+    NodeFailed,
+    NodeRemoved,
     NotLeader,
     OutcomeUnknown,
     QueueFull,
@@ -859,7 +861,8 @@ class Forwarder:
         except RaftShutdown as reason:
             error = reason
         for command in list(self._commands):
-            unknown = ShutdownWhileCommitting()
+            failed = isinstance(error, (NodeFailed, NodeRemoved))
+            unknown = ShutdownWhileCommitting(error if failed else None)
             self._fail(command, unknown if command.is_out else error)
         self._queued.clear()
         if self._reads is not None:

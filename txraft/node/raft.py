@@ -330,7 +330,7 @@ class Raft:
         return _waiter_in(self._leaving)
 
     @property
-    def _why_stopped(self) -> RaftError | None:
+    def _why_stopped(self) -> NodeFailed | NodeRemoved | None:
         error = self._shutdown_error
         return error if isinstance(error, (NodeFailed, NodeRemoved)) else None
 
@@ -370,7 +370,7 @@ class Raft:
             then.callback(self._events.stopped, error)
             then.callback(self._events.changed, shell, RaftState.SHUTDOWN, None)
             if shell is not None:
-                shell.stop(error, ShutdownWhileCommitting())
+                shell.stop(error, ShutdownWhileCommitting(self._why_stopped))
 
     def _wind_up(self, shell: Shell | None) -> None:
         """End what blocks and what is open, once all that was written is durable."""

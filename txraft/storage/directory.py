@@ -100,7 +100,7 @@ class DataDirectory:
             owner = self._owner(path)
             raise DirectoryLocked(
                 f"{self.path}: the data directory is in use by {owner}; stop it, or "
-                "point data_dir elsewhere"
+                "give this node another data directory"
             ) from error
         # Only for people and messages: the lock is the kernel's, and ends with the
         # process however that ends. The file stays, as to remove it would let two

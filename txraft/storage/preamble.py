@@ -67,7 +67,7 @@ def check_node_name(found: bytes, name: str, path: Path) -> None:
         owner = found.decode("utf-8", "backslashreplace")
         raise WrongNode(
             f"{path}: the file belongs to node {owner!r} and this is node {name!r}; "
-            "point data_dir at this node's own directory"
+            "give this node a data directory of its own"
         )
 
 
