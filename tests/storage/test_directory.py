@@ -80,7 +80,7 @@ class Directories(SynchronousTestCase):
         )
 
         self.assertIn("other users may change it (mode 0777)", held.stderr)
-        self.assertIn("point data_dir elsewhere", held.stderr)
+        self.assertIn("or the node another one", held.stderr)
 
     def test_created_durably(self) -> None:
         """Its name and those in it survive a power cut."""

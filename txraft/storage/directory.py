@@ -89,7 +89,7 @@ class DataDirectory:
             if name in OURS and self.file_system.is_symlink(path):
                 raise StorageError(
                     f"{path}: a symbolic link is refused in a data directory; put "
-                    "what it points to in its place, or point data_dir elsewhere"
+                    "what it points to in its place, or give the node another"
                 )
 
     def _take_lock(self, process_id: int) -> File:

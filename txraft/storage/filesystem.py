@@ -329,7 +329,7 @@ def make_private(path: Path) -> None:
             raise PermissionError(
                 errno.EPERM,
                 f"other users may change it (mode {mode:04o}), and it is not ours to "
-                "forbid: give it to the user of the node, or point data_dir elsewhere",
+                "forbid: give it to the user of the node, or the node another one",
                 str(path),
             ) from error
 
