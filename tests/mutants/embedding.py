@@ -64,8 +64,8 @@ MUTANTS = (
     Mutant(
         name="whoever is cancelled at the end of an async with does not wait for the files",
         at="Node.__aexit__",
-        old="_uninterrupted(self.stop())",
-        new="self.stop()",
+        old="_uninterrupted(Deferred.fromCoroutine(self._exit(error is None)))",
+        new="Outcome.of(Deferred.fromCoroutine(self._exit(error is None)))",
         caught_by="tests.embedding.test_node.Stops.test_async_with_that_is_cancelled_waits_for_the_end",
     ),
     Mutant(
