@@ -1,4 +1,4 @@
-"""What a leader answers to members whose commands it appended."""
+"""Answers of a leader to members whose commands it appended."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from txraft.wire.entries import encode_new
 DATA = Path("/data")
 MEMBERS = Configuration.of_voters(("n1", "n2"))
 OWNER = "n1"
-SEED_WITH_CUTS = 9
+SEED_WITH_CUTS = 40
 
 
 def made(segment: int) -> SimulatedDisk:
