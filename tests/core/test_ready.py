@@ -24,6 +24,7 @@ from txraft.core.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
     Header,
+    InstallSnapshotRequest,
     TimeoutNowRequest,
 )
 from txraft.core.ready import HardState, Heartbeat, Ready, Refusal, Replicate
@@ -187,6 +188,24 @@ class Cluster(SynchronousTestCase):
         follower.request(AppendEntriesRequest(2, "b", 0, 0, entries, 2), "reply")
 
         self.assertEqual(follower.cluster, b"first")
+
+    def test_install_snapshot_brings_the_identity(self) -> None:
+        """The entry with the tag is in the snapshot, and comes no more.
+
+        It is on the disk before the snapshot is in place. A server that led without it
+        would tag the cluster again, and the others would refuse it.
+        """
+        follower = server(term=1)
+        members = follower.configuration
+        header = Header(cluster=b"ours")
+
+        follower.request(
+            InstallSnapshotRequest(1, "b", 9, 1, 0, members, 1, header=header), "reply"
+        )
+
+        state = follower.ready().hard_state
+        assert state is not None
+        self.assertEqual(state.cluster, b"ours")
 
     def test_truncated_tag_is_forgotten(self) -> None:
         """A tag that was never committed names nothing."""

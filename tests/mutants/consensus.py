@@ -150,6 +150,14 @@ MUTANTS = (
         caught_by="tests.core.test_voting.Votes.test_request_vote_of_an_absurd_term_refused",
     ),
     Mutant(
+        name="a snapshot does not bring the identity of the cluster",
+        at="Consensus._install_snapshot",
+        old="request.header.cluster is not None and self.cluster is None",
+        new="False",
+        caught_by="tests.core.test_ready.Cluster.test_install_snapshot_brings_the_identity",
+        seed=10385,
+    ),
+    Mutant(
         name="another cluster's leader is followed",
         at="Consensus._refuses",
         old="cluster is not None and self.cluster not in (None, cluster)",

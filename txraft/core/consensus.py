@@ -525,8 +525,12 @@ class Consensus(ServerState):
         follower = self._follow(request.term, request.leader)
         if follower is None:
             self.send(reply_to, Refusal(f"two leaders in term {self.term}"))
-        else:
-            follower.install_snapshot(request, reply_to)
+            return
+        # As with entries: the one that named the cluster is in the snapshot, and comes
+        # no more. Who led without it would give the cluster a second identity.
+        if request.header.cluster is not None and self.cluster is None:
+            self.cluster = request.header.cluster
+        follower.install_snapshot(request, reply_to)
 
     def _request_vote(self, request: RequestVoteRequest, reply_to: object) -> None:
         """Answer a candidate: a vote once it is durable, a refusal at once.

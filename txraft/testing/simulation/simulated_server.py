@@ -581,5 +581,6 @@ class SimulatedServer:
             size=0,
             configuration=mark.configuration,
             configuration_index=mark.configuration_index,
+            header=Header(cluster=self.consensus.cluster),
         )
         return replace(request, index=mark.index), Parcel(announced, self.disk.snapshot)
