@@ -181,11 +181,15 @@ def cut(disk: SimulatedDisk, data: Path, node_name: str, random: Random) -> Cut 
 
 
 def _noted_end(disk: SimulatedDisk, data: Path, node_name: str) -> int:
-    """Return where the log ends, if that is noted and in no snapshot; else 0."""
+    """Return where the log ends, if that is noted and in no snapshot; else 0.
+
+    A hint does not count: the power may fail once more before the node has looked, and
+    takes it away.
+    """
     # To open a store may change something.
     probe = SimulatedDisk(deepcopy(disk.root))
     try:
-        note = read_note(FileStableStore(data / "state", node_name, probe)).reaches
+        note = read_note(FileStableStore(data / "state", node_name, probe)).end
         store = FileLog(data / "log", node_name, probe)
         last = store.last_index()
         store.close()
