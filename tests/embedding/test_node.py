@@ -429,8 +429,7 @@ class Commands(NodeCase):
         leader = self.start_all()
         moved = leader.raft.transfer_leadership()
 
-        self.settle()
-        outcome = leader.apply(b"one")
+        outcome = leader.apply(b"one")  # at once: a transfer is soon done
         self.pass_time(2.0)
 
         self.successResultOf(moved)
