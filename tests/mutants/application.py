@@ -285,8 +285,8 @@ noted, warnings = _drop_stale_log(...)
     Mutant(
         name="a shutdown ends where a transport raises",
         at="Shell.stop",
-        old="then.callback(self.pending.fail_queued, error)\n...\n...",
-        new="...\n...\nthen.callback(self.pending.fail_queued, error)",
+        old="then.callback(self.pending.fail_queued, error)\n...\n...\n...",
+        new="...\n...\n...\nthen.callback(self.pending.fail_queued, error)",
         caught_by="tests.node.test_application.Stores.test_transport_that_raises_at_the_end",
     ),
     Mutant(
