@@ -24,7 +24,7 @@ from txraft.node.pending import ApplyResult
 from txraft.testing import Cluster, Node
 from txraft.testing.cluster import FAST
 
-SEEDS = int(os.environ.get("TXRAFT_SEEDS", "12"))
+SEEDS = int(os.environ.get("TXRAFT_SEEDS", "30"))
 FIRST_SEED = int(os.environ.get("TXRAFT_FIRST_SEED", "0"))
 STEPS = 60
 PATIENCE = 30.0

@@ -27,7 +27,7 @@ from txraft.wire.entries import encode_new
 
 DATA = Path("/data")
 MEMBERS = Configuration.of_voters(("n1", "n2", "n3"))
-STORIES = int(os.environ.get("TXRAFT_SEEDS", "2"))
+STORIES = int(os.environ.get("TXRAFT_SEEDS", "4"))
 STEPS = 30
 
 

@@ -15,7 +15,7 @@ from txraft.node.events import RaftState
 from txraft.testing import ListFSM, Node, SimulatedCluster
 
 NEWEST = 2
-SEEDS = range(6)
+SEEDS = range(8)
 
 
 def what_it_holds(fsm: FSM) -> bytes:

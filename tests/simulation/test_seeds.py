@@ -17,7 +17,7 @@ from txraft.testing.simulation.circumstances import FAULT_FREE_EVERY
 from txraft.testing.simulation.conversation import Conversation
 from txraft.testing.simulation.oracles import Oracles
 
-SEEDS = 40
+SEEDS = 70
 SEEDS_WITH_LEVELS = (5, 30, 50, 71)
 ROOT = Path(__file__).parents[2]
 
