@@ -19,10 +19,9 @@ from typing import Any
 
 from benchmarks.children import answers, cpu_seconds
 from benchmarks.figures import short
-from benchmarks.machine import Meter, syncs_per_second
 from benchmarks.options import add_load, make_parser
 from benchmarks.report import Report, conditions
-from benchmarks.rounds import WARM_UP, Results, Sample, summarise
+from benchmarks.rounds import Results, Sample, measured_load, summarise
 from benchmarks.systems.txraft import TXRAFT_SYSTEMS, TxraftGroup
 from benchmarks.tables import Table
 
@@ -36,26 +35,9 @@ def write(
     group: TxraftGroup, number: int, in_flight: int, options: argparse.Namespace
 ) -> Sample:
     """Have one member make writes; it is the leader, or passes them on."""
-    syncs = syncs_per_second(group.base)
-    meter = Meter(child.pid for child in group.processes())
-    found = group.ask(
-        number,
-        do="load",
-        inflight=in_flight,
-        seconds=options.seconds,
-        bytes=options.bytes,
-        keys=options.keys,
-        warm_up=WARM_UP,
-        anywhere=True,
-    )
-    used = meter.read()
+    found = measured_load(group, number, in_flight, options, anywhere=True)
     group.wait_applied()
-    return found | {
-        "syncs": syncs,
-        "foreign_cores": used.foreign_cores,
-        "cpu_us": used.own / found["answered"] * 1e6,
-        "in_flight": in_flight,
-    }
+    return found | {"in_flight": in_flight}
 
 
 def read(

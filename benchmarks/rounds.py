@@ -21,9 +21,13 @@ Results = dict[tuple[str, int], dict[str, Spread]]
 
 
 def measured_load(
-    group: Group, leader: int, in_flight: int, arguments: argparse.Namespace
+    group: Group,
+    leader: int,
+    in_flight: int,
+    arguments: argparse.Namespace,
+    **more: object,
 ) -> Sample:
-    """Load a group that runs, and measure what it took."""
+    """Load a group that runs, and measure what it took; *more* is asked of the load."""
     syncs = syncs_per_second(group.base)
     meter = Meter(child.pid for child in group.processes())
     found = group.ask(
@@ -34,6 +38,7 @@ def measured_load(
         bytes=arguments.bytes,
         keys=arguments.keys,
         warm_up=WARM_UP,
+        **more,
     )
     used = meter.read()
     found["cpu_us"] = used.own / found["answered"] * 1e6
